@@ -1,0 +1,49 @@
+package schemas
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+)
+
+// Reason is one way a step can end, as outcome.schema.json lists it.
+type Reason struct {
+	Name     string `json:"const"`
+	Summary  string `json:"description"`
+	Class    string `json:"x-class"`
+	ExitCode int    `json:"x-exit-code"`
+	Hint     string `json:"x-hint"`
+}
+
+// Reasons is the closed list of how a step can end.
+var Reasons = sync.OnceValue(func() []Reason {
+	var outcome struct {
+		Defs struct {
+			Reason struct {
+				OneOf []Reason `json:"oneOf"`
+			} `json:"reason"`
+		} `json:"$defs"`
+	}
+	raw, err := Source("outcome")
+	if err == nil {
+		err = json.Unmarshal(raw, &outcome)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("schemas: outcome: %v", err)) // embedded, and tested
+	}
+	return outcome.Defs.Reason.OneOf
+})
+
+// ReasonNamed returns the reason of that name, and Failed for a name that is not in the list.
+func ReasonNamed(name string) Reason {
+	var failed Reason
+	for _, r := range Reasons() {
+		switch r.Name {
+		case name:
+			return r
+		case "Failed":
+			failed = r
+		}
+	}
+	return failed
+}

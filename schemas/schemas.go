@@ -1,0 +1,210 @@
+// Package schemas holds the JSON Schemas of Stepwright: the one description of what steps take, what developers may set,
+// and how a step can end. Flags, environment names, help, documentation and templates are made from them.
+package schemas
+
+import (
+	"bytes"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v5"
+)
+
+//go:embed *.schema.json
+var files embed.FS
+
+const (
+	base   = "https://stepwright.dev/schemas/"
+	suffix = ".schema.json"
+)
+
+// Schema is one JSON Schema, compiled.
+type Schema struct {
+	Name        string // checkout-source, dockerfile-builder, …
+	Title       string
+	Description string
+	Properties  []*Property // in the order of the file; those of allOf references last
+
+	compiled *jsonschema.Schema
+}
+
+// Property is one parameter as its schema describes it.
+type Property struct {
+	Name        string
+	Type        string // string, integer, number, boolean, array or object
+	Title       string
+	Description string
+	Default     any // nil when the property has none
+	Examples    []any
+	Enum        []string
+	Pattern     string
+	Required    bool
+	WriteOnly   bool        // its value is a secret and is never printed
+	Items       *Property   // of an array
+	Properties  []*Property // of an object
+}
+
+// Names lists the schemas there are, sorted.
+func Names() []string {
+	paths, err := fs.Glob(files, "*"+suffix)
+	if err != nil {
+		panic(err) // the pattern is constant
+	}
+	for i, p := range paths {
+		paths[i] = strings.TrimSuffix(p, suffix)
+	}
+	return paths
+}
+
+var compiler = sync.OnceValue(func() *jsonschema.Compiler {
+	c := jsonschema.NewCompiler()
+	c.ExtractAnnotations = true
+	for _, name := range Names() {
+		raw, err := Source(name)
+		if err != nil {
+			panic(err) // embedded
+		}
+		if err := c.AddResource(base+name+suffix, bytes.NewReader(raw)); err != nil {
+			panic(fmt.Sprintf("schemas: %s: %v", name, err))
+		}
+	}
+	return c
+})
+
+// Source returns the text of a schema.
+func Source(name string) ([]byte, error) {
+	raw, err := files.ReadFile(name + suffix)
+	if err != nil {
+		return nil, fmt.Errorf("schemas: there is no schema %q; there are %s", name, strings.Join(Names(), ", "))
+	}
+	return raw, nil
+}
+
+// Load returns the schema of that name.
+func Load(name string) (*Schema, error) {
+	if _, err := Source(name); err != nil {
+		return nil, err
+	}
+	compiled, err := compiler().Compile(base + name + suffix)
+	if err != nil {
+		return nil, fmt.Errorf("schemas: %s: %w", name, err)
+	}
+	s := &Schema{Name: name, Title: compiled.Title, Description: compiled.Description, compiled: compiled}
+	s.Properties, err = properties(compiled)
+	return s, err
+}
+
+// MustLoad is Load for the names that are constants.
+func MustLoad(name string) *Schema {
+	s, err := Load(name)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+func properties(s *jsonschema.Schema) ([]*Property, error) {
+	order, err := propertyOrder(s)
+	if err != nil {
+		return nil, err
+	}
+	var ps []*Property
+	for _, name := range order {
+		p, err := property(name, s.Properties[name])
+		if err != nil {
+			return nil, err
+		}
+		p.Required = slices.Contains(s.Required, name)
+		ps = append(ps, p)
+	}
+	for _, part := range s.AllOf {
+		if part.Ref != nil {
+			part = part.Ref
+		}
+		more, err := properties(part)
+		if err != nil {
+			return nil, err
+		}
+		ps = append(ps, more...)
+	}
+	return ps, nil
+}
+
+func property(name string, s *jsonschema.Schema) (*Property, error) {
+	p := &Property{
+		Name: name, Title: s.Title, Description: s.Description,
+		Default: s.Default, Examples: s.Examples, WriteOnly: s.WriteOnly,
+	}
+	if s.Ref != nil { // what stands beside a $ref adds to it
+		q, err := property(name, s.Ref)
+		if err != nil {
+			return nil, err
+		}
+		p.Type, p.Enum, p.Pattern, p.Items, p.Properties = q.Type, q.Enum, q.Pattern, q.Items, q.Properties
+	}
+	if len(s.Types) > 0 {
+		p.Type = s.Types[0]
+	}
+	if s.Pattern != nil {
+		p.Pattern = s.Pattern.String()
+	}
+	for _, v := range s.Enum {
+		p.Enum = append(p.Enum, fmt.Sprint(v))
+	}
+	if s.Items2020 != nil {
+		items, err := property("", s.Items2020)
+		if err != nil {
+			return nil, err
+		}
+		p.Items = items
+	}
+	if len(s.Properties) > 0 {
+		var err error
+		p.Properties, err = properties(s)
+		return p, err
+	}
+	return p, nil
+}
+
+// propertyOrder finds the order in which a schema's author wrote its properties: the parser's map has lost it.
+func propertyOrder(s *jsonschema.Schema) ([]string, error) {
+	file, pointer, _ := strings.Cut(strings.TrimPrefix(s.Location, base), "#")
+	raw, err := files.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("schemas: %w", err)
+	}
+	for _, token := range append(strings.Split(strings.Trim(pointer, "/"), "/"), "properties") {
+		if token == "" {
+			continue
+		}
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal(raw, &object); err != nil {
+			return nil, fmt.Errorf("schemas: %s: %w", file, err)
+		}
+		if raw = object[token]; raw == nil {
+			return nil, nil
+		}
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if _, err := dec.Token(); err != nil {
+		return nil, fmt.Errorf("schemas: %s: %w", file, err)
+	}
+	var names []string
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return nil, fmt.Errorf("schemas: %s: %w", file, err)
+		}
+		names = append(names, name.(string))
+		var skip json.RawMessage
+		if err := dec.Decode(&skip); err != nil {
+			return nil, fmt.Errorf("schemas: %s: %w", file, err)
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,127 @@
+// Package outcome says how a step ended: a reason from a closed list, what that reason means for whoever must act, and the files
+// in which the step leaves it. Reasons travel as typed errors; nothing reads them back from text.
+package outcome
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/stepwright/stepwright/schemas"
+)
+
+// Reason is why a step ended as it did. Exit code, class, and hint of each stand in schemas/outcome.schema.json.
+type Reason string
+
+// The closed list of reasons.
+const (
+	Succeeded             Reason = "Succeeded"
+	Failed                Reason = "Failed"
+	InvalidParameters     Reason = "InvalidParameters"
+	RepositoryNotFound    Reason = "RepositoryNotFound"
+	AuthenticationFailed  Reason = "AuthenticationFailed"
+	RevisionNotFound      Reason = "RevisionNotFound"
+	HostKeyUnknown        Reason = "HostKeyUnknown"
+	PathEscapesRepository Reason = "PathEscapesRepository"
+	GitServerUnavailable  Reason = "GitServerUnavailable"
+	RepositoryInvalid     Reason = "RepositoryInvalid"
+	DockerfileNotFound    Reason = "DockerfileNotFound"
+	DockerfileInvalid     Reason = "DockerfileInvalid"
+	BuildFailed           Reason = "BuildFailed"
+	BaseImageUnavailable  Reason = "BaseImageUnavailable"
+	BuilderUnavailable    Reason = "BuilderUnavailable"
+	NoBuildpackDetected   Reason = "NoBuildpackDetected"
+	ImageNotFound         Reason = "ImageNotFound"
+	ImageInvalid          Reason = "ImageInvalid"
+	PushDenied            Reason = "PushDenied"
+	RegistryUnavailable   Reason = "RegistryUnavailable"
+	DescriptorInvalid     Reason = "DescriptorInvalid"
+	Unauthorized          Reason = "Unauthorized"
+	Forbidden             Reason = "Forbidden"
+	WorkloadRejected      Reason = "WorkloadRejected"
+	NotFound              Reason = "NotFound"
+	ApiUnavailable        Reason = "ApiUnavailable"
+	OutOfSpace            Reason = "OutOfSpace"
+	Timeout               Reason = "Timeout"
+	Cancelled             Reason = "Cancelled"
+)
+
+// Class tells who can mend a failure.
+type Class string
+
+// The classes. Only what is Transient is ever tried again.
+const (
+	User        Class = "user"
+	Credentials Class = "credentials"
+	Transient   Class = "transient"
+	Platform    Class = "platform"
+)
+
+// ExitCode is the process's exit code for the reason.
+func (r Reason) ExitCode() int { return schemas.ReasonNamed(string(r)).ExitCode }
+
+// Class is who can mend a failure of this reason.
+func (r Reason) Class() Class { return Class(schemas.ReasonNamed(string(r)).Class) }
+
+// Hint is what to do about a failure of this reason.
+func (r Reason) Hint() string { return schemas.ReasonNamed(string(r)).Hint }
+
+// Error is a failure with its reason.
+type Error struct {
+	Reason     Reason
+	Message    string        // what happened, where; without a final full stop
+	Hint       string        // what to do about it; empty for the reason's own hint
+	RetryAfter time.Duration // how long the server asks to wait before the next try; 0 when it does not say
+	Cause      error         // may be nil
+}
+
+// Errorf makes a failure of that reason. As with fmt.Errorf, %w wraps the cause.
+func Errorf(reason Reason, format string, args ...any) *Error {
+	err := fmt.Errorf(format, args...)
+	return &Error{Reason: reason, Message: err.Error(), Cause: errors.Unwrap(err)}
+}
+
+// WithHint replaces the reason's own hint.
+func (e *Error) WithHint(hint string) *Error {
+	e.Hint = hint
+	return e
+}
+
+// After says how long the server asks to wait before the next try.
+func (e *Error) After(d time.Duration) *Error {
+	e.RetryAfter = d
+	return e
+}
+
+func (e *Error) Error() string { return e.Message }
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Of finds how a step that returned err ended: the outermost Error in its chain, or what the operating system or the context says.
+// It returns nil for a nil err.
+func Of(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	// The kernel's word wins over what a library made of it: a full disk looks like a broken layer or a damaged pack.
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return &Error{Reason: OutOfSpace, Message: err.Error(), Cause: err}
+	}
+	if e, ok := errors.AsType[*Error](err); ok {
+		if e.Error() == err.Error() {
+			return e
+		}
+		wrapped := *e
+		wrapped.Message, wrapped.Cause = err.Error(), err
+		return &wrapped
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return &Error{Reason: Timeout, Message: err.Error(), Cause: err}
+	case errors.Is(err, context.Canceled):
+		return &Error{Reason: Cancelled, Message: err.Error(), Cause: err}
+	}
+	return &Error{Reason: Failed, Message: err.Error(), Cause: err}
+}

@@ -1,0 +1,96 @@
+package outcome
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// Report is what a step leaves about its end: schemas/outcome.schema.json.
+type Report struct {
+	Step            string            `json:"step"`
+	Reason          Reason            `json:"reason"`
+	Class           Class             `json:"class"`
+	ExitCode        int               `json:"exitCode"`
+	Message         string            `json:"message"`
+	Hint            string            `json:"hint"`
+	StartedAt       time.Time         `json:"startedAt"`
+	DurationSeconds float64           `json:"durationSeconds"`
+	Results         map[string]string `json:"results"`
+}
+
+// NewReport describes the end of a step; failure is nil when it succeeded. Message, hint and results go through mask.
+func NewReport(step string, started time.Time, failure *Error, results map[string]string, mask func(string) string) Report {
+	r := Report{Step: step, Reason: Succeeded, StartedAt: started.UTC(), DurationSeconds: time.Since(started).Seconds(), Results: map[string]string{}}
+	if failure != nil {
+		r.Reason, r.Message, r.Hint = failure.Reason, mask(failure.Message), mask(failure.Hint)
+		if r.Hint == "" {
+			r.Hint = failure.Reason.Hint()
+		}
+	}
+	r.Class, r.ExitCode = r.Reason.Class(), r.Reason.ExitCode()
+	for name, value := range results {
+		r.Results[name] = mask(value)
+	}
+	return r
+}
+
+// Line is the report for people: reason: message. hint
+func (r Report) Line() string {
+	if r.Reason == Succeeded {
+		return string(Succeeded)
+	}
+	line := fmt.Sprintf("%s: %s", r.Reason, strings.TrimSuffix(r.Message, "."))
+	if r.Hint != "" {
+		line += ". " + r.Hint
+	}
+	return line
+}
+
+// terminationLimit is how much of a termination message Kubernetes keeps, in bytes.
+const terminationLimit = 4096
+
+// Write leaves one file per result and outcome.json in dir, and the line in the file at terminationPath if there is one: Kubernetes makes it.
+// All are written that can be; the errors of the others are joined.
+func (r Report) Write(dir, terminationPath string) error {
+	errs := []error{os.MkdirAll(dir, 0o755)}
+	for name, value := range r.Results {
+		errs = append(errs, renameio.WriteFile(filepath.Join(dir, name), []byte(value), 0o644))
+	}
+	raw, err := json.MarshalIndent(r, "", "  ")
+	errs = append(errs, err, renameio.WriteFile(filepath.Join(dir, "outcome.json"), append(raw, '\n'), 0o644))
+	if r.Reason != Succeeded {
+		errs = append(errs, r.terminate(terminationPath))
+	}
+	return errors.Join(errs...)
+}
+
+// terminate writes in place: the file is a mount of its own, which a rename cannot replace.
+func (r Report) terminate(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if path == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(shorten(r.Line(), terminationLimit))
+	return errors.Join(err, f.Close())
+}
+
+// shorten cuts a text in its middle to at most limit bytes: the beginning says what failed, the end is where the hint is.
+func shorten(text string, limit int) string {
+	const gap = "\n…\n"
+	if len(text) <= limit {
+		return text
+	}
+	half := (limit - len(gap)) / 2
+	return strings.ToValidUTF8(text[:half], "") + gap + strings.ToValidUTF8(text[len(text)-half:], "")
+}

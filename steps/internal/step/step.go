@@ -1,0 +1,147 @@
+// Package step runs one step of the pipeline: it reads the parameters, gives the work a context that ends with SIGTERM, and leaves results
+// and outcome behind on every exit path.
+package step
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/parameters"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// Common are the parameters that every step has (schemas/step.schema.json). A step's own Parameters embed it.
+type Common struct {
+	Workspace              workspace.Workspace `json:"workspace"`
+	ResultsDir             string              `json:"results-dir"`
+	TerminationMessagePath string              `json:"termination-message-path"`
+	CABundle               string              `json:"ca-bundle"`
+	MaxAttempts            int                 `json:"max-attempts"`
+	LogFormat              string              `json:"log-format"`
+}
+
+// Environment is what a step works with besides its parameters.
+type Environment struct {
+	Log     *slog.Logger    // for people, already masked; a duration goes in an attribute "took"
+	Stdout  io.Writer       // for what the step makes, such as the JSON of a dry run; nothing else
+	Stderr  io.Writer       // for the raw output of what the step runs, already masked
+	Secrets *redact.Secrets // every secret is added here the moment it is read
+	Retry   outcome.Retry   // for what may fail for a transient reason
+}
+
+// Results are the facts a step found: file name to content. A step that fails returns those it has.
+type Results map[string]string
+
+// Streams are the process's standard streams.
+type Streams struct {
+	Stdout, Stderr io.Writer
+}
+
+// grace is how long a step may take to clean up once it is told to stop. Kubernetes kills after 30 s.
+const grace = 10 * time.Second
+
+// Main runs the step as this process and returns its exit code. P is the step's struct of parameters.
+func Main[P any](name string, run func(context.Context, P, Environment) (Results, error)) int {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	go func() {
+		got := <-signals
+		signal.Stop(signals) // a second one ends the process at once
+		cancel(outcome.Errorf(outcome.Cancelled, "stopped by %s", got))
+	}()
+	return Run(ctx, name, os.Args[1:], os.Environ(), Streams{os.Stdout, os.Stderr}, run)
+}
+
+// Run runs the step with these arguments and variables (KEY=value), and returns its exit code. It writes results, outcome.json and the
+// termination message also when the parameters are wrong, the step panics, or ctx ends and the step does not return within 10 s.
+func Run[P any](ctx context.Context, name string, args, environ []string, streams Streams, run func(context.Context, P, Environment) (Results, error)) int {
+	started := time.Now()
+	set, err := parameters.Parse(schemas.MustLoad(name), args, environ)
+	if errors.Is(err, parameters.ErrHelp) {
+		fmt.Fprint(streams.Stdout, set.Help())
+		return 0
+	}
+	var common Common
+	set.DecodeKnown(&common) // where to report to must be known even when other parameters are wrong
+
+	secrets := &redact.Secrets{}
+	secrets.Add(set.Secrets()...)
+	stderr := secrets.Writer(streams.Stderr)
+	defer stderr.Close()
+	env := Environment{
+		Log:     newLogger(stderr, common.LogFormat),
+		Stdout:  streams.Stdout,
+		Stderr:  stderr,
+		Secrets: secrets,
+	}
+	env.Retry = outcome.Retry{Attempts: common.MaxAttempts, Log: env.Log}
+
+	var in P
+	if err == nil {
+		err = set.Decode(&in)
+	}
+	var results Results
+	if err == nil {
+		env.Log.Info(name, set.Effective()...)
+		results, err = guard(ctx, func() (Results, error) { return run(ctx, in, env) })
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx) // whatever broke, broke because the step was told to stop
+	}
+
+	report := outcome.NewReport(name, started, outcome.Of(err), results, secrets.String)
+	if werr := report.Write(common.ResultsDir, common.TerminationMessagePath); werr != nil {
+		env.Log.Error("Cannot write the results", "error", werr)
+		if report.ExitCode == 0 {
+			report.ExitCode = outcome.Of(werr).Reason.ExitCode()
+		}
+	}
+	if err != nil {
+		env.Log.Error(report.Line())
+	} else {
+		env.Log.Info("Done", "took", time.Since(started))
+	}
+	return report.ExitCode
+}
+
+// guard turns a panic into an error, and stops waiting for a step that outlives its context by more than grace.
+func guard(ctx context.Context, run func() (Results, error)) (Results, error) {
+	type ending struct {
+		results Results
+		err     error
+	}
+	ended := make(chan ending, 1)
+	go func() {
+		var e ending
+		defer func() {
+			if p := recover(); p != nil {
+				e.err = outcome.Errorf(outcome.Failed, "panic: %v", p)
+			}
+			ended <- e
+		}()
+		e.results, e.err = run()
+	}()
+	select {
+	case e := <-ended:
+		return e.results, e.err
+	case <-ctx.Done():
+	}
+	select {
+	case e := <-ended:
+		return e.results, e.err
+	case <-time.After(grace):
+		return nil, context.Cause(ctx)
+	}
+}

@@ -1,0 +1,146 @@
+// Package workspace is the directory in which steps meet: the source that one leaves there, and the image that another makes of it.
+package workspace
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+// Workspace is that directory (contract section 1).
+type Workspace string
+
+// Source is the folder of the checked-out repository.
+func (w Workspace) Source() string { return filepath.Join(string(w), "source") }
+
+// Image is the folder of the built image, an OCI image layout.
+func (w Workspace) Image() string { return filepath.Join(string(w), "image") }
+
+// Archive is the docker-archive that the incumbent's build step leaves instead of Image.
+func (w Workspace) Archive() string { return filepath.Join(string(w), "app-image.tar") }
+
+// Revision is what checkout-source tells later steps about the source.
+type Revision struct {
+	URL         string    `json:"url"`    // without credentials
+	Branch      string    `json:"branch"` // empty when a commit was asked for
+	Commit      string    `json:"commit"` // the full SHA
+	AuthorName  string    `json:"authorName"`
+	AuthorEmail string    `json:"authorEmail"`
+	Time        time.Time `json:"time"` // the committer's, UTC
+}
+
+func (w Workspace) revision() string { return filepath.Join(string(w), "revision.json") }
+
+// WriteRevision records what was checked out.
+func (w Workspace) WriteRevision(r Revision) error {
+	raw, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(w.revision(), append(raw, '\n'), 0o644)
+}
+
+// ReadRevision returns what was checked out. The error wraps fs.ErrNotExist when checkout-source did not run here.
+func (w Workspace) ReadRevision() (Revision, error) {
+	var r Revision
+	raw, err := os.ReadFile(w.revision())
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return r, fmt.Errorf("%s: %w", w.revision(), err)
+	}
+	return r, nil
+}
+
+// Resolve returns the real path of something in the repository. The path is relative to the repository's root, also with a leading slash
+// (contract section 1). What leaves the repository, itself or through a symbolic link, is a PathEscapesRepository; what is absent
+// wraps fs.ErrNotExist.
+func (w Workspace) Resolve(path string) (string, error) {
+	return Resolve(w.Source(), path)
+}
+
+// Resolve is Workspace.Resolve for any root.
+func Resolve(root, path string) (string, error) {
+	escapes := func() error {
+		return outcome.Errorf(outcome.PathEscapesRepository, "%q leads out of the repository", path)
+	}
+	local := strings.TrimLeft(path, "/")
+	if local == "" {
+		local = "."
+	}
+	if strings.ContainsRune(local, 0) || !filepath.IsLocal(local) {
+		return "", escapes()
+	}
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return "", err
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return "", err
+	}
+	// os.Root walks link by link and refuses the first one that leaves, before what it leads to is looked at: a dangling link that
+	// points outside is an escape, too, and not merely absent.
+	inside, err := os.OpenRoot(root)
+	if err != nil {
+		return "", err
+	}
+	defer inside.Close()
+	switch _, err := inside.Stat(local); {
+	case err == nil:
+	case isEscape(err):
+		return "", escapes()
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return "", fmt.Errorf("%s: %w", path, fs.ErrNotExist)
+	default:
+		return "", err
+	}
+	real, err := filepath.EvalSymlinks(filepath.Join(root, local))
+	if err != nil {
+		return "", err
+	}
+	if real != root && !strings.HasPrefix(real, root+string(filepath.Separator)) {
+		return "", escapes()
+	}
+	return real, nil
+}
+
+// isEscape tells the error of an os.Root that was asked to leave its directory: package os does not export it.
+func isEscape(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && path.Err != nil && path.Err.Error() == "path escapes from parent"
+}
+
+// ReadFile reads a file of the repository, as Resolve finds it, of at most limit bytes.
+func (w Workspace) ReadFile(path string, limit int64) ([]byte, error) {
+	real, err := w.Resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(real)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
+	}
+	return raw, err
+}
