@@ -63,7 +63,13 @@ func (s *Schema) Validate(value any) []Fault {
 		return i
 	}
 	slices.SortStableFunc(faults, func(a, b Fault) int { return rank(a) - rank(b) })
-	return slices.CompactFunc(faults, func(a, b Fault) bool { return a.String() == b.String() })
+	// One fault a place: a text that is empty also lacks the right form.
+	seen := map[string]bool{}
+	return slices.DeleteFunc(faults, func(f Fault) bool {
+		again := seen[f.Parameter()]
+		seen[f.Parameter()] = true
+		return again
+	})
 }
 
 var quoted = regexp.MustCompile(`'([^']*)'`)

@@ -42,16 +42,19 @@ func NewReport(step string, started time.Time, failure *Error, results map[strin
 	return r
 }
 
-// Line is the report for people: reason: message. hint
+// Line is the report for people: `reason: message. hint`.
 func (r Report) Line() string {
 	if r.Reason == Succeeded {
 		return string(Succeeded)
 	}
-	line := fmt.Sprintf("%s: %s", r.Reason, strings.TrimSuffix(r.Message, "."))
-	if r.Hint != "" {
-		line += ". " + r.Hint
+	line := fmt.Sprintf("%s: %s", r.Reason, strings.TrimRight(r.Message, ".\n"))
+	switch {
+	case r.Hint == "":
+		return line
+	case strings.Contains(line, "\n"): // a hint at the end of a list, or of a log, would be overlooked
+		return line + "\n" + r.Hint
 	}
-	return line
+	return line + ". " + r.Hint
 }
 
 // terminationLimit is how much of a termination message Kubernetes keeps, in bytes.

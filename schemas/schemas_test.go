@@ -1,0 +1,182 @@
+package schemas
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Every property tells a stranger all there is to know about it: help, documentation and the portal's forms are made from this.
+func TestEveryPropertyIsDescribed(t *testing.T) {
+	for _, name := range Names() {
+		s := MustLoad(name)
+		if s.Title == "" || s.Description == "" {
+			t.Errorf("%s: needs a title and a description", name)
+		}
+		var check func(at string, ps []*Property)
+		check = func(at string, ps []*Property) {
+			for _, p := range ps {
+				at := at + "." + p.Name
+				if p.Title == "" || p.Description == "" || len(p.Examples) == 0 {
+					t.Errorf("%s: needs a title, a description and an example", at)
+				}
+				if !strings.HasSuffix(p.Description, ".") {
+					t.Errorf("%s: the description is not a sentence: %q", at, p.Description)
+				}
+				if strings.Count(at, ".") == 1 && p.Default == nil && !p.Required {
+					t.Errorf("%s: is neither required nor has a default", at)
+				}
+				if p.Type == "" {
+					t.Errorf("%s: has no type", at)
+				}
+				check(at, p.Properties)
+				if p.Items != nil {
+					check(at+"[]", p.Items.Properties)
+				}
+			}
+		}
+		check(name, s.Properties)
+	}
+}
+
+// Defaults and examples are values that the schema itself allows.
+func TestDefaultsAndExamplesAreValid(t *testing.T) {
+	for _, name := range Names() {
+		s := MustLoad(name)
+		whole := map[string]any{}
+		for _, p := range s.Properties {
+			if len(p.Examples) > 0 {
+				whole[p.Name] = p.Examples[0]
+			}
+		}
+		if name == "generate-workload-cr" {
+			whole["dry-run"] = false
+		}
+		if faults := s.Validate(s.WithDefaults(whole)); len(faults) > 0 {
+			t.Errorf("%s: %v", name, faults)
+		}
+		for _, p := range s.Properties {
+			for _, v := range append(p.Examples, p.Default) {
+				if v == nil {
+					continue
+				}
+				for _, f := range s.Validate(map[string]any{p.Name: v}) {
+					if len(f.Path) > 0 && f.Path[0] == p.Name {
+						t.Errorf("%s: %s does not allow %v: %s", name, p.Name, v, f)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestValidateListsEveryFault(t *testing.T) {
+	tests := []struct {
+		name, schema, value string
+		want                []string // beginnings, in order
+	}{
+		{"all well", "dockerfile-builder", `{"repository":{"url":"https://git.example.com/a.git"}}`, nil},
+		{"nothing given", "dockerfile-builder", `{}`, []string{"repository: is required"}},
+		{
+			"three faults", "dockerfile-builder",
+			`{"repository":{"url":"","revision":{"commit":"xyz"}},"buildEnv":"A=b"}`,
+			[]string{"repository.url: must not be empty", "repository.revision.commit: does not have the right form", "buildEnv: expected array, but got string"},
+		},
+		{
+			"inside a list", "dockerfile-builder",
+			`{"repository":{"url":"https://h/r"},"buildArgs":[{"name":"A","value":"b"},{"name":"1A","value":"b"},{"value":"c"}]}`,
+			[]string{"buildArgs[1].name: does not have the right form", "buildArgs[2].name: is required"},
+		},
+		{
+			"unknown names", "dockerfile-builder",
+			`{"repository":{"url":"https://h/r","Branch":"x"},"dokcer":{}}`,
+			[]string{"repository.Branch: is not a parameter (there are url, secretRef, revision, appPath)", "dokcer: is not a parameter"},
+		},
+		{"a password in the URL", "dockerfile-builder", `{"repository":{"url":"https://me:secret@h/r"}}`, []string{"repository.url: does not have the right form"}},
+		{"a user in the URL", "dockerfile-builder", `{"repository":{"url":"https://acme@dev.azure.com/acme/shop/_git/cart"}}`, nil},
+		{"scp-like", "dockerfile-builder", `{"repository":{"url":"git@github.com:acme/cart.git"}}`, nil},
+		{"scp-like with an absolute path", "dockerfile-builder", `{"repository":{"url":"git@github.com:/srv/cart.git"}}`, nil},
+		{"a program as transport", "dockerfile-builder", `{"repository":{"url":"ext::sh -c id"}}`, []string{"repository.url: does not have the right form"}},
+		{"a local path", "dockerfile-builder", `{"repository":{"url":"/etc"}}`, []string{"repository.url: does not have the right form"}},
+		{
+			"a last step that is to call the API", "generate-workload-cr",
+			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"i","dry-run":false,"api-server-url":"","oauth-token-url":"https://idp/token"}`,
+			[]string{"oauth-client-id: is required", "api-server-url: must not be empty"},
+		},
+		{
+			"a last step that is not", "generate-workload-cr",
+			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"i","dry-run":true,"api-server-url":""}`,
+			nil,
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var value any
+			if err := json.Unmarshal([]byte(test.value), &value); err != nil {
+				t.Fatal(err)
+			}
+			faults := MustLoad(test.schema).Validate(value)
+			if len(faults) != len(test.want) {
+				t.Fatalf("got %d faults %q, want %d", len(faults), faults, len(test.want))
+			}
+			for i, f := range faults {
+				if !strings.HasPrefix(f.String(), test.want[i]) {
+					t.Errorf("fault %d is %q, want %q…", i, f, test.want[i])
+				}
+				if strings.Contains(f.String(), "secret@") {
+					t.Errorf("the fault tells the password: %s", f)
+				}
+			}
+		})
+	}
+}
+
+func TestWithDefaultsReachesEveryDepth(t *testing.T) {
+	given := map[string]any{"repository": map[string]any{"url": "https://h/r"}}
+	got := MustLoad("dockerfile-builder").WithDefaults(given)
+	want := map[string]any{
+		"repository": map[string]any{
+			"url": "https://h/r", "secretRef": "", "appPath": ".",
+			"revision": map[string]any{"branch": "main", "commit": ""},
+		},
+		"docker":   map[string]any{"context": ".", "filePath": "./Dockerfile"},
+		"buildEnv": []any{}, "buildArgs": []any{},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if len(given["repository"].(map[string]any)) != 1 {
+		t.Error("the given object was changed")
+	}
+}
+
+func TestReasonsAreDistinct(t *testing.T) {
+	codes := map[int]string{}
+	for _, r := range Reasons() {
+		if other, ok := codes[r.ExitCode]; ok {
+			t.Errorf("%s and %s have the same exit code %d", r.Name, other, r.ExitCode)
+		}
+		codes[r.ExitCode] = r.Name
+		if r.Summary == "" || r.Class == "" || (r.Hint == "" && r.Name != "Succeeded") {
+			t.Errorf("%s: needs a summary, a class and a hint", r.Name)
+		}
+		if r.ExitCode < 0 || r.ExitCode > 130 || r.ExitCode == 126 || r.ExitCode == 127 {
+			t.Errorf("%s: exit code %d means something else to a shell", r.Name, r.ExitCode)
+		}
+	}
+	if got := ReasonNamed("no such reason"); got.Name != "Failed" || got.ExitCode != 1 {
+		t.Errorf("an unknown reason is %+v", got)
+	}
+}
+
+func ExampleSchema_Validate() {
+	for _, f := range MustLoad("publish-image").Validate(map[string]any{"registry": "https://registry.example.com"}) {
+		fmt.Println(f.Parameter())
+	}
+	// Output:
+	// registry
+	// image-name
+}
