@@ -48,7 +48,7 @@ type Streams struct {
 }
 
 // grace is how long a step may take to clean up once it is told to stop. Kubernetes kills after 30 s.
-const grace = 10 * time.Second
+const grace = 5 * time.Second
 
 // Main runs the step as this process and returns its exit code. P is the step's struct of parameters.
 func Main[P any](name string, run func(context.Context, P, Environment) (Results, error)) int {
@@ -65,7 +65,7 @@ func Main[P any](name string, run func(context.Context, P, Environment) (Results
 }
 
 // Run runs the step with these arguments and variables (KEY=value), and returns its exit code. It writes results, outcome.json and the
-// termination message also when the parameters are wrong, the step panics, or ctx ends and the step does not return within 10 s.
+// termination message also when the parameters are wrong, the step panics, or ctx ends and the step does not return within 5 s.
 func Run[P any](ctx context.Context, name string, args, environ []string, streams Streams, run func(context.Context, P, Environment) (Results, error)) int {
 	started := time.Now()
 	set, err := parameters.Parse(schemas.MustLoad(name), args, environ)

@@ -1,0 +1,187 @@
+package parameters
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+type pair struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+type build struct {
+	DockerContext   string `json:"docker-context"`
+	BuildEnv        []pair `json:"build-env"`
+	NoCache         bool   `json:"no-cache"`
+	SourceDateEpoch int64  `json:"source-date-epoch"`
+	Workspace       string `json:"workspace"`
+}
+
+func TestParse(t *testing.T) {
+	defaults := build{DockerContext: ".", BuildEnv: []pair{}, SourceDateEpoch: -1, Workspace: "/mnt/vol"}
+	with := func(change func(*build)) build {
+		b := defaults
+		change(&b)
+		return b
+	}
+	tests := []struct {
+		name    string
+		args    []string
+		environ []string
+		want    build
+	}{
+		{"nothing given", nil, nil, defaults},
+		{"a variable", nil, []string{"DOCKER_CONTEXT=app"}, with(func(b *build) { b.DockerContext = "app" })},
+		{"a flag with =", []string{"--docker-context=app"}, nil, with(func(b *build) { b.DockerContext = "app" })},
+		{"a flag and its value", []string{"--docker-context", "app"}, nil, with(func(b *build) { b.DockerContext = "app" })},
+		{"a value that looks like a flag", []string{"--docker-context", "--app"}, nil, with(func(b *build) { b.DockerContext = "--app" })},
+		{"a value with =", []string{"--docker-context=a=b"}, nil, with(func(b *build) { b.DockerContext = "a=b" })},
+		{"the flag wins", []string{"--docker-context=flag"}, []string{"DOCKER_CONTEXT=variable"}, with(func(b *build) { b.DockerContext = "flag" })},
+		{"the last variable wins, as for exec", nil, []string{"DOCKER_CONTEXT=a", "DOCKER_CONTEXT=b"}, with(func(b *build) { b.DockerContext = "b" })},
+		{"empty is not given", nil, []string{"DOCKER_CONTEXT=", "NO_CACHE=", "BUILD_ENV="}, defaults},
+		{"a bare boolean", []string{"--no-cache"}, nil, with(func(b *build) { b.NoCache = true })},
+		{"a boolean as OpenChoreo writes it", nil, []string{"NO_CACHE=true"}, with(func(b *build) { b.NoCache = true })},
+		{"a large number as OpenChoreo writes it", nil, []string{"SOURCE_DATE_EPOCH=1.767225600e+09"}, with(func(b *build) { b.SourceDateEpoch = 1767225600 })},
+		{"a number where text is wanted", nil, []string{"DOCKER_CONTEXT=1e+06"}, with(func(b *build) { b.DockerContext = "1e+06" })},
+		{"a list where text is wanted", nil, []string{"DOCKER_CONTEXT=[1,2]"}, with(func(b *build) { b.DockerContext = "[1,2]" })},
+		{"null where text is wanted", nil, []string{"DOCKER_CONTEXT=null"}, with(func(b *build) { b.DockerContext = "null" })},
+		{"null where a list is wanted", nil, []string{"BUILD_ENV=null"}, defaults},
+		{"a list", nil, []string{`BUILD_ENV=[{"name":"A","value":"\u003cb\u003e"}]`}, with(func(b *build) { b.BuildEnv = []pair{{"A", "<b>"}} })},
+		{
+			"numbers and booleans as values of variables", nil, []string{`BUILD_ENV=[{"name":"PORT","value":8080},{"name":"BIG","value":1000000},{"name":"ON","value":true}]`},
+			with(func(b *build) { b.BuildEnv = []pair{{"PORT", "8080"}, {"BIG", "1000000"}, {"ON", "true"}} }),
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			set, err := Parse(schemas.MustLoad("containerfile-build"), test.args, test.environ)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got build
+			set.DecodeKnown(&got)
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestParseListsEveryFault(t *testing.T) {
+	tests := []struct {
+		name    string
+		args    []string
+		environ []string
+		want    []string
+	}{
+		{"a list that is text", nil, []string{"BUILD_ENV=A=b"}, []string{"build-env: expected array, but got string"}},
+		{"two documents", nil, []string{"BUILD_ENV=[] []"}, []string{"build-env: expected array, but got string"}},
+		{"null in a list", nil, []string{`BUILD_ENV=[{"name":"A","value":null}]`}, []string{"build-env[0].value: expected string, but got null"}},
+		{"a misspelt flag", []string{"--dockerfile", "x"}, nil, []string{"--dockerfile: there is no such flag (did you mean --dockerfile-path?)"}},
+		{"a word", []string{"build"}, nil, []string{`"build" is not a flag`}},
+		{"a flag without its value", []string{"--target"}, nil, []string{"--target: needs a value"}},
+		{
+			"all at once", []string{"--docker-contxt=x", "--no-cache=perhaps"}, []string{"SOURCE_DATE_EPOCH=yesterday", "PROVENANCE=all", "MAX_ATTEMPTS=0"},
+			[]string{
+				"--docker-contxt: there is no such flag (did you mean --docker-context?)",
+				"source-date-epoch: expected integer, but got string",
+				"provenance: value must be one of",
+				"no-cache: expected boolean, but got string",
+				"max-attempts: must be >= 1 but found 0",
+			},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := Parse(schemas.MustLoad("containerfile-build"), test.args, test.environ)
+			if got := outcome.Of(err).Reason; got != outcome.InvalidParameters {
+				t.Fatalf("reason %s, want %s", got, outcome.InvalidParameters)
+			}
+			lines := strings.Split(err.Error(), "\n  - ")
+			if len(test.want) > 1 {
+				lines = lines[1:]
+			}
+			if !slices.EqualFunc(lines, test.want, strings.HasPrefix) {
+				t.Errorf("got\n  %s\nwant\n  %s", strings.Join(lines, "\n  "), strings.Join(test.want, "\n  "))
+			}
+		})
+	}
+}
+
+func TestHelpTellsOfEveryProperty(t *testing.T) {
+	for _, name := range schemas.Names() {
+		set, err := Parse(schemas.MustLoad(name), []string{"--no-such-flag", "--help"}, nil)
+		if !errors.Is(err, ErrHelp) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		help := set.Help()
+		for _, p := range schemas.MustLoad(name).Properties {
+			if !strings.Contains(help, "  --"+p.Name+", "+EnvName(p.Name)) {
+				t.Errorf("%s: --%s is missing", name, p.Name)
+			}
+		}
+		for line := range strings.Lines(help) {
+			if len([]rune(line)) > 160 {
+				t.Errorf("%s: long line: %s", name, line)
+			}
+		}
+	}
+}
+
+func TestSecretsAreNotShown(t *testing.T) {
+	schema := schemas.MustLoad("checkout-source")
+	schema.Properties[1].WriteOnly = true // branch
+	set, err := Parse(schema, []string{"--branch=hunter22", "--git-repo=https://token@git.example.com/a?key=b"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := set.Secrets(); !slices.Equal(got, []string{"hunter22"}) {
+		t.Errorf("secrets: %q", got)
+	}
+	if diff := cmp.Diff([]any{"git-repo", "https://git.example.com/a"}, set.Effective()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// Whatever text arrives: no panic, and what is accepted is of the type that the schema names.
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{"", "null", "[1, 2]", "1e+06", "true", `[{"name":"A","value":1}]`, `{"a":`, "A=b", "[[[", "\x00", "1e999"} {
+		f.Add("build-env", seed)
+		f.Add("source-date-epoch", seed)
+		f.Add("no-cache", seed)
+	}
+	schema := schemas.MustLoad("containerfile-build")
+	f.Fuzz(func(t *testing.T, property, text string) {
+		flag := []string{"--" + property + "=" + text}
+		set, err := Parse(schema, flag, []string{EnvName(property) + "=" + text, property})
+		if errors.Is(err, ErrHelp) {
+			return
+		}
+		if err != nil {
+			if outcome.Of(err).Reason != outcome.InvalidParameters {
+				t.Errorf("reason %s", outcome.Of(err).Reason)
+			}
+			return
+		}
+		raw, err := json.Marshal(set.values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back map[string]any
+		if err := json.Unmarshal(raw, &back); err != nil {
+			t.Fatal(err)
+		}
+		if faults := schema.Validate(back); len(faults) > 0 {
+			t.Errorf("%q passed and then did not: %v", text, faults)
+		}
+	})
+}

@@ -1,0 +1,197 @@
+package step
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+type checkout struct {
+	Common
+	GitRepo           string `json:"git-repo"`
+	Branch            string `json:"branch"`
+	Commit            string `json:"commit"`
+	GitSecretDir      string `json:"git-secret-dir"`
+	GitSecretRequired bool   `json:"git-secret-required"`
+	GitSecretTimeout  int    `json:"git-secret-timeout"`
+	Submodules        bool   `json:"submodules"`
+}
+
+type work = func(context.Context, checkout, Environment) (Results, error)
+
+// run runs a step and returns its exit code, its report, and what it printed.
+func run(t *testing.T, ctx context.Context, do work, args ...string) (int, outcome.Report, string, string) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "deep", "results")
+	var stdout, stderr bytes.Buffer
+	code := Run(ctx, "checkout-source", append(args, "--results-dir="+dir), nil, Streams{&stdout, &stderr}, do)
+	raw, err := os.ReadFile(filepath.Join(dir, "outcome.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report outcome.Report
+	if err := json.Unmarshal(raw, &report); err != nil {
+		t.Fatal(err)
+	}
+	if report.ExitCode != code {
+		t.Errorf("exit code %d, but outcome.json says %d", code, report.ExitCode)
+	}
+	for name, want := range report.Results {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("result %s: %q, %v", name, got, err)
+		}
+	}
+	return code, report, stdout.String(), stderr.String()
+}
+
+const repo = "--git-repo=https://git.example.com/a.git"
+
+func TestRun(t *testing.T) {
+	tests := []struct {
+		name    string
+		do      work
+		args    []string
+		reason  outcome.Reason
+		code    int
+		message string
+		results int
+	}{
+		{
+			name: "success", args: []string{repo},
+			do: func(context.Context, checkout, Environment) (Results, error) {
+				return Results{"git-revision": "1a2b3c4d"}, nil
+			},
+			reason: outcome.Succeeded, results: 1,
+		},
+		{
+			name: "failure keeps the results there are", args: []string{repo},
+			do: func(context.Context, checkout, Environment) (Results, error) {
+				return Results{"git-revision": "1a2b3c4d"}, outcome.Errorf(outcome.RevisionNotFound, "no branch x")
+			},
+			reason: outcome.RevisionNotFound, code: 12, message: "no branch x", results: 1,
+		},
+		{
+			name: "panic", args: []string{repo},
+			do:     func(context.Context, checkout, Environment) (Results, error) { panic("oops") },
+			reason: outcome.Failed, code: 1, message: "panic: oops",
+		},
+		{
+			name: "wrong parameters start nothing", args: []string{"--submodules=x"},
+			do:     func(context.Context, checkout, Environment) (Results, error) { panic("started") },
+			reason: outcome.InvalidParameters, code: 2, message: "2 faults:",
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			code, report, stdout, stderr := run(t, t.Context(), test.do, test.args...)
+			if code != test.code || report.Reason != test.reason || !strings.HasPrefix(report.Message, test.message) || len(report.Results) != test.results {
+				t.Errorf("got %+v", report)
+			}
+			if test.code != 0 && !strings.Contains(stderr, string(test.reason)+": "+test.message) {
+				t.Errorf("the log does not say so: %s", stderr)
+			}
+			if stdout != "" {
+				t.Errorf("stdout is for what the step makes, not %q", stdout)
+			}
+		})
+	}
+}
+
+func TestRunDecodesParameters(t *testing.T) {
+	_, _, _, stderr := run(t, t.Context(), func(_ context.Context, in checkout, env Environment) (Results, error) {
+		if in.GitRepo != "https://git.example.com/a.git" || !in.Submodules || in.GitSecretTimeout != 60 || in.Workspace != "/w" || env.Retry.Attempts != 5 {
+			t.Errorf("got %+v, %+v", in, env.Retry)
+		}
+		return nil, nil
+	}, repo, "--workspace=/w", "--log-format=json")
+	var first map[string]any
+	if err := json.Unmarshal([]byte(strings.SplitN(stderr, "\n", 2)[0]), &first); err != nil || first["git-repo"] != "https://git.example.com/a.git" || !strings.HasPrefix(stderr, `{"time"`) {
+		t.Errorf("%v: %s", err, stderr)
+	}
+}
+
+func TestRunKeepsSecretsToItself(t *testing.T) {
+	_, report, _, stderr := run(t, t.Context(), func(_ context.Context, _ checkout, env Environment) (Results, error) {
+		env.Secrets.Add("canary-7f3a")
+		env.Log.Info("Read canary-7f3a", "password", "canary-7f3a")
+		fmt.Fprint(env.Stderr, "a tool says can")
+		fmt.Fprint(env.Stderr, "ary-7f3a")
+		return Results{"git-author": "canary-7f3a"}, fmt.Errorf("login canary-7f3a failed")
+	}, repo)
+	if all := fmt.Sprint(report) + stderr; strings.Contains(all, "canary") || !strings.Contains(stderr, "a tool says ***") {
+		t.Error(all)
+	}
+}
+
+func TestRunSaysCancelled(t *testing.T) {
+	tests := []struct {
+		name   string
+		reason outcome.Reason
+		do     work
+	}{
+		{"a step that obeys", outcome.Cancelled, func(ctx context.Context, _ checkout, _ Environment) (Results, error) {
+			<-ctx.Done()
+			return Results{"git-commit": "abc"}, errors.New("connection torn down")
+		}},
+		{"a step that ends well all the same", outcome.Succeeded, func(ctx context.Context, _ checkout, _ Environment) (Results, error) {
+			<-ctx.Done()
+			return Results{"git-commit": "abc"}, nil
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(10*time.Millisecond, func() { cancel(outcome.Errorf(outcome.Cancelled, "stopped by terminated")) })
+			code, report, _, _ := run(t, ctx, test.do, repo)
+			if report.Reason != test.reason || len(report.Results) != 1 {
+				t.Errorf("code %d, %+v", code, report)
+			}
+		})
+	}
+}
+
+// A real process, a real SIGTERM, and work that does not listen: results are there before Kubernetes would kill.
+func TestSIGTERM(t *testing.T) {
+	if dir := os.Getenv("STEP_TEST_RESULTS"); dir != "" {
+		os.Args = []string{"step", repo, "--results-dir=" + dir}
+		os.Exit(Main("checkout-source", func(context.Context, checkout, Environment) (Results, error) {
+			fmt.Println("working")
+			select {}
+		}))
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSIGTERM$")
+	cmd.Env = append(os.Environ(), "STEP_TEST_RESULTS="+dir)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 7)); err != nil {
+		t.Fatal(err)
+	}
+	started := time.Now()
+	cmd.Process.Signal(syscall.SIGTERM)
+	err = cmd.Wait()
+	if cmd.ProcessState.ExitCode() != outcome.Cancelled.ExitCode() || time.Since(started) > 20*time.Second {
+		t.Errorf("%v after %s", err, time.Since(started))
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "outcome.json"))
+	if err != nil || !strings.Contains(string(raw), `"reason": "Cancelled"`) || !strings.Contains(string(raw), "stopped by terminated") {
+		t.Errorf("%v: %s", err, raw)
+	}
+}
