@@ -1,0 +1,89 @@
+// Command docs writes docs/parameters.md and docs/outcomes.md from the JSON Schemas: go run ./ci/docs
+package main
+
+import (
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/stepwright/stepwright/schemas"
+)
+
+func main() {
+	for name, text := range pages() {
+		if err := os.WriteFile(filepath.Join("docs", name), []byte(text), 0o644); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+const generated = "<!-- Generated from schemas/ by go run ./ci/docs. Do not edit. -->\n\n"
+
+// pages are the generated documents: file name to text.
+func pages() map[string]string {
+	return map[string]string{"parameters.md": parameters(), "outcomes.md": outcomes()}
+}
+
+func parameters() string {
+	var b strings.Builder
+	b.WriteString(generated + "# Parameters\n\nThe property `git-repo` is the flag `--git-repo` and the variable `GIT_REPO`. A flag wins over the variable, the variable over the\n" +
+		"default; what is empty counts as not given. Lists are JSON.\n")
+	for _, name := range []string{"checkout-source", "containerfile-build", "publish-image", "generate-workload-cr"} {
+		s := schemas.MustLoad(name)
+		own := s.Properties[:len(s.Properties)-len(schemas.MustLoad("step").Properties)]
+		section(&b, s.Name, s.Description, own)
+	}
+	common := schemas.MustLoad("step")
+	section(&b, "Every step", common.Description, common.Properties)
+	builder := schemas.MustLoad("dockerfile-builder")
+	section(&b, "dockerfile-builder", builder.Description, leaves("", builder.Properties))
+	return b.String()
+}
+
+func section(b *strings.Builder, title, about string, properties []*schemas.Property) {
+	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| parameter | type | default | meaning |\n|---|---|---|---|\n", title, about)
+	for _, p := range properties {
+		value := "–"
+		switch {
+		case p.Required:
+			value = "required"
+		case p.Default != nil && schemas.Text(p.Default) != "":
+			value = "`" + schemas.Text(p.Default) + "`"
+		}
+		about := p.Description
+		if len(p.Enum) > 0 {
+			about += " One of `" + strings.Join(p.Enum, "`, `") + "`."
+		} else if len(p.Examples) > 0 {
+			about += " Example: `" + schemas.Text(p.Examples[0]) + "`"
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.Name, p.Type, value, strings.ReplaceAll(about, "|", `\|`))
+	}
+}
+
+// leaves lists nested properties by their dotted names.
+func leaves(prefix string, properties []*schemas.Property) []*schemas.Property {
+	var all []*schemas.Property
+	for _, p := range properties {
+		if len(p.Properties) > 0 {
+			all = append(all, leaves(prefix+p.Name+".", p.Properties)...)
+			continue
+		}
+		leaf := *p
+		leaf.Name = prefix + p.Name
+		all = append(all, &leaf)
+	}
+	return all
+}
+
+func outcomes() string {
+	var b strings.Builder
+	b.WriteString(generated + "# Outcomes\n\nEvery step ends with one of these reasons, on every exit path: in `outcome.json` of the results directory, as `reason: message. hint` in the\n" +
+		"pod's termination message, and as the exit code of its process. Only class `transient` is tried again, by the step itself.\n\n" +
+		"| reason | exit code | class | what happened | what to do |\n|---|---|---|---|---|\n")
+	for _, r := range schemas.Reasons() {
+		fmt.Fprintf(&b, "| `%s` | %d | %s | %s | %s |\n", r.Name, r.ExitCode, r.Class, r.Summary, r.Hint)
+	}
+	return b.String()
+}

@@ -1,0 +1,140 @@
+package workflowrun
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const component = `
+apiVersion: openchoreo.dev/v1alpha1
+kind: Component
+metadata: {name: cart, namespace: acme}
+spec:
+  owner: {projectName: shop}
+  componentType: {kind: ClusterComponentType, name: deployment/service}
+  workflow: {kind: ClusterWorkflow, name: dockerfile-builder}
+`
+
+const run = `
+apiVersion: openchoreo.dev/v1alpha1
+kind: WorkflowRun
+metadata:
+  name: cart-1
+  namespace: acme
+  labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}
+spec:
+  workflow:
+    kind: ClusterWorkflow
+    name: dockerfile-builder
+    parameters:
+      repository: {url: "https://git.example.com/cart.git", revision: {branch: main}}
+      buildEnv: [{name: A, value: "1"}]
+`
+
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestLoad(t *testing.T) {
+	descriptor := "apiVersion: openchoreo.dev/v1alpha1\nmetadata: {name: cart}\nendpoints: []\n"
+	dir := folder(t, map[string]string{"all.yaml": component + "---" + run, "workload.yaml": descriptor, "odd.yml": "{{ not yaml", "README.md": "#"})
+	r, err := Load("", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Name != "cart-1" || r.Namespace != "acme" || r.Project() != "shop" || r.ComponentName() != "cart" || r.Component == nil {
+		t.Errorf("got %+v", r)
+	}
+	for path, want := range map[string]string{
+		"repository/url": "https://git.example.com/cart.git", "repository/revision/branch": "main", "docker/filePath": "./Dockerfile",
+		"buildEnv": `[{"name":"A","value":"1"}]`, "buildArgs": "[]", "repository/secretRef": "",
+	} {
+		if got := r.Text(strings.Split(path, "/")...); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestLoadWithoutNamespace(t *testing.T) {
+	cut := func(s string) string {
+		return strings.NewReplacer(", namespace: acme", "", "  namespace: acme\n", "").Replace(s)
+	}
+	r, err := Load("", folder(t, map[string]string{"a.yaml": cut(component), "b.yaml": cut(run)}))
+	if err != nil || r.Namespace != "default" || r.Component == nil {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestLoadListsEveryFault(t *testing.T) {
+	tests := []struct {
+		name    string
+		choose  string
+		files   map[string]string
+		replace []string
+		want    []string
+	}{
+		{name: "no run", files: map[string]string{"a.yaml": component}, want: []string{"there is no WorkflowRun in"}},
+		{name: "a name that is not there", choose: "x", want: []string{`there is no WorkflowRun "x"; there is cart-1`}},
+		{
+			name: "several runs", files: map[string]string{"a.yaml": run + "---" + strings.ReplaceAll(run, "cart-1", "cart-2")},
+			want: []string{"there are several WorkflowRuns; choose one of cart-1, cart-2 with --name"},
+		},
+		{
+			name:    "three faults in the parameters",
+			replace: []string{"https://git.example.com/cart.git", "", "branch: main", "commit: nope", `[{name: A, value: "1"}]`, "A=1"},
+			want: []string{
+				"spec.workflow.parameters.repository.url: must not be empty",
+				"spec.workflow.parameters.repository.revision.commit: does not have the right form",
+				"spec.workflow.parameters.buildEnv: expected array, but got string",
+			},
+		},
+		{
+			name: "labels and workflow", replace: []string{"labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}", "labels: {}", "kind: ClusterWorkflow\n    name: dockerfile-builder", "kind: ClusterWorkflow\n    name: other"},
+			want: []string{"metadata.labels: openchoreo.dev/project is required", "metadata.labels: openchoreo.dev/component is required", `spec.workflow: ClusterWorkflow "other" cannot be run here`},
+		},
+		{name: "another project", replace: []string{"openchoreo.dev/project: shop", "openchoreo.dev/project: bank"}, want: []string{`metadata.labels: openchoreo.dev/project is "bank", but component "cart" belongs to project "shop"`}},
+		{name: "another workflow than the component's", files: map[string]string{"a.yaml": strings.Replace(component, "dockerfile-builder", "x", 1) + "---" + run}, want: []string{`spec.workflow: "dockerfile-builder" is not the workflow of component "cart", which is "x"`}},
+		{name: "a field that does not exist", replace: []string{"spec:\n  workflow:", "spec:\n  workflw: {}\n  workflow:"}, want: []string{`a.yaml: unknown field "spec.workflw"`}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			files := test.files
+			if files == nil {
+				files = map[string]string{"a.yaml": component + "---" + strings.NewReplacer(test.replace...).Replace(run)}
+			}
+			dir := folder(t, files)
+			_, err := Load(test.choose, dir)
+			invalid, ok := errors.AsType[*InvalidError](err)
+			if !ok || len(invalid.Faults) != len(test.want) {
+				t.Fatalf("got %v, want %q", err, test.want)
+			}
+			for i, fault := range invalid.Faults {
+				if fault = strings.TrimPrefix(fault, dir+"/"); !strings.HasPrefix(fault, test.want[i]) {
+					t.Errorf("got %q, want %q…", fault, test.want[i])
+				}
+			}
+		})
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(component + "---" + run)
+	f.Add("kind: WorkflowRun\napiVersion: openchoreo.dev/v1alpha1\nspec: {workflow: {parameters: 1}}")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "a.yaml")
+		os.WriteFile(path, []byte(text), 0o644)
+		if r, err := Load("", path); err == nil && (r.ComponentName() == "" || r.Text("repository", "url") == "") {
+			t.Errorf("accepted %q", text)
+		}
+	})
+}
