@@ -1,6 +1,7 @@
 package schemas
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -52,17 +53,9 @@ func (s *Schema) Validate(value any) []Fault {
 	}
 	var faults []Fault
 	s.collect(invalid, &faults)
-	rank := func(f Fault) int {
-		if len(f.Path) == 0 {
-			return len(s.Properties)
-		}
-		i := slices.IndexFunc(s.Properties, func(p *Property) bool { return p.Name == f.Path[0] })
-		if i < 0 {
-			return len(s.Properties)
-		}
-		return i
-	}
-	slices.SortStableFunc(faults, func(a, b Fault) int { return rank(a) - rank(b) })
+	slices.SortStableFunc(faults, func(a, b Fault) int {
+		return cmp.Or(slices.Compare(s.rank(a.Path), s.rank(b.Path)), strings.Compare(a.String(), b.String()))
+	})
 	// One fault a place: a text that is empty also lacks the right form.
 	seen := map[string]bool{}
 	return slices.DeleteFunc(faults, func(f Fault) bool {
@@ -123,6 +116,26 @@ func (s *Schema) at(path []string) *Property {
 		p = p.Properties[i]
 	}
 	return p
+}
+
+// rank is the place of a path in the schema's order, level by level. What the schema does not know comes last.
+func (s *Schema) rank(path []string) []int {
+	var rank []int
+	for i, token := range path {
+		siblings := s.at(path[:i])
+		if siblings == nil {
+			break
+		}
+		at, err := strconv.Atoi(token)
+		if err != nil {
+			at = slices.IndexFunc(siblings.Properties, func(p *Property) bool { return p.Name == token })
+		}
+		if at < 0 {
+			at = len(siblings.Properties)
+		}
+		rank = append(rank, at)
+	}
+	return rank
 }
 
 // allowed tells, in a parenthesis, what a property may be.
