@@ -34,6 +34,16 @@ func (f Fault) Parameter() string {
 	return b.String()
 }
 
+const empty = "must not be empty"
+
+// weight puts the plainest word for a fault first: a text that is empty also lacks the right form.
+func (f Fault) weight() int {
+	if strings.HasPrefix(f.Message, empty) {
+		return 1
+	}
+	return 0
+}
+
 func (f Fault) String() string {
 	if len(f.Path) == 0 {
 		return f.Message
@@ -54,9 +64,9 @@ func (s *Schema) Validate(value any) []Fault {
 	var faults []Fault
 	s.collect(invalid, &faults)
 	slices.SortStableFunc(faults, func(a, b Fault) int {
-		return cmp.Or(slices.Compare(s.rank(a.Path), s.rank(b.Path)), strings.Compare(a.String(), b.String()))
+		return cmp.Or(slices.Compare(s.rank(a.Path), s.rank(b.Path)), b.weight()-a.weight(), strings.Compare(a.Message, b.Message))
 	})
-	// One fault a place: a text that is empty also lacks the right form.
+	// One fault a place.
 	seen := map[string]bool{}
 	return slices.DeleteFunc(faults, func(f Fault) bool {
 		again := seen[f.Parameter()]
@@ -93,7 +103,7 @@ func (s *Schema) collect(e *jsonschema.ValidationError, faults *[]Fault) {
 			*faults = append(*faults, Fault{append(slices.Clone(path), m[1]), "is not a parameter" + s.siblings(path)})
 		}
 	case "minLength":
-		*faults = append(*faults, Fault{path, "must not be empty" + p.allowed()})
+		*faults = append(*faults, Fault{path, empty + p.allowed()})
 	case "pattern":
 		*faults = append(*faults, Fault{path, "does not have the right form" + p.allowed()})
 	default:
