@@ -16,7 +16,7 @@ func TestPlain(t *testing.T) {
 	var out bytes.Buffer
 	p := NewPlain(&out, steps)
 	p.Line("checkout-source", "Clo\x1b[2Jned")
-	p.Ended("checkout-source", pipeline.Outcome{Took: 1500 * time.Millisecond, PeakRSS: 30 << 20})
+	p.Ended("checkout-source", pipeline.Outcome{Took: 1500 * time.Millisecond, PeakMemory: 30 << 20})
 	p.Ended("build", pipeline.Outcome{Reason: "BuildFailed", ExitCode: 22, Took: 2 * time.Second})
 	for _, want := range []string{"checkout-source │ Clo[2Jned\n", "checkout-source │ ✓ 1.5s, 30 MiB\n", "build           │ ✗ BuildFailed 2.0s, 0 MiB\n"} {
 		if !strings.Contains(out.String(), want) {

@@ -29,16 +29,16 @@ type Step struct {
 // Results are what steps have found so far: result name to value.
 type Results map[string]string
 
-// Outcome is how a step ended: its outcome.json, and what the operating system says of the process.
+// Outcome is how a step ended: its outcome.json, and the wall time of its process.
 type Outcome struct {
-	Reason   string            `json:"reason"`
-	Message  string            `json:"message"`
-	Hint     string            `json:"hint"`
-	ExitCode int               `json:"exitCode"`
-	Results  map[string]string `json:"results"`
+	Reason     string            `json:"reason"`
+	Message    string            `json:"message"`
+	Hint       string            `json:"hint"`
+	ExitCode   int               `json:"exitCode"`
+	PeakMemory int64             `json:"peakMemoryBytes"`
+	Results    map[string]string `json:"results"`
 
-	Took    time.Duration `json:"-"` // wall time
-	PeakRSS int64         `json:"-"` // of the largest process, in bytes
+	Took time.Duration `json:"-"`
 }
 
 // Failed tells whether the step did.
@@ -58,7 +58,7 @@ type FailedError struct {
 }
 
 func (e *FailedError) Error() string {
-	return fmt.Sprintf("%s: %s: %s", e.Step, e.Reason, strings.TrimRight(e.Message, ".\n"))
+	return fmt.Sprintf("%s: %s", e.Step, strings.TrimRight(e.Message, ".\n"))
 }
 
 // Run runs the steps until one fails, which is a *FailedError. Each step keeps its results below dir, in a folder of its name.
@@ -119,9 +119,6 @@ func (s Step) run(ctx context.Context, results string, done Results, see Observe
 	}
 	how := s.outcome(results, cmd.ProcessState)
 	how.Took = time.Since(started)
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		how.PeakRSS = usage.Maxrss * 1024
-	}
 	return how, nil
 }
 

@@ -172,6 +172,9 @@ func TestReportIsWhatTheSchemaSays(t *testing.T) {
 			if faults := schemas.MustLoad("outcome").Validate(value); len(faults) > 0 {
 				t.Errorf("%v\n%s", faults, raw)
 			}
+			if report.PeakMemoryBytes < 1<<20 {
+				t.Errorf("peak memory is %d bytes", report.PeakMemoryBytes)
+			}
 			if strings.Contains(string(raw), "hunter2") {
 				t.Errorf("a secret: %s", raw)
 			}

@@ -23,12 +23,13 @@ type Report struct {
 	Hint            string            `json:"hint"`
 	StartedAt       time.Time         `json:"startedAt"`
 	DurationSeconds float64           `json:"durationSeconds"`
+	PeakMemoryBytes int64             `json:"peakMemoryBytes"`
 	Results         map[string]string `json:"results"`
 }
 
 // NewReport describes the end of a step; failure is nil when it succeeded. Message, hint and results go through mask.
 func NewReport(step string, started time.Time, failure *Error, results map[string]string, mask func(string) string) Report {
-	r := Report{Step: step, Reason: Succeeded, StartedAt: started.UTC(), DurationSeconds: time.Since(started).Seconds(), Results: map[string]string{}}
+	r := Report{Step: step, Reason: Succeeded, StartedAt: started.UTC(), DurationSeconds: time.Since(started).Seconds(), PeakMemoryBytes: peakMemory(), Results: map[string]string{}}
 	if failure != nil {
 		r.Reason, r.Message, r.Hint = failure.Reason, mask(failure.Message), mask(failure.Hint)
 		if r.Hint == "" {
@@ -40,6 +41,18 @@ func NewReport(step string, started time.Time, failure *Error, results map[strin
 		r.Results[name] = mask(value)
 	}
 	return r
+}
+
+// peakMemory is what Linux calls the high-water mark. Getrusage is no use: it counts the memory that the parent had when it forked.
+func peakMemory() int64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(status), "\nVmHWM:")
+	var kilobytes int64
+	fmt.Sscan(after, &kilobytes)
+	return kilobytes << 10
 }
 
 // Line is the report for people: `reason: message. hint`.

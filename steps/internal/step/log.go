@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // newLogger logs one line per event: for people, or as JSON with the time first.
@@ -46,7 +47,7 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 		if d, ok := a.Value.Resolve().Any().(time.Duration); ok {
 			value = d.Round(time.Millisecond).String()
 		}
-		if value == "" || strings.ContainsAny(value, " \t\n\"") {
+		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
 			value = fmt.Sprintf("%q", value)
 		}
 		fmt.Fprintf(&b, "  %s=%s", a.Key, value)
