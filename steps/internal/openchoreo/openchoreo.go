@@ -1,0 +1,342 @@
+// Package openchoreo speaks to the OpenChoreo API (contract section 4) as an OAuth client.
+package openchoreo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/parameters"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/steps/internal/trust"
+)
+
+// Settings say where the API is and who asks.
+type Settings struct {
+	APIServerURL      string // base of the API
+	TokenURL          string // OAuth 2.0 token endpoint
+	ClientID          string
+	ClientSecretFile  string // read whenever a token is fetched
+	Scope             string // separated by spaces; empty: the provider's default
+	CABundle          string // see trust.Pool
+	InsecurePlainHTTP bool   // allows http to hosts other than loopback
+}
+
+// Resource is a kind of object, as its URL names it.
+type Resource string
+
+// The resources that a step needs.
+const (
+	Workloads    Resource = "workloads"
+	WorkflowRuns Resource = "workflowruns"
+)
+
+// Object is an object of the API as it was received: what this program does not know survives a read and a write. Numbers are json.Number.
+type Object map[string]any
+
+// Bounds of what is read from a server, in bytes, and of how long one request may take.
+const (
+	answerLimit  = 32 << 20
+	messageLimit = 2 << 10
+	patience     = 2 * time.Minute
+)
+
+// pageSize is how many objects are asked for at once: the most that the API gives.
+const pageSize = 100
+
+// Client is a client of one API server. It is safe for concurrent use. It tries nothing again but for a token that has expired:
+// errors of class transient are for outcome.Retry.
+type Client struct {
+	settings Settings
+	base     *url.URL
+	http     *http.Client
+	secrets  *redact.Secrets
+
+	mu    sync.Mutex
+	token *oauth2.Token
+}
+
+// New returns a client. Secret and tokens become secrets the moment they are known. The error lists every fault of the settings.
+func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
+	base, fault := endpoint("api-server-url", settings.APIServerURL, settings.InsecurePlainHTTP)
+	_, tokenFault := endpoint("oauth-token-url", settings.TokenURL, settings.InsecurePlainHTTP)
+	transport, err := trust.Transport(settings.CABundle)
+	var faults []string
+	for _, f := range []string{fault, tokenFault} {
+		if f != "" {
+			faults = append(faults, f)
+		}
+	}
+	if err != nil {
+		faults = append(faults, err.Error())
+	}
+	if len(faults) > 0 {
+		return nil, parameters.Invalid(faults...)
+	}
+	return &Client{
+		settings: settings,
+		base:     base,
+		secrets:  secrets,
+		http: &http.Client{
+			Transport: transport,
+			Timeout:   patience,
+			// A redirect would carry secret or token to wherever the server says.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// endpoint checks a URL; the fault is empty when it is good.
+func endpoint(name, raw string, insecure bool) (*url.URL, string) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Sprintf("%s: %q is not an https URL", name, redact.URL(raw))
+	case u.User != nil:
+		return nil, name + ": must not carry credentials"
+	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
+		return nil, fmt.Sprintf("%s: %s would send secrets unprotected; use https, or set insecure-plain-http", name, redact.URL(raw))
+	}
+	return u, ""
+}
+
+func loopback(host string) bool {
+	return host == "localhost" || net.ParseIP(host).IsLoopback()
+}
+
+// Get reads one object.
+func (c *Client) Get(ctx context.Context, namespace string, kind Resource, name string) (Object, error) {
+	var object Object
+	return object, c.call(ctx, http.MethodGet, c.url(namespace, kind, name), nil, &object)
+}
+
+// Create makes an object. That there is one of its name already, IsConflict tells.
+func (c *Client) Create(ctx context.Context, namespace string, kind Resource, object Object) error {
+	return c.call(ctx, http.MethodPost, c.url(namespace, kind), object, nil)
+}
+
+// Update replaces an object's spec, labels and annotations whole.
+func (c *Client) Update(ctx context.Context, namespace string, kind Resource, name string, object Object) error {
+	return c.call(ctx, http.MethodPut, c.url(namespace, kind, name), object, nil)
+}
+
+// List reads all objects that the query selects, such as component=cart.
+func (c *Client) List(ctx context.Context, namespace string, kind Resource, query url.Values) ([]Object, error) {
+	var all []Object
+	cursor := ""
+	for {
+		u := c.url(namespace, kind)
+		q := url.Values{"limit": {strconv.Itoa(pageSize)}}
+		for k, v := range query {
+			q[k] = v
+		}
+		if cursor != "" {
+			q.Set("cursor", cursor)
+		}
+		u.RawQuery = q.Encode()
+		var page struct {
+			Items      []Object `json:"items"`
+			Pagination struct {
+				NextCursor string `json:"nextCursor"`
+			} `json:"pagination"`
+		}
+		if err := c.call(ctx, http.MethodGet, u, nil, &page); err != nil {
+			return nil, err
+		}
+		all = append(all, page.Items...)
+		if page.Pagination.NextCursor == "" || page.Pagination.NextCursor == cursor {
+			return all, nil
+		}
+		cursor = page.Pagination.NextCursor
+	}
+}
+
+func (c *Client) url(namespace string, kind Resource, name ...string) *url.URL {
+	segments := append([]string{"api", "v1", "namespaces", namespace, string(kind)}, name...)
+	for i, s := range segments {
+		if segments[i] = url.PathEscape(s); s == "." || s == ".." {
+			segments[i] = strings.ReplaceAll(s, ".", "%2E") // as they are, they would be folded into the path
+		}
+	}
+	return c.base.JoinPath(segments...)
+}
+
+// call sends a request as JSON and decodes the answer into result, if that is not nil. A token that the API no longer accepts is fetched
+// anew, once.
+func (c *Client) call(ctx context.Context, method string, u *url.URL, object Object, result any) error {
+	var content []byte
+	if object != nil {
+		var err error
+		if content, err = json.Marshal(object); err != nil {
+			return err
+		}
+	}
+	token, fresh, err := c.authorization(ctx)
+	if err != nil {
+		return err
+	}
+	err = c.send(ctx, method, u, token, content, result)
+	if refused := statusOf(err) == http.StatusUnauthorized; !refused || fresh {
+		return err
+	}
+	c.forget(token)
+	if token, _, err = c.authorization(ctx); err != nil {
+		return err
+	}
+	return c.send(ctx, method, u, token, content, result)
+}
+
+func (c *Client) send(ctx context.Context, method string, u *url.URL, token *oauth2.Token, content []byte, result any) error {
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Accept", "application/json")
+	if content != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	token.SetAuthHeader(req)
+	what := method + " " + redact.URL(u.String())
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return unreachable(ctx, what, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, answerLimit+1))
+	switch {
+	case err != nil:
+		return unreachable(ctx, what, err)
+	case resp.StatusCode < 200 || resp.StatusCode > 299:
+		return refusal(what, resp, answer)
+	case len(answer) > answerLimit:
+		return outcome.Errorf(outcome.WorkloadRejected, "%s: the answer is larger than %d bytes", what, answerLimit)
+	case result == nil:
+		return nil
+	}
+	dec := json.NewDecoder(bytes.NewReader(answer))
+	dec.UseNumber()
+	if err := dec.Decode(result); err != nil {
+		if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/json") {
+			return outcome.Errorf(outcome.NotFound, "%s: answered with %q instead of JSON: that is not the OpenChoreo API", what, kind)
+		}
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: the answer is damaged: %w", what, err)
+	}
+	return nil
+}
+
+// StatusError is what a server answered instead of doing what it was asked.
+type StatusError struct {
+	Status  int    // HTTP status
+	Code    string // the API's own code, such as BAD_REQUEST or INVALID_TOKEN; empty when it gave none
+	Message string // its words
+}
+
+func (e *StatusError) Error() string {
+	text := fmt.Sprintf("%d %s", e.Status, http.StatusText(e.Status))
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
+}
+
+// IsConflict tells that there is such an object already.
+func IsConflict(err error) bool { return statusOf(err) == http.StatusConflict }
+
+// IsBadRequest tells that the API found something wrong with a request before it looked at the object.
+func IsBadRequest(err error) bool { return statusOf(err) == http.StatusBadRequest }
+
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*StatusError](err); ok {
+		return e.Status
+	}
+	return 0
+}
+
+// refusal is the error for an answer that is not a success. The API has two shapes of errors, and what stands before it has others.
+func refusal(what string, resp *http.Response, answer []byte) error {
+	e := &StatusError{Status: resp.StatusCode}
+	var said struct {
+		Code    string `json:"code"`    // {code, error} of the API
+		Error   string `json:"error"`   // {error, message} of its authentication, where error is the code
+		Message string `json:"message"` //
+	}
+	if json.Unmarshal(answer, &said) == nil && said.Error != "" {
+		e.Code, e.Message = said.Code, said.Error
+		if said.Message != "" {
+			e.Code, e.Message = said.Error, said.Message
+		}
+	} else if kind := resp.Header.Get("Content-Type"); strings.HasPrefix(kind, "text/plain") {
+		e.Message = string(answer)
+	}
+	e.Message = short(e.Message)
+
+	reason := outcome.WorkloadRejected
+	switch s := e.Status; {
+	case s == http.StatusUnauthorized:
+		reason = outcome.Unauthorized
+	case s == http.StatusForbidden:
+		reason = outcome.Forbidden
+	case s == http.StatusNotFound || s == http.StatusMethodNotAllowed:
+		reason = outcome.NotFound
+	case s == http.StatusTooManyRequests || s >= 500:
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(retryAfter(resp))
+	case s < 400:
+		return redirected("api-server-url", what, resp)
+	}
+	return outcome.Errorf(reason, "%s: %w", what, e)
+}
+
+func redirected(parameter, what string, resp *http.Response) error {
+	to := redact.URL(resp.Header.Get("Location"))
+	return outcome.Errorf(outcome.InvalidParameters, "%s: %s: answered %d with a redirect to %q, which is not followed", parameter, what, resp.StatusCode, to).
+		WithHint("Give the URL that it redirects to, if that is to be trusted with the client's credentials.")
+}
+
+// unreachable is the error for a request that got no whole answer.
+func unreachable(ctx context.Context, what string, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// The URL is in what already.
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err
+	}
+	if untrusted(err) {
+		return outcome.Errorf(outcome.InvalidParameters, "ca-bundle: %s: %w", what, err).
+			WithHint("Add the certificate authority to ca-bundle, or correct the server's certificate.")
+	}
+	return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, err)
+}
+
+// retryAfter is how long the server asks to wait: seconds, or a date.
+func retryAfter(resp *http.Response) time.Duration {
+	value := resp.Header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		return max(time.Until(at), 0)
+	}
+	return 0
+}
+
+func short(text string) string {
+	text = strings.TrimSpace(text)
+	if len(text) > messageLimit {
+		text = strings.ToValidUTF8(text[:messageLimit], "") + "…"
+	}
+	return text
+}

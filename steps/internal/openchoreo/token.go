@@ -1,0 +1,98 @@
+package openchoreo
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"os"
+	"strings"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+)
+
+// authorization returns a token that has not expired, and whether it was fetched just now.
+func (c *Client) authorization(ctx context.Context) (token *oauth2.Token, fresh bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.token.Valid() {
+		return c.token, false, nil
+	}
+	c.token, err = c.fetch(ctx)
+	return c.token, true, err
+}
+
+// forget drops a token that the API did not accept, unless another call has replaced it.
+func (c *Client) forget(token *oauth2.Token) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.token == token {
+		c.token = nil
+	}
+}
+
+func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
+	secret, err := c.clientSecret()
+	if err != nil {
+		return nil, err
+	}
+	config := clientcredentials.Config{
+		ClientID:     c.settings.ClientID,
+		ClientSecret: secret,
+		TokenURL:     c.settings.TokenURL,
+		Scopes:       strings.Fields(c.settings.Scope),
+		AuthStyle:    oauth2.AuthStyleInParams, // the default identity provider refuses Basic (contract section 4)
+	}
+	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, c.http))
+	if err != nil {
+		return nil, c.denial(ctx, err)
+	}
+	c.secrets.Add(token.AccessToken, token.RefreshToken)
+	return token, nil
+}
+
+func (c *Client) clientSecret() (string, error) {
+	path := c.settings.ClientSecretFile
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %w", err).WithHint("Put the client's secret into that file, or name the file that holds it.")
+	}
+	secret := strings.TrimRight(string(raw), "\r\n")
+	c.secrets.Add(secret)
+	if secret == "" {
+		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %s is empty", path).WithHint("Put the client's secret into that file.")
+	}
+	return secret, nil
+}
+
+// denial is the error for a token that was not given. The server's body is never quoted whole: it may echo what was sent.
+func (c *Client) denial(ctx context.Context, err error) error {
+	what := "token of client " + c.settings.ClientID + " from " + redact.URL(c.settings.TokenURL)
+	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
+	if !ok {
+		return unreachable(ctx, what, err)
+	}
+	e := &StatusError{Status: refused.Response.StatusCode, Code: refused.ErrorCode, Message: refused.ErrorCode}
+	if refused.ErrorDescription != "" {
+		e.Message = short(refused.ErrorCode + ": " + refused.ErrorDescription)
+	}
+	switch s := e.Status; {
+	case s == http.StatusTooManyRequests || s >= 500:
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(retryAfter(refused.Response))
+	case s >= 300 && s < 400:
+		return redirected("oauth-token-url", what, refused.Response)
+	case e.Code == "" && s != http.StatusUnauthorized && s != http.StatusForbidden:
+		return outcome.Errorf(outcome.NotFound, "%s: %w, and not as a token endpoint answers", what, e).WithHint("Check oauth-token-url.")
+	}
+	return outcome.Errorf(outcome.Unauthorized, "%s: %w", what, e)
+}
+
+// untrusted tells that a server's certificate does not hold: to try again would not help.
+func untrusted(err error) bool {
+	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	return ok
+}

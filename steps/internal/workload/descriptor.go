@@ -1,0 +1,106 @@
+package workload
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// descriptor is workload.yaml (contract section 3). Its json tags are the keys; no omitempty, as it is only read.
+type descriptor struct {
+	APIVersion     string         `json:"apiVersion"`
+	Metadata       metadata       `json:"metadata"`
+	Endpoints      []endpoint     `json:"endpoints"`
+	Dependencies   dependencies   `json:"dependencies"`
+	Configurations configurations `json:"configurations"`
+}
+
+// metadata is accepted and has no effect: a Workload is named after its component.
+type metadata struct {
+	Name string `json:"name"`
+}
+
+type endpoint struct {
+	Name        string   `json:"name"`
+	DisplayName string   `json:"displayName"`
+	Port        int32    `json:"port"`
+	TargetPort  int32    `json:"targetPort"`
+	Type        string   `json:"type"`
+	BasePath    string   `json:"basePath"`
+	SchemaFile  string   `json:"schemaFile"`
+	Visibility  []string `json:"visibility"`
+}
+
+type dependencies struct {
+	Endpoints []endpointDependency `json:"endpoints"`
+	Resources []resourceDependency `json:"resources"`
+}
+
+type endpointDependency struct {
+	Project     string              `json:"project"`
+	Component   string              `json:"component"`
+	Name        string              `json:"name"`
+	Visibility  string              `json:"visibility"`
+	EnvBindings endpointEnvBindings `json:"envBindings"`
+}
+
+type endpointEnvBindings struct {
+	Address  string `json:"address"`
+	Host     string `json:"host"`
+	Port     string `json:"port"`
+	BasePath string `json:"basePath"`
+}
+
+type resourceDependency struct {
+	Ref          string            `json:"ref"`
+	EnvBindings  map[string]string `json:"envBindings"`
+	FileBindings map[string]string `json:"fileBindings"`
+}
+
+type configurations struct {
+	Env   []variable `json:"env"`
+	Files []file     `json:"files"`
+}
+
+type variable struct {
+	Name      string  `json:"name"`
+	Value     string  `json:"value"`
+	ValueFrom *origin `json:"valueFrom"`
+}
+
+type file struct {
+	Name      string  `json:"name"`
+	MountPath string  `json:"mountPath"`
+	Value     string  `json:"value"`
+	ValueFrom *origin `json:"valueFrom"`
+}
+
+// origin is where a value comes from that the descriptor does not hold itself.
+type origin struct {
+	SecretKeyRef *secretKeyRef `json:"secretKeyRef"`
+	Path         string        `json:"path"` // of files only
+}
+
+type secretKeyRef struct {
+	Name string `json:"name"`
+	Key  string `json:"key"`
+}
+
+// parse reads a descriptor. What is wrong with it stands in the outline's faults; the descriptor holds what could be read.
+func parse(raw []byte) (descriptor, *outline) {
+	var d descriptor
+	err := yaml.Unmarshal(raw, &d)
+	if _, shape := errors.AsType[*json.UnmarshalTypeError](err); err != nil && !shape {
+		o := &outline{broken: map[string]bool{}}
+		o.fault("", "%s", strings.TrimPrefix(err.Error(), "error converting YAML to JSON: yaml: "))
+		return d, o
+	}
+	o := newOutline(raw, reflect.TypeFor[descriptor]())
+	if err != nil && len(o.faults) == 0 {
+		o.fault("", "%s", err)
+	}
+	return d, o
+}
