@@ -44,9 +44,6 @@ const (
 	WorkflowRuns Resource = "workflowruns"
 )
 
-// Object is an object of the API as it was received: what this program does not know survives a read and a write. Numbers are json.Number.
-type Object map[string]any
-
 // Bounds of what is read from a server, in bytes, and of how long one request may take.
 const (
 	answerLimit  = 32 << 20
@@ -180,7 +177,7 @@ func (c *Client) call(ctx context.Context, method string, u *url.URL, object Obj
 	var content []byte
 	if object != nil {
 		var err error
-		if content, err = json.Marshal(object); err != nil {
+		if content, err = object.Encode(); err != nil {
 			return err
 		}
 	}
@@ -255,8 +252,12 @@ func (e *StatusError) Error() string {
 // IsConflict tells that there is such an object already.
 func IsConflict(err error) bool { return statusOf(err) == http.StatusConflict }
 
-// IsBadRequest tells that the API found something wrong with a request before it looked at the object.
-func IsBadRequest(err error) bool { return statusOf(err) == http.StatusBadRequest }
+// IsBadRequest tells that what an object refers to is not there, such as a Workload's component: for all that is wrong with the object
+// itself the API has another status.
+func IsBadRequest(err error) bool {
+	e, ok := errors.AsType[*StatusError](err)
+	return ok && e.Status == http.StatusBadRequest && e.Code != ""
+}
 
 func statusOf(err error) int {
 	if e, ok := errors.AsType[*StatusError](err); ok {

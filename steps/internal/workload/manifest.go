@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -16,6 +15,7 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/steps/internal/openchoreo"
 	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -393,31 +393,13 @@ func (m *Manifest) body() body {
 	return b
 }
 
-// Object is the request body of a POST as a JSON object.
-func (m *Manifest) Object() (map[string]any, error) {
+// Object is the request body of a POST. Encoded, it is also what the WorkflowRun's annotation holds.
+func (m *Manifest) Object() (openchoreo.Object, error) {
 	raw, err := json.Marshal(m.body())
 	if err != nil {
 		return nil, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	var object map[string]any
-	return object, dec.Decode(&object)
-}
-
-// Payload is the request body of a POST: compact, its keys sorted. It is also what the WorkflowRun's annotation holds.
-func (m *Manifest) Payload() ([]byte, error) {
-	object, err := m.Object()
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // as the reference's: the annotation is read by people, too
-	if err := enc.Encode(object); err != nil {
-		return nil, err
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return openchoreo.Decode(raw)
 }
 
 // YAML is the complete custom resource.
