@@ -143,6 +143,7 @@ func (s *Server) Start(address string) (base string, closer io.Closer, err error
 func (s *Server) ExpireTokens() { s.tokens.expire() }
 
 // Apply makes the objects of a YAML text as kubectl apply would: Components, WorkflowRuns and Workloads, new or instead of those of that name.
+// New ones keep what else the text says of them, such as their age and status.
 func (s *Server) Apply(text []byte) error {
 	for i, doc := range strings.Split("\n"+string(text), "\n---") {
 		o, err := decodeYAML([]byte(doc))
@@ -177,6 +178,9 @@ func (s *Server) apply(o map[string]any) error {
 	existing, err := s.store.read(namespace, kind, name)
 	if err != nil {
 		return err
+	}
+	if existing == nil {
+		existing = maps.Clone(o)
 	}
 	admitted, faults := admit(kind, namespace, name, o, existing)
 	if len(faults) > 0 {
@@ -251,12 +255,10 @@ func admit(kind Kind, namespace, name string, received, existing map[string]any)
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
 		faults = append(faults, fault{path: "metadata.name", message: fmt.Sprintf("Invalid value: %q: %s", name, problems[0])})
 	}
-	meta := map[string]any{"uid": uuid.NewString(), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}
 	o := map[string]any{}
-	if existing != nil {
-		o = maps.Clone(existing)
-		meta = maps.Clone(object(existing["metadata"]))
-	}
+	maps.Copy(o, existing)
+	meta := map[string]any{"uid": uuid.NewString(), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}
+	maps.Copy(meta, object(existing["metadata"]))
 	meta["name"], meta["namespace"] = name, namespace
 	total := 0
 	for _, field := range []string{"labels", "annotations"} {
