@@ -21,9 +21,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -257,7 +257,7 @@ func admit(kind Kind, namespace, name string, received, existing map[string]any)
 	}
 	o := map[string]any{}
 	maps.Copy(o, existing)
-	meta := map[string]any{"uid": uuid.NewString(), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}
+	meta := map[string]any{"uid": string(uuid.NewUUID()), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}
 	maps.Copy(meta, object(existing["metadata"]))
 	meta["name"], meta["namespace"] = name, namespace
 	total := 0

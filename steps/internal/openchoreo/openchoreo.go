@@ -219,7 +219,7 @@ func (c *Client) send(ctx context.Context, method string, u *url.URL, token *oau
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
 		return refusal(what, resp, answer)
 	case len(answer) > answerLimit:
-		return outcome.Errorf(outcome.WorkloadRejected, "%s: the answer is larger than %d bytes", what, answerLimit)
+		return outcome.Errorf(outcome.Failed, "%s: the answer is larger than %d bytes", what, answerLimit)
 	case result == nil:
 		return nil
 	}

@@ -108,7 +108,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	results["workload"] = p.name
 	if err := env.Retry.Do(ctx, p.annotate); err != nil {
-		return results, fmt.Errorf("Workload %s is published, but WorkflowRun %s is not annotated with it (another run may be started safely): %w", p.name, in.Run, err)
+		return results, fmt.Errorf("published Workload %s, but could not annotate WorkflowRun %s with it; the step may be repeated: %w", p.name, in.Run, err)
 	}
 	return results, nil
 }

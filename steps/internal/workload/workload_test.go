@@ -433,7 +433,7 @@ func TestHalfDone(t *testing.T) {
 	proxy := faulttest.Before(t, b.PlainURL, faulttest.First(1, broken, faulttest.Fault{Status: 403, Body: `{"code":"FORBIDDEN","error":"no"}`}))
 	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
 	results, err := b.run()
-	if outcome.Of(err).Reason != outcome.Forbidden || !strings.Contains(err.Error(), "Workload cart-workload is published, but WorkflowRun cart-1 is not annotated") {
+	if outcome.Of(err).Reason != outcome.Forbidden || !strings.Contains(err.Error(), "published Workload cart-workload, but could not annotate WorkflowRun cart-1") {
 		t.Errorf("%v", err)
 	}
 	if results["workload"] != "cart-workload" {

@@ -1,0 +1,251 @@
+package openchoreo
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+)
+
+// against returns a client of a handler, which also answers as token endpoint unless it does so itself.
+func against(t *testing.T, handler http.HandlerFunc) (*Client, *redact.Secrets) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/token" {
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, `{"access_token":"canary-token","token_type":"Bearer","expires_in":3600}`)
+			return
+		}
+		handler(w, r)
+	}))
+	t.Cleanup(server.Close)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("canary-secret\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secrets := &redact.Secrets{}
+	c, err := New(Settings{APIServerURL: server.URL + "/base/", TokenURL: server.URL + "/token", ClientID: "me", ClientSecretFile: secret}, secrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, secrets
+}
+
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	cases := []struct {
+		name    string
+		status  int
+		kind    string
+		body    string
+		header  http.Header
+		reason  outcome.Reason
+		message string
+		after   time.Duration
+	}{
+		{name: "API error", status: 422, kind: "application/json", body: `{"code":"UNPROCESSABLE_CONTENT","error":"spec.x: bad; spec.y: worse"}`, reason: outcome.WorkloadRejected, message: "422 Unprocessable Entity: spec.x: bad; spec.y: worse"},
+		{name: "undecodable", status: 400, kind: "text/plain; charset=utf-8", body: "can't decode JSON body: EOF\n", reason: outcome.WorkloadRejected, message: "400 Bad Request: can't decode JSON body: EOF"},
+		{name: "unauthorized", status: 401, kind: "application/json", body: `{"error":"INVALID_CLAIMS","message":"token claims validation failed"}`, reason: outcome.Unauthorized, message: "401 Unauthorized: token claims validation failed"},
+		{name: "forbidden", status: 403, kind: "application/json", body: `{"code":"FORBIDDEN","error":"no"}`, reason: outcome.Forbidden, message: "403 Forbidden: no"},
+		{name: "not found", status: 404, kind: "text/html", body: "<html>", reason: outcome.NotFound, message: "GET http://"},
+		{name: "wrong method", status: 405, reason: outcome.NotFound},
+		{name: "too many, in seconds", status: 429, header: http.Header{"Retry-After": {"7"}}, reason: outcome.ApiUnavailable, after: 7 * time.Second},
+		{name: "unavailable, until a date long past", status: 503, header: http.Header{"Retry-After": {"Mon, 02 Jan 2006 15:04:05 GMT"}}, reason: outcome.ApiUnavailable},
+		{name: "unavailable, nonsense", status: 503, header: http.Header{"Retry-After": {"-5"}}, reason: outcome.ApiUnavailable},
+		{name: "redirect", status: 308, header: http.Header{"Location": {"https://user:pw@evil.example.com/x?token=y"}}, reason: outcome.InvalidParameters, message: `redirect to "https://evil.example.com/x"`},
+		{name: "a page instead of JSON", status: 200, kind: "text/html", body: "<html>portal</html>", reason: outcome.NotFound, message: "that is not the OpenChoreo API"},
+		{name: "damaged JSON", status: 200, kind: "application/json", body: `{"metadata":{`, reason: outcome.ApiUnavailable, message: "damaged"},
+		{name: "long error", status: 422, kind: "text/plain", body: strings.Repeat("ä", 100_000), reason: outcome.WorkloadRejected, message: "…"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			c, _ := against(t, func(w http.ResponseWriter, r *http.Request) {
+				for k, v := range tc.header {
+					w.Header()[k] = v
+				}
+				w.Header().Set("Content-Type", tc.kind)
+				w.WriteHeader(tc.status)
+				fmt.Fprint(w, tc.body)
+			})
+			_, err := c.Get(t.Context(), "acme", Workloads, "w")
+			if err == nil {
+				t.Fatal("no error")
+			}
+			failure := outcome.Of(err)
+			if failure.Reason != tc.reason || !strings.Contains(err.Error(), tc.message) || failure.RetryAfter != tc.after {
+				t.Errorf("%s after %s: %.300s", failure.Reason, failure.RetryAfter, err)
+			}
+			if len(err.Error()) > messageLimit+300 || strings.Contains(err.Error(), "canary") {
+				t.Errorf("%d bytes: %.300s", len(err.Error()), err)
+			}
+		})
+	}
+}
+
+func TestAnswerIsBounded(t *testing.T) {
+	t.Parallel()
+	c, _ := against(t, func(w http.ResponseWriter, r *http.Request) {
+		chunk := []byte(strings.Repeat(" ", 1<<20))
+		for range answerLimit>>20 + 1 {
+			w.Write(chunk)
+		}
+	})
+	if _, err := c.Get(t.Context(), "acme", Workloads, "w"); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestPathsAreEscaped(t *testing.T) {
+	t.Parallel()
+	var got string
+	c, secrets := against(t, func(w http.ResponseWriter, r *http.Request) {
+		got = r.URL.EscapedPath()
+		if r.Header.Get("Authorization") != "Bearer canary-token" {
+			t.Errorf("Authorization %q", r.Header.Get("Authorization"))
+		}
+		fmt.Fprint(w, "{}")
+	})
+	for name, want := range map[string]string{
+		"cart":         "cart",
+		"v1.cart":      "v1.cart",
+		"../../admin":  "..%2F..%2Fadmin",
+		"..":           "%2E%2E",
+		"a?b=c#d e%2F": "a%3Fb=c%23d%20e%252F",
+	} {
+		if _, err := c.Get(t.Context(), "acme", Workloads, name); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+		if got != "/base/api/v1/namespaces/acme/workloads/"+want {
+			t.Errorf("%q became %s", name, got)
+		}
+	}
+	if masked := secrets.String("canary-token and canary-secret"); masked != "*** and ***" {
+		t.Errorf("not secret: %s", masked)
+	}
+}
+
+func TestListReadsAllPages(t *testing.T) {
+	t.Parallel()
+	var objects strings.Builder
+	objects.WriteString(openchoreotest.Component("acme", "store", "cart"))
+	for i := range 230 {
+		objects.WriteString(openchoreotest.WorkflowRun("acme", "store", "cart", fmt.Sprintf("run-%03d", i)))
+	}
+	s := openchoreotest.Start(t, objects.String())
+	c, err := New(Settings{APIServerURL: s.URL, TokenURL: s.URL + "/oauth2/token", ClientID: openchoreotest.ClientID, ClientSecretFile: s.ClientSecretFile, CABundle: s.CABundle, Scope: "a b"}, &redact.Secrets{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs, err := c.List(t.Context(), "acme", WorkflowRuns, url.Values{"labelSelector": {"openchoreo.dev/component=cart"}})
+	if err != nil || len(runs) != 230 {
+		t.Fatalf("%d runs, %v", len(runs), err)
+	}
+	if none, err := c.List(t.Context(), "acme", Workloads, url.Values{"component": {"cart"}}); err != nil || len(none) != 0 {
+		t.Errorf("%v, %v", none, err)
+	}
+}
+
+func TestListEnds(t *testing.T) {
+	t.Parallel()
+	c, _ := against(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `{"items":[{}],"pagination":{"nextCursor":"same"}}`)
+	})
+	if all, err := c.List(t.Context(), "acme", Workloads, nil); err != nil || len(all) != 2 {
+		t.Errorf("%d, %v", len(all), err)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	good := "https://x.example.com"
+	cases := []struct {
+		name     string
+		settings Settings
+		fault    string
+	}{
+		{"https", Settings{APIServerURL: good, TokenURL: good}, ""},
+		{"loopback by name and address", Settings{APIServerURL: "http://localhost:1", TokenURL: "http://[::1]:2/token"}, ""},
+		{"plain http asked for", Settings{APIServerURL: "http://api", TokenURL: "http://idp", InsecurePlainHTTP: true}, ""},
+		{"plain http", Settings{APIServerURL: "http://api", TokenURL: good}, "api-server-url: http://api would send secrets unprotected"},
+		{"a host that only looks like loopback", Settings{APIServerURL: "http://127.0.0.1.example.com", TokenURL: good}, "would send secrets unprotected"},
+		{"no URL", Settings{APIServerURL: "api", TokenURL: good}, `"api" is not an https URL`},
+		{"another scheme", Settings{APIServerURL: good, TokenURL: "ftp://x"}, "oauth-token-url"},
+		{"credentials", Settings{APIServerURL: "https://u:canary@x", TokenURL: good}, "must not carry credentials"},
+		{"both", Settings{APIServerURL: "http://api", TokenURL: "http://idp"}, "2 faults"},
+	}
+	for _, tc := range cases {
+		_, err := New(tc.settings, &redact.Secrets{})
+		if tc.fault == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tc.name, err)
+			}
+			continue
+		}
+		if err == nil || outcome.Of(err).Reason != outcome.InvalidParameters || !strings.Contains(err.Error(), tc.fault) || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
+
+// TestTokenEndpointErrors: an identity provider that echoes what it was sent must not get it into a message.
+func TestTokenEndpointErrors(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		status int
+		body   string
+		reason outcome.Reason
+		part   string
+	}{
+		{400, `{"error":"invalid_scope","error_description":"scope x"}`, outcome.Unauthorized, "invalid_scope: scope x"},
+		{401, `nonsense with canary-secret`, outcome.Unauthorized, "401 Unauthorized"},
+		{200, `{"error":"invalid_client"}`, outcome.Unauthorized, "invalid_client"},
+		{200, `{}`, outcome.ApiUnavailable, "missing access_token"},
+		{404, `<html>`, outcome.NotFound, "not as a token endpoint"},
+		{302, ``, outcome.InvalidParameters, "oauth-token-url"},
+		{429, `{}`, outcome.ApiUnavailable, "429"},
+		{503, `{}`, outcome.ApiUnavailable, "503"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(tc.status)
+			fmt.Fprint(w, tc.body)
+		}))
+		defer server.Close()
+		c, _ := against(t, func(http.ResponseWriter, *http.Request) { t.Error("called the API without a token") })
+		c.settings.TokenURL = server.URL + "/token"
+		_, err := c.Get(t.Context(), "acme", Workloads, "w")
+		if err == nil || outcome.Of(err).Reason != tc.reason || !strings.Contains(err.Error(), tc.part) || strings.Contains(err.Error(), "canary") {
+			t.Errorf("%d %s: %s: %v", tc.status, tc.body, outcome.Of(err).Reason, err)
+		}
+	}
+}
+
+func TestObject(t *testing.T) {
+	t.Parallel()
+	o, err := Decode([]byte(`{"metadata":{"name":"a","big":9007199254740993},"spec":{"text":"<&>"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := o.With("b", "metadata", "name").With("new", "status", "deep", "field")
+	for object, want := range map[*Object]string{
+		&o:       `{"metadata":{"big":9007199254740993,"name":"a"},"spec":{"text":"<&>"}}`,
+		&changed: `{"metadata":{"big":9007199254740993,"name":"b"},"spec":{"text":"<&>"},"status":{"deep":{"field":"new"}}}`,
+	} {
+		if raw, err := object.Encode(); err != nil || string(raw) != want {
+			t.Errorf("%s, %v", raw, err)
+		}
+	}
+	if o.Name() != "a" || o.Text("status", "deep", "field") != "" || o.At("spec", "text") != nil {
+		t.Error("wrong reading")
+	}
+}
