@@ -361,6 +361,19 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestUpdateTooLarge: what others left on the Workload counts, too.
+func TestUpdateTooLarge(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{
+		"workload.yaml": "configurations:\n  files:\n  - {name: a, mountPath: /m, valueFrom: {path: big}}\n  - {name: b, mountPath: /m, valueFrom: {path: big}}\n",
+		"big":           strings.Repeat("x", 700_000),
+	})
+	b.Apply(t, strings.Replace(existing("cart-workload"), "by hand", strings.Repeat("y", 150_000), 1))
+	b.in.Run = ""
+	b.fails(outcome.DescriptorInvalid, "the Workload would be 15", "at most 1500000")
+	b.wantWrites()
+}
+
 func TestForbidden(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, nil)
