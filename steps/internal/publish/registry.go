@@ -1,0 +1,297 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/docker/cli/cli/config/configfile"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/registryauth"
+)
+
+// stallAfter is how long the registry may take no byte of an upload.
+const stallAfter = time.Minute
+
+// registry speaks the OCI distribution protocol with one repository. It is ggcr's authentication under a protocol of its own: ggcr's push
+// has its own idea of what to retry, forgets Retry-After, and takes for an image only what it knows.
+//
+// Each method is one thing to retry: it leaves nothing behind when it fails. Failures are an outcome.Error.
+type registry struct {
+	name   name.Repository
+	plain  bool // HTTP, not HTTPS
+	auth   authn.Authenticator
+	config *configfile.ConfigFile
+	secret string // path of config
+	gate   *gate
+	client *http.Client
+}
+
+func newRegistry(repository name.Repository, secret string, config *configfile.ConfigFile, plain bool, t http.RoundTripper) *registry {
+	r := &registry{name: repository, plain: plain, auth: authn.Anonymous, config: config, secret: secret}
+	r.gate = &gate{next: t, host: repository.RegistryStr(), plain: plain}
+	if a, _, found := registryauth.Find(config, repository.Name()); found {
+		r.auth = authn.FromConfig(authn.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken})
+	}
+	return r
+}
+
+// connect finds out how the registry wants us to authenticate, and gets a token if it is by token: to push, and to pull from the sources.
+func (r *registry) connect(ctx context.Context, sources []string) error {
+	scopes := []string{r.name.Scope(transport.PushScope)}
+	for _, from := range sources {
+		scopes = append(scopes, r.name.Registry.Repo(from).Scope(transport.PullScope))
+	}
+	authenticated, err := transport.NewWithContext(ctx, r.name.Registry, r.auth, r.gate, scopes)
+	if err != nil {
+		return r.failure(connecting, err)
+	}
+	r.client = &http.Client{Transport: authenticated}
+	return nil
+}
+
+// has tells whether a repository holds a blob. When the registry does not want to tell, it does not: an upload will show why.
+func (r *registry) has(ctx context.Context, repository string, blob v1.Descriptor) (bool, error) {
+	response, err := r.do(ctx, http.MethodHead, r.url(repository, "blobs", blob.Digest.String()), nil)
+	if err != nil {
+		return false, onlyTransient(r.failure("look for "+blob.Digest.String(), err))
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK, nil
+}
+
+// mount makes a blob of another repository one of ours, if the registry wants to.
+func (r *registry) mount(ctx context.Context, blob v1.Descriptor, source string) (mounted bool, err error) {
+	response, err := r.do(ctx, http.MethodPost, r.uploads(url.Values{"mount": {blob.Digest.String()}, "from": {source}}), nil)
+	if err != nil {
+		return false, onlyTransient(r.failure("mount "+blob.Digest.String(), err))
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusCreated, nil
+}
+
+// start begins an upload and returns where to send the blob.
+func (r *registry) start(ctx context.Context, blob v1.Descriptor) (*url.URL, error) {
+	doing := "begin to upload " + blob.Digest.String()
+	response, err := r.do(ctx, http.MethodPost, r.uploads(nil), nil)
+	if err != nil {
+		return nil, r.failure(doing, err)
+	}
+	defer response.Body.Close()
+	if err := transport.CheckError(response, http.StatusAccepted); err != nil {
+		return nil, r.failure(doing, err)
+	}
+	location, err := response.Location()
+	if err != nil {
+		return nil, r.failure(doing, err)
+	}
+	return location, nil
+}
+
+// send uploads a blob in one request, and counts its bytes as they go.
+func (r *registry) send(ctx context.Context, location *url.URL, image *imagelayout.Image, blob v1.Descriptor, sent *atomic.Int64) error {
+	doing := "upload " + blob.Digest.String()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	up := &upload{sent: sent}
+	up.stall = time.AfterFunc(stallAfter, func() {
+		cancel(outcome.Errorf(outcome.RegistryUnavailable, "%s: %s took no byte for %s", doing, r.name.RegistryStr(), stallAfter))
+	})
+	defer up.stall.Stop()
+
+	query := location.Query()
+	query.Set("digest", blob.Digest.String())
+	at := *location
+	at.RawQuery = query.Encode()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPut, at.String(), nil)
+	if err != nil {
+		return r.failure(doing, err)
+	}
+	request.Header.Set("Content-Type", "application/octet-stream")
+	request.ContentLength = blob.Size
+	request.Body = unread{}
+	request.GetBody = func() (io.ReadCloser, error) {
+		content, err := image.Open(blob)
+		if err != nil {
+			return nil, err
+		}
+		return &body{content, up}, nil
+	}
+	response, err := r.client.Do(request)
+	if err == nil {
+		defer response.Body.Close()
+		if err = transport.CheckError(response, http.StatusCreated, http.StatusNoContent); err == nil {
+			return nil
+		}
+	}
+	sent.Add(-up.bytes.Load())
+	if damage := up.damage.Load(); damage != nil {
+		return *damage
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return r.failure(doing, err)
+}
+
+// upload is a blob on its way, in as many requests as authentication needs.
+type upload struct {
+	sent   *atomic.Int64 // by all uploads
+	bytes  atomic.Int64  // by this one
+	stall  *time.Timer
+	damage atomic.Pointer[error] // why the blob cannot be read
+}
+
+// body is the content of one request of an upload.
+type body struct {
+	io.ReadCloser
+	*upload
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.sent.Add(int64(n))
+	b.bytes.Add(int64(n))
+	if err == nil {
+		b.stall.Reset(stallAfter)
+		return n, nil
+	}
+	b.stall.Stop()                                      // from here on the transport waits for the answer, and has its own measure for that
+	if err != io.EOF && !errors.Is(err, os.ErrClosed) { // the transport closes it while it reads when the connection breaks
+		b.damage.Store(&err)
+	}
+	return n, err
+}
+
+// unread is the body of a request of which only GetBody is used.
+type unread struct{}
+
+func (unread) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+func (unread) Close() error             { return nil }
+
+// put stores a manifest under a tag or its digest.
+func (r *registry) put(ctx context.Context, reference string, m imagelayout.Manifest) error {
+	doing := "store manifest " + m.Digest.String()
+	response, err := r.do(ctx, http.MethodPut, r.url(r.name.RepositoryStr(), "manifests", reference), m.Raw, "Content-Type", string(m.MediaType))
+	if err != nil {
+		return r.failure(doing, err)
+	}
+	defer response.Body.Close()
+	if err := transport.CheckError(response, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent); err != nil {
+		return r.failure(doing, err)
+	}
+	return nil
+}
+
+// accepted are the manifests a registry may answer with. It would make of an index an image for one who does not know indexes.
+var accepted = []string{string(types.OCIManifestSchema1), string(types.OCIImageIndex), string(types.DockerManifestSchema2), string(types.DockerManifestList)}
+
+// shows tells whether a tag or digest is this manifest, byte for byte.
+func (r *registry) shows(ctx context.Context, reference string, m imagelayout.Manifest) (bool, error) {
+	doing := "read back " + reference
+	accept := strings.Join(append([]string{string(m.MediaType)}, accepted...), ", ")
+	response, err := r.do(ctx, http.MethodGet, r.url(r.name.RepositoryStr(), "manifests", reference), nil, "Accept", accept)
+	if err != nil {
+		return false, r.failure(doing, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode == http.StatusNotFound {
+		return false, nil
+	}
+	if err := transport.CheckError(response, http.StatusOK); err != nil {
+		return false, r.failure(doing, err)
+	}
+	raw, err := io.ReadAll(io.LimitReader(response.Body, int64(len(m.Raw))+1))
+	if err != nil {
+		return false, r.failure(doing, err)
+	}
+	return bytes.Equal(raw, m.Raw), nil
+}
+
+func (r *registry) url(repository, kind, reference string) *url.URL {
+	return &url.URL{Scheme: r.gate.scheme(), Host: r.name.RegistryStr(), Path: "/v2/" + repository + "/" + kind + "/" + reference}
+}
+
+func (r *registry) uploads(query url.Values) *url.URL {
+	at := r.url(r.name.RepositoryStr(), "blobs", "uploads/")
+	at.RawQuery = query.Encode()
+	return at
+}
+
+// do sends a request with headers given as name, value, …
+func (r *registry) do(ctx context.Context, method string, at *url.URL, content []byte, headers ...string) (*http.Response, error) {
+	var reader io.Reader
+	if content != nil {
+		reader = bytes.NewReader(content)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, at.String(), reader)
+	if err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	return r.client.Do(request)
+}
+
+// gate is what every request passes last, also those that authentication sends on its own: it keeps them to the protocol that was asked
+// for, sends bodies whole, and makes an outcome of answers that are worth another try.
+type gate struct {
+	next  http.RoundTripper
+	host  string // of the registry
+	plain bool
+}
+
+func (g *gate) scheme() string {
+	if g.plain {
+		return "http"
+	}
+	return "https"
+}
+
+func (g *gate) RoundTrip(request *http.Request) (*http.Response, error) {
+	out := request.Clone(request.Context())
+	switch {
+	case request.URL.Host == g.host:
+		// ggcr tries both, HTTP for hosts that look local. A registry behind a proxy that ends TLS may name itself by HTTP, too.
+		out.URL.Scheme = g.scheme()
+	case request.URL.Scheme != "https" && !g.plain:
+		return nil, errors.Join(closeBody(request), outcome.Errorf(outcome.Failed, "the registry %s leads to %s by %s, where image and credentials would travel unprotected",
+			g.host, request.URL.Host, request.URL.Scheme).WithHint("Correct the registry's external URL or token realm; or set insecure-plain-http."))
+	}
+	if request.GetBody != nil {
+		// Authentication sends a request again after a 401, and its body is read by then.
+		content, err := request.GetBody()
+		if err = errors.Join(err, closeBody(request)); err != nil {
+			return nil, err
+		}
+		out.Body = content
+	}
+	response, err := g.next.RoundTrip(out)
+	if err != nil || !isTransient(response.StatusCode) {
+		return response, err
+	}
+	defer response.Body.Close()
+	return nil, unavailable(g.host, response)
+}
+
+func closeBody(request *http.Request) error {
+	if request.Body == nil {
+		return nil
+	}
+	return request.Body.Close()
+}
