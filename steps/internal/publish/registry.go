@@ -39,10 +39,11 @@ type registry struct {
 	secret string // path of config
 	gate   *gate
 	client *http.Client
+	stall  time.Duration // stallAfter, but for tests
 }
 
 func newRegistry(repository name.Repository, secret string, config *configfile.ConfigFile, plain bool, t http.RoundTripper) *registry {
-	r := &registry{name: repository, plain: plain, auth: authn.Anonymous, config: config, secret: secret}
+	r := &registry{name: repository, plain: plain, auth: authn.Anonymous, config: config, secret: secret, stall: stallAfter}
 	r.gate = &gate{next: t, host: repository.RegistryStr(), plain: plain}
 	if a, _, found := registryauth.Find(config, repository.Name()); found {
 		r.auth = authn.FromConfig(authn.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken})
@@ -107,9 +108,9 @@ func (r *registry) send(ctx context.Context, location *url.URL, image *imagelayo
 	doing := "upload " + blob.Digest.String()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	up := &upload{sent: sent}
-	up.stall = time.AfterFunc(stallAfter, func() {
-		cancel(outcome.Errorf(outcome.RegistryUnavailable, "%s: %s took no byte for %s", doing, r.name.RegistryStr(), stallAfter))
+	up := &upload{sent: sent, patience: r.stall}
+	up.stall = time.AfterFunc(up.patience, func() {
+		cancel(outcome.Errorf(outcome.RegistryUnavailable, "%s: %s took no byte for %s", doing, r.name.RegistryStr(), up.patience))
 	})
 	defer up.stall.Stop()
 
@@ -150,10 +151,11 @@ func (r *registry) send(ctx context.Context, location *url.URL, image *imagelayo
 
 // upload is a blob on its way, in as many requests as authentication needs.
 type upload struct {
-	sent   *atomic.Int64 // by all uploads
-	bytes  atomic.Int64  // by this one
-	stall  *time.Timer
-	damage atomic.Pointer[error] // why the blob cannot be read
+	sent     *atomic.Int64 // by all uploads
+	bytes    atomic.Int64  // by this one
+	patience time.Duration // with a registry that takes no byte
+	stall    *time.Timer
+	damage   atomic.Pointer[error] // why the blob cannot be read
 }
 
 // body is the content of one request of an upload.
@@ -167,7 +169,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.sent.Add(int64(n))
 	b.bytes.Add(int64(n))
 	if err == nil {
-		b.stall.Reset(stallAfter)
+		b.stall.Reset(b.patience)
 		return n, nil
 	}
 	b.stall.Stop()                                      // from here on the transport waits for the answer, and has its own measure for that
