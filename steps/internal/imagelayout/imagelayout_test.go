@@ -261,7 +261,7 @@ func TestNonDistributableLayerStaysAway(t *testing.T) {
 	}
 }
 
-func wantInvalid(t testing.TB, err error, message string) {
+func wantInvalid(t *testing.T, err error, message string) {
 	t.Helper()
 	failure := outcome.Of(err)
 	if failure == nil {

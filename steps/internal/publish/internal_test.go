@@ -22,7 +22,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/outcome"
@@ -101,7 +103,8 @@ func TestRetryAfter(t *testing.T) {
 // A registry that takes the beginning of a blob and then nothing more must not hold the step for ever.
 func TestStalledUpload(t *testing.T) {
 	t.Parallel()
-	image, err := random.Image(64<<20, 1) // more than sockets buffer
+	zeros := static.NewLayer(make([]byte, 16<<20), types.OCILayer) // more than sockets buffer
+	image, err := mutate.AppendLayers(empty.Image, zeros)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package publish_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,7 +138,7 @@ func uploadedBytes(r *registrytest.Registry) (n int64) {
 	return n
 }
 
-func wantFailure(t testing.TB, err error, reason outcome.Reason, texts ...string) {
+func wantFailure(t *testing.T, err error, reason outcome.Reason, texts ...string) {
 	t.Helper()
 	failure := outcome.Of(err)
 	if failure == nil {
@@ -574,6 +575,7 @@ func TestDenied(t *testing.T) {
 			t.Parallel()
 			r := registrytest.New(t)
 			in := to(r, built(t, registrytest.RandomImage(t, 1, 100)))
+			in.Jobs = 1
 			test.change(t, r, &in)
 			_, logged, err := run(t, in)
 			wantFailure(t, err, outcome.PushDenied, test.texts...)
@@ -707,6 +709,48 @@ func TestTransportIsAsAskedFor(t *testing.T) {
 			t.Error("the blob was sent")
 		}
 	})
+}
+
+// A registry says that it took the manifest, and then shows something else: late, or for ever.
+func TestVerify(t *testing.T) {
+	t.Parallel()
+	const other = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}`
+	for kind, test := range map[string]struct {
+		lies   int64
+		at     string // end of the path
+		reason outcome.Reason
+	}{
+		"tag of another, for ever":    {1 << 30, "v1-1a2b3c4d", outcome.RegistryUnavailable},
+		"tag of another, for a while": {3, "v1-1a2b3c4d", ""},
+		"digest of another":           {1 << 30, "", outcome.RegistryUnavailable},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			image := registrytest.RandomImage(t, 1, 100)
+			var pushed atomic.Bool
+			var lies atomic.Int64
+			r := registrytest.New(t, registrytest.Behind(func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					if pushed.Load() && manifestGet(req) && strings.HasSuffix(req.URL.Path, cmp.Or(test.at, digest(t, image))) && lies.Add(1) <= test.lies {
+						io.WriteString(w, other)
+						return
+					}
+					next.ServeHTTP(w, req)
+					if req.Method == http.MethodPut && strings.Contains(req.URL.Path, "/manifests/") {
+						pushed.Store(true)
+					}
+				})
+			}))
+			results, _, err := run(t, to(r, built(t, image)))
+			if test.reason == "" {
+				if err != nil || results["image-digest"] != digest(t, image) {
+					t.Errorf("got %v, %v", results, err)
+				}
+				return
+			}
+			wantFailure(t, err, test.reason, "shows something else than "+digest(t, image))
+		})
+	}
 }
 
 // A damaged layer is the image's fault, not the connection's: no second try, and nothing to see in the registry.
