@@ -3,6 +3,7 @@ package faulttest
 
 import (
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -54,10 +55,13 @@ func Before(t testing.TB, target string, rule Rule) *Server {
 	}
 	s := &Server{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
-			p.SetURL(to)
-			p.Out.Host = p.In.Host // absolute URLs in answers, such as upload locations, lead back through the proxy
-		}}
+		proxy := &httputil.ReverseProxy{
+			Rewrite: func(p *httputil.ProxyRequest) {
+				p.SetURL(to)
+				p.Out.Host = p.In.Host // absolute URLs in answers, such as upload locations, lead back through the proxy
+			},
+			ErrorLog: log.New(io.Discard, "", 0), // connections that end early are what this is for
+		}
 		fault := rule(r)
 		if fault == nil {
 			proxy.ServeHTTP(w, r)
