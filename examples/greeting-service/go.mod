@@ -1,0 +1,3 @@
+module example.com/acme/greeting-service
+
+go 1.26
