@@ -1,0 +1,117 @@
+#!/bin/sh
+# Installs what this machine lacks, and says what and why. Where all is there it is done at once.
+#
+#   ci/install/install.sh run          for make run
+#   ci/install/install.sh test         for make test
+#   ci/install/install.sh base-images  to make base images from Debian packages; part of test, and of run without a network
+#
+# Without apt it installs nothing and tells what is missing.
+set -eu
+
+# Where Debian keeps tools that an ordinary user's PATH lacks.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+# Each line: a Debian package, the tool or file that shows it is there, and what it is for.
+for_run='
+git git to serve and to clone the source
+runc runc to run the steps of a Dockerfile
+ca-certificates /etc/ssl/certs/ca-certificates.crt to know whom to trust'
+for_base_images='
+mmdebstrap mmdebstrap to make base images from Debian packages
+mount mount to make base images from Debian packages
+debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg to verify Debian packages'
+for_test='
+openssh-server sshd to serve Git repositories by SSH
+gcc gcc to build tests with the race detector
+libc6-dev /usr/include/stdio.h to build tests with the race detector
+libcap2-bin setcap to give the builder the rights it has in a pod
+uidmap newuidmap to build images without being root'
+for_users='
+uidmap newuidmap to build images without being root'
+
+there() {
+	case $1 in
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null ;;
+	esac
+}
+
+# lacking prints those lines of a list whose tool or file is absent.
+lacking() {
+	printf '%s\n' "$1" | while read -r package proof purpose; do
+		[ -z "$package" ] || there "$proof" || printf '%s %s %s\n' "$package" "$proof" "$purpose"
+	done
+}
+
+# registries_answer tells whether the real base images can be had: a registry asks whoever comes for a token.
+registries_answer() {
+	helper=/usr/lib/apt/apt-helper
+	[ -x $helper ] || return 0
+	answer=$(mktemp -d)
+	for host in registry-1.docker.io gcr.io; do
+		LC_ALL=C timeout 5 $helper -o Acquire::Retries=0 -o APT::Sandbox::User="$(id -un)" \
+			download-file "https://$host/v2/" "$answer/$host" 2>&1 | grep -q ' 401 ' || break
+		answered=$host
+	done
+	rm -rf "$answer"
+	[ "${answered-}" = "$host" ]
+}
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null; then
+		sudo "$@"
+	else
+		echo "install: this needs root, and there is no sudo; run as root: $*" >&2
+		exit 1
+	fi
+}
+
+update() {
+	echo "install: fetching Debian's package lists"
+	as_root apt-get update -qq
+}
+
+case ${1-} in
+run) needs=$for_run base_images=$for_base_images ;;
+test) needs=$for_run$for_base_images$for_test base_images= ;;
+base-images) needs=$for_base_images base_images= ;;
+*)
+	sed -n '2,/^$/s/^# \{0,1\}//p;/^set/q' "$0" >&2
+	exit 2
+	;;
+esac
+[ "$(id -u)" = 0 ] || needs=$needs$for_users
+
+missing=$(lacking "$needs")
+if [ -n "$base_images" ] && [ -n "$(lacking "$base_images")" ] && ! registries_answer; then
+	missing="$missing
+$(lacking "$base_images")"
+fi
+packages=$(printf '%s\n' "$missing" | awk 'NF && !seen[$1]++ { print $1 }')
+
+if [ -n "$packages" ]; then
+	printf '%s\n' "$missing" | awk 'NF && !seen[$1]++ { name = $1; $1 = $2 = ""; print "install: " name " is missing, needed" substr($0, 2) }'
+	if ! command -v apt-get >/dev/null; then
+		echo "install: there is no apt here; install the equivalents of these Debian packages:" $packages >&2
+		exit 1
+	fi
+	# Lists that are absent or old make the first try fail.
+	# shellcheck disable=SC2086 # a list of words
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages >/dev/null 2>&1 || {
+		update
+		# shellcheck disable=SC2086
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages >/dev/null
+	}
+	echo "install: installed" $packages
+fi
+
+# Base images are made from where apt has its packages from, which it only tells once it has lists.
+case $needs$missing in
+*mmdebstrap*)
+	if command -v apt-get >/dev/null && ! apt-get indextargets 'Created-By: Packages' | grep -q .; then
+		update
+	fi
+	;;
+esac
