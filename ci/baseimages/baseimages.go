@@ -48,7 +48,7 @@ const (
 	listsForMake = time.Hour
 )
 
-// epoch is the time that images, and files without a time of their own, carry.
+// epoch is the time that images carry, and files without an older time of their own.
 var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // A recipe tells how an image is made: of what, on which other image, and how it is configured.

@@ -1,7 +1,6 @@
 package baseimages
 
 import (
-	"archive/tar"
 	"context"
 	"fmt"
 	"os"
@@ -28,15 +27,11 @@ func busyboxContent(ctx context.Context, packages *archive, scratch string, w *l
 	if err != nil {
 		return err
 	}
-	binary := filepath.Join(scratch, "busybox")
-	if err := downloaded[0].read(ctx, func(name string, _ *tar.Header, data []byte) error {
-		if name != "bin/busybox" {
-			return nil
-		}
-		return os.WriteFile(binary, data, 0o755)
-	}); err != nil {
+	// dpkg-deb writes the binary: one that this process had open for writing might still be, in a child, and could not be started.
+	if _, err := run(ctx, "", "dpkg-deb", "--extract", downloaded[0].file, scratch); err != nil {
 		return err
 	}
+	binary := filepath.Join(scratch, "bin", "busybox")
 	applets, err := run(ctx, "", binary, "--list")
 	if err != nil {
 		return fmt.Errorf("ask busybox for its applets: %w", err)

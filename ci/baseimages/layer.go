@@ -87,7 +87,10 @@ type layerWriter struct {
 func (w *layerWriter) add(from *tar.Header, content io.Reader) error {
 	header := &tar.Header{
 		Typeflag: from.Typeflag, Name: from.Name, Linkname: from.Linkname, Size: from.Size, Mode: from.Mode,
-		Uid: from.Uid, Gid: from.Gid, ModTime: from.ModTime.Truncate(time.Second), Devmajor: from.Devmajor, Devminor: from.Devminor,
+		Uid: from.Uid, Gid: from.Gid, ModTime: from.ModTime.Truncate(time.Second),
+	}
+	if header.ModTime.After(epoch) {
+		header.ModTime = epoch
 	}
 	if err := w.tar.WriteHeader(header); err != nil {
 		return err
