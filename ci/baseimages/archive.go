@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -80,34 +81,39 @@ func (a *archive) fetch(ctx context.Context) error {
 
 // machineSources returns the machine's sources of Debian's main component, pointed at the suite the images are made from.
 func machineSources(ctx context.Context) (string, error) {
-	out, err := run(ctx, "", "apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)", "Created-By: Packages")
+	targets, err := run(ctx, "", "apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)", "Created-By: Packages")
 	if err != nil {
 		return "", err
 	}
-	var sources strings.Builder
-	for line := range strings.Lines(string(out)) {
+	sources := debianSources(string(targets))
+	if sources == "" {
+		return "", errors.New("apt knows no source of Debian packages: on Debian run apt-get update; elsewhere let the machine reach docker.io and gcr.io instead")
+	}
+	return sources, nil
+}
+
+// debianSources picks Debian's own among a machine's targets, one a line with origin, component, codename and URI.
+func debianSources(targets string) string {
+	var sources []string
+	for line := range strings.Lines(targets) {
 		fields := strings.Fields(line)
 		if len(fields) != 4 || fields[0] != "Debian" || fields[1] != "main" {
 			continue
 		}
-		_, pocket, _ := strings.Cut(fields[2], "-")
-		switch pocket {
+		codename := suite
+		switch _, pocket, _ := strings.Cut(fields[2], "-"); pocket {
 		case "":
-			pocket = suite
 		case "updates", "security":
-			pocket = suite + "-" + pocket
-		default:
+			codename += "-" + pocket
+		default: // backports and the like
 			continue
 		}
-		source := fmt.Sprintf("deb [signed-by=%s] %s %s main\n", keyring, fields[3], pocket)
-		if !strings.Contains(sources.String(), source) { // which foreign architectures repeat
-			sources.WriteString(source)
+		source := fmt.Sprintf("deb [signed-by=%s] %s %s main\n", keyring, fields[3], codename)
+		if !slices.Contains(sources, source) { // as each foreign architecture would have it again
+			sources = append(sources, source)
 		}
 	}
-	if sources.Len() == 0 {
-		return "", errors.New("apt knows no source of Debian packages: on Debian run apt-get update; elsewhere let the machine reach docker.io and gcr.io instead")
-	}
-	return sources.String(), nil
+	return strings.Join(sources, "")
 }
 
 // closure returns a line for each package that installing these brings along: its file, which has the version, and its digest.
@@ -255,7 +261,7 @@ func failure(ctx context.Context, tool string, err error, complaints []byte) err
 		return context.Cause(ctx)
 	}
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%s is not installed; ci/install/install.sh run installs what is needed", tool)
+		return fmt.Errorf("%s is not installed; ci/install/install.sh base-images installs what is needed", tool)
 	}
 	lines := strings.Split(strings.TrimSpace(string(complaints)), "\n")
 	lines = lines[max(0, len(lines)-5):]

@@ -2,8 +2,9 @@
 // equivalents of a few well-known images, from Debian packages and the machine's own Go toolchain.
 //
 // The images are kept as OCI image layouts and pushed into a local registry under the paths they have in their own, so that the
-// registry can serve as a mirror. What they lack next to the real ones: golang has Go and CA certificates, but neither gcc nor git,
-// and not the tests of the standard library. They are for the machine's own platform only.
+// registry can serve as a mirror. They are for the machine's own platform only, and lack some of what the real ones have: golang
+// has Go and CA certificates, but neither gcc nor git, and not the tests of the standard library; busybox has the applets that
+// Debian gives it, which do not include adduser.
 package baseimages
 
 import (

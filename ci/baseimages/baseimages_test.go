@@ -516,3 +516,97 @@ func TestMachineGo(t *testing.T) {
 		t.Errorf("found %s, running %s", data, runtime.Version())
 	}
 }
+
+func TestDebianSources(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ targets, want string }{
+		"nothing":              {"", ""},
+		"another distribution": {"Ubuntu main noble http://mirror.example.com/ubuntu/\n", ""},
+		"bookworm": {`
+Debian main bookworm http://mirror.example.com/debian/
+Debian main bookworm-updates http://mirror.example.com/debian/
+Debian main bookworm-security http://security.example.com/debian-security/
+`, `
+deb [signed-by=KEYS] http://mirror.example.com/debian/ bookworm main
+deb [signed-by=KEYS] http://mirror.example.com/debian/ bookworm-updates main
+deb [signed-by=KEYS] http://security.example.com/debian-security/ bookworm-security main
+`},
+		"a newer Debian with more than main": {`
+Debian main trixie http://mirror.example.com/debian/
+Debian contrib trixie http://mirror.example.com/debian/
+Debian main trixie-backports http://mirror.example.com/debian/
+Debian main trixie-security http://mirror.example.com/debian-security/
+`, `
+deb [signed-by=KEYS] http://mirror.example.com/debian/ bookworm main
+deb [signed-by=KEYS] http://mirror.example.com/debian-security/ bookworm-security main
+`},
+		"others' sources, two architectures": {`
+Vendor main bookworm http://vendor.example.com/
+ main bookworm http://unnamed.example.com/
+Debian main bookworm http://mirror.example.com/debian/
+Debian main bookworm http://mirror.example.com/debian/
+`, `
+deb [signed-by=KEYS] http://mirror.example.com/debian/ bookworm main
+`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := strings.ReplaceAll(strings.TrimPrefix(test.want, "\n"), "KEYS", keyring)
+			if diff := cmp.Diff(want, debianSources(test.targets)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What mmdebstrap makes differs between machines, and between root and others, only in files that copyTree leaves out.
+func TestCopyTreeLeavesTheMachineOut(t *testing.T) {
+	t.Parallel()
+	var from, to bytes.Buffer
+	source := tar.NewWriter(&from)
+	for _, header := range []tar.Header{
+		{Typeflag: tar.TypeDir, Name: "./dev/", Mode: 0o755},
+		{Typeflag: tar.TypeChar, Name: "./dev/null", Devmajor: 1, Devminor: 3},
+		{Typeflag: tar.TypeDir, Name: "./"},
+		{Typeflag: tar.TypeReg, Name: "./etc/hostname"},
+		{Typeflag: tar.TypeReg, Name: "./etc/resolv.conf"},
+		{Typeflag: tar.TypeReg, Name: "./usr/bin/perl", Mode: 0o755, ModTime: epoch.Add(-time.Hour)},
+		{Typeflag: tar.TypeLink, Name: "./usr/bin/perl5.36.0", Linkname: "./usr/bin/perl", ModTime: epoch.Add(time.Hour)},
+		{Typeflag: tar.TypeSymlink, Name: "./usr/bin/sh", Linkname: "dash", Uname: "root"},
+		{Typeflag: tar.TypeReg, Name: "./var/lib/apt/lists/lock", Uid: 1000},
+	} {
+		if err := source.WriteHeader(&header); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := source.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := &layerWriter{tar: tar.NewWriter(&to)}
+	if err := copyTree(w, &from); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.tar.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for reader := tar.NewReader(&to); ; {
+		header, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if header.Uname != "" {
+			t.Errorf("%s tells of user %q", header.Name, header.Uname)
+		}
+		got = append(got, strings.TrimSpace(fmt.Sprintf("%c %s %s", header.Typeflag, header.Name, header.Linkname)))
+		if header.ModTime.After(epoch) {
+			t.Errorf("%s is of %s", header.Name, header.ModTime)
+		}
+	}
+	want := []string{"5 dev/", "0 usr/bin/perl", "1 usr/bin/perl5.36.0 usr/bin/perl", "2 usr/bin/sh dash"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

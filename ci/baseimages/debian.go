@@ -76,7 +76,7 @@ func debianContent(ctx context.Context, packages *archive, scratch string, w *la
 	return nil
 }
 
-// copyTree writes the files of a whole system, without those that are the machine's or that only root could unpack.
+// copyTree writes the files of a whole system, without those that are the machine's or its user's, or that only root could unpack.
 func copyTree(w *layerWriter, from io.Reader) error {
 	for tree := tar.NewReader(from); ; {
 		header, err := tree.Next()
@@ -87,8 +87,11 @@ func copyTree(w *layerWriter, from io.Reader) error {
 			return err
 		}
 		name := relative(header.Name)
-		switch {
-		case name == "", name == "etc/hostname", name == "etc/resolv.conf", strings.HasPrefix(name, "dev/"):
+		switch name {
+		case "", "etc/hostname", "etc/resolv.conf", "var/lib/apt/lists/lock":
+			continue
+		}
+		if strings.HasPrefix(name, "dev/") {
 			continue
 		}
 		header.Name = name

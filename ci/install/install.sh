@@ -60,11 +60,8 @@ registries_answer() {
 as_root() {
 	if [ "$(id -u)" = 0 ]; then
 		"$@"
-	elif command -v sudo >/dev/null; then
-		sudo "$@"
 	else
-		echo "install: this needs root, and there is no sudo; run as root: $*" >&2
-		exit 1
+		sudo "$@"
 	fi
 }
 
@@ -95,6 +92,10 @@ if [ -n "$packages" ]; then
 	printf '%s\n' "$missing" | awk 'NF && !seen[$1]++ { name = $1; $1 = $2 = ""; print "install: " name " is missing, needed" substr($0, 2) }'
 	if ! command -v apt-get >/dev/null; then
 		echo "install: there is no apt here; install the equivalents of these Debian packages:" $packages >&2
+		exit 1
+	fi
+	if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
+		echo "install: only root can install, and there is no sudo; as root run: apt-get update && apt-get install" $packages >&2
 		exit 1
 	fi
 	# Lists that are absent or old make the first try fail.
