@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -232,15 +233,19 @@ func (a *archive) apt(ctx context.Context, folder string, args ...string) ([]byt
 	return run(ctx, folder, "apt-get", append(options, args...)...)
 }
 
-// run runs one of Debian's tools and returns what it prints. Its complaints become the error.
+// run runs one of Debian's tools in a folder and returns what it prints. Its complaints become the error.
 func run(ctx context.Context, folder, tool string, args ...string) ([]byte, error) {
 	cmd := command(ctx, tool, args...)
 	cmd.Dir = folder
+	return output(ctx, cmd)
+}
+
+func output(ctx context.Context, cmd *exec.Cmd) ([]byte, error) {
 	var complaints bytes.Buffer
 	cmd.Stderr = &complaints
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, failure(ctx, tool, err, complaints.Bytes())
+		return nil, failure(ctx, cmd.Args[0], err, complaints.Bytes())
 	}
 	return out, nil
 }
@@ -250,8 +255,10 @@ func command(ctx context.Context, tool string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
 		"PATH="+os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix()))
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it can clean up
-	cmd.WaitDelay = 10 * time.Second
+	// When told to stop, mmdebstrap waits for those it started and then cleans up: they must hear of it, too.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
+	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
 

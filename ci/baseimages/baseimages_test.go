@@ -160,7 +160,7 @@ func TestImages(t *testing.T) {
 			has:    map[string]int64{"usr/bin/bash": 0o755, "usr/bin/apt-get": 0o755, "tmp": 0o1777, "usr/bin/su": 0o4755, "usr/sbin/policy-rc.d": 0o755},
 			lacks: []string{
 				"dev/", "etc/hostname", "etc/resolv.conf", "usr/share/man/man1/", "usr/share/doc/bash/changelog", "usr/share/locale/de/",
-				"var/lib/apt/lists/d", "var/lib/apt/lists/p/", "var/cache/apt/archives/a",
+				"var/lib/apt/lists/", "var/cache/apt/archives/",
 			},
 			holds: map[string]string{"etc/os-release": "", "etc/passwd": "www-data:x:33:", "var/lib/dpkg/status": "Package: libc6\nStatus: install ok installed\n"},
 		},
@@ -572,7 +572,9 @@ func TestCopyTreeLeavesTheMachineOut(t *testing.T) {
 		{Typeflag: tar.TypeReg, Name: "./usr/bin/perl", Mode: 0o755, ModTime: epoch.Add(-time.Hour)},
 		{Typeflag: tar.TypeLink, Name: "./usr/bin/perl5.36.0", Linkname: "./usr/bin/perl", ModTime: epoch.Add(time.Hour)},
 		{Typeflag: tar.TypeSymlink, Name: "./usr/bin/sh", Linkname: "dash", Uname: "root"},
+		{Typeflag: tar.TypeDir, Name: "./var/lib/apt/lists/"},
 		{Typeflag: tar.TypeReg, Name: "./var/lib/apt/lists/lock", Uid: 1000},
+		{Typeflag: tar.TypeDir, Name: "./var/lib/apt/lists/partial/", Uid: 42},
 	} {
 		if err := source.WriteHeader(&header); err != nil {
 			t.Fatal(err)
@@ -605,7 +607,7 @@ func TestCopyTreeLeavesTheMachineOut(t *testing.T) {
 			t.Errorf("%s is of %s", header.Name, header.ModTime)
 		}
 	}
-	want := []string{"5 dev/", "0 usr/bin/perl", "1 usr/bin/perl5.36.0 usr/bin/perl", "2 usr/bin/sh dash"}
+	want := []string{"5 dev/", "0 usr/bin/perl", "1 usr/bin/perl5.36.0 usr/bin/perl", "2 usr/bin/sh dash", "5 var/lib/apt/lists/"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

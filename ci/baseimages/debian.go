@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -50,7 +52,14 @@ func debianContent(ctx context.Context, packages *archive, scratch string, w *la
 	for _, name := range debianPackages {
 		args = append(args, "--include="+name)
 	}
-	if _, err := run(ctx, "", "mmdebstrap", append(args, suite, tree, packages.sources())...); err != nil {
+	cmd := command(ctx, "mmdebstrap", append(args, suite, tree, packages.sources())...)
+	if os.Geteuid() == 0 {
+		// Root's mmdebstrap mounts parts of the machine into the new system. In a mount namespace of its own they go away with it,
+		// however it ends, so that nobody who removes what it left removes the machine's files.
+		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+		cmd.Env = append(cmd.Env, "TMPDIR="+scratch)
+	}
+	if _, err := output(ctx, cmd); err != nil {
 		return err
 	}
 	file, err := os.Open(tree)
@@ -76,7 +85,11 @@ func debianContent(ctx context.Context, packages *archive, scratch string, w *la
 	return nil
 }
 
-// copyTree writes the files of a whole system, without those that are the machine's or its user's, or that only root could unpack.
+// ofMachine are what mmdebstrap takes from the machine, devices that only root could unpack, and apt's working files, whose owner
+// depends on who runs it; apt makes them anew.
+var ofMachine = []string{"dev/", "etc/hostname", "etc/resolv.conf", "var/cache/apt/archives/", "var/lib/apt/lists/"}
+
+// copyTree writes the files of a whole system, without those of the machine it was made on.
 func copyTree(w *layerWriter, from io.Reader) error {
 	for tree := tar.NewReader(from); ; {
 		header, err := tree.Next()
@@ -87,11 +100,7 @@ func copyTree(w *layerWriter, from io.Reader) error {
 			return err
 		}
 		name := relative(header.Name)
-		switch name {
-		case "", "etc/hostname", "etc/resolv.conf", "var/lib/apt/lists/lock":
-			continue
-		}
-		if strings.HasPrefix(name, "dev/") {
+		if name == "" || slices.ContainsFunc(ofMachine, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
 			continue
 		}
 		header.Name = name
