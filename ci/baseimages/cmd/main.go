@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -35,6 +36,9 @@ func run(ctx context.Context) error {
 	}
 	flag.Parse()
 	if dir == "" {
+		return err
+	}
+	if dir, err = filepath.Abs(dir); err != nil { // apt reads relative paths as its own
 		return err
 	}
 	store := baseimages.Store{Dir: dir, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Force: *force}
