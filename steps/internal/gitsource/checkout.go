@@ -1,0 +1,213 @@
+package gitsource
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+// tree is a commit's tree on its way to the disk. The repository is a stranger's: every name is checked, everything is made through an
+// os.Root and must be new, directories come before files and symbolic links after them, so that nothing is ever written through a link.
+type tree struct {
+	root *os.Root
+	dir  string // where root is in the source, for messages; empty or with a final slash
+
+	trees      []plumbing.Hash // each once
+	files      []file
+	links      []link
+	submodules []file
+
+	mu   sync.Mutex
+	want map[plumbing.Hash][]int32 // files that are still to be written
+}
+
+type file struct {
+	path string
+	mode filemode.FileMode
+	hash plumbing.Hash
+}
+
+type link struct{ path, target string }
+
+const (
+	mostFiles   = 2_000_000 // in one repository; the largest known have a quarter of that
+	longestLink = 4095      // bytes; Linux has no longer ones
+)
+
+// writers is how many files are written at once: making a file waits for the disk more than it computes.
+func writers() int { return min(8, max(2, 2*runtime.GOMAXPROCS(0))) }
+
+// write makes the files of the tree below root. The pack's commits must be resolved.
+func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
+	if err := p.resolve(ctx, plumbing.TreeObject, 1, nil); err != nil {
+		return err
+	}
+	t.want = map[plumbing.Hash][]int32{}
+	if err := t.plan(ctx, p, top, ""); err != nil {
+		return err
+	}
+	if err := p.resolve(ctx, plumbing.BlobObject, writers(), t.claim); err != nil {
+		return err
+	}
+	for name, files := range t.want {
+		return invalid("object %s, the content of %s, is missing", name, t.dir+t.files[files[0]].path)
+	}
+	for _, l := range t.links {
+		if err := t.link(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plan makes the directories, and lists what else is to be made.
+func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	kind, raw, err := p.object(name)
+	if err != nil {
+		return err
+	}
+	if kind != plumbing.TreeObject {
+		return invalid("object %s is a %s where a tree should be", name, kind)
+	}
+	entries, err := parseTree(name, raw)
+	if err != nil {
+		return err
+	}
+	t.trees = append(t.trees, name)
+	for _, e := range entries {
+		if err := checkName(e.name); err != nil {
+			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir, err)
+		}
+		if len(t.files) >= mostFiles {
+			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has more than %d files", mostFiles)
+		}
+		f := file{path: dir + e.name, mode: e.mode, hash: e.hash}
+		switch e.mode {
+		case filemode.Dir, filemode.Submodule:
+			if err := t.root.Mkdir(f.path, 0o755); err != nil {
+				return t.failed(f.path, err)
+			}
+			if e.mode == filemode.Submodule {
+				t.submodules = append(t.submodules, f)
+			} else if err := t.plan(ctx, p, e.hash, f.path+"/"); err != nil {
+				return err
+			}
+			continue
+		case filemode.Symlink:
+			if strings.HasPrefix(foldName(e.name), ".gitmodules") {
+				return outcome.Errorf(outcome.RepositoryInvalid, "%s is a symbolic link, which Git does not allow", t.dir+f.path)
+			}
+		}
+		t.want[f.hash] = append(t.want[f.hash], int32(len(t.files)))
+		t.files = append(t.files, f)
+	}
+	return nil
+}
+
+// claim returns how to write the files that have that content.
+func (t *tree) claim(name plumbing.Hash) func(content) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	files, ok := t.want[name]
+	if !ok {
+		return nil
+	}
+	delete(t.want, name)
+	return func(open content) error {
+		for _, i := range files {
+			r, err := open()
+			if err == nil {
+				err = t.create(t.files[i], r)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+func (t *tree) create(f file, content io.Reader) error {
+	if f.mode == filemode.Symlink {
+		target, err := io.ReadAll(io.LimitReader(content, longestLink+1))
+		if err != nil {
+			return err
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.links = append(t.links, link{f.path, string(target)})
+		return nil
+	}
+	perm := fs.FileMode(0o644)
+	if f.mode == filemode.Executable {
+		perm = 0o755
+	}
+	to, err := t.root.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	if err != nil {
+		return t.failed(f.path, err)
+	}
+	_, err = to.ReadFrom(content)
+	return errors.Join(err, to.Close())
+}
+
+// link makes a symbolic link that does not lead out. What it leads to by way of other links is for contained to say.
+func (t *tree) link(l link) error {
+	target := l.target
+	switch {
+	case target == "" || len(target) > longestLink || strings.ContainsRune(target, 0):
+		return outcome.Errorf(outcome.RepositoryInvalid, "the symbolic link %s has no valid target", t.dir+l.path)
+	case path.IsAbs(target) || !localFrom(path.Dir(t.dir+l.path), target):
+		return escape(t.dir+l.path, target)
+	}
+	if err := t.root.Symlink(target, l.path); err != nil {
+		return t.failed(l.path, err)
+	}
+	return nil
+}
+
+// localFrom tells whether a relative path, followed from dir, stays in the source all the way.
+func localFrom(dir, target string) bool {
+	depth := 0
+	if dir != "." {
+		depth = strings.Count(dir, "/") + 1
+	}
+	for part := range strings.SplitSeq(target, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			if depth--; depth < 0 {
+				return false
+			}
+		default:
+			depth++
+		}
+	}
+	return true
+}
+
+func escape(name, target string) error {
+	return outcome.Errorf(outcome.PathEscapesRepository, "the symbolic link %s leads out of the repository, to %q", name, target).
+		WithHint("Symbolic links must be relative and stay inside the repository.")
+}
+
+// failed is the error for what cannot be made: the tree may have a name twice, or as a file and as a directory.
+func (t *tree) failed(name string, err error) error {
+	if errors.Is(err, fs.ErrExist) {
+		return outcome.Errorf(outcome.RepositoryInvalid, "the repository has %q twice in one directory", t.dir+name)
+	}
+	return err
+}

@@ -1,0 +1,201 @@
+package gitsource
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+// connection is one conversation with a server's git-upload-pack.
+type connection interface {
+	advertisement(ctx context.Context) (io.Reader, error)
+	send(ctx context.Context, request []byte) (io.Reader, error)
+	close()
+}
+
+// client reaches Git servers. Its credentials are for one of them only.
+type client struct {
+	http  *http.Transport
+	keys  *hostKeys
+	owner Remote // whom the credentials are for
+	credentials
+}
+
+// via is how a repository is reached: its remote, rewritten where a key asks for SSH, and the credentials that may be sent there.
+func (c *client) via(r Remote) (Remote, credentials, error) {
+	if !c.owns(r) {
+		if r.Scheme == "ssh" {
+			return r, credentials{}, outcome.Errorf(outcome.AuthenticationFailed, "%s is reached by SSH, and the Git secret is only for %s", r, c.owner.Host).
+				WithHint("Use an https URL for a public submodule of another server.")
+		}
+		return r, credentials{}, nil
+	}
+	if c.key != nil {
+		r = r.Rewrite(c.keyID)
+		if r.Scheme == "ssh" {
+			return r, credentials{key: c.key}, nil
+		}
+	}
+	own := r.sameServer(c.owner)
+	switch {
+	case r.Scheme == "ssh" && c.password != "" && c.owner.Scheme == "https":
+		// A submodule that is named by SSH, on the server that is reached by password.
+		twin := c.owner
+		twin.Path = (&url.URL{Path: "/" + strings.TrimPrefix(r.Path, "/")}).EscapedPath()
+		return twin, c.basic(twin), nil
+	case r.Scheme == "ssh":
+		return r, credentials{}, outcome.Errorf(outcome.AuthenticationFailed, "%s is reached by SSH, and there is no Git secret with ssh-privatekey", r).
+			WithHint("Set repository.secretRef to a secret with ssh-privatekey, or use the repository's https URL.")
+	case c.key != nil && c.password == "" && own:
+		return r, credentials{}, outcome.Errorf(outcome.AuthenticationFailed, "the Git secret holds an SSH key, and %s has no SSH form that follows from its URL", r).
+			WithHint("Give the repository's ssh:// URL, or a secret with username and password.")
+	case c.password != "" && own:
+		return r, c.basic(r), nil
+	}
+	return r, credentials{}, nil
+}
+
+// owns tells whether r is on the server that the credentials are for.
+func (c *client) owns(r Remote) bool {
+	return r.Host == c.owner.Host || c.key != nil && r.Host == c.owner.Rewrite(c.keyID).Host
+}
+
+// basic is the password with the secret's username, the URL's, or git.
+func (c *client) basic(r Remote) credentials {
+	return credentials{username: cmp.Or(c.username, r.User, defaultUser), password: c.password}
+}
+
+// idle is how long a server may be silent in the middle of an answer. git upload-pack sends a sign of life every 5 s.
+const idle = 90 * time.Second
+
+var errSilent = fmt.Errorf("no answer for %s", idle)
+
+// fetch asks remote for what plan wants of it, and lets receive read the pack.
+func (c *client) fetch(ctx context.Context, remote Remote, plan func(*advertisement) (request, error), receive func(io.Reader) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(idle, func() { cancel(errSilent) })
+	defer watchdog.Stop()
+	listen := func(r io.Reader) packets {
+		return packets{bufio.NewReaderSize(&attentive{ctx, r, remote, watchdog}, 64<<10)}
+	}
+
+	to, creds, err := c.via(remote)
+	if err != nil {
+		return err
+	}
+	conn, err := c.connect(ctx, to, creds)
+	if err != nil {
+		return err
+	}
+	defer conn.close()
+	answer, err := conn.advertisement(ctx)
+	if err != nil {
+		return err
+	}
+	adv, err := readAdvertisement(listen(answer))
+	if err != nil {
+		return explain(err, remote)
+	}
+	req, err := plan(adv)
+	if err != nil {
+		return err
+	}
+	answer, err = conn.send(ctx, req.encode(adv))
+	if err != nil {
+		return err
+	}
+	pack, err := req.readPack(listen(answer), adv)
+	if err == nil {
+		err = receive(pack)
+	}
+	return explain(err, remote)
+}
+
+func (c *client) connect(ctx context.Context, to Remote, creds credentials) (connection, error) {
+	if to.Scheme == "ssh" {
+		return dialSSH(ctx, to, creds, c.keys)
+	}
+	return newHTTPConnection(c.http, to, creds), nil
+}
+
+// attentive reads from a server. Its errors, other than the end, are those of a server that became unavailable.
+type attentive struct {
+	ctx      context.Context
+	r        io.Reader
+	remote   Remote
+	watchdog *time.Timer
+}
+
+func (a *attentive) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	a.watchdog.Reset(idle)
+	if err != nil && err != io.EOF {
+		if cause := context.Cause(a.ctx); cause != nil {
+			err = cause
+		}
+		err = unavailable(a.remote, err)
+	}
+	return n, err
+}
+
+// explain gives an error of the conversation its reason.
+func explain(err error, remote Remote) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := errors.AsType[*outcome.Error](err); ok {
+		return err
+	}
+	if bad, ok := errors.AsType[*malformed](err); ok {
+		return outcome.Errorf(outcome.RepositoryInvalid, "%s does not answer as a Git server: %w", remote, bad)
+	}
+	if said, ok := errors.AsType[*serverError](err); ok {
+		return outcome.Errorf(outcome.GitServerUnavailable, "%s refused to go on; %w", remote, said)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return outcome.Errorf(outcome.GitServerUnavailable, "%s ended the connection too early: %w", remote, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+// unavailable is the error of a server that cannot be reached or spoken with.
+func unavailable(remote Remote, err error) error {
+	if e, ok := errors.AsType[*outcome.Error](err); ok {
+		return e
+	}
+	if bad, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		e := outcome.Errorf(outcome.GitServerUnavailable, "the certificate of %s cannot be trusted: %w", remote.address(), err)
+		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown && len(bad.UnverifiedCertificates) > 0 {
+			last := bad.UnverifiedCertificates[len(bad.UnverifiedCertificates)-1]
+			return e.WithHint(fmt.Sprintf("It was issued by %q, which is no authority this step knows: add that one's certificate to ca-bundle.", last.Issuer))
+		}
+		return e.WithHint("The server's certificate must be valid now and for the host in the URL.")
+	}
+	return outcome.Errorf(outcome.GitServerUnavailable, "%s: %w", remote.address(), err)
+}
+
+// lasting tells errors that are not worth another try although the server is to blame.
+func lasting(err error) bool {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*ssh.AlgorithmNegotiationError](err)
+	return ok
+}

@@ -1,0 +1,112 @@
+package gitsource
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/steps/internal/step"
+)
+
+// credentials are what the Git secret holds (contract sections 1 and 5). The zero value is a public repository's.
+type credentials struct {
+	username string
+	password string
+
+	key        ssh.Signer
+	keyID      string
+	knownHosts string // path of the secret's own known_hosts; empty when it has none
+}
+
+func (c credentials) empty() bool { return c.key == nil && c.password == "" }
+
+// waitForCredentials reads the secret. One that is required is waited for: OpenChoreo makes the secret and the pod at once, and with an
+// optional volume the pod may start first.
+func waitForCredentials(ctx context.Context, in Parameters, env step.Environment) (credentials, error) {
+	deadline := time.Now().Add(time.Duration(in.GitSecretTimeout) * time.Second)
+	for {
+		c, err := readCredentials(in.GitSecretDir, env.Secrets)
+		if err != nil || !c.empty() || !in.GitSecretRequired {
+			return c, err
+		}
+		if !time.Now().Before(deadline) {
+			return c, outcome.Errorf(outcome.AuthenticationFailed, "the Git secret did not appear in %s within %d s", in.GitSecretDir, in.GitSecretTimeout).
+				WithHint("Check that repository.secretRef names a SecretReference whose secret exists.")
+		}
+		select {
+		case <-ctx.Done():
+			return c, context.Cause(ctx)
+		case <-time.After(min(500*time.Millisecond, time.Until(deadline))):
+		}
+	}
+}
+
+// readCredentials reads the secret as it is now. A directory that is absent or empty gives none.
+func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
+	var c credentials
+	if dir == "" {
+		return c, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return c, outcome.Errorf(outcome.AuthenticationFailed, "cannot read the Git secret: %w", err)
+	}
+	values := map[string][]byte{}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "..") { // how Kubernetes swaps the files of a volume
+			continue
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return c, outcome.Errorf(outcome.AuthenticationFailed, "cannot read the Git secret: %w", err)
+		}
+		values[e.Name()] = raw
+	}
+	if len(values) == 0 {
+		return c, nil
+	}
+	c.username = strings.TrimSpace(string(values["username"]))
+	c.password = strings.TrimRight(string(values["password"]), "\r\n")
+	c.keyID = strings.TrimSpace(string(values["ssh-key-id"]))
+	secrets.Add(c.password)
+	if raw := bytes.TrimSpace(values["ssh-privatekey"]); len(raw) > 0 {
+		secrets.Add(string(raw))
+		if c.key, err = parseKey(raw); err != nil {
+			return c, err
+		}
+		if len(bytes.TrimSpace(values["known_hosts"])) > 0 {
+			c.knownHosts = filepath.Join(dir, "known_hosts")
+		}
+	}
+	if c.empty() {
+		return c, outcome.Errorf(outcome.AuthenticationFailed, "the Git secret in %s holds neither ssh-privatekey nor password", dir).
+			WithHint("The secret needs the key ssh-privatekey, or the keys username and password.")
+	}
+	return c, nil
+}
+
+// parseKey reads a private key that may have Windows line ends or lack the last one.
+func parseKey(raw []byte) (ssh.Signer, error) {
+	raw = append(bytes.ReplaceAll(raw, []byte("\r"), nil), '\n')
+	key, err := ssh.ParsePrivateKey(raw)
+	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted {
+		return nil, outcome.Errorf(outcome.AuthenticationFailed, "ssh-privatekey in the Git secret is protected by a passphrase").
+			WithHint("Use a key without a passphrase, such as a deploy key made for this repository.")
+	}
+	if err != nil {
+		return nil, outcome.Errorf(outcome.AuthenticationFailed, "ssh-privatekey in the Git secret is not a private key in PEM or OpenSSH form: %w", err)
+	}
+	return key, nil
+}

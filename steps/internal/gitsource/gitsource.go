@@ -1,0 +1,259 @@
+// Package gitsource is the step checkout-source: it puts one revision of a Git repository into the workspace.
+//
+// It speaks the pack protocol itself (protocol.go, over http.go and ssh.go), reads the pack as it arrives (pack.go), and writes the
+// files straight from it (checkout.go): one fetch at depth 1, every content unpacked where it belongs, nothing written outside. Formats that go-git
+// implements well, of the index, the pack's index and configuration, are go-git's.
+package gitsource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/parameters"
+	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/trust"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// Parameters are those of schemas/checkout-source.schema.json.
+type Parameters struct {
+	step.Common
+	GitRepo           string `json:"git-repo"`
+	Branch            string `json:"branch"`
+	Commit            string `json:"commit"`
+	GitSecretDir      string `json:"git-secret-dir"`
+	GitSecretRequired bool   `json:"git-secret-required"`
+	GitSecretTimeout  int    `json:"git-secret-timeout"` // seconds
+	Submodules        bool   `json:"submodules"`
+}
+
+// Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results are git-revision (the
+// first 8 characters of the commit), git-commit, git-commit-time (the committer's, Unix seconds) and git-author (Name <email>).
+func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	remote, err := ParseRemote(in.GitRepo)
+	if err != nil {
+		return nil, parameters.Invalid(fmt.Sprintf("git-repo: the repository's URL %v", err))
+	}
+	rev := revision{branch: in.Branch, commit: strings.ToLower(in.Commit)}
+	if rev == (revision{}) {
+		return nil, parameters.Invalid("branch, commit: both are empty; one is needed")
+	}
+	if rev.commit != "" {
+		rev.branch = ""
+	}
+	j := &job{env: env, recurse: in.Submodules}
+	if j.client, err = newClient(ctx, in, env, remote); err != nil {
+		return nil, err
+	}
+	if j.client.password != "" && remote.Scheme == "http" {
+		env.Log.Warn("The password goes over the network unencrypted; use https", "repository", remote)
+	}
+
+	staging, err := emptied(in.Workspace)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the workspace: %w", err)
+	}
+	defer os.RemoveAll(staging)
+	j.scratch = staging
+	at, err := j.checkout(ctx, filepath.Join(staging, "source"), remote, rev)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(filepath.Join(staging, "source"), in.Workspace.Source()); err != nil {
+		return nil, err
+	}
+	err = in.Workspace.WriteRevision(workspace.Revision{
+		URL: remote.String(), Branch: rev.branch, Commit: at.hash.String(), AuthorName: at.authorName, AuthorEmail: at.authorEmail, Time: at.time,
+	})
+	return step.Results{
+		"git-revision":    at.hash.String()[:8],
+		"git-commit":      at.hash.String(),
+		"git-commit-time": strconv.FormatInt(at.time.Unix(), 10),
+		"git-author":      fmt.Sprintf("%s <%s>", at.authorName, at.authorEmail),
+	}, err
+}
+
+func newClient(ctx context.Context, in Parameters, env step.Environment, owner Remote) (*client, error) {
+	creds, err := waitForCredentials(ctx, in, env)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{owner: owner, credentials: creds}
+	if creds.password != "" {
+		env.Secrets.Add(c.basic(owner).username + ":" + creds.password) // its base64 is the header
+	}
+	if c.http, err = trust.Transport(in.CABundle); err != nil {
+		return nil, err
+	}
+	c.http.OnProxyConnectResponse = checkProxy
+	c.keys, err = newHostKeys(creds.knownHosts)
+	return c, err
+}
+
+// emptied removes what an earlier attempt left, also one that was killed, and returns a new directory beside it to work in. What is a
+// symbolic link is removed itself; what it leads to is not touched.
+func emptied(w workspace.Workspace) (string, error) {
+	if err := os.MkdirAll(string(w), 0o755); err != nil {
+		return "", err
+	}
+	left, err := filepath.Glob(filepath.Join(string(w), stagingPattern))
+	if err != nil {
+		return "", err
+	}
+	for _, path := range append(left, w.Source(), filepath.Join(string(w), "revision.json")) {
+		if err := os.RemoveAll(path); err != nil {
+			return "", err
+		}
+	}
+	return os.MkdirTemp(string(w), stagingPattern)
+}
+
+const stagingPattern = ".checkout-*"
+
+// job is one checkout, with all submodules.
+type job struct {
+	env     step.Environment
+	client  *client
+	recurse bool   // into submodules
+	scratch string // directory for packs
+
+	modules int
+	links   []link
+}
+
+func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revision) (commit, error) {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return commit{}, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return commit{}, err
+	}
+	defer root.Close()
+	at, err := j.clone(ctx, root, "", remote, rev, 0)
+	if err != nil {
+		return commit{}, err
+	}
+	return at, j.contained(dir)
+}
+
+// clone puts a revision of a repository into root, which is at that place in the source, and the revision's submodules into it.
+func (j *job) clone(ctx context.Context, root *os.Root, place string, remote Remote, rev revision, level int) (commit, error) {
+	started := time.Now()
+	log := j.env.Log
+	if place != "" {
+		log = log.With("submodule", strings.TrimSuffix(place, "/"))
+	}
+	log.Info("Cloning", "repository", remote, "revision", rev)
+	p, chosen, at, err := j.fetch(ctx, remote, rev)
+	if err != nil {
+		return commit{}, err
+	}
+	defer p.file.Close()
+	log.Info("Found the revision", "commit", at.hash, "author", at.authorName, "time", at.time.Format(time.RFC3339), "took", time.Since(started))
+
+	started = time.Now()
+	t := &tree{root: root, dir: place}
+	if err := t.write(ctx, p, at.tree); err != nil {
+		return commit{}, err
+	}
+	if err := writeDotGit(t, p, remote, at, chosen); err != nil {
+		return commit{}, err
+	}
+	log.Info("Checked out", "files", len(t.files), "took", time.Since(started))
+	for _, l := range t.links {
+		j.links = append(j.links, link{place + l.path, l.target})
+	}
+	if j.recurse {
+		return at, j.submodules(ctx, t, remote, level)
+	}
+	return at, nil
+}
+
+// fetch gets the revision at depth 1, or where the server cannot do that, with its history.
+func (j *job) fetch(ctx context.Context, remote Remote, rev revision) (p *pack, chosen choice, at commit, err error) {
+	for {
+		if p, chosen, err = j.receive(ctx, remote, rev); err != nil {
+			return nil, chosen, at, err
+		}
+		for _, kind := range []plumbing.ObjectType{plumbing.CommitObject, plumbing.TagObject} {
+			err = errors.Join(err, p.resolve(ctx, kind, 1, nil))
+		}
+		if err == nil {
+			at, err = chosen.find(p, rev)
+		}
+		if err == nil && !chosen.commitsOnly {
+			return p, chosen, at, nil
+		}
+		p.file.Close()
+		if err != nil {
+			return nil, chosen, at, err
+		}
+		rev = revision{commit: at.hash.String()} // the history told which; now the commit itself
+	}
+}
+
+// receive fetches once, and again as long as that may help.
+func (j *job) receive(ctx context.Context, remote Remote, rev revision) (p *pack, chosen choice, err error) {
+	var final error
+	err = j.env.Retry.Do(ctx, func(ctx context.Context) error {
+		file, err := os.CreateTemp(j.scratch, "pack-")
+		if err != nil {
+			return err
+		}
+		os.Remove(file.Name()) // gone with the process, however that ends
+		err = j.client.fetch(ctx, remote, func(adv *advertisement) (request, error) {
+			var err error
+			chosen, err = rev.choose(adv)
+			return chosen.request, err
+		}, func(r io.Reader) error {
+			var err error
+			p, err = receivePack(ctx, r, file)
+			return err
+		})
+		if err == nil {
+			return nil
+		}
+		file.Close()
+		if said, ok := errors.AsType[*serverError](err); ok && chosen.guessed {
+			err = rev.noCommit()
+			j.env.Log.Warn("The server refused the commit", "answer", said.text)
+		}
+		if lasting(err) {
+			final = err
+			return nil
+		}
+		return err
+	})
+	return p, chosen, errors.Join(err, final)
+}
+
+// contained refuses symbolic links that lead out of the source by way of one another: each alone was checked before it was made.
+func (j *job) contained(dir string) error {
+	for _, l := range j.links {
+		_, err := workspace.Resolve(dir, l.path)
+		if failure, ok := errors.AsType[*outcome.Error](err); ok && failure.Reason == outcome.PathEscapesRepository {
+			return escape(l.path, l.target)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			j.env.Log.Warn("A symbolic link leads nowhere", "path", l.path, "target", l.target, "error", err)
+		}
+	}
+	return nil
+}
+
+// wrap puts where it happened before an error that keeps its reason and hint.
+func wrap(err error, format string, args ...any) error {
+	return fmt.Errorf(format+": %w", append(args, err)...)
+}

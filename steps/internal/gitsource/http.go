@@ -1,0 +1,193 @@
+package gitsource
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+)
+
+// httpConnection speaks Git's smart HTTP protocol: gitprotocol-http(5).
+type httpConnection struct {
+	client *http.Client
+	remote Remote
+	credentials
+	base *url.URL // where the repository is after the redirects of the first answer
+
+	bodies []io.ReadCloser
+}
+
+func newHTTPConnection(transport *http.Transport, remote Remote, creds credentials) *httpConnection {
+	return &httpConnection{client: &http.Client{Transport: transport, CheckRedirect: checkRedirect}, remote: remote, credentials: creds}
+}
+
+// checkRedirect follows redirects as git does: of the first request only, never from https to http. What was meant for one server's eyes
+// is not shown to another.
+func checkRedirect(r *http.Request, via []*http.Request) error {
+	first := via[0]
+	switch {
+	case first.Method != http.MethodGet || len(via) > 5:
+		return outcome.Errorf(outcome.RepositoryNotFound, "%s redirects to %s, which is not followed", redact.URL(first.URL.String()), redact.URL(r.URL.String()))
+	case first.URL.Scheme == "https" && r.URL.Scheme != "https":
+		return outcome.Errorf(outcome.RepositoryNotFound, "%s redirects to %s, which is not encrypted", redact.URL(first.URL.String()), redact.URL(r.URL.String()))
+	}
+	if first.URL.Host != r.URL.Host || first.URL.Scheme != r.URL.Scheme {
+		r.Header.Del("Authorization")
+	}
+	return nil
+}
+
+const (
+	uploadPack   = "git-upload-pack"
+	infoRefs     = "/info/refs"
+	announceType = "application/x-git-upload-pack-advertisement"
+	requestType  = "application/x-git-upload-pack-request"
+	resultType   = "application/x-git-upload-pack-result"
+)
+
+func (c *httpConnection) advertisement(ctx context.Context) (io.Reader, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.remote.String()+infoRefs+"?service="+uploadPack, nil)
+	if err != nil {
+		return nil, outcome.Errorf(outcome.InvalidParameters, "git-repo: %s is not a URL", c.remote)
+	}
+	c.authenticate(r)
+	body, at, err := c.do(r, announceType)
+	if err != nil {
+		return nil, err
+	}
+	base := *at
+	base.RawQuery = ""
+	path, ok := strings.CutSuffix(base.EscapedPath(), infoRefs)
+	if !ok {
+		return nil, outcome.Errorf(outcome.RepositoryNotFound, "%s redirects to %s, which is no repository", c.remote, redact.URL(at.String()))
+	}
+	if c.base, err = base.Parse(path + "/" + uploadPack); err != nil {
+		return nil, err
+	}
+	// The announcement of the service comes before the advertisement, with a flush packet of its own.
+	const announcement = "001e# service=git-upload-pack\n0000"
+	head := make([]byte, len(announcement))
+	n, err := io.ReadFull(body, head)
+	if err != nil && err != io.ErrUnexpectedEOF {
+		return nil, unavailable(c.remote, cut(err))
+	}
+	if string(head) != announcement {
+		return io.MultiReader(bytes.NewReader(head[:n]), body), nil
+	}
+	return body, nil
+}
+
+func (c *httpConnection) send(ctx context.Context, request []byte) (io.Reader, error) {
+	for _, body := range c.bodies { // read to its end, so that the connection serves again
+		io.CopyN(io.Discard, body, 64<<10)
+	}
+	c.close()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String(), bytes.NewReader(request))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", requestType)
+	r.Header.Set("Accept", resultType)
+	if c.base.Host == c.remote.authority() && c.base.Scheme == c.remote.Scheme {
+		c.authenticate(r)
+	}
+	body, _, err := c.do(r, resultType)
+	return body, err
+}
+
+func (c *httpConnection) authenticate(r *http.Request) {
+	if c.password != "" {
+		r.SetBasicAuth(c.username, c.password)
+	}
+}
+
+// do returns the answer's body, of that media type, and where it came from in the end.
+func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.URL, error) {
+	r.Header.Set("User-Agent", agent)
+	resp, err := c.client.Do(r)
+	if err != nil {
+		if cause := context.Cause(r.Context()); cause != nil {
+			err = cause
+		}
+		if failed, ok := errors.AsType[*url.Error](err); ok {
+			err = failed.Err // without the URL, which is in the message already
+		}
+		return nil, nil, unavailable(c.remote, err)
+	}
+	c.bodies = append(c.bodies, resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		return nil, nil, c.refusal(resp)
+	}
+	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != mediaType {
+		return nil, nil, outcome.Errorf(outcome.RepositoryNotFound, "%s is not a Git repository: the server answers with %q instead of %s", c.remote, got, mediaType).
+			WithHint("Check the repository URL: this one leads to something else, such as a web page.")
+	}
+	return resp.Body, resp.Request.URL, nil
+}
+
+// refusal turns a status into its reason.
+func (c *httpConnection) refusal(resp *http.Response) error {
+	says := resp.Status
+	if text := plainText(resp); text != "" {
+		says += ": " + text
+	}
+	switch code := resp.StatusCode; {
+	case code == http.StatusUnauthorized && c.password == "":
+		return outcome.Errorf(outcome.AuthenticationFailed, "%s asks for credentials, and there are none (%s)", c.remote, says).
+			WithHint("If the repository is private, set repository.secretRef; if it is public, check its URL.")
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return outcome.Errorf(outcome.AuthenticationFailed, "%s refused the credentials of user %q (%s)", c.remote, c.username, says)
+	case code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= 500:
+		return outcome.Errorf(outcome.GitServerUnavailable, "%s answers %s", c.remote, says).After(retryAfter(resp.Header.Get("Retry-After")))
+	}
+	return outcome.Errorf(outcome.RepositoryNotFound, "%s is not found (%s)", c.remote, says)
+}
+
+// plainText is the first line of an answer that is meant to be read, and short.
+func plainText(resp *http.Response) string {
+	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != "text/plain" {
+		return ""
+	}
+	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
+	line, _, _ := strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(raw), "")), "\n")
+	return strings.TrimSpace(line)
+}
+
+// retryAfter reads that header: seconds or a date.
+func retryAfter(header string) time.Duration {
+	if s, err := strconv.Atoi(header); err == nil {
+		return time.Duration(s) * time.Second
+	}
+	if at, err := http.ParseTime(header); err == nil {
+		return max(0, time.Until(at))
+	}
+	return 0
+}
+
+func (c *httpConnection) close() {
+	for _, b := range c.bodies {
+		b.Close()
+	}
+	c.bodies = nil
+}
+
+// checkProxy gives a proxy's refusal its reason.
+func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
+	switch {
+	case resp.StatusCode == http.StatusProxyAuthRequired:
+		return outcome.Errorf(outcome.AuthenticationFailed, "the proxy %s asks for credentials (%s)", redact.URL(proxy.String()), resp.Status).
+			WithHint("Put user and password into HTTPS_PROXY, or the server into NO_PROXY.")
+	case resp.StatusCode != http.StatusOK:
+		return outcome.Errorf(outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()), resp.Status)
+	}
+	return nil
+}

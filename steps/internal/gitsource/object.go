@@ -1,0 +1,153 @@
+package gitsource
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+)
+
+// commit is what the step needs of a commit object.
+type commit struct {
+	hash    plumbing.Hash
+	tree    plumbing.Hash
+	parents int
+
+	authorName, authorEmail string
+	time                    time.Time // the committer's, UTC
+}
+
+func parseCommit(name plumbing.Hash, raw []byte) (commit, error) {
+	c := commit{hash: name}
+	for line := range bytes.Lines(raw) {
+		line = bytes.TrimSuffix(line, []byte("\n"))
+		if len(line) == 0 {
+			break // the message comes
+		}
+		key, value, _ := strings.Cut(string(line), " ")
+		switch key {
+		case "tree":
+			if !decodeHash(&c.tree, value) {
+				return c, invalid("commit %s has no valid tree", name)
+			}
+		case "parent":
+			c.parents++
+		case "author":
+			c.authorName, c.authorEmail, _ = parseSignature(value)
+		case "committer":
+			_, _, c.time = parseSignature(value)
+		}
+	}
+	if c.tree == plumbing.ZeroHash {
+		return c, invalid("commit %s has no tree", name)
+	}
+	return c, nil
+}
+
+// parseSignature reads `Name <email> 1136239445 +0700`, as far as it is there.
+func parseSignature(text string) (name, email string, at time.Time) {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	open, end := strings.IndexByte(text, '<'), strings.LastIndexByte(text, '>')
+	if open < 0 || end < open {
+		return strings.TrimSpace(text), "", time.Unix(0, 0).UTC()
+	}
+	seconds, _, _ := strings.Cut(strings.TrimSpace(text[end+1:]), " ")
+	unix, err := strconv.ParseInt(seconds, 10, 64)
+	if err != nil || unix < 0 || unix > 1<<40 {
+		unix = 0
+	}
+	return strings.TrimSpace(text[:open]), strings.TrimSpace(text[open+1 : end]), time.Unix(unix, 0).UTC()
+}
+
+func decodeHash(h *plumbing.Hash, text string) bool {
+	_, err := hex.Decode(h[:], []byte(text)[:min(len(text), 2*len(h))])
+	return err == nil && len(text) == 2*len(h)
+}
+
+// parseTag returns what an annotated tag points at.
+func parseTag(name plumbing.Hash, raw []byte) (plumbing.Hash, error) {
+	var target plumbing.Hash
+	line, _, _ := bytes.Cut(raw, []byte("\n"))
+	text, ok := strings.CutPrefix(string(line), "object ")
+	if !ok || !decodeHash(&target, text) {
+		return target, invalid("tag %s points at nothing", name)
+	}
+	return target, nil
+}
+
+// treeEntry is one name in a tree.
+type treeEntry struct {
+	name string
+	mode filemode.FileMode
+	hash plumbing.Hash
+}
+
+func parseTree(name plumbing.Hash, raw []byte) ([]treeEntry, error) {
+	var entries []treeEntry
+	for len(raw) > 0 {
+		mode, rest, ok := bytes.Cut(raw, []byte(" "))
+		if !ok {
+			return nil, invalid("tree %s ends in the middle", name)
+		}
+		file, rest, ok := bytes.Cut(rest, []byte{0})
+		e := treeEntry{name: string(file)}
+		if !ok || copy(e.hash[:], rest) < len(e.hash) {
+			return nil, invalid("tree %s ends in the middle", name)
+		}
+		bits, err := strconv.ParseUint(string(mode), 8, 32)
+		if err != nil {
+			return nil, invalid("tree %s gives %q the mode %q", name, e.name, mode)
+		}
+		switch e.mode = filemode.FileMode(bits); e.mode {
+		case filemode.Regular, filemode.Executable, filemode.Symlink, filemode.Dir, filemode.Submodule:
+		case filemode.Deprecated:
+			e.mode = filemode.Regular
+		default:
+			return nil, invalid("tree %s gives %q the mode %q", name, e.name, mode)
+		}
+		entries = append(entries, e)
+		raw = rest[len(e.hash):]
+	}
+	return entries, nil
+}
+
+// dotGit are the names under which a file system may find .git, once they are folded as foldName does.
+var dotGit = []string{".git", "git~1"}
+
+// checkName refuses what cannot be one name in a directory, and whatever Windows or macOS would take for .git: the working tree may be
+// copied to such a file system, and git refuses the same.
+func checkName(name string) error {
+	switch {
+	case name == "", name == ".", name == "..", strings.ContainsAny(name, "/\x00"):
+		return fmt.Errorf("%q is not a file name", name)
+	case len(name) > 255:
+		return fmt.Errorf("%.40q… is longer than a file name can be", name)
+	}
+	folded := foldName(name)
+	for _, reserved := range dotGit {
+		if folded == reserved {
+			return fmt.Errorf("%q is reserved for Git itself", name)
+		}
+	}
+	return nil
+}
+
+// foldName does to a name what those file systems do when they compare: case, characters that HFS+ ignores, NTFS streams, dots and
+// spaces at the end. A backslash divides names on Windows.
+func foldName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		switch {
+		case r >= 0x200c && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x206a && r <= 0x206f, r == 0xfeff:
+			return -1
+		}
+		return r
+	}, name)
+	name, _, _ = strings.Cut(name, ":")
+	name, _, _ = strings.Cut(name, `\`)
+	return strings.ToLower(strings.TrimRight(name, " ."))
+}

@@ -1,0 +1,170 @@
+package gitsource
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+// sshConnection runs git-upload-pack at the other end of an SSH connection.
+type sshConnection struct {
+	remote  Remote
+	client  *ssh.Client
+	session *ssh.Session
+	stdin   io.WriteCloser
+	stdout  io.Reader
+	stderr  tail
+	release func() bool // stops closing the connection with the context
+}
+
+// handshake is how long a server may take to connect and log us in.
+const handshake = 30 * time.Second
+
+func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKeys) (_ *sshConnection, err error) {
+	address := remote.address()
+	conn, err := (&net.Dialer{Timeout: handshake}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, unavailable(remote, err)
+	}
+	c := &sshConnection{remote: remote, release: context.AfterFunc(ctx, func() { conn.Close() })}
+	defer func() {
+		if err != nil {
+			c.release()
+			conn.Close()
+		}
+	}()
+	if err := conn.SetDeadline(time.Now().Add(handshake)); err != nil {
+		return nil, err
+	}
+	trusted, offered := false, false
+	config := &ssh.ClientConfig{
+		User: remote.User,
+		Auth: []ssh.AuthMethod{ssh.PublicKeysCallback(func() ([]ssh.Signer, error) {
+			offered = true
+			return []ssh.Signer{creds.key}, nil
+		})},
+		ClientVersion: "SSH-2.0-stepwright",
+	}
+	keys.require(config, address)
+	check := config.HostKeyCallback
+	config.HostKeyCallback = func(host string, addr net.Addr, key ssh.PublicKey) error {
+		err := check(host, addr, key)
+		trusted = err == nil
+		return err
+	}
+	wire, channels, requests, err := ssh.NewClientConn(conn, address, config)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, unavailable(remote, cause)
+		}
+		_, network := errors.AsType[net.Error](err)
+		mismatch, negotiated := errors.AsType[*ssh.AlgorithmNegotiationError](err)
+		switch {
+		case negotiated && len(config.HostKeyAlgorithms) > 0 && mismatch.What == "host key":
+			return nil, outcome.Errorf(outcome.HostKeyUnknown, "%s has no host key of a kind that is known for it (%s); it has %s", knownhosts.Normalize(address),
+				strings.Join(config.HostKeyAlgorithms, ", "), strings.Join(mismatch.RequestedAlgorithms, ", "))
+		case trusted && offered && !network && !errors.Is(err, io.EOF):
+			return nil, outcome.Errorf(outcome.AuthenticationFailed, "%s does not accept the key %s for user %q: %w", address, ssh.FingerprintSHA256(creds.key.PublicKey()), remote.User, err).
+				WithHint("Add the key's public half to the repository's deploy keys or to the user's account.")
+		}
+		return nil, unavailable(remote, err)
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	c.client = ssh.NewClient(wire, channels, requests)
+	if c.session, err = c.client.NewSession(); err != nil {
+		return nil, unavailable(remote, err)
+	}
+	c.session.Stderr = &c.stderr
+	if c.stdin, err = c.session.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if c.stdout, err = c.session.StdoutPipe(); err != nil {
+		return nil, err
+	}
+	if err := c.session.Start(uploadPack + " " + quote(remote.Path)); err != nil {
+		return nil, unavailable(remote, err)
+	}
+	return c, nil
+}
+
+// quote quotes the repository's path as git does, for the login shell that the server may have.
+func quote(path string) string {
+	return "'" + strings.NewReplacer("'", `'\''`, "!", `'\!'`).Replace(path) + "'"
+}
+
+func (c *sshConnection) advertisement(context.Context) (io.Reader, error) {
+	return &sshOutput{c: c}, nil
+}
+
+func (c *sshConnection) send(_ context.Context, request []byte) (io.Reader, error) {
+	if _, err := c.stdin.Write(request); err != nil {
+		return nil, unavailable(c.remote, err)
+	}
+	if err := c.stdin.Close(); err != nil && err != io.EOF {
+		return nil, unavailable(c.remote, err)
+	}
+	return &sshOutput{c: c, spoke: true}, nil
+}
+
+func (c *sshConnection) close() {
+	c.release()
+	c.client.Close()
+}
+
+// sshOutput is what git-upload-pack writes. If it ends without a word, its exit status says more than the end does.
+type sshOutput struct {
+	c     *sshConnection
+	spoke bool
+}
+
+func (o *sshOutput) Read(p []byte) (int, error) {
+	n, err := o.c.stdout.Read(p)
+	if n > 0 {
+		o.spoke = true
+	}
+	if err == io.EOF && !o.spoke {
+		if _, ok := errors.AsType[*ssh.ExitError](o.c.session.Wait()); ok {
+			return 0, outcome.Errorf(outcome.RepositoryNotFound, "%s is not a repository, or the key does not give access to it%s", o.c.remote, o.c.stderr.said())
+		}
+		return 0, fmt.Errorf("the connection ended before the repository's references%s", o.c.stderr.said())
+	}
+	return n, err
+}
+
+// tail keeps the end of what a server writes to standard error.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	t.buf = t.buf[max(0, len(t.buf)-1024):]
+	return len(p), nil
+}
+
+// said quotes it in one line, after a colon.
+func (t *tail) said() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	text := strings.Join(strings.Fields(strings.ToValidUTF8(string(bytes.TrimSpace(t.buf)), "")), " ")
+	if text == "" {
+		return ""
+	}
+	return ": the server says: " + text
+}
