@@ -38,7 +38,10 @@ type file struct {
 	hash plumbing.Hash
 }
 
-type link struct{ path, target string }
+type link struct {
+	path, target string
+	hash         plumbing.Hash
+}
 
 const (
 	mostFiles   = 2_000_000 // in one repository; the largest known have a quarter of that
@@ -149,7 +152,7 @@ func (t *tree) create(f file, content io.Reader) error {
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.links = append(t.links, link{f.path, string(target)})
+		t.links = append(t.links, link{f.path, string(target), f.hash})
 		return nil
 	}
 	perm := fs.FileMode(0o644)

@@ -19,8 +19,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/hash"
 )
 
-// writeDotGit makes .git what `git clone --depth 1 --filter=blob:none` leaves, at a detached HEAD: the commit and its trees are there, the
-// contents of files are not. So a build that asks git log, describe or status gets its answer, while the workspace does not hold every file
+// writeDotGit makes .git what `git clone --depth 1 --filter=blob:none` leaves, at a detached HEAD: the commit, its trees and symbolic links are
+// there, the contents of files are not. So a build that asks git log, describe or status gets its answer, while the workspace does not hold every file
 // a second time; and .git depends on nothing but the commit, its URL and the tag asked for, where the server's own pack differs from one
 // fetch to the next, and with it the digest of every image that has .git copied into it.
 func writeDotGit(t *tree, p *pack, remote Remote, at commit, c choice) error {
@@ -34,14 +34,14 @@ func writeDotGit(t *tree, p *pack, remote Remote, at commit, c choice) error {
 		"config": fmt.Sprintf("[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n[remote \"origin\"]\n\turl = %s\n"+
 			"\tfetch = +refs/heads/*:refs/remotes/origin/*\n\tpromisor = true\n\tpartialclonefilter = blob:none\n", configQuote(remote.String())),
 	}
-	objects := append(slices.Clone(t.trees), at.hash)
+	keep := append(slices.Clone(t.trees), at.hash)
 	if at.parents > 0 {
 		text["shallow"] = at.hash.String() + "\n"
 	}
 	if c.tag != "" && plumbing.ReferenceName(c.tag).Validate() == nil {
 		text["packed-refs"] = c.object.String() + " " + c.tag + "\n"
 		for name := c.object; name != at.hash; { // the tag itself, and those it points at
-			objects = append(objects, name)
+			keep = append(keep, name)
 			_, raw, err := p.object(name)
 			if err != nil {
 				return err
@@ -56,7 +56,19 @@ func writeDotGit(t *tree, p *pack, remote Remote, at commit, c choice) error {
 			return err
 		}
 	}
-	if err := writePack(t.root, p, objects); err != nil {
+	// git compares a symbolic link with the object itself, where it compares a file with its hash.
+	links := map[plumbing.Hash]string{}
+	for _, l := range t.links {
+		links[l.hash] = l.target
+		keep = append(keep, l.hash)
+	}
+	object := func(name plumbing.Hash) (plumbing.ObjectType, []byte, error) {
+		if target, ok := links[name]; ok {
+			return plumbing.BlobObject, []byte(target), nil
+		}
+		return p.object(name)
+	}
+	if err := writePack(t.root, keep, object); err != nil {
 		return err
 	}
 	return t.writeIndex()
@@ -67,8 +79,8 @@ func configQuote(value string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`).Replace(value) + `"`
 }
 
-// writePack keeps some objects of p as a pack of their own, which only depends on those objects.
-func writePack(root *os.Root, p *pack, objects []plumbing.Hash) error {
+// writePack writes a pack of these objects that depends on nothing else.
+func writePack(root *os.Root, objects []plumbing.Hash, object func(plumbing.Hash) (plumbing.ObjectType, []byte, error)) error {
 	plumbing.HashesSort(objects)
 	objects = slices.Compact(objects)
 	sum := hash.New(crypto.SHA1)
@@ -92,7 +104,7 @@ func writePack(root *os.Root, p *pack, objects []plumbing.Hash) error {
 		return err
 	}
 	for _, name := range objects {
-		kind, raw, err := p.object(name)
+		kind, raw, err := object(name)
 		if err != nil {
 			return err
 		}

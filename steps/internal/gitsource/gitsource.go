@@ -173,7 +173,8 @@ func (j *job) clone(ctx context.Context, root *os.Root, place string, remote Rem
 	}
 	log.Info("Checked out", "files", len(t.files), "took", time.Since(started))
 	for _, l := range t.links {
-		j.links = append(j.links, link{place + l.path, l.target})
+		l.path = place + l.path
+		j.links = append(j.links, l)
 	}
 	if j.recurse {
 		return at, j.submodules(ctx, t, remote, level)

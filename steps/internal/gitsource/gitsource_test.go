@@ -1,0 +1,266 @@
+package gitsource
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stepwright/stepwright/ci/devgit"
+	"github.com/stepwright/stepwright/steps/internal/gittest"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// checkout is one run of the step, and what became of it.
+type checkout struct {
+	Parameters
+	results step.Results
+	err     error
+	log     string
+}
+
+// newCheckout is a run of the step that would check out branch main of url.
+func newCheckout(t *testing.T, url string) *checkout {
+	return &checkout{Parameters: Parameters{
+		Common:     step.Common{Workspace: workspace.Workspace(t.TempDir())},
+		GitRepo:    url,
+		Branch:     "main",
+		Submodules: true,
+	}}
+}
+
+func (c *checkout) run(t *testing.T) *checkout {
+	t.Helper()
+	return c.runContext(t.Context())
+}
+
+func (c *checkout) runContext(ctx context.Context) *checkout {
+	var log bytes.Buffer
+	secrets := &redact.Secrets{}
+	out := secrets.Writer(&log)
+	logger := slog.New(slog.NewTextHandler(out, nil))
+	env := step.Environment{Log: logger, Stdout: &log, Stderr: out, Secrets: secrets, Retry: outcome.Retry{Attempts: 3, Base: time.Millisecond, Log: logger}}
+	c.results, c.err = Run(ctx, c.Parameters, env)
+	out.Close()
+	c.log = log.String()
+	return c
+}
+
+// want checks the reason it ended for, and that the message has these parts. Whatever failed leaves nothing behind.
+func (c *checkout) want(t *testing.T, reason outcome.Reason, parts ...string) {
+	t.Helper()
+	if c.err == nil {
+		t.Fatalf("succeeded; want %s", reason)
+	}
+	got := outcome.Of(c.err)
+	if got.Reason != reason {
+		t.Fatalf("reason %s, want %s: %v", got.Reason, reason, c.err)
+	}
+	for _, part := range parts {
+		if !strings.Contains(got.Message+" "+got.Hint, part) {
+			t.Errorf("the message lacks %q: %s. %s", part, got.Message, got.Hint)
+		}
+	}
+	if left := names(t, string(c.Workspace)); len(left) > 0 {
+		t.Errorf("a failed checkout leaves %v", left)
+	}
+}
+
+// ok checks that it checked out that commit.
+func (c *checkout) ok(t *testing.T, commit string) *checkout {
+	t.Helper()
+	if c.err != nil {
+		t.Fatalf("%v\n%s", c.err, c.log)
+	}
+	if c.results["git-commit"] != commit {
+		t.Fatalf("checked out %s, want %s", c.results["git-commit"], commit)
+	}
+	if left := names(t, string(c.Workspace)); !cmp.Equal(left, []string{"revision.json", "source"}) {
+		t.Errorf("the workspace holds %v", left)
+	}
+	return c
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// files are the source's files without Git's: path to mode and content.
+func (c *checkout) files(t *testing.T) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(c.Workspace.Source(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.Name() == ".git" {
+			return fs.SkipDir
+		}
+		name, _ := filepath.Rel(c.Workspace.Source(), path)
+		info, err := d.Info()
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			files[name] = "-> " + target
+			return err
+		default:
+			raw, err := os.ReadFile(path)
+			files[name] = fmt.Sprintf("%o %s", info.Mode().Perm(), raw)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+func (c *checkout) wantFiles(t *testing.T, want map[string]string) {
+	t.Helper()
+	if diff := cmp.Diff(want, c.files(t)); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
+// git asks git about the checked-out source.
+func (c *checkout) git(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := devgit.Git(t.Context(), c.Workspace.Source(), nil, nil, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// secret makes a Git secret of these keys and values.
+func secret(t *testing.T, pairs ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for i := 0; i < len(pairs); i += 2 {
+		if err := os.WriteFile(filepath.Join(dir, pairs[i]), []byte(pairs[i+1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// greeting is a repository with two commits on main, another branch, a tag of each kind, and every kind of file.
+type greeting struct {
+	*gittest.Repo
+	first, second, dev string
+}
+
+func newGreeting(t *testing.T, r *gittest.Repo) greeting {
+	g := greeting{Repo: r}
+	g.first = r.Commit("main", "first", gittest.File("README.md", "one\n"))
+	g.second = r.Commit("main", "second", gittest.File("README.md", "two\n"), gittest.Executable("run", "#!/bin/sh\n"), gittest.File("empty", ""),
+		gittest.Dir("a", gittest.File("copy", "two\n"), gittest.Dir("b", gittest.File("c", strings.Repeat("content\n", 10_000)), gittest.Symlink("up", "../../README.md"))))
+	g.dev = r.Commit("dev", "on dev", gittest.File("dev", "dev"))
+	r.Git(nil, "tag", "v1.0.0", g.first)
+	r.Git(nil, "tag", "-a", "-m", "annotated", "v2.0.0", g.second)
+	r.Git(nil, "tag", "-a", "-m", "tag of a tag", "v2.0.0-again", "v2.0.0")
+	return g
+}
+
+// second's files.
+var secondFiles = map[string]string{
+	"README.md": "644 two\n", "run": "755 #!/bin/sh\n", "empty": "644 ", "a/copy": "644 two\n",
+	"a/b/c": "644 " + strings.Repeat("content\n", 10_000), "a/b/up": "-> ../../README.md",
+}
+
+func TestRevisions(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	forge := newGreeting(t, server.Repo(t, "team/forge.git"))
+	strict := newGreeting(t, server.Repo(t, "team/strict.git")) // gives out only what it advertises
+	strict.Configure("uploadpack.allowReachableSHA1InWant", "false")
+	strict.Configure("uploadpack.allowFilter", "false")
+	for _, g := range []greeting{forge, strict} {
+		for name, c := range map[string]struct{ branch, commit, want string }{
+			"branch":                       {branch: "main", want: g.second},
+			"other branch":                 {branch: "dev", want: g.dev},
+			"full name":                    {branch: "refs/heads/dev", want: g.dev},
+			"tag":                          {branch: "v1.0.0", want: g.first},
+			"annotated tag":                {branch: "v2.0.0", want: g.second},
+			"tag of a tag":                 {branch: "v2.0.0-again", want: g.second},
+			"commit at a branch":           {commit: g.second, want: g.second},
+			"commit in the history":        {commit: g.first, want: g.first},
+			"abbreviated, at a branch":     {commit: g.second[:8], want: g.second},
+			"abbreviated, in the history":  {commit: g.first[:7], want: g.first},
+			"four characters":              {commit: g.first[:4], want: g.first},
+			"capitals":                     {commit: strings.ToUpper(g.second), want: g.second},
+			"commit wins over branch":      {branch: "dev", commit: g.first, want: g.first},
+			"commit wins over what is not": {branch: "absent", commit: g.first, want: g.first},
+		} {
+			t.Run(filepath.Base(g.Dir)+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				run := newCheckout(t, g.URL)
+				run.CABundle, run.Branch, run.Commit = server.CABundle, c.branch, c.commit
+				run.run(t).ok(t, c.want)
+				if c.want == g.second {
+					run.wantFiles(t, secondFiles)
+				}
+				if got := run.git(t, "rev-parse", "HEAD"); got != c.want {
+					t.Errorf("HEAD is %s", got)
+				}
+				if got := run.git(t, "status", "--porcelain"); got != "" {
+					t.Errorf("git status says\n%s", got)
+				}
+				if got := run.git(t, "rev-list", "--count", "HEAD"); got != "1" {
+					t.Errorf("%s commits are there, want 1", got)
+				}
+			})
+		}
+	}
+}
+
+func TestResults(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	g := newGreeting(t, server.Repo(t, "app.git"))
+	run := newCheckout(t, strings.Replace(g.URL, "https://", "https://someone@", 1))
+	run.CABundle = server.CABundle
+	run.run(t).ok(t, g.second)
+	want := step.Results{
+		"git-revision": g.second[:8], "git-commit": g.second, "git-commit-time": "1700000000", "git-author": "Dev Git <devgit@example.com>",
+	}
+	if diff := cmp.Diff(want, run.results); diff != "" {
+		t.Error(diff)
+	}
+	revision, err := run.Workspace.ReadRevision()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(workspace.Revision{URL: g.URL, Branch: "main", Commit: g.second, AuthorName: "Dev Git", AuthorEmail: "devgit@example.com", Time: gittest.When}, revision); diff != "" {
+		t.Error(diff)
+	}
+	for _, part := range []string{"Cloning", g.URL, g.second, "files=6", "took="} {
+		if !strings.Contains(run.log, part) {
+			t.Errorf("the log lacks %q:\n%s", part, run.log)
+		}
+	}
+}
