@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -41,7 +42,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	git, err := exec.LookPath("git")
-	if err != nil {
+	root, aerr := filepath.Abs(h.Root)
+	if err := errors.Join(err, aerr); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
@@ -50,8 +52,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out = io.Discard
 	}
 	backend := &cgi.Handler{
-		Path: git, Args: []string{"http-backend"}, Root: "/", Dir: h.Root,
-		Env:    append(Hermetic(), "GIT_PROJECT_ROOT="+h.Root, "GIT_HTTP_EXPORT_ALL=1"),
+		Path: git, Args: []string{"http-backend"}, Root: "/", Dir: root,
+		Env:    append(Hermetic(), "GIT_PROJECT_ROOT="+root, "GIT_HTTP_EXPORT_ALL=1"),
 		Stderr: out, Logger: log.New(out, "", 0),
 	}
 	backend.ServeHTTP(w, r)
