@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"compress/flate"
-	"compress/zlib"
 	"context"
 	"crypto"
 	"encoding/binary"
@@ -19,6 +17,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/hash"
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/zlib"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stepwright/stepwright/steps/internal/outcome"
