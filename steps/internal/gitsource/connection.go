@@ -167,7 +167,7 @@ func explain(err error, remote Remote) error {
 		return outcome.Errorf(outcome.GitServerUnavailable, "%s refused to go on; %w", remote, said)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return outcome.Errorf(outcome.GitServerUnavailable, "%s ended the connection too early: %w", remote, io.ErrUnexpectedEOF)
+		return unavailable(remote, io.ErrUnexpectedEOF)
 	}
 	return err
 }
@@ -185,6 +185,9 @@ func unavailable(remote Remote, err error) error {
 		}
 		return e.WithHint("The server's certificate must be valid now and for the host in the URL.")
 	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return outcome.Errorf(outcome.GitServerUnavailable, "%s ended the connection too early: %w", remote.address(), err)
+	}
 	return outcome.Errorf(outcome.GitServerUnavailable, "%s: %w", remote.address(), err)
 }
 
@@ -193,9 +196,6 @@ func lasting(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return true
-	}
 	_, ok := errors.AsType[*ssh.AlgorithmNegotiationError](err)
-	return ok
+	return ok || errors.Is(err, http.ErrSchemeMismatch)
 }

@@ -86,7 +86,7 @@ SetEnv %[3]s
 	write(t, filepath.Join(dir, "sshd_config"), []byte(config), 0o600)
 
 	cmd := exec.Command(sshd, "-D", "-e", "-f", filepath.Join(dir, "sshd_config"))
-	var said log
+	var said transcript
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -166,19 +166,19 @@ func newKey(t testing.TB, useRSA bool) ([]byte, ssh.PublicKey) {
 	return raw, signer.PublicKey()
 }
 
-// log is what a process writes, also while it is read.
-type log struct {
+// transcript is what a process writes, also while it is read.
+type transcript struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (l *log) Write(p []byte) (int, error) {
+func (l *transcript) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
 }
 
-func (l *log) String() string {
+func (l *transcript) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()

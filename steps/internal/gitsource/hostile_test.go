@@ -1,0 +1,141 @@
+package gitsource
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stepwright/stepwright/steps/internal/gittest"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+// Nothing that a repository holds may make the step write outside of its folder, or into .git.
+func TestHostileTrees(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "precious"), []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file, link, dir := gittest.File, gittest.Symlink, gittest.Dir
+	type tree []gittest.Item
+	cases := map[string]struct {
+		items  tree
+		reason outcome.Reason
+		parts  []string
+	}{
+		"absolute link":             {tree{link("out", outside)}, outcome.PathEscapesRepository, []string{"out", outside}},
+		"link above":                {tree{dir("a", link("up", "../../x"))}, outcome.PathEscapesRepository, []string{"a/up", "../../x"}},
+		"link above and back":       {tree{link("around", "../source/x")}, outcome.PathEscapesRepository, []string{"around"}},
+		"links that escape as one":  {tree{dir("x", dir("y", link("top", "../.."))), link("a", "x/y/top/../precious")}, outcome.PathEscapesRepository, []string{"symbolic link a "}},
+		"file through a link":       {tree{link("d", outside), dir("d", file("precious", "evil"))}, outcome.PathEscapesRepository, nil},
+		"file through a local link": {tree{link("d", ".git"), dir("d", file("config", "evil"))}, outcome.RepositoryInvalid, []string{`"d" twice`}},
+		"file twice":                {tree{file("x", "1"), file("x", "2")}, outcome.RepositoryInvalid, []string{`"x" twice`}},
+		"link twice":                {tree{link("x", "a"), file("x", "2")}, outcome.RepositoryInvalid, []string{`"x" twice`}},
+		"directory twice":           {tree{dir("x", file("a", "")), dir("x", file("b", ""))}, outcome.RepositoryInvalid, []string{`"x" twice`}},
+		"slash in a name":           {tree{file("a/../../precious", "evil")}, outcome.RepositoryInvalid, []string{"a/../../precious"}},
+		"absolute name":             {tree{file(outside+"/precious", "evil")}, outcome.RepositoryInvalid, nil},
+		"long name":                 {tree{file(strings.Repeat("x", 300), "")}, outcome.RepositoryInvalid, []string{"longer"}},
+		".gitmodules as a link":     {tree{link(".gitmodules", "x")}, outcome.RepositoryInvalid, []string{".gitmodules"}},
+		"link without a target":     {tree{link("x", "")}, outcome.RepositoryInvalid, []string{"x"}},
+		"strange mode":              {tree{{Mode: "100000", Name: "x", Content: ""}}, outcome.RepositoryInvalid, []string{"100000"}},
+		"submodule named .git":      {tree{gittest.Submodule(".git", strings.Repeat("ab", 20))}, outcome.RepositoryInvalid, []string{".git"}},
+	}
+	for _, name := range []string{".", "..", ".git", ".GIT", ".Git ", ".git.", "git~1", "GIT~1", ".git\u200c", ".g\u200cit", ".git::$INDEX_ALLOCATION", `.git\config`} {
+		cases[fmt.Sprintf("directory %+q", name)] = struct {
+			items  tree
+			reason outcome.Reason
+			parts  []string
+		}{tree{dir(name, file("config", "[core]\n\tsshCommand = evil\n"))}, outcome.RepositoryInvalid, nil}
+		cases[fmt.Sprintf("file %+q below", name)] = struct {
+			items  tree
+			reason outcome.Reason
+			parts  []string
+		}{tree{dir("a", file(name, "evil"))}, outcome.RepositoryInvalid, nil}
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			repo := server.Repo(t, fmt.Sprintf("%x.git", name))
+			repo.Commit("main", "evil", append(c.items, file("innocent", "x"))...)
+			run := newCheckout(t, repo.URL)
+			run.CABundle = server.CABundle
+			run.run(t).want(t, c.reason, c.parts...)
+		})
+	}
+	t.Cleanup(func() {
+		if raw, _ := os.ReadFile(filepath.Join(outside, "precious")); string(raw) != "precious" {
+			t.Errorf("precious is now %q", raw)
+		}
+		if got := names(t, outside); !cmp.Equal(got, []string{"precious"}) {
+			t.Errorf("outside holds %v", got)
+		}
+	})
+}
+
+func TestHarmlessTrees(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	repo := server.Repo(t, "harmless.git")
+	commit := repo.Commit("main", "fine",
+		gittest.File(".gitignore", "*.o\n"), gittest.File(".github", ""), gittest.File("-rf", ""), gittest.File("git", ""), gittest.File("new\nline", ""),
+		gittest.File("a b", ""), gittest.File("\xff\xfe", "not UTF-8"), gittest.File("...", ""), gittest.Item{Mode: "100664", Name: "old", Content: ""},
+		gittest.Symlink("dangling", "nowhere"), gittest.Symlink("self", "self"), gittest.Symlink("here", "."),
+		gittest.Dir("a", gittest.Symlink("up", ".."), gittest.Symlink("through", "up/a/b"), gittest.File("b", "")))
+	run := newCheckout(t, repo.URL)
+	run.CABundle = server.CABundle
+	run.run(t).ok(t, commit).wantFiles(t, map[string]string{
+		".gitignore": "644 *.o\n", ".github": "644 ", "-rf": "644 ", "git": "644 ", "new\nline": "644 ", "a b": "644 ", "\xff\xfe": "644 not UTF-8", "...": "644 ", "old": "644 ",
+		"dangling": "-> nowhere", "self": "-> self", "here": "-> .", "a/up": "-> ..", "a/through": "-> up/a/b", "a/b": "644 ",
+	})
+}
+
+// A retried pod finds what its predecessor left.
+func TestWorkspaceIsEmptiedFirst(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	g := newGreeting(t, server.Repo(t, "app.git"))
+	start := func(t *testing.T) *checkout {
+		run := newCheckout(t, g.URL)
+		run.CABundle = server.CABundle
+		return run
+	}
+	t.Run("half a source", func(t *testing.T) {
+		run := start(t)
+		for _, dir := range []string{"source/.git", ".checkout-123/source"} {
+			if err := os.MkdirAll(filepath.Join(string(run.Workspace), dir), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(run.Workspace.Source(), "stale"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run.run(t).ok(t, g.second).wantFiles(t, secondFiles)
+	})
+	t.Run("twice", func(t *testing.T) {
+		run := start(t)
+		run.run(t).ok(t, g.second)
+		run.Branch = "v1.0.0"
+		run.run(t).ok(t, g.first).wantFiles(t, map[string]string{"README.md": "644 one\n"})
+		run.Branch = "absent"
+		run.run(t).want(t, outcome.RevisionNotFound)
+	})
+	t.Run("source is a link", func(t *testing.T) {
+		run := start(t)
+		precious := t.TempDir()
+		if err := os.WriteFile(filepath.Join(precious, "file"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(precious, run.Workspace.Source()); err != nil {
+			t.Fatal(err)
+		}
+		run.run(t).ok(t, g.second).wantFiles(t, secondFiles)
+		if got := names(t, precious); !cmp.Equal(got, []string{"file"}) {
+			t.Errorf("what the link led to holds %v", got)
+		}
+	})
+}

@@ -1,0 +1,148 @@
+package gitsource
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stepwright/stepwright/steps/internal/gittest"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+func modules(pairs ...string) gittest.Item {
+	var text strings.Builder
+	for i := 0; i < len(pairs); i += 2 {
+		fmt.Fprintf(&text, "[submodule %q]\n\tpath = %s\n\turl = %s\n", pairs[i], pairs[i], pairs[i+1])
+	}
+	return gittest.File(".gitmodules", text.String())
+}
+
+func TestSubmodules(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "git", canary)
+	library := newGreeting(t, server.Repo(t, "team/library.git"))
+	inner := server.Repo(t, "team/inner.git")
+	innerCommit := inner.Commit("main", "inner", gittest.File("inner", "x"), modules("deep/library", "./../library.git"),
+		gittest.Dir("deep", gittest.Submodule("library", library.first)))
+	app := server.Repo(t, "team/app.git")
+	commit := app.Commit("main", "app", gittest.File("app", "x"), gittest.Submodule("inner", innerCommit), gittest.Submodule("empty", library.first),
+		gittest.Dir("third", gittest.Submodule("library", library.second)), gittest.Symlink("to", "third/library/README.md"),
+		modules("inner", "../inner.git", "third/library", server.URL+"/team/library.git"))
+
+	start := func(t *testing.T) *checkout {
+		run := newCheckout(t, app.URL)
+		run.CABundle, run.GitSecretDir = server.CABundle, secret(t, "password", canary)
+		return run
+	}
+	t.Run("recursive", func(t *testing.T) {
+		t.Parallel()
+		run := start(t).run(t).ok(t, commit)
+		want := map[string]string{
+			"app": "644 x", "inner/inner": "644 x", "inner/deep/library/README.md": "644 one\n", "to": "-> third/library/README.md",
+			".gitmodules": "", "inner/.gitmodules": "",
+		}
+		for name, content := range secondFiles {
+			want["third/library/"+name] = content
+		}
+		got := run.files(t)
+		for name, content := range got {
+			if _, ok := want[name]; !ok || want[name] != "" && want[name] != content {
+				t.Errorf("%s is %.40q, want %.40q", name, content, want[name])
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("%d files, want %d", len(got), len(want))
+		}
+		if got := run.git(t, "status", "--porcelain"); got != "" {
+			t.Errorf("git status says\n%s", got)
+		}
+		if got := run.git(t, "-C", "inner/deep/library", "rev-parse", "HEAD"); got != library.first {
+			t.Errorf("the innermost is at %s", got)
+		}
+		if !strings.Contains(run.log, "no entry in .gitmodules") || !strings.Contains(run.log, "path=empty") {
+			t.Errorf("no warning about the submodule without an entry:\n%s", run.log)
+		}
+	})
+	t.Run("not wanted", func(t *testing.T) {
+		t.Parallel()
+		run := start(t)
+		run.Submodules = false
+		run.run(t).ok(t, commit)
+		if got := names(t, filepath.Join(run.Workspace.Source(), "inner")); len(got) > 0 {
+			t.Errorf("inner holds %v", got)
+		}
+	})
+	t.Run("commit that is gone", func(t *testing.T) {
+		t.Parallel()
+		repo := server.Repo(t, "gone.git")
+		repo.Commit("main", "x", modules("a/b", "../team/library.git"), gittest.Dir("a", gittest.Submodule("b", strings.Repeat("ab", 20))))
+		run := start(t)
+		run.GitRepo = repo.URL
+		run.run(t).want(t, outcome.RevisionNotFound, "submodule a/b", "abab")
+	})
+	t.Run("repository that is gone", func(t *testing.T) {
+		t.Parallel()
+		repo := server.Repo(t, "gone-repo.git")
+		repo.Commit("main", "x", modules("b", "../nothing.git"), gittest.Submodule("b", library.first))
+		run := start(t)
+		run.GitRepo = repo.URL
+		run.run(t).want(t, outcome.RepositoryNotFound, "submodule b", "nothing.git")
+	})
+	for name, url := range map[string]string{
+		"file": "file:///etc", "path": "/etc", "ext": "ext::sh -c id", "git": "git://host/x", "option": "--upload-pack=touch", "above": "../../../../../x", "password": "https://u:" + canary + "@host/x",
+	} {
+		t.Run("URL/"+name, func(t *testing.T) {
+			t.Parallel()
+			repo := server.Repo(t, "bad-"+name+".git")
+			repo.Commit("main", "x", modules("b", url), gittest.Submodule("b", library.first))
+			run := start(t)
+			run.GitRepo = repo.URL
+			run.run(t).want(t, outcome.RepositoryInvalid, "submodule b")
+			if strings.Contains(run.err.Error(), canary) {
+				t.Errorf("the password is in %v", run.err)
+			}
+		})
+	}
+	t.Run("link out of a submodule", func(t *testing.T) {
+		t.Parallel()
+		sub := server.Repo(t, "sub-link.git")
+		c := sub.Commit("main", "x", gittest.Symlink("l", "../../x"))
+		repo := server.Repo(t, "has-sub-link.git")
+		repo.Commit("main", "x", modules("b", "../sub-link.git"), gittest.Submodule("b", c))
+		run := start(t)
+		run.GitRepo = repo.URL
+		run.run(t).want(t, outcome.PathEscapesRepository, "b/l", "../../x")
+	})
+	t.Run("credentials stay with their server", func(t *testing.T) {
+		t.Parallel()
+		other := gittest.NewServer(t, "", "")
+		theirs := newGreeting(t, other.Repo(t, "library.git"))
+		repo := server.Repo(t, "elsewhere.git")
+		c := repo.Commit("main", "x", modules("b", theirs.URL), gittest.Submodule("b", theirs.first))
+		both := filepath.Join(t.TempDir(), "both.crt")
+		var bundle []byte
+		for _, s := range []*gittest.Server{server, other} {
+			raw, err := os.ReadFile(s.CABundle)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bundle = append(bundle, raw...)
+		}
+		if err := os.WriteFile(both, bundle, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run := start(t)
+		run.GitRepo, run.CABundle = repo.URL, both
+		run.run(t).ok(t, c)
+		if len(other.Requests()) == 0 {
+			t.Fatal("the other server was not asked")
+		}
+		for _, r := range other.Requests() {
+			if r.Header.Get("Authorization") != "" {
+				t.Error("the other server was given the credentials")
+			}
+		}
+	})
+}
