@@ -78,7 +78,7 @@ func receivePack(ctx context.Context, r io.Reader, file *os.File) (*pack, error)
 	if count > 1<<31-1 {
 		return nil, invalid("it claims to hold %d objects", count)
 	}
-	p.entries = make([]entry, 0, min(count, 1<<20)) // no more than the sender has shown to have
+	p.entries = make([]entry, 0, min(count, 1<<14)) // grown by what is there, not by what is claimed
 	for range count {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

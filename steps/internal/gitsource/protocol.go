@@ -3,7 +3,6 @@ package gitsource
 import (
 	"bufio"
 	"bytes"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -140,7 +139,7 @@ func readAdvertisement(p packets) (*advertisement, error) {
 		}
 		text, name, ok := bytes.Cut(line, []byte(" "))
 		var hash plumbing.Hash
-		if _, err := hex.Decode(hash[:], text); !ok || err != nil || len(text) != 2*len(hash) {
+		if !ok || !decodeHash(&hash, string(text)) {
 			return nil, &malformed{fmt.Sprintf("%.60q is not a reference", line)}
 		}
 		if base, ok := bytes.CutSuffix(name, []byte("^{}")); ok {

@@ -65,10 +65,11 @@ func parseSCP(raw string) (Remote, error) {
 		return Remote{}, errors.New("is neither a URL nor host:path")
 	}
 	r := Remote{Scheme: "ssh", Host: host, Path: path}
-	if user, rest, ok := strings.Cut(host, "@"); ok {
+	user, rest, ok := strings.Cut(host, "@")
+	switch {
+	case ok:
 		r.User, r.Host = user, rest
-	}
-	if strings.Contains(r.User, ":") {
+	case strings.Contains(path, "@"): // user:password@host:path
 		return Remote{}, errors.New("carries a password; credentials belong in the secret")
 	}
 	r.Host = strings.ToLower(strings.Trim(r.Host, "[]"))
