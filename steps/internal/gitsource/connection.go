@@ -28,9 +28,10 @@ type connection interface {
 
 // client reaches Git servers. Its credentials are for one of them only.
 type client struct {
-	http  *http.Transport
-	keys  *hostKeys
-	owner Remote // whom the credentials are for
+	http     *http.Transport
+	keys     *hostKeys
+	owner    Remote        // whom the credentials are for
+	patience time.Duration // with a silent server
 	credentials
 }
 
@@ -81,16 +82,14 @@ func (c *client) basic(r Remote) credentials {
 // idle is how long a server may be silent in the middle of an answer. git upload-pack sends a sign of life every 5 s.
 const idle = 90 * time.Second
 
-var errSilent = fmt.Errorf("no answer for %s", idle)
-
 // fetch asks remote for what plan wants of it, and lets receive read the pack.
 func (c *client) fetch(ctx context.Context, remote Remote, plan func(*advertisement) (request, error), receive func(io.Reader) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(idle, func() { cancel(errSilent) })
+	watchdog := time.AfterFunc(c.patience, func() { cancel(fmt.Errorf("no answer for %s", c.patience)) })
 	defer watchdog.Stop()
 	listen := func(r io.Reader) packets {
-		return packets{bufio.NewReaderSize(&attentive{ctx, r, remote, watchdog}, 64<<10)}
+		return packets{bufio.NewReaderSize(&attentive{ctx, r, remote, watchdog, c.patience}, 64<<10)}
 	}
 
 	to, creds, err := c.via(remote)
@@ -114,6 +113,7 @@ func (c *client) fetch(ctx context.Context, remote Remote, plan func(*advertisem
 	if err != nil {
 		return err
 	}
+	watchdog.Reset(c.patience)
 	answer, err = conn.send(ctx, req.encode(adv))
 	if err != nil {
 		return err
@@ -138,11 +138,13 @@ type attentive struct {
 	r        io.Reader
 	remote   Remote
 	watchdog *time.Timer
+	patience time.Duration
 }
 
 func (a *attentive) Read(p []byte) (int, error) {
+	a.watchdog.Reset(a.patience)
 	n, err := a.r.Read(p)
-	a.watchdog.Reset(idle)
+	a.watchdog.Stop() // how long we take with what we got is not the server's fault
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(a.ctx); cause != nil {
 			err = cause

@@ -89,7 +89,7 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 	if err != nil {
 		return nil, err
 	}
-	c := &client{owner: owner, credentials: creds}
+	c := &client{owner: owner, credentials: creds, patience: idle}
 	if creds.password != "" {
 		env.Secrets.Add(c.basic(owner).username + ":" + creds.password) // its base64 is the header
 	}

@@ -3,18 +3,24 @@ package gitsource
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-git/go-git/v5"
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stepwright/stepwright/ci/devgit"
+	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
 	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/redact"
@@ -261,6 +267,172 @@ func TestResults(t *testing.T) {
 	for _, part := range []string{"Cloning", g.URL, g.second, "files=6", "took="} {
 		if !strings.Contains(run.log, part) {
 			t.Errorf("the log lacks %q:\n%s", part, run.log)
+		}
+	}
+}
+
+// What is asked of which server.
+func TestChoose(t *testing.T) {
+	t.Parallel()
+	hash := func(digit string) plumbing.Hash { return plumbing.NewHash(strings.Repeat(digit, 40)) }
+	main, dev, tag, tagged, old := hash("a"), hash("b"), hash("c"), hash("d"), hash("e")
+	refs := []ref{{name: "HEAD", hash: main}, {name: "refs/heads/dev", hash: dev}, {name: "refs/heads/main", hash: main},
+		{name: "refs/pull/1/head", hash: hash("9")}, {name: "refs/tags/v1", hash: tag, peeled: tagged}}
+	everything := []plumbing.Hash{main, dev, tag}
+	for name, c := range map[string]struct {
+		rev          revision
+		capabilities string
+		want         request
+	}{
+		"branch":                            {revision{branch: "dev"}, "shallow", request{wants: []plumbing.Hash{dev}, depth: 1}},
+		"branch, server cannot be shallow":  {revision{branch: "dev"}, "", request{wants: []plumbing.Hash{dev}}},
+		"annotated tag":                     {revision{branch: "v1"}, "shallow", request{wants: []plumbing.Hash{tag}, depth: 1}},
+		"commit of a tag":                   {revision{commit: tagged.String()}, "shallow", request{wants: []plumbing.Hash{tag}, depth: 1}},
+		"commit of a pull request":          {revision{commit: hash("9").String()}, "shallow", request{wants: []plumbing.Hash{hash("9")}, depth: 1}},
+		"old commit, any is given":          {revision{commit: old.String()}, "shallow allow-reachable-sha1-in-want", request{wants: []plumbing.Hash{old}, depth: 1}},
+		"old commit, strict":                {revision{commit: old.String()}, "shallow", request{wants: everything}},
+		"abbreviated, at a branch":          {revision{commit: "bbbbbbb"}, "shallow", request{wants: []plumbing.Hash{dev}, depth: 1}},
+		"too short to trust the branch":     {revision{commit: "bbbbbb"}, "shallow", request{wants: everything}},
+		"abbreviated, any is given, filter": {revision{commit: "eeeeeeee"}, "shallow filter allow-any-sha1-in-want", request{wants: everything, commitsOnly: true}},
+		"abbreviated, filter only":          {revision{commit: "eeeeeeee"}, "shallow filter", request{wants: everything}},
+	} {
+		adv := &advertisement{refs: refs, capabilities: map[string]string{}}
+		for capability := range strings.FieldsSeq(c.capabilities) {
+			adv.capabilities[capability] = ""
+		}
+		got, err := c.rev.choose(adv)
+		if diff := cmp.Diff(c.want, got.request, cmp.AllowUnexported(request{})); err != nil || diff != "" {
+			t.Errorf("%s: %v %s", name, err, diff)
+		}
+	}
+}
+
+// .git is a function of what was asked for, not of the server's mood, and git and go-git can read it.
+func TestDotGit(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	g := newGreeting(t, server.Repo(t, "app.git"))
+	start := func(commit, branch string) *checkout {
+		run := newCheckout(t, g.URL)
+		run.CABundle, run.Commit, run.Branch = server.CABundle, commit, branch
+		return run.run(t).ok(t, g.second)
+	}
+	digest := func(c *checkout) map[string]string {
+		files := map[string]string{}
+		root := filepath.Join(c.Workspace.Source(), ".git")
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			raw, err := os.ReadFile(path)
+			files[strings.TrimPrefix(path, root)] = fmt.Sprintf("%x", sha256.Sum256(raw))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}
+	first := digest(start("", "main"))
+	g.Git(nil, "repack", "-a", "-d", "-f", "--depth=1", "--window=1", "--quiet")
+	g.Commit("main", "later", gittest.File("later", ""))
+	if diff := cmp.Diff(first, digest(start(g.second, ""))); diff != "" {
+		t.Errorf("another fetch of the same commit differs: %s", diff)
+	}
+
+	run := start("", "v2.0.0")
+	if got := run.git(t, "describe"); got != "v2.0.0" {
+		t.Errorf("git describe says %q", got)
+	}
+	if got := run.git(t, "log", "-1", "--format=%s %an"); got != "second Dev Git" {
+		t.Errorf("git log says %q", got)
+	}
+	if got := run.git(t, "fsck", "--connectivity-only", "--no-dangling"); got != "" {
+		t.Errorf("git fsck says %q", got)
+	}
+	repo, err := git.PlainOpen(run.Workspace.Source())
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := repo.Head()
+	if err != nil || head.Hash().String() != g.second {
+		t.Errorf("go-git: HEAD is %v, %v", head, err)
+	}
+	if err := os.WriteFile(filepath.Join(run.Workspace.Source(), "README.md"), []byte("changed"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := run.git(t, "status", "--porcelain"); got != " M README.md" {
+		t.Errorf("git status says %q after a change", got)
+	}
+}
+
+// No secret appears in anything a run of the step leaves: log, results, message, workspace.
+func TestSecretsStaySecret(t *testing.T) {
+	t.Parallel()
+	key := string(gittest.NewKey(t, ""))
+	for name, c := range map[string]struct {
+		password string // the server's
+		secret   []string
+		code     int
+	}{
+		"accepted":     {canary, []string{"username", "alice", "password", canary}, 0},
+		"refused":      {"another", []string{"username", "alice", "password", canary}, outcome.AuthenticationFailed.ExitCode()},
+		"unusable key": {canary, []string{"ssh-privatekey", strings.Replace(key, "PRIVATE KEY", "PUBLIC KEY", 1)}, outcome.AuthenticationFailed.ExitCode()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := gittest.NewServer(t, "alice", c.password)
+			repo := server.Repo(t, "app.git")
+			repo.Commit("main", "the password is "+canary, gittest.File("x", "x"))
+			repo.Commit("main", "x", gittest.File("x", "x"))
+			dir := t.TempDir()
+			termination := filepath.Join(dir, "termination-log")
+			if err := os.WriteFile(termination, nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			var out, log bytes.Buffer
+			code := step.Run(t.Context(), "checkout-source", nil, []string{
+				"GIT_REPO=" + repo.URL, "BRANCH=main", "GIT_SECRET_DIR=" + secret(t, c.secret...), "CA_BUNDLE=" + server.CABundle, "MAX_ATTEMPTS=1",
+				"WORKSPACE=" + filepath.Join(dir, "workspace"), "RESULTS_DIR=" + filepath.Join(dir, "results"), "TERMINATION_MESSAGE_PATH=" + termination,
+			}, step.Streams{Stdout: &out, Stderr: &log}, Run)
+			if code != c.code {
+				t.Fatalf("exit code %d, want %d\n%s", code, c.code, log.String())
+			}
+			forbidden := []string{canary, base64.StdEncoding.EncodeToString([]byte("alice:" + canary)), strings.Split(key, "\n")[1]}
+			check := func(where, text string) {
+				for _, f := range forbidden {
+					if strings.Contains(text, f) {
+						t.Errorf("%s has a secret: %s", where, text)
+					}
+				}
+			}
+			check("standard output", out.String())
+			check("log", log.String())
+			err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+				if err != nil || d.IsDir() {
+					return err
+				}
+				raw, err := os.ReadFile(path)
+				check(path, string(raw))
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// Every property of the schema has a field.
+func TestParametersMatchTheSchema(t *testing.T) {
+	t.Parallel()
+	fields := map[string]bool{}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Parameters]()) {
+		fields[f.Tag.Get("json")] = true
+	}
+	for _, p := range schemas.MustLoad("checkout-source").Properties {
+		if !fields[p.Name] {
+			t.Errorf("%s has no field", p.Name)
 		}
 	}
 }

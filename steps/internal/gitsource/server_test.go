@@ -396,3 +396,59 @@ func TestSilentServer(t *testing.T) {
 		run.runContext(ctx).want(t, outcome.Cancelled)
 	}
 }
+
+// Nor must one that stops in the middle of an answer.
+func TestStalledServer(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewPlainServer(t)
+	newGreeting(t, server.Repo(t, "app.git"))
+	for name, stalls := range map[string]func(*http.Request) bool{"references": isGet, "pack": isPost} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				raw, _ := io.ReadAll(r.Body)
+				out, err := http.NewRequest(r.Method, server.URL+r.URL.String(), strings.NewReader(string(raw)))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				out.Header = r.Header
+				resp, err := http.DefaultTransport.RoundTrip(out)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer resp.Body.Close()
+				w.Header().Set("Content-Type", resp.Header.Get("Content-Type"))
+				if !stalls(r) {
+					io.Copy(w, resp.Body)
+					return
+				}
+				io.CopyN(w, resp.Body, 60)
+				http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			}))
+			t.Cleanup(front.Close)
+			run := newCheckout(t, front.URL+"/app.git")
+			remote, err := ParseRemote(run.GitRepo)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := newClient(t.Context(), run.Parameters, step.Environment{}, remote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.patience = 200 * time.Millisecond
+			err = c.fetch(t.Context(), remote, func(adv *advertisement) (request, error) {
+				chosen, err := revision{branch: "main"}.choose(adv)
+				return chosen.request, err
+			}, func(r io.Reader) error {
+				_, err := io.Copy(io.Discard, r)
+				return err
+			})
+			if got := outcome.Of(err); got == nil || got.Reason != outcome.GitServerUnavailable || !strings.Contains(got.Message, "no answer for 200ms") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
