@@ -23,7 +23,8 @@ type tree struct {
 	root *os.Root
 	dir  string // where root is in the source, for messages; empty or with a final slash
 
-	trees      []plumbing.Hash // each once
+	trees      []plumbing.Hash // one more than once if it is in several places
+	names      int             // in all trees, so far
 	files      []file
 	links      []link
 	submodules []file
@@ -44,8 +45,8 @@ type link struct {
 }
 
 const (
-	mostFiles   = 2_000_000 // in one repository; the largest known have a quarter of that
-	longestLink = 4095      // bytes; Linux has no longer ones
+	mostNames   = 2_000_000 // of files and directories in one repository; the largest known have a quarter of that
+	longestPath = 4095      // bytes; Linux has no longer ones, nor links to such
 )
 
 // writers is how many files are written at once: making a file waits for the disk more than it computes.
@@ -95,10 +96,13 @@ func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string
 		if err := checkName(e.name); err != nil {
 			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir, err)
 		}
-		if len(t.files) >= mostFiles {
-			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has more than %d files", mostFiles)
-		}
 		f := file{path: dir + e.name, mode: e.mode, hash: e.hash}
+		if t.names++; t.names > mostNames {
+			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has more than %d files and directories", mostNames)
+		}
+		if len(f.path) > longestPath {
+			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has a path of more than %d bytes: %.60q…", longestPath, t.dir+f.path)
+		}
 		switch e.mode {
 		case filemode.Dir, filemode.Submodule:
 			if err := t.root.Mkdir(f.path, 0o755); err != nil {
@@ -146,7 +150,7 @@ func (t *tree) claim(name plumbing.Hash) func(content) error {
 
 func (t *tree) create(f file, content io.Reader) error {
 	if f.mode == filemode.Symlink {
-		target, err := io.ReadAll(io.LimitReader(content, longestLink+1))
+		target, err := io.ReadAll(io.LimitReader(content, longestPath+1))
 		if err != nil {
 			return err
 		}
@@ -163,15 +167,22 @@ func (t *tree) create(f file, content io.Reader) error {
 	if err != nil {
 		return t.failed(f.path, err)
 	}
-	_, err = to.ReadFrom(content)
+	buf := buffers.Get().(*[copySize]byte)
+	defer buffers.Put(buf)
+	// Without the writer's ReadFrom, which would make a buffer of its own for each file.
+	_, err = io.CopyBuffer(struct{ io.Writer }{to}, content, buf[:])
 	return errors.Join(err, to.Close())
 }
+
+const copySize = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
 // link makes a symbolic link that does not lead out. What it leads to by way of other links is for contained to say.
 func (t *tree) link(l link) error {
 	target := l.target
 	switch {
-	case target == "" || len(target) > longestLink || strings.ContainsRune(target, 0):
+	case target == "" || len(target) > longestPath || strings.ContainsRune(target, 0):
 		return outcome.Errorf(outcome.RepositoryInvalid, "the symbolic link %s has no valid target", t.dir+l.path)
 	case path.IsAbs(target) || !localFrom(path.Dir(t.dir+l.path), target):
 		return escape(t.dir+l.path, target)

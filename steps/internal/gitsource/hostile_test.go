@@ -1,11 +1,13 @@
 package gitsource
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -39,6 +41,7 @@ func TestHostileTrees(t *testing.T) {
 		"directory twice":           {tree{dir("x", file("a", "")), dir("x", file("b", ""))}, outcome.RepositoryInvalid, []string{`"x" twice`}},
 		"slash in a name":           {tree{file("a/../../precious", "evil")}, outcome.RepositoryInvalid, []string{"a/../../precious"}},
 		"absolute name":             {tree{file(outside+"/precious", "evil")}, outcome.RepositoryInvalid, nil},
+		"long path":                 {deep(30, strings.Repeat("x", 200)), outcome.RepositoryInvalid, []string{"more than 4095 bytes"}},
 		"long name":                 {tree{file(strings.Repeat("x", 300), "")}, outcome.RepositoryInvalid, []string{"longer"}},
 		".gitmodules as a link":     {tree{link(".gitmodules", "x")}, outcome.RepositoryInvalid, []string{".gitmodules"}},
 		"link without a target":     {tree{link("x", "")}, outcome.RepositoryInvalid, []string{"x"}},
@@ -75,6 +78,36 @@ func TestHostileTrees(t *testing.T) {
 			t.Errorf("outside holds %v", got)
 		}
 	})
+}
+
+// deep is that many directories in one another.
+func deep(levels int, name string) []gittest.Item {
+	items := []gittest.Item{gittest.File("bottom", "")}
+	for range levels {
+		items = []gittest.Item{gittest.Dir(name, items...)}
+	}
+	return items
+}
+
+// A few small objects can stand for more names than any disk has.
+func TestTreeBomb(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	repo := server.Repo(t, "bomb.git")
+	tree := repo.Tree()
+	for range 10 {
+		var items []gittest.Item
+		for i := range 30 {
+			items = append(items, gittest.Item{Mode: "40000", Name: fmt.Sprint(i), Hash: tree})
+		}
+		tree = repo.Tree(items...)
+	}
+	repo.CommitTree("main", "bomb", tree)
+	run := newCheckout(t, repo.URL)
+	run.CABundle = server.CABundle
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(time.Second, func() { cancel(outcome.Errorf(outcome.Cancelled, "stopped")) })
+	run.runContext(ctx).want(t, outcome.Cancelled)
 }
 
 func TestHarmlessTrees(t *testing.T) {

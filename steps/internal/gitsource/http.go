@@ -146,6 +146,8 @@ func (c *httpConnection) refusal(resp *http.Response) error {
 			WithHint("If the repository is private, set repository.secretRef; if it is public, check its URL.")
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return outcome.Errorf(outcome.AuthenticationFailed, "%s refused the credentials of user %q (%s)", c.remote, c.username, says)
+	case code == http.StatusProxyAuthRequired:
+		return outcome.Errorf(outcome.AuthenticationFailed, "the proxy asks for credentials (%s)", says).WithHint(proxyHint)
 	case code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= 500:
 		return outcome.Errorf(outcome.GitServerUnavailable, "%s answers %s", c.remote, says).After(retryAfter(resp.Header.Get("Retry-After")))
 	}
@@ -180,12 +182,14 @@ func (c *httpConnection) close() {
 	c.bodies = nil
 }
 
+const proxyHint = "Put user and password into HTTP_PROXY and HTTPS_PROXY, or the server into NO_PROXY."
+
 // checkProxy gives a proxy's refusal its reason.
 func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 	switch {
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		return outcome.Errorf(outcome.AuthenticationFailed, "the proxy %s asks for credentials (%s)", redact.URL(proxy.String()), resp.Status).
-			WithHint("Put user and password into HTTPS_PROXY, or the server into NO_PROXY.")
+			WithHint(proxyHint)
 	case resp.StatusCode != http.StatusOK:
 		return outcome.Errorf(outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()), resp.Status)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 
 	"github.com/go-git/go-git/v5/plumbing/format/config"
 
@@ -76,7 +77,7 @@ func readModules(root *os.Root) (map[string]string, error) {
 	}
 	urls := map[string]string{}
 	for _, s := range parsed.Section("submodule").Subsections {
-		urls[s.Option("path")] = s.Option("url")
+		urls[path.Clean(s.Option("path"))] = s.Option("url")
 	}
 	return urls, nil
 }
