@@ -1,0 +1,115 @@
+// Package buildkit opens a BuildKit to build with: one of the process's own, or a daemon's. Both are spoken to by the same client.
+//
+// BuildKit's daemon is part of this executable. It runs in a child process (the executable started once more) and speaks over a
+// socket pair: nothing listens, nothing is left behind when the step dies, and where the step is not root, the child alone is root,
+// of a user namespace of its own. What the step itself holds stays out of the reach of the build.
+package buildkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/moby/buildkit/client"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+// BuildKit is a builder that is ready.
+type BuildKit struct {
+	*client.Client
+	close func() error
+}
+
+// Close ends the connection, and the builder if it is the process's own. It returns how a builder of the process's own ended if it
+// did not end well.
+func (b *BuildKit) Close() error { return b.close() }
+
+// Dial connects to a daemon, with mutual TLS if tlsDir (ca.crt, tls.crt, tls.key) is not empty, and waits until it has a worker: its
+// socket is there before that. Without TLS, a tcp address must be on loopback. wait bounds how long a daemon may take to answer.
+func Dial(ctx context.Context, address, tlsDir string, wait time.Duration) (*BuildKit, error) {
+	options, err := transport(address, tlsDir)
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(ctx, address, options...)
+	if err != nil {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "BuildKit at %s: %w", address, err)
+	}
+	waiting, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	for {
+		workers, err := c.ListWorkers(waiting)
+		if err == nil && len(workers) > 0 {
+			return &BuildKit{Client: c, close: c.Close}, nil
+		}
+		if err == nil {
+			err = errors.New("it has no worker")
+		}
+		select {
+		case <-waiting.Done():
+			c.Close()
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			return nil, outcome.Errorf(outcome.BuilderUnavailable, "BuildKit at %s does not answer: %w", address, err).
+				WithHint("Check buildkit-address, that the daemon runs and accepts the certificates in buildkit-tls-dir.")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// transport checks how the daemon is to be reached before anything is sent to it.
+func transport(address, tlsDir string) ([]client.ClientOpt, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, outcome.Errorf(outcome.InvalidParameters, "buildkit-address: %w", err)
+	}
+	if u.Scheme != "tcp" {
+		return nil, nil
+	}
+	if _, _, err := net.SplitHostPort(u.Host); err != nil {
+		return nil, outcome.Errorf(outcome.InvalidParameters, "buildkit-address: %w", err)
+	}
+	if tlsDir == "" {
+		if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && ip.IsLoopback() {
+			return nil, nil
+		}
+		return nil, outcome.Errorf(outcome.InvalidParameters, "buildkit-address: %s is not on this machine, and buildkit-tls-dir is empty", address).
+			WithHint("Whoever can speak to a BuildKit daemon can build on it and read its cache: use mutual TLS.")
+	}
+	ca, cert, key := filepath.Join(tlsDir, "ca.crt"), filepath.Join(tlsDir, "tls.crt"), filepath.Join(tlsDir, "tls.key")
+	for _, file := range []string{ca, cert, key} {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return nil, outcome.Errorf(outcome.InvalidParameters, "buildkit-tls-dir: %w", err)
+		}
+	}
+	return []client.ClientOpt{client.WithServerConfig(u.Hostname(), ca), client.WithCredentials(cert, key)}, nil
+}
+
+// Config is how a builder of the process's own works.
+type Config struct {
+	Root      string   // directory of its state; it is made when absent
+	Temporary bool     // whether Root is removed at the end
+	Mirrors   []Mirror // asked before the registry itself, in this order
+	Insecure  []string // hosts, with port if they have one, that are spoken to over plain HTTP
+	CABundle  string   // PEM file of certificate authorities to trust besides the system's; may be empty
+}
+
+// Mirror is a host, with optional port and path, that has the images of a registry.
+type Mirror struct {
+	Registry string `json:"registry"`
+	Mirror   string `json:"mirror"`
+}
+
+// keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.
+const keep = 10 << 30
+
+func (c Config) String() string { return fmt.Sprintf("BuildKit in %s", c.Root) }

@@ -1,0 +1,311 @@
+package buildkit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/moby/buildkit/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/userns"
+)
+
+// childName is what the executable is called when it is to be the builder.
+const childName = "stepwright-buildkit"
+
+// The child's files besides the standard ones. On standard input it gets its Config as JSON.
+const (
+	connectionFD = 3 // its end of the socket pair
+	readyFD      = 4 // where it says how starting went: nothing, or a failure as JSON
+)
+
+// failure is an outcome.Error on its way from the child.
+type failure struct {
+	Reason        outcome.Reason
+	Message, Hint string
+}
+
+// RunIfChild makes this process the builder, and does not return, if Start started it to be one. Every program that calls Start calls
+// it before anything else.
+func RunIfChild() {
+	if os.Args[0] != childName {
+		return
+	}
+	ready := os.NewFile(readyFD, "ready")
+	if err := runChild(ready); err != nil {
+		f := outcome.Of(err)
+		if json.NewEncoder(ready).Encode(failure{f.Reason, f.Message, f.Hint}) != nil {
+			fmt.Fprintln(os.Stderr, "builder:", err) // it had started: nobody reads there any more
+		}
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func runChild(ready *os.File) error {
+	if err := userns.Await(); err != nil {
+		return outcome.Errorf(outcome.BuilderUnavailable, "mount namespace: %w", err)
+	}
+	var config Config
+	if err := json.NewDecoder(os.Stdin).Decode(&config); err != nil {
+		return err
+	}
+	// What runs in the build must not get hold of them.
+	unix.CloseOnExec(connectionFD)
+	unix.CloseOnExec(readyFD)
+	end := os.NewFile(connectionFD, "connection")
+	conn, err := net.FileConn(end)
+	if err != nil {
+		return err
+	}
+	end.Close()
+
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	d, err := newDaemon(ctx, config)
+	if err == nil {
+		listener := newSingle(conn)
+		go func() {
+			<-ctx.Done()
+			listener.Close()
+		}()
+		ready.Close()
+		d.serve(listener)
+		err = d.close()
+	}
+	if config.Temporary {
+		// Files of the namespace's other users can be removed only here.
+		err = errors.Join(err, os.RemoveAll(config.Root))
+	}
+	return err
+}
+
+// patience is how long the child may take to end a build that was cancelled, and to clean up.
+const patience = 8 * time.Second
+
+// Start starts a builder of the process's own. Raw output of it goes to stderr.
+func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, error) {
+	if _, err := exec.LookPath("runc"); err != nil {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "runc, which runs the instructions of a Dockerfile, is not installed: %w", err).
+			WithHint("Install runc (Debian: apt-get install runc), or let a daemon build: buildkit-address.")
+	}
+	release, err := prepare(config.Root)
+	if err != nil {
+		return nil, err
+	}
+	c, err := start(ctx, config, stderr)
+	if err != nil {
+		release()
+		return nil, err
+	}
+	conn, err := client.New(ctx, "", client.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+		if conn := c.take(); conn != nil {
+			return conn, nil
+		}
+		return nil, errors.New("the builder has ended")
+	}))
+	if err != nil {
+		c.conn.Close()
+		return nil, errors.Join(err, c.wait(), release())
+	}
+	return &BuildKit{Client: conn, close: sync.OnceValue(func() error {
+		conn.Close()
+		return errors.Join(c.wait(), release())
+	})}, nil
+}
+
+// prepare makes the directory for a builder's state and locks it until release.
+func prepare(root string) (release func() error, err error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
+	}
+	// A volume with fsGroup hands its group down, which the namespace need not have.
+	if err := errors.Join(os.Chown(root, -1, os.Getgid()), os.Chmod(root, 0o700)); err != nil {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(root, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: another build uses %s: %w", root, err).
+			WithHint("Give each build that runs at the same time a buildkit-root of its own, or let a daemon build: buildkit-address.")
+	}
+	return lock.Close, nil
+}
+
+// child is the builder's process.
+type child struct {
+	cmd   *exec.Cmd
+	conn  net.Conn
+	ended chan error
+
+	mu    sync.Mutex
+	taken bool
+}
+
+// take returns the connection to the child, once.
+func (c *child) take() net.Conn {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.taken {
+		return nil
+	}
+	c.taken = true
+	return c.conn
+}
+
+// wait waits for the end of the child after its connection was closed.
+func (c *child) wait() error {
+	c.conn.Close()
+	select {
+	case err := <-c.ended:
+		return err
+	case <-time.After(patience):
+		c.cmd.Process.Kill()
+		return errors.Join(errors.New("the builder had to be killed"), <-c.ended)
+	}
+}
+
+func start(ctx context.Context, config Config, stderr io.Writer) (*child, error) {
+	settings, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "builder"), os.NewFile(uintptr(pair[1]), "step")
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	ours.Close()
+	if err != nil {
+		return nil, err
+	}
+	ready, said, err := os.Pipe()
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	defer ready.Close()
+	defer said.Close()
+
+	cmd := &exec.Cmd{
+		Path:       "/proc/self/exe",
+		Args:       []string{childName},
+		Stdin:      bytes.NewReader(settings),
+		Stdout:     stderr,
+		Stderr:     stderr,
+		ExtraFiles: []*os.File{theirs, said},
+		// Ctrl-C on a terminal is for the step, which then ends the builder in good order.
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+	}
+	if err := launch(cmd); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	c := &child{cmd: cmd, conn: conn, ended: make(chan error, 1)}
+	go func() { c.ended <- cmd.Wait() }()
+	said.Close()
+	theirs.Close()
+	stopReading := context.AfterFunc(ctx, func() { ready.SetReadDeadline(time.Now()) })
+	defer stopReading()
+	answer, err := io.ReadAll(ready)
+	if err == nil && len(answer) == 0 {
+		select {
+		case err := <-c.ended: // killed before it could say anything
+			c.ended <- err
+			conn.Close()
+			return nil, outcome.Errorf(outcome.BuilderUnavailable, "the builder ended at once: %v", err)
+		default:
+			return c, nil
+		}
+	}
+	ended := c.wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	var f failure
+	if err := json.Unmarshal(answer, &f); err != nil || f.Reason == outcome.Succeeded {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "the builder did not start: %v", ended)
+	}
+	if f.Reason == outcome.Failed {
+		f.Reason = outcome.BuilderUnavailable
+	}
+	return nil, outcome.Errorf(f.Reason, "the builder did not start: %s", f.Message).WithHint(f.Hint)
+}
+
+// launch starts the child as root where this process may mount file systems, and otherwise as the root of a user namespace.
+func launch(cmd *exec.Cmd) error {
+	if userns.HasCapabilities(unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN) && os.Geteuid() == 0 {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS // its mounts end with it, however it ends
+		if err := cmd.Start(); err != nil {
+			return outcome.Errorf(outcome.BuilderUnavailable, "start the builder: %w", err)
+		}
+		return nil
+	}
+	mapping, err := userns.Find()
+	if err != nil {
+		return err
+	}
+	return mapping.Start(cmd)
+}
+
+// single is a listener with one connection. It ends with it: Accept returns net.ErrClosed once the other side has hung up.
+type single struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+	addr  net.Addr
+}
+
+func newSingle(conn net.Conn) *single {
+	s := &single{conns: make(chan net.Conn, 1), done: make(chan struct{}), addr: conn.LocalAddr()}
+	s.conns <- &hangup{Conn: conn, tell: s.Close}
+	return s
+}
+
+func (s *single) Accept() (net.Conn, error) {
+	select {
+	case conn := <-s.conns:
+		return conn, nil
+	case <-s.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (s *single) Close() error {
+	s.once.Do(func() { close(s.done) })
+	return nil
+}
+
+func (s *single) Addr() net.Addr { return s.addr }
+
+// hangup is a connection that tells when it ends.
+type hangup struct {
+	net.Conn
+	tell func() error
+}
+
+func (h *hangup) Read(p []byte) (int, error) {
+	n, err := h.Conn.Read(p)
+	if err != nil {
+		h.tell()
+	}
+	return n, err
+}

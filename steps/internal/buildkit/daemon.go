@@ -1,0 +1,180 @@
+package buildkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/snapshots/native"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/cmd/buildkitd/config"
+	"github.com/moby/buildkit/control"
+	"github.com/moby/buildkit/executor/oci"
+	"github.com/moby/buildkit/frontend"
+	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	"github.com/moby/buildkit/frontend/gateway/forwarder"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/solver/bboltcachestorage"
+	"github.com/moby/buildkit/util/db/boltutil"
+	"github.com/moby/buildkit/util/grpcerrors"
+	"github.com/moby/buildkit/util/network/netproviders"
+	"github.com/moby/buildkit/worker"
+	"github.com/moby/buildkit/worker/base"
+	"github.com/moby/buildkit/worker/runc"
+	"github.com/moby/sys/userns"
+	bolt "go.etcd.io/bbolt"
+	"google.golang.org/grpc"
+
+	"github.com/stepwright/stepwright/steps/internal/trust"
+)
+
+// daemon is what of buildkitd a step needs: the solver, the Dockerfile frontend, and one worker that runs instructions with runc.
+type daemon struct {
+	config     Config
+	worker     *base.Worker
+	controller *control.Controller
+}
+
+func newDaemon(ctx context.Context, c Config) (*daemon, error) {
+	registries, err := c.registries()
+	if err != nil {
+		return nil, err
+	}
+	// Inside a user namespace the pod's /proc cannot be mounted anew: instructions share the builder's processes.
+	rootless, process := false, oci.ProcessSandbox
+	if userns.RunningInUserNS() {
+		rootless, process = true, oci.NoProcessSandbox
+	}
+	options, err := runc.NewWorkerOpt(c.Root, snapshotter(c.Root), rootless, process, nil, nil, netproviders.Opt{Mode: "host"},
+		nil, "runc", "", false, nil, "", "", nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	options.RegistryHosts = registries
+	w, err := base.NewWorker(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	workers := &worker.Controller{}
+	if err := workers.Add(w); err != nil {
+		return nil, err
+	}
+	sessions, err := session.NewManager()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := bboltcachestorage.NewStore(filepath.Join(c.Root, "cache.db"))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	history, err := boltutil.SafeOpen(filepath.Join(c.Root, "history.db"), 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	controller, err := control.NewController(control.Opt{
+		SessionManager:   sessions,
+		WorkerController: workers,
+		Frontends:        map[string]frontend.Frontend{"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)},
+		CacheManager:     solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
+		CacheStore:       cache,
+		HistoryDB:        history,
+		HistoryConfig:    &config.HistoryConfig{MaxEntries: new(int64(1))},
+		LeaseManager:     w.LeaseManager(),
+		ContentStore:     w.ContentStore(),
+		GarbageCollect:   w.GarbageCollect,
+		GracefulStop:     ctx.Done(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c, err)
+	}
+	return &daemon{config: c, worker: w, controller: controller}, nil
+}
+
+// snapshotter stacks layers with overlayfs where the file system under root can carry it, and copies them elsewhere.
+func snapshotter(root string) runc.SnapshotterFactory {
+	if err := overlayutils.Supported(root); err != nil {
+		fmt.Fprintf(os.Stderr, "WARNING: layers are copied, which is slow: %v\n", err)
+		return runc.SnapshotterFactory{Name: "native", New: native.NewSnapshotter}
+	}
+	return runc.SnapshotterFactory{Name: "overlayfs", New: func(root string) (snapshots.Snapshotter, error) { return overlay.NewSnapshotter(root) }}
+}
+
+// serve answers until the listener is closed and all that was asked has ended.
+func (d *daemon) serve(listener net.Listener) {
+	server := grpc.NewServer(
+		grpc.UnaryInterceptor(explainFailures),
+		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.WaitForHandlers(true),
+	)
+	d.controller.Register(server)
+	server.Serve(listener)
+	server.Stop()
+}
+
+// close ends the daemon. State that is kept is brought below its bound before.
+func (d *daemon) close() error {
+	var errs []error
+	if !d.config.Temporary {
+		errs = append(errs, d.prune())
+	}
+	return errors.Join(append(errs, d.controller.Close())...)
+}
+
+func (d *daemon) prune() error {
+	ctx := context.Background()
+	gone := make(chan client.UsageInfo)
+	go func() {
+		for range gone {
+		}
+	}()
+	defer close(gone)
+	return errors.Join(d.worker.Prune(ctx, gone, client.PruneInfo{All: true, MaxUsedSpace: keep}), d.worker.GarbageCollect(ctx))
+}
+
+// registries tells where the images of a registry's host are asked for: its mirrors, then itself. Plain HTTP is spoken to hosts that
+// are named as insecure only.
+func (c Config) registries() (docker.RegistryHosts, error) {
+	t, err := trust.Transport(c.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	t.ForceAttemptHTTP2 = true
+	http := &http.Client{Transport: t}
+	host := func(name string) docker.RegistryHost {
+		name, path, _ := strings.Cut(name, "/")
+		h := docker.RegistryHost{
+			Client:       http,
+			Host:         name,
+			Scheme:       "https",
+			Path:         strings.TrimRight("/v2/"+path, "/"),
+			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
+		}
+		if slices.Contains(c.Insecure, name) {
+			h.Scheme = "http"
+		}
+		return h
+	}
+	return func(name string) ([]docker.RegistryHost, error) {
+		var hosts []docker.RegistryHost
+		for _, m := range c.Mirrors {
+			if m.Registry == name {
+				hosts = append(hosts, host(m.Mirror))
+			}
+		}
+		if name == "docker.io" {
+			name = "registry-1.docker.io"
+		}
+		return append(hosts, host(name)), nil
+	}, nil
+}

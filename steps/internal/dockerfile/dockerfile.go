@@ -1,0 +1,326 @@
+// Package dockerfile builds a Dockerfile of the checked-out source into an OCI image layout in the workspace.
+package dockerfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/util/staticfs"
+	"github.com/tonistiigi/fsutil"
+	fstypes "github.com/tonistiigi/fsutil/types"
+
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/registryauth"
+	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// Parameters are those of schemas/containerfile-build.schema.json.
+type Parameters struct {
+	step.Common
+	DockerContext      string            `json:"docker-context"`
+	DockerfilePath     string            `json:"dockerfile-path"`
+	BuildArgs          []NameValue       `json:"build-args"`
+	BuildEnv           []NameValue       `json:"build-env"`
+	Labels             []NameValue       `json:"labels"`
+	Target             string            `json:"target"`
+	Platform           string            `json:"platform"`
+	BuildSecretsDir    string            `json:"build-secrets-dir"`
+	SourceDateEpoch    int64             `json:"source-date-epoch"`
+	Provenance         string            `json:"provenance"`
+	RegistryPullSecret string            `json:"registry-pull-secret"`
+	RegistryMirrors    []buildkit.Mirror `json:"registry-mirrors"`
+	InsecureRegistries []string          `json:"insecure-registries"`
+	BuildKitAddress    string            `json:"buildkit-address"`
+	BuildKitTLSDir     string            `json:"buildkit-tls-dir"`
+	BuildKitRoot       string            `json:"buildkit-root"`
+	NoCache            bool              `json:"no-cache"`
+}
+
+// NameValue is a build argument, an environment variable or a label.
+type NameValue struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// daemonWait is how long a daemon given by address may take to answer.
+const daemonWait = 15 * time.Second
+
+// Run builds the image. It results in image-digest, the digest of the layout's one root: an index when there is provenance, else the
+// image's manifest.
+//
+// The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
+func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	// All that can be wrong with the source is found before anything starts.
+	src, err := findSource(in)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.checkPlatform(); err != nil {
+		return nil, err
+	}
+	b := &build{in: in, env: env, source: src}
+	if b.revision, err = in.Workspace.ReadRevision(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("what checkout-source left: %w", err)
+	}
+	b.epoch = in.epoch(b.revision)
+	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
+		return nil, err
+	}
+	if b.credentials, err = registryauth.Load(in.RegistryPullSecret, env.Secrets); err != nil {
+		return nil, err
+	}
+
+	builder, err := open(ctx, in, env)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := builder.Close(); err != nil {
+			env.Log.Warn("The builder did not end well", "error", err)
+		}
+	}()
+
+	var digest string
+	err = env.Retry.Do(ctx, func(ctx context.Context) error {
+		digest, err = b.solve(ctx, builder)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return step.Results{"image-digest": digest}, nil
+}
+
+// open opens the builder: the daemon at the address if there is one, else the process's own.
+func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.BuildKit, error) {
+	started := time.Now()
+	if in.BuildKitAddress != "" {
+		if len(in.RegistryMirrors)+len(in.InsecureRegistries) > 0 || in.CABundle != "" {
+			env.Log.Warn("The BuildKit daemon pulls base images with its own settings: registry-mirrors, insecure-registries and ca-bundle are not for it")
+		}
+		builder, err := buildkit.Dial(ctx, in.BuildKitAddress, in.BuildKitTLSDir, daemonWait)
+		if err == nil {
+			env.Log.Info("Builder is ready", "address", in.BuildKitAddress, "took", time.Since(started))
+		}
+		return builder, err
+	}
+	config := buildkit.Config{Root: in.BuildKitRoot, Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, CABundle: in.CABundle}
+	if config.Root == "" {
+		config.Temporary = true
+		root, err := os.MkdirTemp(string(in.Workspace), ".buildkit-*")
+		if err != nil {
+			return nil, err
+		}
+		config.Root = root
+	}
+	builder, err := buildkit.Start(ctx, config, env.Stderr)
+	if err != nil {
+		if config.Temporary {
+			err = errors.Join(err, os.RemoveAll(config.Root))
+		}
+		return nil, err
+	}
+	env.Log.Info("Builder is ready", "state", config.Root, "took", time.Since(started))
+	return builder, nil
+}
+
+// epoch is the time that the image carries: the one asked for, else the commit's, else nil.
+func (in Parameters) epoch(r workspace.Revision) *time.Time {
+	if in.SourceDateEpoch >= 0 {
+		return new(time.Unix(in.SourceDateEpoch, 0).UTC())
+	}
+	for _, arg := range in.BuildArgs {
+		if seconds, err := strconv.ParseInt(arg.Value, 10, 64); err == nil && arg.Name == "SOURCE_DATE_EPOCH" {
+			return new(time.Unix(seconds, 0).UTC())
+		}
+	}
+	if !r.Time.IsZero() {
+		return new(r.Time.UTC())
+	}
+	return nil
+}
+
+func (in Parameters) checkPlatform() error {
+	if in.Platform == "" {
+		return nil
+	}
+	if _, err := platforms.Parse(in.Platform); err != nil {
+		return outcome.Errorf(outcome.InvalidParameters, "platform: %w", err)
+	}
+	return nil
+}
+
+// build is one image to be made.
+type build struct {
+	in          Parameters
+	env         step.Environment
+	source      *source
+	revision    workspace.Revision
+	epoch       *time.Time
+	secrets     map[string][]byte
+	credentials credentialStore
+}
+
+// solve builds once. What it returns is the digest of the image in the workspace.
+func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, error) {
+	started := time.Now()
+	b.env.Log.Info("Building", "dockerfile", b.source.name, "context", b.in.DockerContext, "target", b.in.Target)
+	layout, err := os.MkdirTemp(string(b.in.Workspace), ".image-*")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(layout)
+	if err := os.Chmod(layout, 0o755); err != nil {
+		return "", err
+	}
+	options, err := b.options(layout)
+	if err != nil {
+		return "", err
+	}
+	watch, err := newWatch(b.env.Stderr, b.source)
+	if err != nil {
+		return "", err
+	}
+	_, err = builder.Solve(ctx, nil, options, watch.statuses)
+	watch.wait()
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	if err != nil {
+		return "", b.explain(err, watch)
+	}
+	digest, err := seal(layout, b.epoch != nil)
+	if err != nil {
+		return "", err
+	}
+	if err := replace(layout, b.in.Workspace.Image()); err != nil {
+		return "", err
+	}
+	b.env.Log.Info("Built", "digest", digest, "took", time.Since(started))
+	return digest, nil
+}
+
+// builderID names the builder in the provenance.
+const builderID = "https://stepwright.dev/steps/containerfile-build"
+
+func (b *build) options(layout string) (client.SolveOpt, error) {
+	contextFS, err := b.source.contextFS(b.in.BuildArgs)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	attrs := map[string]string{
+		// The frontend is always the built-in one: a `# syntax=` line would fetch and run a program from a registry.
+		"cmdline":  "",
+		"filename": b.source.name,
+		"target":   b.in.Target,
+		"platform": b.in.Platform,
+	}
+	for _, a := range b.in.BuildArgs {
+		attrs["build-arg:"+a.Name] = a.Value
+	}
+	for name, value := range b.source.args {
+		attrs["build-arg:"+name] = value
+	}
+	for name, value := range b.labels() {
+		attrs["label:"+name] = value
+	}
+	export := map[string]string{"tar": "false"}
+	if b.epoch != nil {
+		attrs["build-arg:SOURCE_DATE_EPOCH"] = strconv.FormatInt(b.epoch.Unix(), 10)
+		export["rewrite-timestamp"] = "true"
+	}
+	if b.in.NoCache {
+		attrs["no-cache"] = ""
+	}
+	if b.in.Provenance != "none" {
+		attrs["attest:provenance"] = "mode=" + b.in.Provenance + ",version=v1,builder-id=" + builderID
+	}
+	if b.revision.Commit != "" {
+		attrs["vcs:source"], attrs["vcs:revision"] = b.revision.URL, b.revision.Commit
+	}
+	return client.SolveOpt{
+		Frontend:      "dockerfile.v0",
+		FrontendAttrs: attrs,
+		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": b.source.dockerfileFS()},
+		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, Attrs: export, OutputDir: layout}},
+		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{store: b.credentials}},
+	}, nil
+}
+
+// labels are those asked for, and where the image comes from.
+func (b *build) labels() map[string]string {
+	labels := map[string]string{}
+	if b.revision.Commit != "" {
+		labels["org.opencontainers.image.revision"] = b.revision.Commit
+	}
+	if b.revision.URL != "" {
+		labels["org.opencontainers.image.source"] = b.revision.URL
+	}
+	if b.epoch != nil {
+		labels["org.opencontainers.image.created"] = b.epoch.Format(time.RFC3339)
+	}
+	for _, l := range b.in.Labels {
+		labels[l.Name] = l.Value
+	}
+	return labels
+}
+
+// replace puts a finished layout where the image belongs.
+func replace(layout, image string) error {
+	old := layout + ".old"
+	err := os.Rename(image, old)
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.Rename(layout, image)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(layout, image); err != nil {
+		return errors.Join(err, os.Rename(old, image))
+	}
+	return os.RemoveAll(old)
+}
+
+// contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context itself: it differs
+// between two clones of one commit. The same build argument as there, BUILDKIT_CONTEXT_KEEP_GIT_DIR, keeps it.
+func (s *source) contextFS(args []NameValue) (fsutil.FS, error) {
+	tree, err := fsutil.NewFS(s.context)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range args {
+		if keep, err := strconv.ParseBool(a.Value); err == nil && keep && a.Name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" {
+			return tree, nil
+		}
+	}
+	return fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: []string{".git"}})
+}
+
+// dockerfileFS holds the Dockerfile as it is to be built, and its own ignore file.
+func (s *source) dockerfileFS() fsutil.FS {
+	files := staticfs.NewFS()
+	for dir := filepath.Dir(s.name); dir != "."; dir = filepath.Dir(dir) {
+		files.Add(dir, &fstypes.Stat{Mode: uint32(os.ModeDir | 0o755)}, nil)
+	}
+	files.Add(s.name, &fstypes.Stat{Mode: 0o644}, s.text)
+	if s.ignore != nil {
+		files.Add(s.name+".dockerignore", &fstypes.Stat{Mode: 0o644}, s.ignore)
+	}
+	return files
+}
+
+// list joins names for a message.
+func list(names []string) string { return strings.Join(names, ", ") }

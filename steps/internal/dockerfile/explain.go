@@ -1,0 +1,143 @@
+package dockerfile
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	gateway "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/solver/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+)
+
+// explain gives a build's failure its reason.
+func (b *build) explain(err error, w *watch) error {
+	fault := buildkit.FaultOf(err)
+	if fault == buildkit.DiskFull || diskFull(string(b.in.Workspace), b.in.BuildKitRoot) {
+		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
+	}
+	if buildkit.Lost(err) {
+		return outcome.Errorf(outcome.BuilderUnavailable, "the builder ended in the middle of the build: %w", err).
+			WithHint("Where it was killed, the pod most likely needs more memory.")
+	}
+	first, last := b.where(err)
+	place := b.source.name
+	if first > 0 {
+		place = fmt.Sprintf("%s line %d", b.source.name, first)
+	}
+	instruction := excerpt(b.source.original, first, last)
+
+	var exit *gateway.ExitError
+	if errors.As(err, &exit) {
+		var vertex *errdefs.VertexError
+		output := ""
+		if errors.As(err, &vertex) {
+			output = w.lastLines(vertex.Digest)
+			if instruction == "" {
+				instruction = w.names[vertex.Digest]
+			}
+		}
+		if output != "" {
+			output = ":\n" + output
+		}
+		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exitStatus{exit.ExitCode, err}, output)
+	}
+	if image := b.imageAt(first, last); image != "" {
+		switch fault {
+		case buildkit.Unreachable:
+			return outcome.Errorf(outcome.RegistryUnavailable, "%s: base image %s: %w", place, image, err)
+		case buildkit.Denied:
+			return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s may not be pulled: %w", place, image, err)
+		default:
+			return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s: %w", place, image, err)
+		}
+	}
+	var vertex *errdefs.VertexError
+	switch {
+	case errors.As(err, &vertex):
+		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w", place, instruction, err)
+	case first > 0:
+		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %s: %w", place, instruction, err)
+	}
+	return fmt.Errorf("build of %s: %w", b.source.name, err)
+}
+
+// exitStatus says how a command ended instead of what BuildKit makes of it, which repeats the command.
+type exitStatus struct {
+	code  uint32
+	cause error
+}
+
+func (e exitStatus) Error() string {
+	switch e.code {
+	case 137:
+		return "killed (exit code 137), most likely for want of memory"
+	default:
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+}
+
+func (e exitStatus) Unwrap() error { return e.cause }
+
+// where finds the lines of the repository's Dockerfile that an error comes from; 0 when it does not say.
+func (b *build) where(err error) (first, last int) {
+	for _, src := range errdefs.Sources(err) {
+		for _, r := range src.Ranges {
+			return b.source.lines.original(int(r.Start.Line)), b.source.lines.original(int(max(r.End.Line, r.Start.Line)))
+		}
+	}
+	return 0, 0
+}
+
+// imageAt returns the image that the instruction at these lines takes something from, and nothing when it takes it from no image.
+func (b *build) imageAt(first, last int) string {
+	if first == 0 {
+		return ""
+	}
+	for i, stage := range b.source.stages {
+		if covers(stage, first, last) && !hasStage(b.source.stages[:i], stage.BaseName) {
+			return stage.BaseName
+		}
+		for _, command := range stage.Commands {
+			at := command.Location()
+			if len(at) == 0 || at[0].Start.Line > last || at[len(at)-1].End.Line < first {
+				continue
+			}
+			switch c := command.(type) {
+			case *instructions.CopyCommand:
+				if c.From != "" && !hasStage(b.source.stages[:i], c.From) {
+					return c.From
+				}
+			case *instructions.RunCommand:
+				for _, m := range instructions.GetMounts(c) {
+					if m.From != "" && !hasStage(b.source.stages[:i], m.From) {
+						return m.From
+					}
+				}
+			}
+		}
+	}
+	return ""
+}
+
+func covers(stage instructions.Stage, first, last int) bool {
+	return len(stage.Location) > 0 && stage.Location[0].Start.Line <= last && stage.Location[len(stage.Location)-1].End.Line >= first
+}
+
+// diskFull asks the kernel, as an error that went through a builder may have lost its number on the way.
+func diskFull(dirs ...string) bool {
+	for _, dir := range dirs {
+		var fs unix.Statfs_t
+		if dir == "" || unix.Statfs(dir, &fs) != nil {
+			continue
+		}
+		const little = 64 << 10
+		if fs.Bavail*uint64(fs.Bsize) < little || fs.Files > 0 && fs.Ffree == 0 {
+			return true
+		}
+	}
+	return false
+}

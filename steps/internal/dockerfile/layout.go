@@ -1,0 +1,180 @@
+package dockerfile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// BuildKit's marks on attestations.
+const (
+	referenceType       = "vnd.docker.reference.type"
+	attestationManifest = "attestation-manifest"
+	predicateType       = "in-toto.io/predicate-type"
+	slsaProvenance      = "https://slsa.dev/provenance/v1"
+)
+
+// seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root, whose digest it returns.
+//
+// For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see timeless), so that the
+// root's digest is the same, too: BuildKit has no option for that.
+func seal(dir string, reproducible bool) (string, error) {
+	var top ocispec.Index
+	if err := readJSON(filepath.Join(dir, ocispec.ImageIndexFile), &top); err != nil {
+		return "", err
+	}
+	if len(top.Manifests) != 1 {
+		return "", fmt.Errorf("the builder's layout has %d roots instead of one", len(top.Manifests))
+	}
+	root := top.Manifests[0]
+	if reproducible && root.MediaType == ocispec.MediaTypeImageIndex {
+		resealed, err := layout(dir).sealIndex(root)
+		if err != nil {
+			return "", err
+		}
+		root = resealed
+	}
+	top = ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{root}}
+	raw, err := json.Marshal(top)
+	if err != nil {
+		return "", err
+	}
+	return root.Digest.String(), errors.Join(
+		os.WriteFile(filepath.Join(dir, ocispec.ImageIndexFile), raw, 0o644),
+		os.RemoveAll(filepath.Join(dir, "ingest")), // containerd's, for blobs on their way
+	)
+}
+
+// layout is the directory of an OCI image layout.
+type layout string
+
+func (l layout) path(d digest.Digest) string {
+	return filepath.Join(string(l), "blobs", d.Algorithm().String(), d.Encoded())
+}
+
+// replaceBlob writes content instead of the blob that old describes, and returns the description of the new one.
+func (l layout) replaceBlob(old ocispec.Descriptor, content []byte) (ocispec.Descriptor, error) {
+	desc := old
+	desc.Digest, desc.Size = digest.FromBytes(content), int64(len(content))
+	if desc.Digest == old.Digest {
+		return old, nil
+	}
+	return desc, errors.Join(os.WriteFile(l.path(desc.Digest), content, 0o444), os.Remove(l.path(old.Digest)))
+}
+
+// sealIndex makes the provenance of an image index timeless.
+func (l layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) {
+	var index ocispec.Index
+	if err := readJSON(l.path(root.Digest), &index); err != nil {
+		return root, err
+	}
+	for i, desc := range index.Manifests {
+		if desc.Annotations[referenceType] != attestationManifest {
+			continue
+		}
+		sealed, err := l.sealAttestations(desc)
+		if err != nil {
+			return root, err
+		}
+		index.Manifests[i] = sealed
+	}
+	raw, err := json.MarshalIndent(index, "", "  ")
+	if err != nil {
+		return root, err
+	}
+	return l.replaceBlob(root, raw)
+}
+
+func (l layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
+	var manifest ocispec.Manifest
+	if err := readJSON(l.path(desc.Digest), &manifest); err != nil {
+		return desc, err
+	}
+	var diffIDs []digest.Digest
+	for i, statement := range manifest.Layers {
+		if statement.Annotations[predicateType] == slsaProvenance {
+			raw, err := os.ReadFile(l.path(statement.Digest))
+			if err != nil {
+				return desc, err
+			}
+			if raw, err = timeless(raw); err != nil {
+				return desc, err
+			}
+			if manifest.Layers[i], err = l.replaceBlob(statement, raw); err != nil {
+				return desc, err
+			}
+		}
+		diffIDs = append(diffIDs, manifest.Layers[i].Digest)
+	}
+	// Where the manifest looks like an image's, its configuration lists the statements once more.
+	if manifest.Config.MediaType == ocispec.MediaTypeImageConfig {
+		var config ocispec.Image
+		if err := readJSON(l.path(manifest.Config.Digest), &config); err != nil {
+			return desc, err
+		}
+		config.RootFS.DiffIDs = diffIDs
+		raw, err := json.Marshal(config)
+		if err != nil {
+			return desc, err
+		}
+		if manifest.Config, err = l.replaceBlob(manifest.Config, raw); err != nil {
+			return desc, err
+		}
+	}
+	raw, err := json.MarshalIndent(manifest, "", "  ")
+	if err != nil {
+		return desc, err
+	}
+	return l.replaceBlob(desc, raw)
+}
+
+// timeless takes out of a SLSA provenance statement what tells one run of a build from another, all of it optional in SLSA: when it ran,
+// the name of the run, the digests of BuildKit's internal steps (they hash a session's random id), and those of its cached layers,
+// which are not the image's: there, times are rewritten.
+func timeless(statement []byte) ([]byte, error) {
+	dec := json.NewDecoder(bytes.NewReader(statement))
+	dec.UseNumber()
+	var s map[string]any
+	if err := dec.Decode(&s); err != nil {
+		return nil, fmt.Errorf("provenance: %w", err)
+	}
+	metadata := child(s, "predicate", "runDetails", "metadata")
+	for _, name := range []string{"invocationId", "invocationID", "startedOn", "finishedOn"} {
+		delete(metadata, name)
+	}
+	delete(child(metadata, "buildkit_metadata"), "layers")
+	delete(child(s, "predicate", "buildDefinition", "internalParameters", "buildConfig"), "digestMapping")
+	infos, _ := child(metadata, "buildkit_metadata", "source")["infos"].([]any)
+	for _, info := range infos {
+		if info, ok := info.(map[string]any); ok {
+			delete(info, "digestMapping")
+		}
+	}
+	return json.Marshal(s)
+}
+
+// child is the object at a path of names. Where there is none it is nil, from which everything may be deleted.
+func child(object map[string]any, path ...string) map[string]any {
+	for _, name := range path {
+		object, _ = object[name].(map[string]any)
+	}
+	return object
+}
+
+func readJSON(path string, into any) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Base(path), err)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package dockerfile
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/util/progress/progressui"
+)
+
+// watch shows the progress of a build and remembers what a failure's message needs.
+type watch struct {
+	statuses chan *client.SolveStatus // the builder sends them here, and closes it
+	shown    chan struct{}
+
+	names map[string]string // of vertices, by digest
+	tails map[string]*tail  // their last output, by digest
+	src   *source
+}
+
+func newWatch(w io.Writer, src *source) (*watch, error) {
+	display, err := progressui.NewDisplay(w, progressui.PlainMode)
+	if err != nil {
+		return nil, err
+	}
+	s := &watch{
+		statuses: make(chan *client.SolveStatus),
+		shown:    make(chan struct{}),
+		names:    map[string]string{},
+		tails:    map[string]*tail{},
+		src:      src,
+	}
+	show := make(chan *client.SolveStatus)
+	go func() {
+		defer close(s.shown)
+		// Not the build's context: what a build that was cancelled did last is shown, too.
+		display.UpdateFrom(context.Background(), show)
+	}()
+	go func() {
+		defer close(show)
+		for status := range s.statuses {
+			s.note(status)
+			show <- status
+		}
+	}()
+	return s, nil
+}
+
+// wait waits until everything is shown. Then the rest may be read.
+func (s *watch) wait() { <-s.shown }
+
+func (s *watch) note(status *client.SolveStatus) {
+	for _, v := range status.Vertexes {
+		s.names[v.Digest.String()] = v.Name
+	}
+	for _, l := range status.Logs {
+		t := s.tails[l.Vertex.String()]
+		if t == nil {
+			t = &tail{}
+			s.tails[l.Vertex.String()] = t
+		}
+		t.write(l.Data)
+	}
+	for _, w := range status.Warnings {
+		s.relocate(w)
+	}
+}
+
+// relocate makes a warning speak of the Dockerfile as it is in the repository.
+func (s *watch) relocate(w *client.VertexWarning) {
+	if w.SourceInfo == nil || len(w.Range) == 0 || !bytes.Equal(w.SourceInfo.Data, s.src.text) {
+		return
+	}
+	built := w.Range[0].Start.Line
+	for _, r := range w.Range {
+		r.Start.Line, r.End.Line = int32(s.src.lines.original(int(r.Start.Line))), int32(s.src.lines.original(int(r.End.Line)))
+	}
+	w.SourceInfo.Data = s.src.original
+	// The linter ends its messages with the line.
+	if text, ok := bytes.CutSuffix(w.Short, fmt.Appendf(nil, "(line %d)", built)); ok {
+		w.Short = fmt.Appendf(text, "(line %d)", w.Range[0].Start.Line)
+	}
+}
+
+// lastLines is what the vertex put out last.
+func (s *watch) lastLines(vertex string) string {
+	if t := s.tails[vertex]; t != nil {
+		return t.String()
+	}
+	return ""
+}
+
+// tail keeps the end of a stream.
+type tail struct{ kept []byte }
+
+const (
+	tailBytes = 3000 // a message must fit into a pod's termination message, 4096 bytes, with all the rest
+	tailLines = 20
+)
+
+func (t *tail) write(p []byte) {
+	t.kept = append(t.kept, p...)
+	if over := len(t.kept) - 2*tailBytes; over > 0 {
+		t.kept = append(t.kept[:0], t.kept[over:]...)
+	}
+}
+
+func (t *tail) String() string {
+	lines := strings.Split(strings.TrimRight(string(t.kept), "\r\n"), "\n")
+	lines = lines[max(0, len(lines)-tailLines):]
+	for i, line := range lines {
+		if j := strings.LastIndexByte(strings.TrimRight(line, "\r"), '\r'); j >= 0 {
+			line = line[j+1:] // a progress bar draws over itself
+		}
+		lines[i] = clip(strings.TrimRight(line, "\r"), 400)
+	}
+	text := strings.Join(lines, "\n")
+	if over := len(text) - tailBytes; over > 0 {
+		text = "…" + strings.ToValidUTF8(text[over:], "")
+	}
+	return strings.ToValidUTF8(text, "")
+}
