@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/steps/internal/outcome"
@@ -41,6 +42,7 @@ type failure struct {
 // RunIfChild makes this process the builder, and does not return, if Start started it to be one. Every program that calls Start calls
 // it before anything else.
 func RunIfChild() {
+	logrus.SetLevel(logrus.ErrorLevel) // BuildKit and containerd tell of much that is of no use to a step
 	if os.Args[0] != childName {
 		return
 	}

@@ -16,9 +16,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
-	"github.com/moby/buildkit/util/staticfs"
 	"github.com/tonistiigi/fsutil"
-	fstypes "github.com/tonistiigi/fsutil/types"
 
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/outcome"
@@ -178,15 +176,16 @@ type build struct {
 func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, error) {
 	started := time.Now()
 	b.env.Log.Info("Building", "dockerfile", b.source.name, "context", b.in.DockerContext, "target", b.in.Target)
-	layout, err := os.MkdirTemp(string(b.in.Workspace), ".image-*")
+	dir, err := os.MkdirTemp(string(b.in.Workspace), ".build-*")
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(layout)
-	if err := os.Chmod(layout, 0o755); err != nil {
+	defer os.RemoveAll(dir)
+	layout, files := filepath.Join(dir, "image"), filepath.Join(dir, "dockerfile")
+	if err := b.source.writeDockerfile(files); err != nil {
 		return "", err
 	}
-	options, err := b.options(layout)
+	options, err := b.options(layout, files)
 	if err != nil {
 		return "", err
 	}
@@ -216,8 +215,13 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, 
 // builderID names the builder in the provenance.
 const builderID = "https://stepwright.dev/steps/containerfile-build"
 
-func (b *build) options(layout string) (client.SolveOpt, error) {
+// options tells the builder what to build: the context, and the Dockerfile in the folder files, into the folder layout.
+func (b *build) options(layout, files string) (client.SolveOpt, error) {
 	contextFS, err := b.source.contextFS(b.in.BuildArgs)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	dockerfileFS, err := fsutil.NewFS(files)
 	if err != nil {
 		return client.SolveOpt{}, err
 	}
@@ -225,8 +229,12 @@ func (b *build) options(layout string) (client.SolveOpt, error) {
 		// The frontend is always the built-in one: a `# syntax=` line would fetch and run a program from a registry.
 		"cmdline":  "",
 		"filename": b.source.name,
-		"target":   b.in.Target,
-		"platform": b.in.Platform,
+	}
+	if b.in.Target != "" {
+		attrs["target"] = b.in.Target
+	}
+	if b.in.Platform != "" {
+		attrs["platform"] = b.in.Platform
 	}
 	for _, a := range b.in.BuildArgs {
 		attrs["build-arg:"+a.Name] = a.Value
@@ -254,7 +262,7 @@ func (b *build) options(layout string) (client.SolveOpt, error) {
 	return client.SolveOpt{
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attrs,
-		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": b.source.dockerfileFS()},
+		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
 		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, Attrs: export, OutputDir: layout}},
 		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{store: b.credentials}},
 	}, nil
@@ -309,17 +317,18 @@ func (s *source) contextFS(args []NameValue) (fsutil.FS, error) {
 	return fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: []string{".git"}})
 }
 
-// dockerfileFS holds the Dockerfile as it is to be built, and its own ignore file.
-func (s *source) dockerfileFS() fsutil.FS {
-	files := staticfs.NewFS()
-	for dir := filepath.Dir(s.name); dir != "."; dir = filepath.Dir(dir) {
-		files.Add(dir, &fstypes.Stat{Mode: uint32(os.ModeDir | 0o755)}, nil)
+// writeDockerfile writes the Dockerfile as it is to be built, and its own ignore file, where the repository has it, but under dir.
+func (s *source) writeDockerfile(dir string) error {
+	path := filepath.Join(dir, s.name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
 	}
-	files.Add(s.name, &fstypes.Stat{Mode: 0o644}, s.text)
 	if s.ignore != nil {
-		files.Add(s.name+".dockerignore", &fstypes.Stat{Mode: 0o644}, s.ignore)
+		if err := os.WriteFile(path+".dockerignore", s.ignore, 0o644); err != nil {
+			return err
+		}
 	}
-	return files
+	return os.WriteFile(path, s.text, 0o644)
 }
 
 // list joins names for a message.

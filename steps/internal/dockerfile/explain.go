@@ -45,7 +45,8 @@ func (b *build) explain(err error, w *watch) error {
 		}
 		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exitStatus{exit.ExitCode, err}, output)
 	}
-	if image := b.imageAt(first, last); image != "" {
+	// A daemon does not tell faults, and of what goes wrong there, an image that cannot be had is by far the most likely.
+	if image := b.imageAt(first, last); image != "" && (fault != buildkit.NoFault || b.in.BuildKitAddress != "") {
 		switch fault {
 		case buildkit.Unreachable:
 			return outcome.Errorf(outcome.RegistryUnavailable, "%s: base image %s: %w", place, image, err)
@@ -86,10 +87,17 @@ func (e exitStatus) Unwrap() error { return e.cause }
 func (b *build) where(err error) (first, last int) {
 	for _, src := range errdefs.Sources(err) {
 		for _, r := range src.Ranges {
-			return b.source.lines.original(int(r.Start.Line)), b.source.lines.original(int(max(r.End.Line, r.Start.Line)))
+			start, end := b.source.lines.original(int(r.Start.Line)), b.source.lines.original(int(max(r.End.Line, r.Start.Line)))
+			if first == 0 || start < first {
+				first = start
+			}
+			last = max(last, end)
+		}
+		if first > 0 {
+			break
 		}
 	}
-	return 0, 0
+	return first, last
 }
 
 // imageAt returns the image that the instruction at these lines takes something from, and nothing when it takes it from no image.

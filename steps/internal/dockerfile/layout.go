@@ -16,12 +16,14 @@ import (
 // BuildKit's marks on attestations.
 const (
 	referenceType       = "vnd.docker.reference.type"
+	referenceDigest     = "vnd.docker.reference.digest"
 	attestationManifest = "attestation-manifest"
 	predicateType       = "in-toto.io/predicate-type"
 	slsaProvenance      = "https://slsa.dev/provenance/v1"
 )
 
-// seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root, whose digest it returns.
+// seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root, whose digest it returns. Provenance
+// gets the image as its subject, which BuildKit leaves out for an image that has no name yet.
 //
 // For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see timeless), so that the
 // root's digest is the same, too: BuildKit has no option for that.
@@ -34,12 +36,12 @@ func seal(dir string, reproducible bool) (string, error) {
 		return "", fmt.Errorf("the builder's layout has %d roots instead of one", len(top.Manifests))
 	}
 	root := top.Manifests[0]
-	if reproducible && root.MediaType == ocispec.MediaTypeImageIndex {
-		resealed, err := layout(dir).sealIndex(root)
+	if root.MediaType == ocispec.MediaTypeImageIndex {
+		sealed, err := layout(dir).sealIndex(root, reproducible)
 		if err != nil {
 			return "", err
 		}
-		root = resealed
+		root = sealed
 	}
 	top = ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{root}}
 	raw, err := json.Marshal(top)
@@ -69,8 +71,8 @@ func (l layout) replaceBlob(old ocispec.Descriptor, content []byte) (ocispec.Des
 	return desc, errors.Join(os.WriteFile(l.path(desc.Digest), content, 0o444), os.Remove(l.path(old.Digest)))
 }
 
-// sealIndex makes the provenance of an image index timeless.
-func (l layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) {
+// sealIndex seals the provenance of an image index.
+func (l layout) sealIndex(root ocispec.Descriptor, reproducible bool) (ocispec.Descriptor, error) {
 	var index ocispec.Index
 	if err := readJSON(l.path(root.Digest), &index); err != nil {
 		return root, err
@@ -79,7 +81,7 @@ func (l layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) {
 		if desc.Annotations[referenceType] != attestationManifest {
 			continue
 		}
-		sealed, err := l.sealAttestations(desc)
+		sealed, err := l.sealAttestations(desc, reproducible)
 		if err != nil {
 			return root, err
 		}
@@ -92,10 +94,14 @@ func (l layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) {
 	return l.replaceBlob(root, raw)
 }
 
-func (l layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
+func (l layout) sealAttestations(desc ocispec.Descriptor, reproducible bool) (ocispec.Descriptor, error) {
 	var manifest ocispec.Manifest
 	if err := readJSON(l.path(desc.Digest), &manifest); err != nil {
 		return desc, err
+	}
+	image := digest.Digest(desc.Annotations[referenceDigest])
+	if err := image.Validate(); err != nil {
+		return desc, fmt.Errorf("attestations of image %q: %w", image, err)
 	}
 	var diffIDs []digest.Digest
 	for i, statement := range manifest.Layers {
@@ -104,7 +110,7 @@ func (l layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, e
 			if err != nil {
 				return desc, err
 			}
-			if raw, err = timeless(raw); err != nil {
+			if raw, err = sealProvenance(raw, image, reproducible); err != nil {
 				return desc, err
 			}
 			if manifest.Layers[i], err = l.replaceBlob(statement, raw); err != nil {
@@ -135,29 +141,38 @@ func (l layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, e
 	return l.replaceBlob(desc, raw)
 }
 
-// timeless takes out of a SLSA provenance statement what tells one run of a build from another, all of it optional in SLSA: when it ran,
-// the name of the run, the digests of BuildKit's internal steps (they hash a session's random id), and those of its cached layers,
-// which are not the image's: there, times are rewritten.
-func timeless(statement []byte) ([]byte, error) {
+// sealProvenance makes a provenance statement speak of the image.
+func sealProvenance(statement []byte, image digest.Digest, reproducible bool) ([]byte, error) {
 	dec := json.NewDecoder(bytes.NewReader(statement))
 	dec.UseNumber()
 	var s map[string]any
 	if err := dec.Decode(&s); err != nil {
 		return nil, fmt.Errorf("provenance: %w", err)
 	}
-	metadata := child(s, "predicate", "runDetails", "metadata")
+	// The image gets its name when it is published; in-toto has "_" for a name that says nothing.
+	s["subject"] = []any{map[string]any{"name": "_", "digest": map[string]any{image.Algorithm().String(): image.Encoded()}}}
+	if reproducible {
+		timeless(s)
+	}
+	return json.Marshal(s)
+}
+
+// timeless takes out of a SLSA provenance statement what tells one run of a build from another, all of it optional in SLSA: when it ran,
+// the name of the run, the digests of BuildKit's internal steps (they hash a session's random id), and those of its cached layers,
+// which are not the image's: there, times are rewritten.
+func timeless(statement map[string]any) {
+	metadata := child(statement, "predicate", "runDetails", "metadata")
 	for _, name := range []string{"invocationId", "invocationID", "startedOn", "finishedOn"} {
 		delete(metadata, name)
 	}
 	delete(child(metadata, "buildkit_metadata"), "layers")
-	delete(child(s, "predicate", "buildDefinition", "internalParameters", "buildConfig"), "digestMapping")
+	delete(child(statement, "predicate", "buildDefinition", "internalParameters", "buildConfig"), "digestMapping")
 	infos, _ := child(metadata, "buildkit_metadata", "source")["infos"].([]any)
 	for _, info := range infos {
 		if info, ok := info.(map[string]any); ok {
 			delete(info, "digestMapping")
 		}
 	}
-	return json.Marshal(s)
 }
 
 // child is the object at a path of names. Where there is none it is nil, from which everything may be deleted.

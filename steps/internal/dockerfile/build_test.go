@@ -1,0 +1,717 @@
+package dockerfile
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/faulttest"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/registrytest"
+)
+
+func TestBuild(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	w := project(t, map[string]string{
+		"Dockerfile": `# syntax=docker/dockerfile:1
+FROM busybox:1 AS build
+ARG VERSION=none
+WORKDIR /src
+COPY . .
+RUN printf '%s %s' "$VERSION" "$GREETING" > out && ls -a > list && chown nobody out
+FROM busybox:1 AS runtime
+COPY --from=build /src/out /src/list /
+USER nobody
+CMD ["cat", "/out"]
+FROM scratch AS empty
+COPY --from=build /src/out /
+`,
+		".dockerignore": "ignored\n",
+		"ignored":       "x",
+		"kept":          "x",
+		"link":          "-> kept",
+		"outward":       "-> /etc/passwd",
+		".git/HEAD":     "ref: refs/heads/main",
+	})
+	in := parameters(w, r)
+	in.BuildArgs = []NameValue{{"VERSION", "1.4"}}
+	in.BuildEnv = []NameValue{{"GREETING", "good morning"}}
+	in.Labels = []NameValue{{"org.opencontainers.image.title", "greeter"}}
+
+	t.Run("target", func(t *testing.T) {
+		in := in
+		in.Target = "runtime"
+		b := succeed(t, in)
+		if got := b.files["out"]; got != "1.4 good morning" {
+			t.Errorf("argument and environment: %q", got)
+		}
+		if owner := b.headers["out"].Uid; owner != 65534 {
+			t.Errorf("owner of a file given to nobody: %d", owner)
+		}
+		want := ".\n..\n.dockerignore\nDockerfile\nkept\nlink\nlist\nout\noutward\n"
+		if got := b.files["list"]; got != want {
+			t.Errorf("the context has %q, want %q", got, want)
+		}
+		if got, _ := b.env("GREETING"); got != "good morning" {
+			t.Errorf("GREETING is %q in the image", got)
+		}
+		labels := map[string]string{
+			"org.opencontainers.image.title":    "greeter",
+			"org.opencontainers.image.source":   "https://git.example.com/acme/shop.git",
+			"org.opencontainers.image.revision": commit,
+			"org.opencontainers.image.created":  "2026-03-04T05:06:07Z",
+		}
+		if got := b.config.Config.Labels; !maps.Equal(got, labels) {
+			t.Errorf("labels: %v", got)
+		}
+		if b.config.Config.User != "nobody" || !slices.Equal(b.config.Config.Cmd, []string{"cat", "/out"}) {
+			t.Errorf("config: %+v", b.config.Config)
+		}
+		if !b.config.Created.Equal(commitTime) {
+			t.Errorf("created %s, the commit is of %s", b.config.Created, commitTime)
+		}
+		for path, h := range b.headers {
+			if h.ModTime.After(commitTime) {
+				t.Errorf("%s is of %s", path, h.ModTime)
+			}
+		}
+	})
+	t.Run("last stage, from scratch", func(t *testing.T) {
+		b := succeed(t, in)
+		if got := slices.Collect(maps.Keys(b.files)); !slices.Equal(got, []string{"out"}) {
+			t.Errorf("files: %v", got)
+		}
+		if got, _ := b.env("GREETING"); got != "good morning" {
+			t.Errorf("GREETING is %q in the image", got)
+		}
+	})
+	if left := leftovers(t, w); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// Where a Dockerfile and its context may be.
+func TestPaths(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	copies := "FROM scratch\nCOPY . /app/\n"
+	files := map[string]string{
+		"docker/app.Dockerfile":              copies,
+		"docker/app.Dockerfile.dockerignore": "own\n",
+		"docker/Dockerfile":                  copies,
+		"services/api/main":                  "x",
+		"services/api/own":                   "x",
+		"services/api/common":                "x",
+		"services/api/.dockerignore":         "common\n",
+		"services/api/Containerfile":         copies,
+		"current":                            "-> services/api",
+	}
+	tests := []struct {
+		name, context, dockerfile string
+		want                      []string
+	}{
+		{"Dockerfile outside of the context and its own ignore file", "services/api", "docker/app.Dockerfile", []string{".dockerignore", "Containerfile", "common", "main"}},
+		{"Dockerfile outside of the context and the context's ignore file", "services/api", "docker/Dockerfile", []string{".dockerignore", "Containerfile", "main", "own"}},
+		{"leading slashes", "/services/api/", "/services/api/Containerfile", []string{".dockerignore", "Containerfile", "main", "own"}},
+		{"link inside the repository", "./current", "current/Containerfile", []string{".dockerignore", "Containerfile", "main", "own"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, files), r)
+			in.DockerContext, in.DockerfilePath = test.context, test.dockerfile
+			b := succeed(t, in)
+			var got []string
+			for path := range b.files {
+				got = append(got, strings.TrimPrefix(path, "app/"))
+			}
+			if slices.Sort(got); !slices.Equal(got, test.want) {
+				t.Errorf("the context has %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+// What is wrong with the source is told before a builder is started: these have no registry, and a builder that could not start.
+func TestSourceFaults(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{
+		"Containerfile":      "FROM scratch\n",
+		"api/Dockerfile":     "FROM scratch\n",
+		"api/dev.Dockerfile": "FROM scratch\n",
+		"passwd":             "-> /etc/passwd",
+		"etc":                "-> ../../../../../../../etc",
+		"bad":                "FROM scratch\n\nRUNN true\n",
+		"unclosed":           "FROM scratch\nCOPY <<EOF /x\n",
+		"empty":              "",
+		"stages":             "FROM scratch AS one\nFROM scratch AS two\n",
+		"file":               "x",
+	}
+	tests := []struct {
+		name                        string
+		context, dockerfile, target string
+		reason                      outcome.Reason
+		words                       []string
+	}{
+		{"no Dockerfile", ".", "./Dockerfile", "", outcome.DockerfileNotFound, []string{`"./Dockerfile" is not in the repository; there is Containerfile, api/Dockerfile, api/dev.Dockerfile`}},
+		{"no context", "web", "api/Dockerfile", "", outcome.DockerfileNotFound, []string{`docker-context: "web" is not in the repository`}},
+		{"context is a file", "file", "api/Dockerfile", "", outcome.DockerfileNotFound, []string{`"file" is not a directory`}},
+		{"Dockerfile is a directory", ".", "api", "", outcome.DockerfileNotFound, []string{`"api" is not a file`, "api/Dockerfile"}},
+		{"Dockerfile above the repository", ".", "../Dockerfile", "", outcome.PathEscapesRepository, []string{"dockerfile-path", "../Dockerfile"}},
+		{"Dockerfile is a link that leaves", ".", "passwd", "", outcome.PathEscapesRepository, []string{"dockerfile-path", "passwd"}},
+		{"context is a link that leaves", "etc", "api/Dockerfile", "", outcome.PathEscapesRepository, []string{"docker-context", "etc"}},
+		{"context above the repository", "..", "api/Dockerfile", "", outcome.PathEscapesRepository, []string{"docker-context"}},
+		{"unknown instruction", ".", "bad", "", outcome.DockerfileInvalid, []string{"bad line 3", "RUNN"}},
+		{"unterminated heredoc", ".", "unclosed", "", outcome.DockerfileInvalid, []string{"unclosed", "EOF"}},
+		{"empty Dockerfile", ".", "empty", "", outcome.DockerfileInvalid, []string{"empty"}},
+		{"no such stage", ".", "stages", "three", outcome.DockerfileInvalid, []string{`no stage "three"; there is "one", "two"`}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, files), nil)
+			in.DockerContext, in.DockerfilePath, in.Target = test.context, test.dockerfile, test.target
+			in.BuildKitAddress = "unix:///nowhere"
+			fail(t, in, test.reason, test.words...)
+		})
+	}
+	t.Run("nothing that could be meant", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, map[string]string{"README": "x"}), nil)
+		fail(t, in, outcome.DockerfileNotFound, "no Dockerfile or Containerfile was found")
+	})
+	t.Run("no source", func(t *testing.T) {
+		t.Parallel()
+		w := project(t, nil)
+		os.Remove(w.Source())
+		fail(t, parameters(w, nil), outcome.DockerfileNotFound, "there is no source")
+	})
+}
+
+// odd are values that quoting gets wrong easily.
+var odd = []NameValue{
+	{"SPACES", "  two  spaces "},
+	{"QUOTES", `"double" 'single'`},
+	{"DOLLAR", `$HOME ${PATH} $$ $(id)`},
+	{"BACKSLASH", `C:\dir\ \n \$x \\`},
+	{"BACKTICK", "`id` `"},
+	{"LINES", "first\nsecond $HOME\r\n\n\"third\" \\"},
+	{"HASH", "# not a comment"},
+	{"HEREDOC", "<<EOF"},
+	{"EMPTY", ""},
+	{"UNICODE", "größe ✓ \u2028"},
+	{"TAB", "a\tb"},
+	{"dotted.name-x", "v"},
+}
+
+func TestBuildEnvironment(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	for name, directive := range map[string]string{"backslash": "", "backtick": "# escape=`\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, map[string]string{"Dockerfile": directive + `FROM busybox:1 AS base
+ENV OWN=dockerfile
+COPY <<END /heredoc
+FROM nothing
+END
+from base AS test
+RUN for v in SPACES QUOTES DOLLAR BACKSLASH BACKTICK LINES HASH HEREDOC EMPTY UNICODE TAB; do eval "printf '%s\0' \"\$$v\""; done > /values
+FROM scratch
+COPY --from=test /values /heredoc /
+ENV LATER=$SPACES`}), r)
+			in.BuildEnv = append(slices.Clone(odd), NameValue{"OWN", "parameter"})
+			b := succeed(t, in)
+			values := strings.Split(b.files["values"], "\x00")
+			for i, v := range odd {
+				if got, ok := b.env(v.Name); got != v.Value || !ok {
+					t.Errorf("in the image, %s is %q, want %q", v.Name, got, v.Value)
+				}
+				if i < len(values)-1 && values[i] != v.Value {
+					t.Errorf("for RUN, %s is %q, want %q", v.Name, values[i], v.Value)
+				}
+			}
+			if got, _ := b.env("LATER"); got != odd[0].Value {
+				t.Errorf("an instruction expands it to %q", got)
+			}
+			if got := b.files["heredoc"]; got != "FROM nothing\n" {
+				t.Errorf("a heredoc became %q", got)
+			}
+		})
+	}
+	t.Run("the Dockerfile's own ENV wins, also in a stage that starts from another", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM busybox:1 AS Base\nENV A=own\nFROM base\nRUN echo $A $B > /out\n"}), r)
+		in.BuildEnv = []NameValue{{"A", "parameter"}, {"B", "parameter"}}
+		b := succeed(t, in)
+		if got := b.files["out"]; got != "own parameter\n" {
+			t.Errorf("RUN sees %q", got)
+		}
+	})
+}
+
+func TestLineMap(t *testing.T) {
+	t.Parallel()
+	s := &source{name: "Dockerfile", original: []byte("ARG X=1\r\nFROM a \\\n  AS b\nRUN x\n\nFROM b\nRUN y\nFROM c\nRUN z")}
+	if err := s.parse(Parameters{BuildEnv: []NameValue{{"A", "1"}, {"B", "1\n2"}}}); err != nil {
+		t.Fatal(err)
+	}
+	original := strings.Split(string(s.original), "\n")
+	seen := map[int]bool{}
+	for i, line := range strings.Split(string(s.text), "\n") {
+		n := s.lines.original(i + 1)
+		if strings.HasPrefix(line, "ENV ") || strings.HasPrefix(line, "ARG STEPWRIGHT") {
+			continue
+		}
+		if original[n-1] != line {
+			t.Errorf("line %d, %q, is said to be line %d, %q", i+1, line, n, original[n-1])
+		}
+		seen[n] = true
+	}
+	if len(seen) != len(original) {
+		t.Errorf("of %d lines, %d are in the text", len(original), len(seen))
+	}
+}
+
+func FuzzEscape(f *testing.F) {
+	for _, v := range odd {
+		f.Add(v.Value)
+	}
+	f.Fuzz(func(t *testing.T, value string) {
+		for _, directive := range []string{"", "# escape=`\n"} {
+			s := &source{name: "Dockerfile", original: []byte(directive + "FROM scratch\nRUN x\n")}
+			if err := s.parse(Parameters{BuildEnv: []NameValue{{"V", value}}}); err != nil {
+				t.Fatal(err)
+			}
+			if got, ok := environmentOf(t, s)["V"]; !ok || got != value && s.args == nil {
+				t.Errorf("%q became %q in\n%s", value, got, s.text)
+			}
+		}
+	})
+}
+
+func TestBuildFailures(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	tests := []struct {
+		name, dockerfile string
+		env              []NameValue
+		reason           outcome.Reason
+		words            []string
+	}{
+		{
+			"RUN", "FROM busybox:1\n\nRUN seq 1 1000 && echo to stderr >&2 && \\\n  exit 7\n", nil, outcome.BuildFailed,
+			[]string{`Dockerfile line 3: RUN seq 1 1000 && echo to stderr >&2 && \ exit 7: exit code 7:`, "\n999\n1000\nto stderr"},
+		},
+		{
+			"RUN below a build environment", "FROM busybox:1 AS a\nFROM busybox:1\nRUN exit 7\n", []NameValue{{"A", "1"}, {"B", "1\n2"}}, outcome.BuildFailed,
+			[]string{"Dockerfile line 3: RUN exit 7: exit code 7"},
+		},
+		{"unknown command", "FROM busybox:1\nRUN nonesuch\n", nil, outcome.BuildFailed, []string{"line 2: RUN nonesuch: exit code 127", "nonesuch: not found"}},
+		{"COPY of what is not there", "FROM busybox:1\nCOPY absent /\n", nil, outcome.BuildFailed, []string{"line 2: COPY absent /", `"/absent": not found`}},
+		{"base image that does not exist", "FROM busybox:1\nFROM library/nonesuch:7\n", nil, outcome.BaseImageUnavailable, []string{"line 2: base image library/nonesuch:7"}},
+		{"image to copy from that does not exist", "FROM busybox:1\nCOPY --from=nonesuch:7 /a /b\n", nil, outcome.BaseImageUnavailable, []string{"line 2: base image nonesuch:7"}},
+		{"no base image", "ARG BASE\nFROM ${BASE}\n", nil, outcome.DockerfileInvalid, []string{"line 2"}},
+		{"circle", "FROM busybox:1 AS a\nCOPY --from=b /a /b\nFROM a AS b\n", nil, outcome.DockerfileInvalid, []string{"line 2", `stage "b"`}},
+		{"secret that is not there", "FROM busybox:1\nRUN --mount=type=secret,id=token,required=true cat /run/secrets/token\n", nil, outcome.BuildFailed, []string{"line 2", "token"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, map[string]string{"Dockerfile": test.dockerfile}), r)
+			in.BuildEnv = test.env
+			fail(t, in, test.reason, test.words...)
+		})
+	}
+	t.Run("an image that is there stays", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM busybox:1\n"}), r)
+		before := succeed(t, in)
+		os.WriteFile(filepath.Join(in.Workspace.Source(), "Dockerfile"), []byte("FROM busybox:1\nRUN false\n"), 0o644)
+		if end := run(t, t.Context(), in); outcome.Of(end.err).Reason != outcome.BuildFailed {
+			t.Fatal(end.err)
+		}
+		if after := open1(t, in.Workspace); after.digest != before.digest {
+			t.Errorf("%s became %s", before.digest, after.digest)
+		}
+		os.WriteFile(filepath.Join(in.Workspace.Source(), "Dockerfile"), []byte("FROM busybox:1\nRUN echo > /new\n"), 0o644)
+		if after := succeed(t, in); after.digest == before.digest {
+			t.Error("a new image did not replace the old one")
+		}
+	})
+}
+
+func TestRegistryFailures(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{"Dockerfile": "FROM private.example.com/library/busybox:1\nRUN true\n"}
+	mirrored := func(in Parameters, host string) Parameters {
+		in.RegistryMirrors = []buildkit.Mirror{{Registry: "private.example.com", Mirror: host}}
+		return in
+	}
+	t.Run("no credentials", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t)
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+		in.RegistryPullSecret = ""
+		fail(t, in, outcome.BaseImageUnavailable, "line 1", r.Host+"/library/busybox:1 may not be pulled")
+	})
+	t.Run("wrong credentials", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t)
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+		in.RegistryPullSecret = filepath.Join(t.TempDir(), "config.json")
+		os.WriteFile(in.RegistryPullSecret, registrytest.DockerConfig(t, r.Host, "someone", "canary-password"), 0o600)
+		end := fail(t, in, outcome.BaseImageUnavailable, "may not be pulled")
+		if strings.Contains(end.output+end.err.Error(), "canary-password") {
+			t.Error("the password is told")
+		}
+	})
+	t.Run("authority that is not trusted", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t)
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+		in.CABundle = ""
+		fail(t, in, outcome.RegistryUnavailable, "certificate")
+	})
+	t.Run("nothing listens", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM 127.0.0.1:9/library/busybox:1\n"}), nil)
+		end := fail(t, in, outcome.RegistryUnavailable, "line 1: base image 127.0.0.1:9/library/busybox:1", "connection refused")
+		if got := strings.Count(end.output, "Trying again"); got != 0 && got != 2 {
+			t.Errorf("tried again %d times", got)
+		}
+	})
+	t.Run("a mirror that fails for a while", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t, registrytest.PlainHTTP, registrytest.Anonymous)
+		manifest := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
+		proxy := faulttest.Before(t, r.URL, faulttest.First(2, manifest, faulttest.Fault{Status: http.StatusServiceUnavailable}))
+		host := strings.TrimPrefix(proxy.URL, "http://")
+		in := mirrored(parameters(project(t, files), r), host)
+		in.InsecureRegistries = []string{host, "private.example.com"}
+		succeed(t, in)
+		if got := proxy.Faults.Load(); got != 2 {
+			t.Errorf("%d faults were met", got)
+		}
+	})
+	t.Run("a mirror with a path", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t)
+		image, _ := busybox()
+		r.Push(t, "cache/private/library/busybox:1", image)
+		in := mirrored(parameters(project(t, files), r), r.Host+"/cache/private")
+		succeed(t, in)
+		if len(r.Requests("GET", "/v2/cache/private/library/busybox/blobs/")) == 0 {
+			t.Error("the mirror's path was not asked")
+		}
+	})
+	t.Run("plain HTTP is spoken only where it is asked for", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t, registrytest.PlainHTTP, registrytest.Anonymous)
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+		in.InsecureRegistries = nil
+		r.Forget()
+		fail(t, in, outcome.RegistryUnavailable, "HTTPS")
+		if n := len(r.Requests("GET", "/")) + len(r.Requests("HEAD", "/")); n > 0 {
+			t.Errorf("%d requests over plain HTTP", n)
+		}
+	})
+}
+
+// A canary must be in no log, message, result or blob.
+func TestSecrets(t *testing.T) {
+	t.Parallel()
+	const canary = "canary-4f1d0c6e"
+	r := newRegistry(t)
+	dir := t.TempDir()
+	// As Kubernetes mounts a Secret.
+	os.MkdirAll(filepath.Join(dir, "..2026"), 0o755)
+	os.WriteFile(filepath.Join(dir, "..2026", "token"), []byte(canary), 0o400)
+	os.Symlink("..2026", filepath.Join(dir, "..data"))
+	os.Symlink("..data/token", filepath.Join(dir, "token"))
+
+	for _, mode := range []string{"min", "max"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, map[string]string{"Dockerfile": `FROM busybox:1
+RUN --mount=type=secret,id=token test "$(cat /run/secrets/token)" = ` + strings.ToUpper(canary[:6]) + ` || cat /run/secrets/token
+RUN --mount=type=secret,id=token,env=TOKEN echo "$TOKEN" && echo ${#TOKEN} > /length
+RUN test ! -e /run/secrets/token
+`}), r)
+			in.BuildSecretsDir, in.Provenance = dir, mode
+			end := run(t, t.Context(), in)
+			if end.err != nil {
+				t.Fatalf("%v\n%s", end.err, end.output)
+			}
+			b := open1(t, in.Workspace)
+			if got := b.files["length"]; got != fmt.Sprintln(len(canary)) {
+				t.Errorf("the secret has %q bytes", got)
+			}
+			if !strings.Contains(end.output, "***") {
+				t.Error("the RUN that prints the secret printed nothing")
+			}
+			haystacks := append(b.rawBlobs, []byte(end.output), fmt.Append(nil, end.results))
+			for path, content := range b.files {
+				haystacks = append(haystacks, []byte(path+content))
+			}
+			for _, secret := range []string{canary, r.Password} {
+				for _, form := range []string{secret, base64.StdEncoding.EncodeToString([]byte(secret))} {
+					for _, hay := range haystacks {
+						if bytes.Contains(hay, []byte(form)) {
+							t.Errorf("%q is in %.300q", form, hay)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestProvenance(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	base := must(must(busybox()).Digest()).Hex
+	files := map[string]string{"deploy/Dockerfile": "FROM busybox:1\nARG VERSION\nRUN echo $VERSION > /v\n"}
+	for _, mode := range []string{"none", "min", "max"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, files), r)
+			in.DockerfilePath, in.Provenance = "deploy/Dockerfile", mode
+			in.BuildArgs = []NameValue{{"VERSION", "argument-9"}}
+			b := succeed(t, in)
+			if mode == "none" {
+				if b.provenance != nil {
+					t.Fatalf("provenance: %v", b.provenance)
+				}
+				if must(b.image.Digest()) != b.digest {
+					t.Error("the root is not the image")
+				}
+				return
+			}
+			raw := must(json.Marshal(b.provenance))
+			var p struct {
+				Type          string `json:"_type"`
+				PredicateType string
+				Subject       []struct{ Digest map[string]string }
+				Predicate     struct {
+					BuildDefinition struct {
+						BuildType            string
+						ExternalParameters   struct{ ConfigSource struct{ Path string } }
+						ResolvedDependencies []struct {
+							URI    string
+							Digest map[string]string
+						}
+					}
+					RunDetails struct {
+						Builder  struct{ ID string }
+						Metadata struct {
+							BuildkitMetadata struct{ VCS map[string]string } `json:"buildkit_metadata"`
+						}
+					}
+				}
+			}
+			if err := json.Unmarshal(raw, &p); err != nil {
+				t.Fatal(err)
+			}
+			if p.Type != "https://in-toto.io/Statement/v1" && p.Type != "https://in-toto.io/Statement/v0.1" || p.PredicateType != "https://slsa.dev/provenance/v1" {
+				t.Errorf("types: %q, %q", p.Type, p.PredicateType)
+			}
+			if len(p.Subject) != 1 || p.Subject[0].Digest["sha256"] != must(b.image.Digest()).Hex {
+				t.Errorf("subject: %v", p.Subject)
+			}
+			def := p.Predicate.BuildDefinition
+			if def.BuildType == "" || def.ExternalParameters.ConfigSource.Path != "deploy/Dockerfile" {
+				t.Errorf("build definition: %+v", def)
+			}
+			if len(def.ResolvedDependencies) != 1 || def.ResolvedDependencies[0].Digest["sha256"] != base {
+				t.Errorf("dependencies: %+v", def.ResolvedDependencies)
+			}
+			if p.Predicate.RunDetails.Builder.ID != builderID {
+				t.Errorf("builder: %q", p.Predicate.RunDetails.Builder.ID)
+			}
+			if vcs := p.Predicate.RunDetails.Metadata.BuildkitMetadata.VCS; vcs["revision"] != commit || vcs["source"] != "https://git.example.com/acme/shop.git" {
+				t.Errorf("source: %v", vcs)
+			}
+			if has := bytes.Contains(raw, []byte("argument-9")); has != (mode == "max") {
+				t.Errorf("build arguments told: %t", has)
+			}
+			text := base64.StdEncoding.EncodeToString([]byte(files["deploy/Dockerfile"]))
+			if has := bytes.Contains(raw, []byte(text)); has != (mode == "max") {
+				t.Errorf("Dockerfile told: %t", has)
+			}
+		})
+	}
+}
+
+// Two builds of one commit, each of a clone of its own and with fresh state, give one digest.
+func TestReproducible(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	for _, mode := range []string{"none", "min", "max"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			var digests []string
+			for i := range 2 {
+				in := parameters(project(t, reproducible), r)
+				os.WriteFile(filepath.Join(in.Workspace.Source(), ".git", "index"), fmt.Append(nil, i), 0o644)
+				in.Provenance, in.BuildEnv = mode, odd
+				b := succeed(t, in)
+				digests = append(digests, b.digest.String())
+			}
+			if digests[0] != digests[1] {
+				t.Errorf("digests: %v", digests)
+			}
+		})
+	}
+	t.Run("source-date-epoch", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, reproducible), r)
+		in.SourceDateEpoch = 1767225600
+		if b := succeed(t, in); b.config.Created.Unix() != 1767225600 {
+			t.Errorf("created %s", b.config.Created)
+		}
+	})
+	t.Run("without a revision, times are those of the build", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, reproducible), r)
+		os.Remove(filepath.Join(string(in.Workspace), "revision.json"))
+		started := time.Now().Add(-time.Minute)
+		b := succeed(t, in)
+		if b.config.Created.Before(started) {
+			t.Errorf("created %s", b.config.Created)
+		}
+		if child(b.provenance, "predicate", "runDetails", "metadata")["startedOn"] == nil {
+			t.Error("the provenance does not tell when")
+		}
+	})
+}
+
+// reproducible is a project whose image depends on nothing but the commit.
+var reproducible = map[string]string{
+	"Dockerfile": `FROM busybox:1 AS build
+COPY . /src
+RUN mkdir /out && cat /src/a > /out/b && touch /out/c && chown -R 65534:65534 /out
+FROM busybox:1
+COPY --from=build /out /app
+RUN echo x > /y
+WORKDIR /app
+`,
+	"a":         "content",
+	".git/HEAD": "ref: refs/heads/main",
+}
+
+// Being told to stop ends a build and what it runs.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	marker := fmt.Sprintf("98765%d", os.Getpid())
+	in := parameters(project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo started && sleep " + marker + "\n"}), r)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := outcome.Errorf(outcome.Cancelled, "stopped by a test")
+	go func() {
+		for running(marker) == 0 && ctx.Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+		}
+		cancel(reason)
+	}()
+	started := time.Now()
+	end := run(t, ctx, in)
+	if !errors.Is(end.err, reason) {
+		t.Errorf("ended with %v", end.err)
+	}
+	if took := time.Since(started); took > 15*time.Second {
+		t.Errorf("took %s", took)
+	}
+	if n := running(marker); n > 0 {
+		t.Errorf("%d processes of the build are still there", n)
+	}
+	if left := leftovers(t, in.Workspace); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if strings.Contains(end.output, "did not end well") {
+		t.Error(end.output)
+	}
+}
+
+// running counts processes that sleep for that long.
+func running(seconds string) int {
+	n := 0
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range dirs {
+		if line, err := os.ReadFile(path); err == nil && bytes.HasPrefix(line, []byte("sleep\x00"+seconds)) {
+			n++
+		}
+	}
+	return n
+}
+
+// State that is kept makes the next build of the same faster, and is one build's at a time.
+func TestKeptState(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	files := map[string]string{"Dockerfile": "FROM busybox:1\nRUN cat /proc/sys/kernel/random/uuid > /random\n"}
+	root := filepath.Join(t.TempDir(), "state")
+	build := func(change func(*Parameters)) string {
+		in := parameters(project(t, files), r)
+		in.BuildKitRoot = root
+		change(&in)
+		return succeed(t, in).files["random"]
+	}
+	first := build(func(*Parameters) {})
+	if second := build(func(*Parameters) {}); second != first {
+		t.Error("the cache was not used")
+	}
+	if third := build(func(in *Parameters) { in.NoCache = true }); third == first {
+		t.Error("no-cache used the cache")
+	}
+
+	other, err := buildkit.Start(t.Context(), buildkit.Config{Root: root}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	in := parameters(project(t, files), r)
+	in.BuildKitRoot = root
+	fail(t, in, outcome.BuilderUnavailable, "another build uses "+root)
+}
+
+// Where overlayfs cannot be used, such as under a path with a comma, layers are copied.
+func TestWithoutOverlay(t *testing.T) {
+	t.Parallel()
+	in := parameters(project(t, reproducible), newRegistry(t))
+	in.BuildKitRoot = filepath.Join(t.TempDir(), "a,b")
+	end := run(t, t.Context(), in)
+	if end.err != nil {
+		t.Fatal(end.err)
+	}
+	if !strings.Contains(end.output, "layers are copied") {
+		t.Error("there is no warning")
+	}
+	copied := open1(t, in.Workspace)
+	in.BuildKitRoot = ""
+	if stacked := succeed(t, in); stacked.digest != copied.digest {
+		t.Errorf("digests: copied %s, stacked %s", copied.digest, stacked.digest)
+	}
+}
+
+func TestPlatform(t *testing.T) {
+	t.Parallel()
+	in := parameters(project(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"}), nil)
+	in.Platform = "linux/arm64"
+	if b := succeed(t, in); b.config.Architecture != "arm64" {
+		t.Errorf("architecture: %s", b.config.Architecture)
+	}
+}
