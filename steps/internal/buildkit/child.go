@@ -65,6 +65,9 @@ func runChild(ready *os.File) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&config); err != nil {
 		return err
 	}
+	if err := runcState(filepath.Join(config.Root, "runc")); err != nil {
+		return err
+	}
 	// What runs in the build must not get hold of them.
 	unix.CloseOnExec(connectionFD)
 	unix.CloseOnExec(readyFD)
@@ -93,6 +96,11 @@ func runChild(ready *os.File) error {
 		err = errors.Join(err, os.RemoveAll(config.Root))
 	}
 	return err
+}
+
+// runcState has runc keep its state in dir. It does so only in a user namespace, and unless it takes itself for root there.
+func runcState(dir string) error {
+	return errors.Join(os.MkdirAll(dir, 0o700), os.Setenv("XDG_RUNTIME_DIR", dir), os.Unsetenv("USER"))
 }
 
 // patience is how long the child may take to end a build that was cancelled, and to clean up.

@@ -54,7 +54,7 @@ type NameValue struct {
 }
 
 // daemonWait is how long a daemon given by address may take to answer.
-const daemonWait = 15 * time.Second
+var daemonWait = 15 * time.Second
 
 // Run builds the image. It results in image-digest, the digest of the layout's one root: an index when there is provenance, else the
 // image's manifest.
