@@ -8,7 +8,6 @@ package buildkit
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -28,8 +27,8 @@ type BuildKit struct {
 	close func() error
 }
 
-// Close ends the connection, and the builder if it is the process's own. It returns how a builder of the process's own ended if it
-// did not end well.
+// Close ends the connection, and the builder if it is the process's own. It returns how that ended if it did not end well, every time
+// it is called.
 func (b *BuildKit) Close() error { return b.close() }
 
 // Dial connects to a daemon, with mutual TLS if tlsDir (ca.crt, tls.crt, tls.key) is not empty, and waits until it has a worker: its
@@ -111,5 +110,3 @@ type Mirror struct {
 
 // keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.
 const keep = 10 << 30
-
-func (c Config) String() string { return fmt.Sprintf("BuildKit in %s", c.Root) }

@@ -112,6 +112,11 @@ func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, err
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "runc, which runs the instructions of a Dockerfile, is not installed: %w", err).
 			WithHint("Install runc (Debian: apt-get install runc), or let a daemon build: buildkit-address.")
 	}
+	root, err := filepath.Abs(config.Root)
+	if err != nil {
+		return nil, err
+	}
+	config.Root = root
 	release, err := prepare(config.Root)
 	if err != nil {
 		return nil, err

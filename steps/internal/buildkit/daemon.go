@@ -59,12 +59,12 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 	options, err := runc.NewWorkerOpt(c.Root, snapshotter(c.Root), rootless, process, nil, nil, netproviders.Opt{Mode: "host"},
 		nil, "runc", "", false, nil, "", "", nil)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c, err)
+		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	options.RegistryHosts = registries
 	w, err := base.NewWorker(ctx, options)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c, err)
+		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
@@ -76,11 +76,11 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 	}
 	cache, err := bboltcachestorage.NewStore(filepath.Join(c.Root, "cache.db"))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c, err)
+		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	history, err := boltutil.SafeOpen(filepath.Join(c.Root, "history.db"), 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c, err)
+		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	controller, err := control.NewController(control.Opt{
 		SessionManager:   sessions,
@@ -96,7 +96,7 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 		GracefulStop:     ctx.Done(),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c, err)
+		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	return &daemon{config: c, worker: w, controller: controller}, nil
 }

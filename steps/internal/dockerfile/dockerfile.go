@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -53,7 +52,7 @@ type NameValue struct {
 	Value string `json:"value"`
 }
 
-// daemonWait is how long a daemon given by address may take to answer.
+// daemonWait is how long a daemon given by address may take to answer. Tests shorten it.
 var daemonWait = 15 * time.Second
 
 // Run builds the image. It results in image-digest, the digest of the layout's one root: an index when there is provenance, else the
@@ -199,7 +198,7 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, 
 		return "", context.Cause(ctx)
 	}
 	if err != nil {
-		return "", b.explain(err, watch)
+		return "", b.explain(err, watch, builder)
 	}
 	digest, err := seal(layout, b.epoch != nil)
 	if err != nil {
@@ -330,6 +329,3 @@ func (s *source) writeDockerfile(dir string) error {
 	}
 	return os.WriteFile(path, s.text, 0o644)
 }
-
-// list joins names for a message.
-func list(names []string) string { return strings.Join(names, ", ") }

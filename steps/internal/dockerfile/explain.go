@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
@@ -14,13 +15,14 @@ import (
 )
 
 // explain gives a build's failure its reason.
-func (b *build) explain(err error, w *watch) error {
+func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
+	err = said{strings.TrimPrefix(err.Error(), "failed to solve: "), err} // the client's words, which say nothing
 	fault := buildkit.FaultOf(err)
 	if fault == buildkit.DiskFull || diskFull(string(b.in.Workspace), b.in.BuildKitRoot) {
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
 	}
 	if buildkit.Lost(err) {
-		return outcome.Errorf(outcome.BuilderUnavailable, "the builder ended in the middle of the build: %w", err).
+		return outcome.Errorf(outcome.BuilderUnavailable, "the builder ended in the middle of the build: %w", errors.Join(builder.Close(), err)).
 			WithHint("Where it was killed, the pod most likely needs more memory.")
 	}
 	first, last := b.where(err)
@@ -43,7 +45,7 @@ func (b *build) explain(err error, w *watch) error {
 		if output != "" {
 			output = ":\n" + output
 		}
-		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exitStatus{exit.ExitCode, err}, output)
+		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exited(exit.ExitCode, err), output)
 	}
 	// A daemon does not tell faults, and of what goes wrong there, an image that cannot be had is by far the most likely.
 	if image := b.imageAt(first, last); image != "" && (fault != buildkit.NoFault || b.in.BuildKitAddress != "") {
@@ -66,22 +68,23 @@ func (b *build) explain(err error, w *watch) error {
 	return fmt.Errorf("build of %s: %w", b.source.name, err)
 }
 
-// exitStatus says how a command ended instead of what BuildKit makes of it, which repeats the command.
-type exitStatus struct {
-	code  uint32
+// said is an error with another text than its own.
+type said struct {
+	text  string
 	cause error
 }
 
-func (e exitStatus) Error() string {
-	switch e.code {
-	case 137:
-		return "killed (exit code 137), most likely for want of memory"
-	default:
-		return fmt.Sprintf("exit code %d", e.code)
-	}
-}
+func (s said) Error() string { return s.text }
 
-func (e exitStatus) Unwrap() error { return e.cause }
+func (s said) Unwrap() error { return s.cause }
+
+// exited says how a command ended. BuildKit's own text repeats the command.
+func exited(code uint32, cause error) error {
+	if code == 128+uint32(unix.SIGKILL) {
+		return said{fmt.Sprintf("killed (exit code %d), most likely for want of memory", code), cause}
+	}
+	return said{fmt.Sprintf("exit code %d", code), cause}
+}
 
 // where finds the lines of the repository's Dockerfile that an error comes from; 0 when it does not say.
 func (b *build) where(err error) (first, last int) {

@@ -122,7 +122,7 @@ func stageNames(stages []instructions.Stage) string {
 	if len(names) == 0 {
 		return "none that has a name"
 	}
-	return list(names)
+	return strings.Join(names, ", ")
 }
 
 // missing says that a path is not there, and what is. Other errors it leaves as they are.
@@ -141,7 +141,7 @@ func missing(w workspace.Workspace, parameter, path string, err error) error {
 	if len(found) == 0 {
 		return outcome.Errorf(outcome.DockerfileNotFound, "%s, and no Dockerfile or Containerfile was found in it", what)
 	}
-	return outcome.Errorf(outcome.DockerfileNotFound, "%s; there is %s", what, list(found))
+	return outcome.Errorf(outcome.DockerfileNotFound, "%s; there is %s", what, strings.Join(found, ", "))
 }
 
 // Bounds of the search for Dockerfiles: a message needs a few names, and a repository may be large.
