@@ -11,11 +11,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/faulttest"
 	"github.com/stepwright/stepwright/steps/internal/outcome"
@@ -622,7 +626,7 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := outcome.Errorf(outcome.Cancelled, "stopped by a test")
 	go func() {
-		for running(marker) == 0 && ctx.Err() == nil {
+		for len(running(marker)) == 0 && ctx.Err() == nil {
 			time.Sleep(5 * time.Millisecond)
 		}
 		cancel(reason)
@@ -635,8 +639,8 @@ func TestCancel(t *testing.T) {
 	if took := time.Since(started); took > 15*time.Second {
 		t.Errorf("took %s", took)
 	}
-	if n := running(marker); n > 0 {
-		t.Errorf("%d processes of the build are still there", n)
+	if left := running(marker); len(left) > 0 {
+		t.Errorf("processes of the build are still there: %v", left)
 	}
 	if left := leftovers(t, in.Workspace); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
@@ -646,16 +650,16 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// running counts processes that sleep for that long.
-func running(seconds string) int {
-	n := 0
-	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range dirs {
+// running lists the processes that sleep for that long.
+func running(seconds string) []int {
+	var pids []int
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
 		if line, err := os.ReadFile(path); err == nil && bytes.HasPrefix(line, []byte("sleep\x00"+seconds)) {
-			n++
+			pids = append(pids, must(strconv.Atoi(filepath.Base(filepath.Dir(path)))))
 		}
 	}
-	return n
+	return pids
 }
 
 // State that is kept makes the next build of the same faster, and is one build's at a time.
@@ -713,5 +717,53 @@ func TestPlatform(t *testing.T) {
 	in.Platform = "linux/arm64"
 	if b := succeed(t, in); b.config.Architecture != "arm64" {
 		t.Errorf("architecture: %s", b.config.Architecture)
+	}
+}
+
+// A disk that fills up, whoever fills it.
+func TestOutOfSpace(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	for name, dockerfile := range map[string]string{
+		"the build's files": "FROM busybox:1\nRUN seq 1 100000000 > /big\n",
+		"the context":       "FROM busybox:1\nCOPY big /\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, map[string]string{"Dockerfile": dockerfile, "big": strings.Repeat("x", 9<<20)}), r)
+			small := filepath.Join(t.TempDir(), "small")
+			os.Mkdir(small, 0o755)
+			if err := syscall.Mount("none", small, "tmpfs", 0, "size=12m"); err != nil {
+				t.Fatalf("mounting takes root: %v", err)
+			}
+			t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
+			in.BuildKitRoot = filepath.Join(small, "state")
+			fail(t, in, outcome.OutOfSpace, "the disk is full")
+		})
+	}
+}
+
+// Every property of the schema has a field, and every field a property.
+func TestParametersMirrorSchema(t *testing.T) {
+	t.Parallel()
+	var fields, properties []string
+	var walk func(reflect.Type)
+	walk = func(of reflect.Type) {
+		for f := range of.Fields() {
+			if f.Anonymous {
+				walk(f.Type)
+				continue
+			}
+			fields = append(fields, f.Tag.Get("json"))
+		}
+	}
+	walk(reflect.TypeFor[Parameters]())
+	for _, p := range schemas.MustLoad("containerfile-build").Properties {
+		properties = append(properties, p.Name)
+	}
+	slices.Sort(fields)
+	slices.Sort(properties)
+	if !slices.Equal(fields, properties) {
+		t.Errorf("fields %v\nproperties %v", fields, properties)
 	}
 }

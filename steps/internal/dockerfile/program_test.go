@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -235,7 +236,7 @@ func TestRootless(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		await(t, func() bool { return running(marker) > 0 })
+		await(t, func() bool { return len(running(marker)) > 0 })
 		cmd.Process.Signal(syscall.SIGTERM)
 		started := time.Now()
 		cmd.Wait()
@@ -249,8 +250,8 @@ func TestRootless(t *testing.T) {
 		if err := json.Unmarshal(must(os.ReadFile(filepath.Join(results, "outcome.json"))), &report); err != nil || report.Reason != outcome.Cancelled {
 			t.Errorf("outcome %s: %v", report.Reason, err)
 		}
-		if n := running(marker); n > 0 {
-			t.Errorf("%d processes of the build are still there", n)
+		if left := running(marker); len(left) > 0 {
+			t.Errorf("processes of the build are still there: %v", left)
 		}
 		if left := leftovers(t, in.Workspace); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
@@ -265,10 +266,33 @@ func TestRootless(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		await(t, func() bool { return running(marker) > 0 })
+		await(t, func() bool { return len(running(marker)) > 0 })
 		cmd.Process.Kill()
 		cmd.Wait()
-		await(t, func() bool { return running(marker) == 0 })
+		await(t, func() bool { return len(running(marker)) == 0 })
+	})
+
+	t.Run("builder killed", func(t *testing.T) {
+		t.Parallel()
+		marker := fmt.Sprintf("54321%d", os.Getpid())
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN sleep " + marker + "\n"}), r)
+		cmd := exec.Command(binary, arguments(t, in, t.TempDir())...)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, func() bool { return len(running(marker)) > 0 })
+		for _, pid := range running(marker) { // in a pod it ends with the step; here it is an orphan
+			defer syscall.Kill(pid, syscall.SIGKILL)
+		}
+		for _, pid := range childrenOf(cmd.Process.Pid) {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != outcome.BuilderUnavailable.ExitCode() || !strings.Contains(out.String(), "signal: killed") {
+			t.Errorf("exit code %d\n%s", code, out.String())
+		}
 	})
 
 	t.Run("without any way", func(t *testing.T) {
@@ -302,6 +326,24 @@ func TestRootless(t *testing.T) {
 			t.Errorf("%s", out)
 		}
 	})
+}
+
+// childrenOf lists the processes that another started, and that still run.
+func childrenOf(parent int) []int {
+	var pids []int
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		var state string
+		var ppid int
+		if _, err := fmt.Sscan(string(raw[bytes.LastIndexByte(raw, ')')+1:]), &state, &ppid); err == nil && ppid == parent {
+			pids = append(pids, must(strconv.Atoi(filepath.Base(filepath.Dir(path)))))
+		}
+	}
+	return pids
 }
 
 // onlyRunc is a directory for PATH with runc and nothing else.
@@ -398,7 +440,7 @@ func TestDaemon(t *testing.T) {
 		in := by(t, socket, "", map[string]string{"Dockerfile": "FROM busybox:1\nRUN sleep " + marker + "\n"})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			for running(marker) == 0 && ctx.Err() == nil {
+			for len(running(marker)) == 0 && ctx.Err() == nil {
 				time.Sleep(5 * time.Millisecond)
 			}
 			cancel()
@@ -406,7 +448,7 @@ func TestDaemon(t *testing.T) {
 		if end := run(t, ctx, in); outcome.Of(end.err).Reason != outcome.Cancelled {
 			t.Error(end.err)
 		}
-		await(t, func() bool { return running(marker) == 0 })
+		await(t, func() bool { return len(running(marker)) == 0 })
 	})
 	t.Run("TLS without the client's certificate", func(t *testing.T) {
 		stranger := t.TempDir()
