@@ -136,18 +136,20 @@ func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.B
 
 // epoch is the time that the image carries: the one asked for, else the commit's, else nil.
 func (in Parameters) epoch(r workspace.Revision) *time.Time {
-	if in.SourceDateEpoch >= 0 {
-		return new(time.Unix(in.SourceDateEpoch, 0).UTC())
-	}
+	at := r.Time
 	for _, arg := range in.BuildArgs {
 		if seconds, err := strconv.ParseInt(arg.Value, 10, 64); err == nil && arg.Name == "SOURCE_DATE_EPOCH" {
-			return new(time.Unix(seconds, 0).UTC())
+			at = time.Unix(seconds, 0)
 		}
 	}
-	if !r.Time.IsZero() {
-		return new(r.Time.UTC())
+	if in.SourceDateEpoch >= 0 {
+		at = time.Unix(in.SourceDateEpoch, 0)
 	}
-	return nil
+	if at.IsZero() {
+		return nil
+	}
+	at = at.UTC()
+	return &at
 }
 
 func (in Parameters) checkPlatform() error {
