@@ -3,6 +3,7 @@ package buildkit
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -77,9 +78,10 @@ func faultOf(err error) Fault {
 	if cerrdefs.IsNotFound(err) {
 		return Absent
 	}
+	// Not net.Error: every error number of the kernel is one, also that of a file that does not exist.
 	var request *url.Error
-	var connection net.Error
-	if errors.As(err, &request) || errors.As(err, &connection) {
+	var connection *net.OpError
+	if errors.As(err, &request) || errors.As(err, &connection) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return Unreachable
 	}
 	return NoFault

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -37,6 +38,8 @@ func TestFault(t *testing.T) {
 		{"429", remotes.ErrUnexpectedStatus{StatusCode: 429}, Unreachable},
 		{"503", remotes.ErrUnexpectedStatus{StatusCode: 503}, Unreachable},
 		{"nothing listens", &url.Error{Op: "Get", URL: "https://r/v2/", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, Unreachable},
+		{"a file that is not there", &os.PathError{Op: "lstat", Path: "/x", Err: syscall.ENOENT}, NoFault},
+		{"an answer that breaks off", io.ErrUnexpectedEOF, Unreachable},
 		{"a connection that breaks", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, Unreachable},
 	}
 	for _, test := range tests {

@@ -32,23 +32,24 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	}
 	instruction := excerpt(b.source.original, first, last)
 
+	var vertex *errdefs.VertexError
+	inStep := errors.As(err, &vertex)
 	var exit *gateway.ExitError
 	if errors.As(err, &exit) {
-		var vertex *errdefs.VertexError
 		output := ""
-		if errors.As(err, &vertex) {
-			output = w.lastLines(vertex.Digest)
+		if inStep {
+			if output = w.lastLines(vertex.Digest); output != "" {
+				output = ":\n" + output
+			}
 			if instruction == "" {
 				instruction = w.names[vertex.Digest]
 			}
 		}
-		if output != "" {
-			output = ":\n" + output
-		}
 		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exited(exit.ExitCode, err), output)
 	}
-	// A daemon does not tell faults, and of what goes wrong there, an image that cannot be had is by far the most likely.
-	if image := b.imageAt(first, last); image != "" && (fault != buildkit.NoFault || b.in.BuildKitAddress != "") {
+	// A daemon does not tell faults. There, what fails before a step runs, or at FROM, is taken for an image that cannot be had.
+	image, isBase := b.imageAt(first, last)
+	if image != "" && (fault != buildkit.NoFault || b.in.BuildKitAddress != "" && (isBase || !inStep)) {
 		switch fault {
 		case buildkit.Unreachable:
 			return outcome.Errorf(outcome.RegistryUnavailable, "%s: base image %s: %w", place, image, err)
@@ -58,9 +59,8 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 			return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s: %w", place, image, err)
 		}
 	}
-	var vertex *errdefs.VertexError
 	switch {
-	case errors.As(err, &vertex):
+	case inStep:
 		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w", place, instruction, err)
 	case first > 0:
 		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %s: %w", place, instruction, err)
@@ -103,14 +103,14 @@ func (b *build) where(err error) (first, last int) {
 	return first, last
 }
 
-// imageAt returns the image that the instruction at these lines takes something from, and nothing when it takes it from no image.
-func (b *build) imageAt(first, last int) string {
+// imageAt returns the image that the instruction at these lines takes something from, if any, and whether it is a stage's base.
+func (b *build) imageAt(first, last int) (image string, isBase bool) {
 	if first == 0 {
-		return ""
+		return "", false
 	}
 	for i, stage := range b.source.stages {
 		if covers(stage, first, last) && !hasStage(b.source.stages[:i], stage.BaseName) {
-			return stage.BaseName
+			return stage.BaseName, true
 		}
 		for _, command := range stage.Commands {
 			at := command.Location()
@@ -120,18 +120,18 @@ func (b *build) imageAt(first, last int) string {
 			switch c := command.(type) {
 			case *instructions.CopyCommand:
 				if c.From != "" && !hasStage(b.source.stages[:i], c.From) {
-					return c.From
+					return c.From, false
 				}
 			case *instructions.RunCommand:
 				for _, m := range instructions.GetMounts(c) {
 					if m.From != "" && !hasStage(b.source.stages[:i], m.From) {
-						return m.From
+						return m.From, false
 					}
 				}
 			}
 		}
 	}
-	return ""
+	return "", false
 }
 
 func covers(stage instructions.Stage, first, last int) bool {

@@ -428,6 +428,10 @@ func TestDaemon(t *testing.T) {
 	t.Run("no such base image", func(t *testing.T) {
 		fail(t, by(t, socket, "", map[string]string{"Dockerfile": "FROM nonesuch:1\n"}), outcome.BaseImageUnavailable, "line 1: base image nonesuch:1")
 	})
+	t.Run("what an image to copy from does not have", func(t *testing.T) {
+		in := by(t, socket, "", map[string]string{"Dockerfile": "FROM busybox:1\nCOPY --from=library/busybox:1 /absent /b\n"})
+		fail(t, in, outcome.BuildFailed, "line 2: COPY")
+	})
 	t.Run("settings that the daemon does not take", func(t *testing.T) {
 		in := by(t, socket, "", reproducible)
 		in.CABundle = r.CAFile
