@@ -27,7 +27,7 @@ func BenchmarkCheckout(b *testing.B) {
 	if _, err := devgit.Git(b.Context(), repo, nil, nil, "gc", "--quiet"); err != nil {
 		b.Fatal(err)
 	}
-	url, err := devgit.Start(b.Context(), &devgit.Handler{Root: root})
+	url, err := devgit.Start(b.Context(), "127.0.0.1:0", &devgit.Handler{Root: root})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -59,9 +59,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	backend.ServeHTTP(w, r)
 }
 
-// Start serves h on a free port of the loopback interface until ctx ends, and returns its URL.
-func Start(ctx context.Context, h http.Handler) (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+// Start serves h on an address, such as 127.0.0.1:0, until ctx ends, and returns its URL.
+func Start(ctx context.Context, address string, h http.Handler) (string, error) {
+	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err
 	}

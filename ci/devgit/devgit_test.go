@@ -41,7 +41,7 @@ func TestImportAndServe(t *testing.T) {
 		t.Error("the source folder has become a repository")
 	}
 
-	url, err := Start(t.Context(), &Handler{Root: root, Username: "u", Password: "p"})
+	url, err := Start(t.Context(), "127.0.0.1:0", &Handler{Root: root, Username: "u", Password: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}
