@@ -89,7 +89,7 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 		CacheManager:     solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		CacheStore:       cache,
 		HistoryDB:        history,
-		HistoryConfig:    &config.HistoryConfig{MaxEntries: new(int64(1))},
+		HistoryConfig:    &config.HistoryConfig{MaxEntries: new(int64(0))}, // records hold what instructions print, and so, maybe, secrets
 		LeaseManager:     w.LeaseManager(),
 		ContentStore:     w.ContentStore(),
 		GarbageCollect:   w.GarbageCollect,
