@@ -47,3 +47,32 @@ func withDefaults(ps []*Property, object map[string]any) map[string]any {
 	}
 	return out
 }
+
+// Soften returns a value in which numbers and booleans are text where the schema wants text, at every depth: developers write `value: 8080`
+// in a list of variables, and OpenChoreo lets it through (contract section 2). It may change the value it is given.
+func (p *Property) Soften(value any) any {
+	switch v := value.(type) {
+	case []any:
+		if p.Items != nil {
+			for i := range v {
+				v[i] = p.Items.Soften(v[i])
+			}
+		}
+	case map[string]any:
+		for _, q := range p.Properties {
+			if inner, ok := v[q.Name]; ok {
+				v[q.Name] = q.Soften(inner)
+			}
+		}
+	case json.Number, float64, int64, bool:
+		if p.Type == "string" {
+			return fmt.Sprint(v)
+		}
+	}
+	return value
+}
+
+// Soften is Property.Soften for a whole object.
+func (s *Schema) Soften(object map[string]any) {
+	(&Property{Properties: s.Properties}).Soften(object)
+}

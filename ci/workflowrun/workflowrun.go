@@ -128,6 +128,7 @@ func (r *Run) check() []string {
 		}
 	}
 	schema := schemas.MustLoad(builder)
+	schema.Soften(given)
 	r.Parameters = schema.WithDefaults(given)
 	for _, f := range schema.Validate(r.Parameters) {
 		fault("spec.workflow.parameters.%s", f)

@@ -32,6 +32,7 @@ spec:
     parameters:
       repository: {url: "https://git.example.com/cart.git", revision: {branch: main}}
       buildEnv: [{name: A, value: "1"}]
+      buildArgs: [{name: PORT, value: 8080}, {name: DEBUG, value: true}]
 `
 
 func folder(t *testing.T, files map[string]string) string {
@@ -57,7 +58,7 @@ func TestLoad(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"repository/url": "https://git.example.com/cart.git", "repository/revision/branch": "main", "docker/filePath": "./Dockerfile",
-		"buildEnv": `[{"name":"A","value":"1"}]`, "buildArgs": "[]", "repository/secretRef": "",
+		"buildEnv": `[{"name":"A","value":"1"}]`, "buildArgs": `[{"name":"PORT","value":"8080"},{"name":"DEBUG","value":"true"}]`, "repository/secretRef": "",
 	} {
 		if got := r.Text(strings.Split(path, "/")...); got != want {
 			t.Errorf("%s is %q, want %q", path, got, want)

@@ -179,33 +179,10 @@ func coerce(p *schemas.Property, text string) any {
 		dec.UseNumber()
 		var v any
 		if dec.Decode(&v) == nil && !dec.More() {
-			return soften(p, v)
+			return p.Soften(v)
 		}
 	}
 	return text
-}
-
-// soften makes text of numbers and booleans where the schema wants text: developers write `value: 8080` in a list of variables.
-func soften(p *schemas.Property, v any) any {
-	switch v := v.(type) {
-	case []any:
-		if p.Items != nil {
-			for i := range v {
-				v[i] = soften(p.Items, v[i])
-			}
-		}
-	case map[string]any:
-		for _, q := range p.Properties {
-			if inner, ok := v[q.Name]; ok {
-				v[q.Name] = soften(q, inner)
-			}
-		}
-	case json.Number, bool:
-		if p.Type == "string" {
-			return fmt.Sprint(v)
-		}
-	}
-	return v
 }
 
 // Decode fills a struct whose json tags are the schema's property names. A property without a field is an error.
