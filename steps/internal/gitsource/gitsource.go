@@ -20,7 +20,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/parameters"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/trust"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
@@ -43,11 +42,11 @@ type Parameters struct {
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	remote, err := ParseRemote(in.GitRepo)
 	if err != nil {
-		return nil, parameters.Invalid(fmt.Sprintf("git-repo: the repository's URL %v", err))
+		return nil, outcome.Invalid(fmt.Sprintf("git-repo: the repository's URL %v", err))
 	}
 	rev := revision{branch: in.Branch, commit: strings.ToLower(in.Commit)}
 	if rev == (revision{}) {
-		return nil, parameters.Invalid("branch, commit: both are empty; one is needed")
+		return nil, outcome.Invalid("branch, commit: both are empty; one is needed")
 	}
 	if rev.commit != "" {
 		rev.branch = ""

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/parameters"
 	"github.com/stepwright/stepwright/steps/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/trust"
 )
@@ -81,7 +80,7 @@ func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
 		faults = append(faults, err.Error())
 	}
 	if len(faults) > 0 {
-		return nil, parameters.Invalid(faults...)
+		return nil, outcome.Invalid(faults...)
 	}
 	return &Client{
 		settings: settings,

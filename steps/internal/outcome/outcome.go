@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -81,6 +82,14 @@ type Error struct {
 func Errorf(reason Reason, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Reason: reason, Message: err.Error(), Cause: errors.Unwrap(err)}
+}
+
+// Invalid is the failure of parameters with these faults, at least one.
+func Invalid(faults ...string) *Error {
+	if len(faults) == 1 {
+		return Errorf(InvalidParameters, "%s", faults[0])
+	}
+	return Errorf(InvalidParameters, "%d faults:\n  - %s", len(faults), strings.Join(faults, "\n  - "))
 }
 
 // WithHint replaces the reason's own hint.

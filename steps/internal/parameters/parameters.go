@@ -59,15 +59,7 @@ func Parse(schema *schemas.Schema, args, environ []string) (*Set, error) {
 	if len(faults) == 0 {
 		return s, nil
 	}
-	return s, Invalid(faults...)
-}
-
-// Invalid is the error for parameters with these faults.
-func Invalid(faults ...string) error {
-	if len(faults) == 1 {
-		return outcome.Errorf(outcome.InvalidParameters, "%s", faults[0])
-	}
-	return outcome.Errorf(outcome.InvalidParameters, "%d faults:\n  - %s", len(faults), strings.Join(faults, "\n  - "))
+	return s, outcome.Invalid(faults...)
 }
 
 // EnvName is the variable of a property: GIT_REPO of git-repo.
