@@ -2,18 +2,15 @@ package dockerfile
 
 import (
 	"context"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/session/auth"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"google.golang.org/grpc"
 
 	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 )
 
 // credentialStore gives the credentials for a registry, empty ones when there are none.
@@ -47,44 +44,17 @@ func (c *credentials) Credentials(_ context.Context, req *auth.CredentialsReques
 	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}, nil
 }
 
-// secretLimit is how large a build secret may be, in bytes: BuildKit's own limit.
-const secretLimit = 500 << 10
-
-// readSecrets reads the files of a directory, such as a mounted Secret, by name. A directory that does not exist holds none.
+// readSecrets reads the build secrets by name.
 func readSecrets(dir string, secrets *redact.Secrets) (map[string][]byte, error) {
-	found := map[string][]byte{}
-	if dir == "" {
-		return found, nil
-	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return found, nil
-	}
+	values, err := secret.ReadDir(dir)
 	if err != nil {
 		return nil, outcome.Errorf(outcome.InvalidParameters, "build-secrets-dir: %w", err)
 	}
-	for _, entry := range entries {
-		// Kubernetes mounts the files as links through a directory named ..data.
-		if strings.HasPrefix(entry.Name(), "..") {
-			continue
-		}
-		path := filepath.Join(dir, entry.Name())
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, outcome.Errorf(outcome.InvalidParameters, "build-secrets-dir: %w", err)
-		}
-		if !info.Mode().IsRegular() {
-			continue
-		}
-		if info.Size() > secretLimit {
-			return nil, outcome.Errorf(outcome.InvalidParameters, "build-secrets-dir: %s is larger than %d bytes", entry.Name(), secretLimit)
-		}
-		value, err := os.ReadFile(path)
-		if err != nil {
-			return nil, outcome.Errorf(outcome.InvalidParameters, "build-secrets-dir: %w", err)
+	for name, value := range values {
+		if len(value) > secretsprovider.MaxSecretSize {
+			return nil, outcome.Errorf(outcome.InvalidParameters, "build-secrets-dir: %s is larger than the %d bytes that BuildKit takes", name, secretsprovider.MaxSecretSize)
 		}
 		secrets.Add(string(value))
-		found[entry.Name()] = value
 	}
-	return found, nil
+	return values, nil
 }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
@@ -53,26 +52,9 @@ func waitForCredentials(ctx context.Context, in Parameters, env step.Environment
 // readCredentials reads the secret as it is now. A directory that is absent or empty gives none.
 func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
 	var c credentials
-	if dir == "" {
-		return c, nil
-	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, nil
-	}
+	values, err := secret.ReadDir(dir)
 	if err != nil {
 		return c, outcome.Errorf(outcome.AuthenticationFailed, "cannot read the Git secret: %w", err)
-	}
-	values := map[string][]byte{}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "..") { // how Kubernetes swaps the files of a volume
-			continue
-		}
-		raw, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if err != nil {
-			return c, outcome.Errorf(outcome.AuthenticationFailed, "cannot read the Git secret: %w", err)
-		}
-		values[e.Name()] = raw
 	}
 	if len(values) == 0 {
 		return c, nil

@@ -163,7 +163,7 @@ func (c *checkout) git(t *testing.T, args ...string) string {
 }
 
 // secret makes a Git secret of these keys and values.
-func secret(t *testing.T, pairs ...string) string {
+func secretDir(t *testing.T, pairs ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for i := 0; i < len(pairs); i += 2 {
@@ -371,9 +371,9 @@ func TestSecretsStaySecret(t *testing.T) {
 	t.Parallel()
 	key := string(gittest.NewKey(t, ""))
 	for name, c := range map[string]struct {
-		password string // the server's
-		secret   []string
-		code     int
+		password  string // the server's
+		secretDir []string
+		code      int
 	}{
 		"accepted":     {canary, []string{"username", "alice", "password", canary}, 0},
 		"refused":      {"another", []string{"username", "alice", "password", canary}, outcome.AuthenticationFailed.ExitCode()},
@@ -392,7 +392,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			}
 			var out, log bytes.Buffer
 			code := step.Run(t.Context(), "checkout-source", nil, []string{
-				"GIT_REPO=" + repo.URL, "BRANCH=main", "GIT_SECRET_DIR=" + secret(t, c.secret...), "CA_BUNDLE=" + server.CABundle, "MAX_ATTEMPTS=1",
+				"GIT_REPO=" + repo.URL, "BRANCH=main", "GIT_SECRET_DIR=" + secretDir(t, c.secretDir...), "CA_BUNDLE=" + server.CABundle, "MAX_ATTEMPTS=1",
 				"WORKSPACE=" + filepath.Join(dir, "workspace"), "RESULTS_DIR=" + filepath.Join(dir, "results"), "TERMINATION_MESSAGE_PATH=" + termination,
 			}, step.Streams{Stdout: &out, Stderr: &log}, Run)
 			if code != c.code {

@@ -8,7 +8,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -149,7 +148,7 @@ func (c *httpConnection) refusal(resp *http.Response) error {
 	case code == http.StatusProxyAuthRequired:
 		return outcome.Errorf(outcome.AuthenticationFailed, "the proxy asks for credentials (%s)", says).WithHint(proxyHint)
 	case code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= 500:
-		return outcome.Errorf(outcome.GitServerUnavailable, "%s answers %s", c.remote, says).After(retryAfter(resp.Header.Get("Retry-After")))
+		return outcome.Errorf(outcome.GitServerUnavailable, "%s answers %s", c.remote, says).After(outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 	}
 	return outcome.Errorf(outcome.RepositoryNotFound, "%s is not found (%s)", c.remote, says)
 }
@@ -162,17 +161,6 @@ func plainText(resp *http.Response) string {
 	raw, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
 	line, _, _ := strings.Cut(strings.TrimSpace(strings.ToValidUTF8(string(raw), "")), "\n")
 	return strings.TrimSpace(line)
-}
-
-// retryAfter reads that header: seconds or a date.
-func retryAfter(header string) time.Duration {
-	if s, err := strconv.Atoi(header); err == nil {
-		return time.Duration(s) * time.Second
-	}
-	if at, err := http.ParseTime(header); err == nil {
-		return max(0, time.Until(at))
-	}
-	return 0
 }
 
 func (c *httpConnection) close() {

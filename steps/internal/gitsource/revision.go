@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/go-git/go-git/v5/plumbing"
 
 	"github.com/stepwright/stepwright/steps/internal/outcome"
@@ -138,7 +139,9 @@ func (r revision) absent(adv *advertisement) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	slices.SortStableFunc(names, func(a, b string) int { return distance(r.branch, a) - distance(r.branch, b) })
+	slices.SortStableFunc(names, func(a, b string) int {
+		return levenshtein.Distance(r.branch, a, nil) - levenshtein.Distance(r.branch, b, nil)
+	})
 	const shown = 5
 	text := "there are none"
 	if len(names) > 0 {
@@ -156,27 +159,6 @@ func (r revision) absent(adv *advertisement) error {
 		return err.WithHint("It looks like a commit: give it as repository.revision.commit.")
 	}
 	return err
-}
-
-// distance is how many characters must change to make a of b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // find returns the commit of a choice in the pack that came for it. Commits and tags must be resolved.

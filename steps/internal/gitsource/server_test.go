@@ -110,21 +110,21 @@ func TestParameters(t *testing.T) {
 func TestBasicAuth(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		user   string // that the server wants
-		url    func(string) string
-		secret []string
-		reason outcome.Reason // empty: succeeds
-		parts  []string
+		user      string // that the server wants
+		url       func(string) string
+		secretDir []string
+		reason    outcome.Reason // empty: succeeds
+		parts     []string
 	}{
-		"username and password":        {user: "alice", secret: []string{"username", "alice\n", "password", canary + "\n"}},
-		"username defaults to git":     {user: "git", secret: []string{"password", canary}},
-		"username of the URL":          {user: "org", url: withUser("org"), secret: []string{"password", canary}},
-		"the secret's username wins":   {user: "alice", url: withUser("org"), secret: []string{"username", "alice", "password", canary}},
-		"wrong password":               {user: "git", secret: []string{"password", "wr0ng-password"}, reason: outcome.AuthenticationFailed, parts: []string{`"git"`, "401"}},
+		"username and password":        {user: "alice", secretDir: []string{"username", "alice\n", "password", canary + "\n"}},
+		"username defaults to git":     {user: "git", secretDir: []string{"password", canary}},
+		"username of the URL":          {user: "org", url: withUser("org"), secretDir: []string{"password", canary}},
+		"the secret's username wins":   {user: "alice", url: withUser("org"), secretDir: []string{"username", "alice", "password", canary}},
+		"wrong password":               {user: "git", secretDir: []string{"password", "wr0ng-password"}, reason: outcome.AuthenticationFailed, parts: []string{`"git"`, "401"}},
 		"none":                         {user: "git", reason: outcome.AuthenticationFailed, parts: []string{"there are none", "repository.secretRef"}},
-		"a secret with neither":        {user: "git", secret: []string{"token", canary}, reason: outcome.AuthenticationFailed, parts: []string{"neither ssh-privatekey nor password"}},
-		"username only":                {user: "git", secret: []string{"username", "git"}, reason: outcome.AuthenticationFailed, parts: []string{"neither"}},
-		"SSH wins and is not accepted": {user: "git", secret: []string{"password", canary, "ssh-privatekey", string(gittest.NewKey(t, ""))}, reason: outcome.GitServerUnavailable, parts: []string{"127.0.0.1:22"}},
+		"a secret with neither":        {user: "git", secretDir: []string{"token", canary}, reason: outcome.AuthenticationFailed, parts: []string{"neither ssh-privatekey nor password"}},
+		"username only":                {user: "git", secretDir: []string{"username", "git"}, reason: outcome.AuthenticationFailed, parts: []string{"neither"}},
+		"SSH wins and is not accepted": {user: "git", secretDir: []string{"password", canary, "ssh-privatekey", string(gittest.NewKey(t, ""))}, reason: outcome.GitServerUnavailable, parts: []string{"127.0.0.1:22"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -135,8 +135,8 @@ func TestBasicAuth(t *testing.T) {
 			if c.url != nil {
 				run.GitRepo = c.url(g.URL)
 			}
-			if c.secret != nil {
-				run.GitSecretDir = secret(t, c.secret...)
+			if c.secretDir != nil {
+				run.GitSecretDir = secretDir(t, c.secretDir...)
 			}
 			if run.run(t); c.reason == "" {
 				run.ok(t, g.second)
@@ -169,7 +169,7 @@ func TestRequiredSecret(t *testing.T) {
 	t.Run("appears", func(t *testing.T) {
 		t.Parallel()
 		run := start(t, 30)
-		time.AfterFunc(100*time.Millisecond, func() { os.Symlink(secret(t, "password", canary), run.GitSecretDir) })
+		time.AfterFunc(100*time.Millisecond, func() { os.Symlink(secretDir(t, "password", canary), run.GitSecretDir) })
 		run.run(t).ok(t, g.second)
 	})
 	t.Run("never appears", func(t *testing.T) {
@@ -323,7 +323,7 @@ func TestRedirects(t *testing.T) {
 
 	t.Run("to another server, without the credentials", func(t *testing.T) {
 		run := newCheckout(t, away+"/old.git")
-		run.CABundle, run.GitSecretDir = other.CABundle, secret(t, "password", canary)
+		run.CABundle, run.GitSecretDir = other.CABundle, secretDir(t, "password", canary)
 		run.run(t).want(t, outcome.AuthenticationFailed)
 		for _, r := range other.Requests() {
 			if r.Header.Get("Authorization") != "" {
@@ -348,7 +348,7 @@ func TestRedirects(t *testing.T) {
 		front := httptest.NewServer(mux)
 		t.Cleanup(front.Close)
 		run := newCheckout(t, front.URL+"/old.git")
-		run.GitSecretDir = secret(t, "password", canary)
+		run.GitSecretDir = secretDir(t, "password", canary)
 		run.run(t).ok(t, g.second)
 	})
 }
@@ -392,7 +392,7 @@ func TestSilentServer(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(100*time.Millisecond, func() { cancel(outcome.Errorf(outcome.Cancelled, "stopped")) })
 		run := newCheckout(t, url)
-		run.GitSecretDir = secret(t, "ssh-privatekey", string(gittest.NewKey(t, "")), "password", canary)
+		run.GitSecretDir = secretDir(t, "ssh-privatekey", string(gittest.NewKey(t, "")), "password", canary)
 		run.runContext(ctx).want(t, outcome.Cancelled)
 	}
 }

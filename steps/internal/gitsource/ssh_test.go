@@ -25,10 +25,10 @@ func TestSSH(t *testing.T) {
 	}
 	wrong := string(server.KnownHosts(signer.PublicKey()))
 	for name, c := range map[string]struct {
-		url    string
-		secret []string
-		reason outcome.Reason // empty: succeeds
-		parts  []string
+		url       string
+		secretDir []string
+		reason    outcome.Reason // empty: succeeds
+		parts     []string
 	}{
 		"key":                         {g.URL, []string{"ssh-privatekey", key, "known_hosts", known}, "", nil},
 		"known by its RSA key only":   {g.URL, []string{"ssh-privatekey", key, "known_hosts", string(server.KnownHosts(server.Host.RSA))}, "", nil},
@@ -53,8 +53,8 @@ func TestSSH(t *testing.T) {
 			t.Parallel()
 			run := newCheckout(t, "")
 			run.GitRepo = strings.ReplaceAll(strings.ReplaceAll(c.url, " ", "%20"), "!", "%21")
-			if c.secret != nil {
-				run.GitSecretDir = secret(t, c.secret...)
+			if c.secretDir != nil {
+				run.GitSecretDir = secretDir(t, c.secretDir...)
 			}
 			if run.run(t); c.reason == "" {
 				run.ok(t, g.second).wantFiles(t, secondFiles)
@@ -71,13 +71,13 @@ func TestSSH(t *testing.T) {
 		strict := newGreeting(t, server.Repo(t, "strict.git"))
 		strict.Configure("uploadpack.allowReachableSHA1InWant", "false")
 		run := newCheckout(t, strict.URL)
-		run.Commit, run.GitSecretDir = strict.first, secret(t, "ssh-privatekey", key, "known_hosts", known)
+		run.Commit, run.GitSecretDir = strict.first, secretDir(t, "ssh-privatekey", key, "known_hosts", known)
 		run.run(t).ok(t, strict.first)
 	})
 	t.Run("commit that is absent", func(t *testing.T) {
 		t.Parallel()
 		run := newCheckout(t, strings.ReplaceAll(strings.ReplaceAll(g.URL, " ", "%20"), "!", "%21"))
-		run.Commit, run.GitSecretDir = strings.Repeat("ab", 20), secret(t, "ssh-privatekey", key, "known_hosts", known)
+		run.Commit, run.GitSecretDir = strings.Repeat("ab", 20), secretDir(t, "ssh-privatekey", key, "known_hosts", known)
 		run.run(t).want(t, outcome.RevisionNotFound, "abab")
 	})
 }

@@ -33,7 +33,7 @@ func TestSubmodules(t *testing.T) {
 
 	start := func(t *testing.T) *checkout {
 		run := newCheckout(t, app.URL)
-		run.CABundle, run.GitSecretDir = server.CABundle, secret(t, "password", canary)
+		run.CABundle, run.GitSecretDir = server.CABundle, secretDir(t, "password", canary)
 		return run
 	}
 	t.Run("recursive", func(t *testing.T) {

@@ -292,7 +292,7 @@ func refusal(what string, resp *http.Response, answer []byte) error {
 	case s == http.StatusNotFound || s == http.StatusMethodNotAllowed:
 		reason = outcome.NotFound
 	case s == http.StatusTooManyRequests || s >= 500:
-		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(retryAfter(resp))
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 	case s < 400:
 		return redirected("api-server-url", what, resp)
 	}
@@ -319,18 +319,6 @@ func unreachable(ctx context.Context, what string, err error) error {
 			WithHint("Add the certificate authority to ca-bundle, or correct the server's certificate.")
 	}
 	return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, err)
-}
-
-// retryAfter is how long the server asks to wait: seconds, or a date.
-func retryAfter(resp *http.Response) time.Duration {
-	value := resp.Header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		return max(time.Until(at), 0)
-	}
-	return 0
 }
 
 func short(text string) string {

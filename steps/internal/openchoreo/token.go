@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
@@ -82,7 +83,7 @@ func (c *Client) denial(ctx context.Context, err error) error {
 	}
 	switch s := e.Status; {
 	case s == http.StatusTooManyRequests || s >= 500:
-		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(retryAfter(refused.Response))
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(outcome.RetryAfter(refused.Response.Header.Get("Retry-After"), time.Now()))
 	case s >= 300 && s < 400:
 		return redirected("oauth-token-url", what, refused.Response)
 	case e.Code == "" && s != http.StatusUnauthorized && s != http.StatusForbidden:

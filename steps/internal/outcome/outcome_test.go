@@ -137,6 +137,23 @@ func TestRetryHonoursRetryAfter(t *testing.T) {
 	}
 }
 
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for header, want := range map[string]time.Duration{
+		"":                              0,
+		"7":                             7 * time.Second,
+		"-7":                            0,
+		"soon":                          0,
+		"99999999999999":                1 << 20 * time.Second,
+		"Thu, 01 Jan 2026 00:00:30 GMT": 30 * time.Second,
+		"Wed, 31 Dec 2025 00:00:30 GMT": 0,
+	} {
+		if got := RetryAfter(header, now); got != want {
+			t.Errorf("%q: got %s, want %s", header, got, want)
+		}
+	}
+}
+
 func TestRetryEndsWithTheContext(t *testing.T) {
 	stopped := Errorf(Cancelled, "stopped by terminated")
 	ctx, cancel := context.WithCancelCause(t.Context())

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
+
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/redact"
@@ -114,7 +116,7 @@ func (s *Set) property(name string) *schemas.Property {
 func (s *Set) nearest(name string) string {
 	best, least := "", len(name)/2+1
 	for _, p := range s.schema.Properties {
-		if d := distance(name, p.Name); d < least {
+		if d := levenshtein.Distance(name, p.Name, nil); d < least {
 			best, least = p.Name, d
 		}
 	}
@@ -122,26 +124,6 @@ func (s *Set) nearest(name string) string {
 		return " (see --help)"
 	}
 	return fmt.Sprintf(" (did you mean --%s?)", best)
-}
-
-// distance is the Levenshtein distance.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // coerce reads a text as the type that the property has. What cannot be read stays text, for the schema to refuse; null is nil.

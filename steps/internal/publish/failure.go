@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -142,18 +141,7 @@ func unavailable(host string, response *http.Response) *outcome.Error {
 	}
 	_ = json.NewDecoder(io.LimitReader(response.Body, 1<<16)).Decode(&answer) // a proxy's page is not JSON
 	return outcome.Errorf(outcome.RegistryUnavailable, "%s answers %s", host, words(response.StatusCode, answer.Errors)).
-		After(retryAfter(response.Header.Get("Retry-After"), time.Now()))
-}
-
-// retryAfter reads the header of that name: seconds, or a time.
-func retryAfter(header string, now time.Time) time.Duration {
-	if seconds, err := strconv.Atoi(header); err == nil {
-		return time.Duration(min(max(seconds, 0), 1<<20)) * time.Second
-	}
-	if at, err := http.ParseTime(header); err == nil {
-		return max(at.Sub(now), 0)
-	}
-	return 0
+		After(outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now()))
 }
 
 // words are what the registry says, in one line.

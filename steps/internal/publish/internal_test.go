@@ -82,24 +82,6 @@ func TestFailure(t *testing.T) {
 	}
 }
 
-func TestRetryAfter(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for header, want := range map[string]time.Duration{
-		"":                              0,
-		"7":                             7 * time.Second,
-		"-7":                            0,
-		"soon":                          0,
-		"99999999999999":                1 << 20 * time.Second,
-		"Thu, 01 Jan 2026 00:00:30 GMT": 30 * time.Second,
-		"Wed, 31 Dec 2025 00:00:30 GMT": 0,
-	} {
-		if got := retryAfter(header, now); got != want {
-			t.Errorf("%q: got %s, want %s", header, got, want)
-		}
-	}
-}
-
 // A registry that takes the beginning of a blob and then nothing more must not hold the step for ever.
 func TestStalledUpload(t *testing.T) {
 	t.Parallel()
