@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"runtime"
 	"strings"
 	"sync"
@@ -178,44 +177,16 @@ const copySize = 64 << 10
 
 var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
-// link makes a symbolic link that does not lead out. What it leads to by way of other links is for contained to say.
+// link makes a symbolic link, which may lead anywhere: nothing is written after it.
 func (t *tree) link(l link) error {
 	target := l.target
-	switch {
-	case target == "" || len(target) > longestPath || strings.ContainsRune(target, 0):
+	if target == "" || len(target) > longestPath || strings.ContainsRune(target, 0) {
 		return outcome.Errorf(outcome.RepositoryInvalid, "the symbolic link %s has no valid target", t.dir+l.path)
-	case path.IsAbs(target) || !localFrom(path.Dir(t.dir+l.path), target):
-		return escape(t.dir+l.path, target)
 	}
 	if err := t.root.Symlink(target, l.path); err != nil {
 		return t.failed(l.path, err)
 	}
 	return nil
-}
-
-// localFrom tells whether a relative path, followed from dir, stays in the source all the way.
-func localFrom(dir, target string) bool {
-	depth := 0
-	if dir != "." {
-		depth = strings.Count(dir, "/") + 1
-	}
-	for part := range strings.SplitSeq(target, "/") {
-		switch part {
-		case "", ".":
-		case "..":
-			if depth--; depth < 0 {
-				return false
-			}
-		default:
-			depth++
-		}
-	}
-	return true
-}
-
-func escape(name, target string) error {
-	return outcome.Errorf(outcome.PathEscapesRepository, "the symbolic link %s leads out of the repository, to %q", name, target).
-		WithHint("Symbolic links must be relative and stay inside the repository.")
 }
 
 // failed is the error for what cannot be made: the tree may have a name twice, or as a file and as a directory.

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -144,7 +143,8 @@ func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revis
 	if err != nil {
 		return commit{}, err
 	}
-	return at, j.contained(dir)
+	j.warnOfEscapes(dir)
+	return at, nil
 }
 
 // clone puts a revision of a repository into root, which is at that place in the source, and the revision's submodules into it.
@@ -239,18 +239,23 @@ func (j *job) receive(ctx context.Context, remote Remote, rev revision) (p *pack
 	return p, chosen, errors.Join(err, final)
 }
 
-// contained refuses symbolic links that lead out of the source by way of one another: each alone was checked before it was made.
-func (j *job) contained(dir string) error {
+// warnOfEscapes names the symbolic links that lead out of the source. They stay, as git keeps them: builds that never look at one must not
+// fail for it, and a path that goes through one is refused by the step that is given it.
+func (j *job) warnOfEscapes(dir string) {
+	var out []string
 	for _, l := range j.links {
 		_, err := workspace.Resolve(dir, l.path)
 		if failure, ok := errors.AsType[*outcome.Error](err); ok && failure.Reason == outcome.PathEscapesRepository {
-			return escape(l.path, l.target)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			j.env.Log.Warn("A symbolic link leads nowhere", "path", l.path, "target", l.target, "error", err)
+			out = append(out, fmt.Sprintf("%s -> %s", l.path, l.target))
 		}
 	}
-	return nil
+	const shown = 10
+	if len(out) > shown {
+		out = append(out[:shown], fmt.Sprintf("and %d more", len(out)-shown))
+	}
+	if len(out) > 0 {
+		j.env.Log.Warn("Symbolic links lead out of the repository; no step follows them", "links", strings.Join(out, ", "))
+	}
 }
 
 // wrap puts where it happened before an error that keeps its reason and hint.

@@ -30,11 +30,8 @@ func TestHostileTrees(t *testing.T) {
 		reason outcome.Reason
 		parts  []string
 	}{
-		"absolute link":             {tree{link("out", outside)}, outcome.PathEscapesRepository, []string{"out", outside}},
-		"link above":                {tree{dir("a", link("up", "../../x"))}, outcome.PathEscapesRepository, []string{"a/up", "../../x"}},
-		"link above and back":       {tree{link("around", "../source/x")}, outcome.PathEscapesRepository, []string{"around"}},
-		"links that escape as one":  {tree{dir("x", dir("y", link("top", "../.."))), link("a", "x/y/top/../precious")}, outcome.PathEscapesRepository, []string{"symbolic link a "}},
-		"file through a link":       {tree{link("d", outside), dir("d", file("precious", "evil"))}, outcome.PathEscapesRepository, nil},
+		"file through a link":       {tree{link("d", outside), dir("d", file("precious", "evil"))}, outcome.RepositoryInvalid, []string{`"d" twice`}},
+		"submodule through a link":  {tree{link("d", outside), gittest.Submodule("d", strings.Repeat("ab", 20))}, outcome.RepositoryInvalid, []string{`"d" twice`}},
 		"file through a local link": {tree{link("d", ".git"), dir("d", file("config", "evil"))}, outcome.RepositoryInvalid, []string{`"d" twice`}},
 		"file twice":                {tree{file("x", "1"), file("x", "2")}, outcome.RepositoryInvalid, []string{`"x" twice`}},
 		"link twice":                {tree{link("x", "a"), file("x", "2")}, outcome.RepositoryInvalid, []string{`"x" twice`}},
@@ -125,6 +122,45 @@ func TestHarmlessTrees(t *testing.T) {
 		".gitignore": "644 *.o\n", ".github": "644 ", "-rf": "644 ", "git": "644 ", "new\nline": "644 ", "a b": "644 ", "\xff\xfe": "644 not UTF-8", "...": "644 ", "old": "644 ",
 		"dangling": "-> nowhere", "self": "-> self", "here": "-> .", "a/up": "-> ..", "a/through": "-> up/a/b", "a/b": "644 ",
 	})
+}
+
+// Symbolic links may lead anywhere: they are made as they are, named in the log, and not followed, neither by what is checked out after them nor
+// by the next checkout, which removes them.
+func TestLinksThatLeadOut(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "precious"), []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	sub := server.Repo(t, "sub.git")
+	subCommit := sub.Commit("main", "x", gittest.Symlink("l", "../../x"), gittest.File("f", ""))
+	repo := server.Repo(t, "out.git")
+	commit := repo.Commit("main", "links",
+		gittest.Symlink("absolute", outside), gittest.Dir("a", gittest.Symlink("up", "../../x")), gittest.Symlink("around", "../source/f"),
+		gittest.Dir("x", gittest.Dir("y", gittest.Symlink("top", "../.."))), gittest.Symlink("as-one", "x/y/top/../precious"),
+		gittest.Symlink("inside", "f"), gittest.File("f", "1"),
+		modules("b", "../sub.git"), gittest.Submodule("b", subCommit))
+	run := newCheckout(t, repo.URL)
+	run.CABundle = server.CABundle
+	for range 2 {
+		run.run(t).ok(t, commit).wantFiles(t, map[string]string{
+			"absolute": "-> " + outside, "a/up": "-> ../../x", "around": "-> ../source/f", "x/y/top": "-> ../..", "as-one": "-> x/y/top/../precious", "inside": "-> f",
+			"f": "644 1", ".gitmodules": "644 [submodule \"b\"]\n\tpath = b\n\turl = ../sub.git\n", "b/l": "-> ../../x", "b/f": "644 ",
+		})
+	}
+	log := run.log
+	for _, name := range []string{"absolute -> " + outside, "a/up -> ", "around -> ", "as-one -> ", "b/l -> "} {
+		if !strings.Contains(log, name) {
+			t.Errorf("%q is not in the log: %s", name, log)
+		}
+	}
+	if strings.Contains(log, "inside -> ") || strings.Contains(log, "top -> ") {
+		t.Errorf("a link that stays inside is in the log: %s", log)
+	}
+	if raw, err := os.ReadFile(filepath.Join(outside, "precious")); err != nil || string(raw) != "precious" {
+		t.Errorf("precious is now %q, %v", raw, err)
+	}
 }
 
 // A retried pod finds what its predecessor left.

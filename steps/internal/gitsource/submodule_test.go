@@ -105,16 +105,6 @@ func TestSubmodules(t *testing.T) {
 			}
 		})
 	}
-	t.Run("link out of a submodule", func(t *testing.T) {
-		t.Parallel()
-		sub := server.Repo(t, "sub-link.git")
-		c := sub.Commit("main", "x", gittest.Symlink("l", "../../x"))
-		repo := server.Repo(t, "has-sub-link.git")
-		repo.Commit("main", "x", modules("b", "../sub-link.git"), gittest.Submodule("b", c))
-		run := start(t)
-		run.GitRepo = repo.URL
-		run.run(t).want(t, outcome.PathEscapesRepository, "b/l", "../../x")
-	})
 	t.Run("credentials stay with their server", func(t *testing.T) {
 		t.Parallel()
 		other := gittest.NewServer(t, "", "")
