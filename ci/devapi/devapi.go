@@ -189,6 +189,13 @@ func (s *Server) apply(o map[string]any) error {
 	return s.store.write(namespace, kind, name, admitted)
 }
 
+// Delete removes an object, if it is there.
+func (s *Server) Delete(namespace string, kind Kind, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.remove(namespace, kind, name)
+}
+
 // Workload returns a Workload; nil when there is none.
 func (s *Server) Workload(namespace, name string) (*v1alpha1.Workload, error) {
 	return typed[v1alpha1.Workload](s, namespace, Workloads, name)

@@ -67,6 +67,18 @@ func (s store) write(namespace string, kind Kind, name string, o map[string]any)
 }
 
 // list returns the objects of a kind, sorted by name.
+// remove removes an object, if it is there.
+func (s store) remove(namespace string, kind Kind, name string) error {
+	path, err := s.path(namespace, kind, name)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 func (s store) list(namespace string, kind Kind) ([]map[string]any, error) {
 	if len(validation.IsDNS1123Label(namespace)) > 0 {
 		return nil, nil

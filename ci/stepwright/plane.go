@@ -183,6 +183,10 @@ func (p *plane) startAPI(dir string, run *workflowrun.Run) error {
 	} else if err := apply(api, run.Component); err != nil {
 		return err
 	}
+	// A run that is run again is a new one: with its old age, one that was run since would count as newer.
+	if err := api.Delete(run.Namespace, devapi.WorkflowRuns, run.Name); err != nil {
+		return err
+	}
 	if err := apply(api, run.WorkflowRun); err != nil {
 		return err
 	}

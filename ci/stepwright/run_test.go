@@ -292,6 +292,34 @@ func TestRunThatFails(t *testing.T) {
 	}
 }
 
+// A run that is run again publishes, although another was run since: it is not the late build of an old commit.
+func TestRunAgain(t *testing.T) {
+	dir := project(t, "FROM scratch\nCOPY . /app\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
+	first, err := os.ReadFile(filepath.Join(dir, "run.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := strings.Replace(string(first), "cart-1", "cart-2", 1)
+	if err := os.WriteFile(filepath.Join(dir, "second.yaml"), []byte(second), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	for i, name := range []string{"cart-1", "cart-2", "cart-1"} {
+		if err := os.WriteFile(filepath.Join(dir, "source", "version"), fmt.Append(nil, i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// The API's times are in whole seconds.
+		for start := time.Now().Unix(); time.Now().Unix() == start; time.Sleep(10 * time.Millisecond) {
+		}
+		got, _ := stepwright(t, "run", "--state", state, "--name", name, "--source", filepath.Join(dir, "source"), dir)
+		image := regexp.MustCompile(`127\S+@sha256:[0-9a-f]{64}`).FindString(got.stdout)
+		stored, err := os.ReadFile(filepath.Join(state, "api", "acme", "workloads", "cart-workload.yaml"))
+		if got.code != 0 || err != nil || image == "" || !strings.Contains(string(stored), image) {
+			t.Errorf("run %d: the Workload does not have image %s: %v\n%s\n%s", i, image, err, stored, got.stderr)
+		}
+	}
+}
+
 // An interrupt ends the run within seconds, and the command says so.
 func TestRunInterrupted(t *testing.T) {
 	dir := project(t, "FROM busybox:1\nRUN echo now-it-runs; sleep 600\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
