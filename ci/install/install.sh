@@ -21,6 +21,7 @@ mmdebstrap mmdebstrap to make base images from Debian packages
 mount mount to make base images from Debian packages
 debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg to verify Debian packages'
 for_test='
+busybox-static /bin/busybox to make a base image for the tests of builds
 openssh-server sshd to serve Git repositories by SSH
 gcc gcc to build tests with the race detector
 libc6-dev /usr/include/stdio.h to build tests with the race detector

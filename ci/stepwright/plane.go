@@ -129,7 +129,13 @@ func (p *plane) mirrorBaseImages(ctx context.Context, which, dir string) error {
 	if err != nil {
 		return err
 	}
-	store := baseimages.Store{Dir: images, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	plain := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+			return slog.Attr{}
+		}
+		return a
+	}}
+	store := baseimages.Store{Dir: images, Log: slog.New(slog.NewTextHandler(os.Stderr, plain))}
 	if err := store.Ensure(ctx); err != nil {
 		return err
 	}
