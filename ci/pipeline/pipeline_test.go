@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -41,8 +43,11 @@ func TestMain(m *testing.M) {
 		os.WriteFile(dir+"/outcome.json", []byte(`{"reason":"Succeeded","exitCode":0}`), 0o644)
 		os.Exit(3)
 	case "wait":
+		told := make(chan os.Signal, 1)
+		signal.Notify(told, syscall.SIGTERM)
 		fmt.Println("waiting")
-		select {} // SIGTERM ends a Go program by default
+		<-told
+		report(130, "")
 	}
 }
 
@@ -132,7 +137,7 @@ func TestRunCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := time.Now()
 	_, err := Run(ctx, t.TempDir(), []Step{step("build", "wait", nil)}, &recorder{line: func(string) { cancel() }})
-	if err == nil || time.Since(started) > 10*time.Second {
+	if failed, ok := errors.AsType[*FailedError](err); !ok || failed.Reason != "R130" || time.Since(started) > 10*time.Second {
 		t.Errorf("%v after %s", err, time.Since(started))
 	}
 }
