@@ -127,13 +127,15 @@ var rootlessWays = []rootlessWay{
 				t.Fatalf("newuidmap is in the Debian package uidmap: %v", err)
 			}
 		},
-		// /etc/subuid of this machine need not know the user: in a mount namespace of its own, the program finds one that does.
+		// This machine need not know the user: in a mount namespace of its own, the program finds files in /etc that do.
 		command: func(program string, args []string) *exec.Cmd {
 			script := `set -e
 mount -t tmpfs none /mnt
 printf '%s\n' '` + fmt.Sprint(user) + `:200000:65536' > /mnt/sub
 mount --bind /mnt/sub /etc/subuid
 mount --bind /mnt/sub /etc/subgid
+{ cat /etc/passwd; echo 'builder:x:` + fmt.Sprint(user) + `:` + fmt.Sprint(user) + `::/:/bin/sh'; } > /mnt/passwd
+mount --bind /mnt/passwd /etc/passwd
 exec setpriv --reuid 1000 --regid 1000 --groups 2000 "$@"`
 			return exec.Command("unshare", append([]string{"-m", "sh", "-c", script, "sh", program}, args...)...)
 		},
