@@ -74,7 +74,7 @@ func mark(how pipeline.Outcome) string {
 }
 
 func cost(how pipeline.Outcome) string {
-	return fmt.Sprintf("%.1fs, %d MiB", how.Took.Seconds(), how.PeakMemory>>20)
+	return fmt.Sprintf("%.2fs, %d MiB", how.Took.Seconds(), how.PeakMemory>>20)
 }
 
 const (

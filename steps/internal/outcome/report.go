@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -43,16 +44,19 @@ func NewReport(step string, started time.Time, failure *Error, results map[strin
 	return r
 }
 
-// peakMemory is what Linux calls the high-water mark. Getrusage is no use: it counts the memory that the parent had when it forked.
+// peakMemory is the largest of this process, by the kernel's high-water mark, and those it started and waited for. For itself getrusage is no
+// use: it counts what the parent had when it forked.
 func peakMemory() int64 {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return 0
+	var own int64
+	if status, err := os.ReadFile("/proc/self/status"); err == nil {
+		_, after, _ := strings.Cut(string(status), "\nVmHWM:")
+		fmt.Sscan(after, &own)
 	}
-	_, after, _ := strings.Cut(string(status), "\nVmHWM:")
-	var kilobytes int64
-	fmt.Sscan(after, &kilobytes)
-	return kilobytes << 10
+	var children syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &children); err == nil {
+		own = max(own, children.Maxrss)
+	}
+	return own << 10
 }
 
 // Line is the report for people: `reason: message. hint`.
