@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -186,6 +187,10 @@ func unavailable(remote Remote, err error) error {
 			return e.WithHint(fmt.Sprintf("It was issued by %q, which is no authority this step knows: add that one's certificate to ca-bundle.", last.Issuer))
 		}
 		return e.WithHint("The server's certificate must be valid now and for the host in the URL.")
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return outcome.Errorf(outcome.RepositoryNotFound, "there is no host %q: %w", dns.Name, err).
+			WithHint("Check the host in the repository's URL, and that this network's DNS knows it.")
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return outcome.Errorf(outcome.GitServerUnavailable, "%s ended the connection too early: %w", remote.address(), err)
