@@ -71,12 +71,36 @@ func stepwright(t *testing.T, args ...string) (got result, temp string) {
 
 var published = regexp.MustCompile(`127\.0\.0\.1:\d+/acme-online-store-greeting-service:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
 
-// The example, as make run runs it: the image can be pulled while the registry is up, and it runs.
+// exampleFiles are the example's WorkflowRun and Component, its repository on a Git server that keeps its address.
+func exampleFiles(t *testing.T) string {
+	t.Helper()
+	repositories, dir := t.TempDir(), t.TempDir()
+	if _, err := devgit.Import(t.Context(), example, filepath.Join(repositories, "greeting-service.git"), "first", time.Unix(1767225600, 0)); err != nil {
+		t.Fatal(err)
+	}
+	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"component.yaml", "workflowrun.yaml"} {
+		raw, err := os.ReadFile(filepath.Join(example, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(raw), "https://git.example.com/acme", server)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// The example, from Git to a service: the image can be pulled while the registry is up, and it runs.
 func TestExample(t *testing.T) {
-	state := t.TempDir()
+	state, files := t.TempDir(), exampleFiles(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "stepwright"), "run", "--state", state, "--base-images", "made", "--source", example, "--keep-serving", example)
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "stepwright"), "run", "--state", state, "--base-images", "made", "--keep-serving", files)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -116,7 +140,7 @@ func TestExample(t *testing.T) {
 	}
 
 	t.Run("a second run uses the cache and makes the same image", func(t *testing.T) {
-		again, _ := stepwright(t, "run", "--state", state, "--base-images", "made", "--source", example, example)
+		again, _ := stepwright(t, "run", "--state", state, "--base-images", "made", files)
 		other := published.FindStringSubmatch(again.stdout)
 		if again.code != 0 || other == nil || other[1] != image[1] || !strings.Contains(again.stderr, " CACHED") {
 			t.Errorf("%v, want %s\n%s", other, image[1], again.stderr)
