@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+)
+
+// The binaries are the same wherever and whenever they are built from the same files by the same Go: they know neither paths nor the
+// commit, and the settings of whoever builds them are overruled.
+var (
+	buildFlags = []string{"build", "-trimpath", "-buildvcs=false"}
+	strip      = "-s -w"
+	settings   = []string{"GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off", "GOOS=linux"}
+)
+
+// compileSteps puts the binaries of steps for an architecture into a directory.
+func compileSteps(ctx context.Context, s source, images []image, architecture, into string) error {
+	args := slices.Concat(buildFlags, []string{"-ldflags", strip, "-o", into + string(filepath.Separator)})
+	for _, img := range images {
+		args = append(args, "./steps/"+img.step)
+	}
+	return compile(ctx, s.dir, args, "CGO_ENABLED=0", "GOARCH="+architecture)
+}
+
+// triplets are Debian's names for architectures, by which it calls its cross compilers and where it puts libraries.
+var triplets = map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
+
+// noToolchain says what is missing to compile C for another architecture.
+type noToolchain struct{ missing, architecture string }
+
+func (e noToolchain) Error() string {
+	return fmt.Sprintf("%s is missing, needed to build runc for %s", e.missing, e.architecture)
+}
+
+// compileRunc builds runc as a file that needs no libraries. For another architecture than this machine's it needs a cross compiler and a
+// libseccomp of that one; where they are absent, the error is a noToolchain.
+func compileRunc(ctx context.Context, s source, architecture, path string) error {
+	environment := []string{"CGO_ENABLED=1", "GOARCH=" + architecture}
+	if !native(architecture) {
+		compiler := triplets[architecture] + "-gcc"
+		if _, err := exec.LookPath(compiler); err != nil {
+			return noToolchain{compiler, architecture}
+		}
+		libraries := filepath.Join("/usr/lib", triplets[architecture])
+		if _, err := os.Stat(filepath.Join(libraries, "libseccomp.a")); err != nil {
+			return noToolchain{"libseccomp-dev:" + architecture, architecture}
+		}
+		environment = append(environment, "CC="+compiler, "PKG_CONFIG_LIBDIR="+filepath.Join(libraries, "pkgconfig"))
+	}
+	args := slices.Concat(buildFlags, []string{
+		"-tags", "seccomp netgo osusergo", "-ldflags", strip + " -linkmode external -extldflags -static", "-o", path,
+		"github.com/opencontainers/runc",
+	})
+	return compile(ctx, filepath.Join(s.dir, "images", "runc"), args, environment...)
+}
+
+func compile(ctx context.Context, dir string, args []string, environment ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = slices.Concat(os.Environ(), settings, environment)
+	_, err := output(cmd)
+	return err
+}
+
+// authorities is where Debian's package ca-certificates has what Mozilla trusts. The bundle in /etc may have more: this machine's own.
+const authorities = "/usr/share/ca-certificates/mozilla"
+
+// certificateBundle joins the certificate authorities of the web.
+func certificateBundle() ([]byte, error) {
+	paths, err := filepath.Glob(filepath.Join(authorities, "*.crt"))
+	if err != nil {
+		return nil, err
+	}
+	var bundle bytes.Buffer
+	for _, path := range paths {
+		pem, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		bundle.Write(bytes.TrimSpace(pem))
+		bundle.WriteByte('\n')
+	}
+	if bundle.Len() == 0 {
+		return nil, errors.New(authorities + " has no certificates: install Debian's package ca-certificates")
+	}
+	return bundle.Bytes(), nil
+}
