@@ -5,17 +5,20 @@ ARGS    ?=
 
 GO      ?= go
 STRIP   := -trimpath -ldflags '-s -w'
+IMAGES  := $(GO) run ./images
 STEPS   := checkout-source containerfile-build publish-image generate-workload-cr
 
-.PHONY: help build run test lint docs clean
+.PHONY: help build run test lint docs images push-images clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  EXAMPLE=<folder under examples>   what make run builds (default $(EXAMPLE))"
 	@echo "  ARGS='--keep-serving …'           more flags for stepwright run; see bin/stepwright run --help"
+	@echo "  VERSION=<version>                 of make images (default what git describe says)"
+	@echo "  REGISTRY=<host>[:port][/path]     where make push-images publishes <path>/<step>:<version>; PLAIN_HTTP=1 where it is on this machine"
 
 build: ## Build the steps and the stepwright command into bin/
 	@echo "Building bin/ ($(STEPS) stepwright)"
@@ -41,6 +44,15 @@ lint: ## gofmt, go vet, staticcheck, and who may import whom
 
 docs: ## Write docs/ anew from the schemas
 	$(GO) run ./ci/docs
+
+images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
+	@ci/install/install.sh images
+	@$(IMAGES) build $(if $(VERSION),--version '$(VERSION)')
+
+push-images: ## Make the steps' images and publish them: REGISTRY=…, with the credentials of docker login
+	$(if $(REGISTRY),,$(error make push-images needs REGISTRY=<host>[:port][/path]))
+	@$(MAKE) --no-print-directory images
+	@$(IMAGES) push --registry '$(REGISTRY)' $(if $(PLAIN_HTTP),--plain-http)
 
 clean: ## Remove what the other targets made, but for Go's own caches
 	rm -rf bin dist

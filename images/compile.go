@@ -16,7 +16,10 @@ import (
 var (
 	buildFlags = []string{"build", "-trimpath", "-buildvcs=false"}
 	strip      = "-s -w"
-	settings   = []string{"GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=", "GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off", "GOOS=linux"}
+	settings   = []string{
+		"GOOS=linux", "GOAMD64=v1", "GOARM64=v8.0", "GOFIPS140=off", "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=",
+		"CGO_CFLAGS=", "CGO_CPPFLAGS=", "CGO_LDFLAGS=",
+	}
 )
 
 // compileSteps puts the binaries of steps for an architecture into a directory.

@@ -3,6 +3,7 @@
 #
 #   ci/install/install.sh run          for make run
 #   ci/install/install.sh test         for make test
+#   ci/install/install.sh images       for make images; part of test
 #   ci/install/install.sh base-images  to make base images from Debian packages; part of test, and of run without a network
 #
 # Without apt it installs nothing and tells what is missing.
@@ -16,6 +17,13 @@ for_run='
 git git to serve and to clone the source
 runc runc to run the steps of a Dockerfile
 ca-certificates /etc/ssl/certs/ca-certificates.crt to know whom to trust'
+for_images='
+git git to tell the commit that images are of
+ca-certificates /usr/share/ca-certificates/mozilla to give images the certificate authorities of the web
+gcc gcc to build runc for the image of containerfile-build
+libc6-dev /usr/include/stdio.h to build runc for the image of containerfile-build
+libseccomp-dev /usr/include/seccomp.h to build runc for the image of containerfile-build
+pkg-config pkg-config to build runc for the image of containerfile-build'
 for_base_images='
 mmdebstrap mmdebstrap to make base images from Debian packages
 mount mount to make base images from Debian packages
@@ -73,14 +81,15 @@ update() {
 
 case ${1-} in
 run) needs=$for_run base_images=$for_base_images ;;
-test) needs=$for_run$for_base_images$for_test base_images= ;;
+test) needs=$for_run$for_base_images$for_images$for_test base_images= ;;
+images) needs=$for_images base_images= ;;
 base-images) needs=$for_base_images base_images= ;;
 *)
 	sed -n '2,/^$/s/^# \{0,1\}//p;/^set/q' "$0" >&2
 	exit 2
 	;;
 esac
-[ "$(id -u)" = 0 ] || needs=$needs$for_users
+[ "$(id -u)" = 0 ] || [ "$1" = images ] || needs=$needs$for_users
 
 missing=$(lacking "$needs")
 if [ -n "$base_images" ] && [ -n "$(lacking "$base_images")" ] && ! registries_answer; then
