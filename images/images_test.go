@@ -387,7 +387,6 @@ func layersEqual(t testing.TB, a, b v1.Image, i int) bool {
 }
 
 func TestSource(t *testing.T) {
-	madeImages(t)
 	dir := clone(t, t.TempDir())
 	commit, err := git(t.Context(), dir, "rev-parse", "HEAD")
 	if err != nil {
@@ -436,16 +435,19 @@ func TestSource(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
-	madeImages(t)
-	s, err := sourceIn(t.Context(), made.source, version)
-	if err != nil {
-		t.Fatal(err)
-	}
 	foreign := architectures[(slices.Index(architectures, runtime.GOARCH)+1)%len(architectures)]
 
+	other := clone(t, t.TempDir())
+	program := func(t *testing.T, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(other, "steps", "publish-image", "main.go"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Run("too large", func(t *testing.T) {
+		program(t, "package main\nfunc main() {}\n")
 		dir := t.TempDir()
-		_, err := build(t.Context(), s, []image{{step: "publish-image", limit: 2_000_000}}, []string{runtime.GOARCH}, dir)
+		_, err := build(t.Context(), source{dir: other}, []image{{step: "publish-image", limit: 100_000}}, []string{runtime.GOARCH}, dir)
 		if err == nil || !strings.Contains(err.Error(), "image publish-image for "+runtime.GOARCH+" has ") {
 			t.Error(err)
 		}
@@ -453,24 +455,21 @@ func TestFailures(t *testing.T) {
 			t.Errorf("left %v", left)
 		}
 	})
+	t.Run("does not compile", func(t *testing.T) {
+		program(t, "package main\nfunc main() { nonesuch() }\n")
+		if _, err := run(t, nil, "build", "--source", other, "--dir", t.TempDir(), "publish-image"); err == nil || !strings.Contains(err.Error(), "undefined: nonesuch") {
+			t.Error(err)
+		}
+	})
 	t.Run("no cross compiler", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
-		err := compileRunc(t.Context(), s, foreign, filepath.Join(t.TempDir(), "runc"))
+		err := compileRunc(t.Context(), source{dir: ".."}, foreign, filepath.Join(t.TempDir(), "runc"))
 		if missing, ok := errors.AsType[noToolchain](err); !ok || missing.architecture != foreign || missing.missing != triplets[foreign]+"-gcc" {
 			t.Error(err)
 		}
 	})
 	t.Run("no such image", func(t *testing.T) {
 		if _, err := run(t, nil, "build", "checkout"); err == nil || !strings.Contains(err.Error(), `no image is called "checkout"`) {
-			t.Error(err)
-		}
-	})
-	t.Run("does not compile", func(t *testing.T) {
-		broken := clone(t, t.TempDir())
-		if err := os.WriteFile(filepath.Join(broken, "steps", "publish-image", "main.go"), []byte("package main\nfunc main() { nonesuch() }\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := run(t, nil, "build", "--source", broken, "--dir", t.TempDir(), "publish-image"); err == nil || !strings.Contains(err.Error(), "undefined: nonesuch") {
 			t.Error(err)
 		}
 	})

@@ -39,7 +39,7 @@ func readLayout(dir string) (v1.Image, error) {
 
 func TestPush(t *testing.T) {
 	dir := madeImages(t)
-	registry, err := devregistry.New(devregistry.Options{Users: map[string]string{"pusher": "s3cret"}})
+	registry, err := devregistry.New(devregistry.Options{Dir: t.TempDir(), Users: map[string]string{"pusher": "s3cret"}})
 	if err != nil {
 		t.Fatal(err)
 	}
