@@ -1,7 +1,6 @@
 package devapi
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -367,25 +365,10 @@ func TestStartOnLoopbackOnly(t *testing.T) {
 	}
 }
 
-// TestDefinitions compares the definitions with those of OpenChoreo's module, and has each rule of theirs known.
+// TestDefinitions has each rule of the definitions known.
 func TestDefinitions(t *testing.T) {
 	t.Parallel()
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/openchoreo/openchoreo").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, kind := range kinds {
-		theirs, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "config/crd/bases/openchoreo.dev_"+string(kind)+".yaml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ours, err := crds.ReadFile("crds/" + string(kind) + ".yaml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(ours, theirs) {
-			t.Errorf("crds/%s.yaml is not that of the module in go.mod; copy it anew", kind)
-		}
 		var walk func(s *schema)
 		walk = func(s *schema) {
 			if s == nil {

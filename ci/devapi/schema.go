@@ -1,7 +1,6 @@
 package devapi
 
 import (
-	"embed"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -14,12 +13,9 @@ import (
 	"unicode/utf8"
 
 	"sigs.k8s.io/yaml"
-)
 
-// crds are the custom resource definitions of OpenChoreo v1.2.0 (Apache-2.0), unchanged; a test compares them with its module.
-//
-//go:embed crds/*.yaml
-var crds embed.FS
+	"github.com/stepwright/stepwright/ci/crds"
+)
 
 // schema is as much of a structural schema as OpenChoreo's definitions use.
 type schema struct {
@@ -75,7 +71,7 @@ var rules = map[string]func(self, old any) bool{
 var schemas = sync.OnceValue(func() map[Kind]*schema {
 	all := map[Kind]*schema{}
 	for _, kind := range kinds {
-		raw, err := crds.ReadFile("crds/" + string(kind) + ".yaml")
+		raw, err := crds.Files.ReadFile(string(kind) + ".yaml")
 		if err != nil {
 			panic(err) // embedded
 		}
