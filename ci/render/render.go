@@ -13,6 +13,8 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/stepwright/stepwright/ci/objects"
 )
 
 // ServiceAccount is what every Argo Workflow of OpenChoreo runs as: admission replaces any other.
@@ -55,25 +57,16 @@ func (e *Error) Error() string {
 	if len(e.Path) == 0 {
 		return e.Err.Error()
 	}
-	return Field(e.Path) + ": " + e.Err.Error()
+	return objects.Field(e.Path) + ": " + e.Err.Error()
 }
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Field writes a path the way Kubernetes does: spec.resources[0].template.
-func Field(path []string) string {
-	var b strings.Builder
-	for _, step := range path {
-		switch _, err := strconv.Atoi(step); {
-		case err == nil:
-			b.WriteString("[" + step + "]")
-		case b.Len() > 0:
-			b.WriteString("." + step)
-		default:
-			b.WriteString(step)
-		}
-	}
-	return b.String()
+// MissingError is a SecretReference that is not there.
+type MissingError struct{ Namespace, Name string }
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("there is no SecretReference %q in namespace %q", e.Name, e.Namespace)
 }
 
 // fail makes an Error of a place.
@@ -176,7 +169,7 @@ func externalRefs(in Input, context map[string]any) (map[string]any, error) {
 			found = in.SecretReference(name)
 		}
 		if found == nil {
-			return nil, fail(path, "there is no SecretReference %q in namespace %q", name, in.Run.Namespace)
+			return nil, fail(path, "%w", &MissingError{Namespace: in.Run.Namespace, Name: name})
 		}
 		var spec map[string]any // through JSON: expressions see numbers as doubles
 		text, err := json.Marshal(found.Spec)

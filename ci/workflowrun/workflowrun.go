@@ -1,25 +1,13 @@
-// Package workflowrun reads a WorkflowRun and its Component from files and checks them as far as that is possible without a cluster.
+// Package workflowrun checks WorkflowRuns, and what belongs to them, as far as that is possible without a cluster.
 package workflowrun
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/ci/objects"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -31,6 +19,8 @@ const (
 
 // builder is the one ClusterWorkflow there is so far.
 const builder = "dockerfile-builder"
+
+const clusterWorkflow = string(v1alpha1.WorkflowRefKindClusterWorkflow)
 
 // Run is a WorkflowRun that passed every check, with what belongs to it.
 type Run struct {
@@ -70,183 +60,79 @@ func (e *InvalidError) Error() string {
 // Load reads files, and the YAML files directly in folders, and returns the WorkflowRun of that name; name may be empty when they hold only
 // one. Every fault found is in the *InvalidError.
 func Load(name string, paths ...string) (*Run, error) {
-	var set objects
-	if err := set.read(paths); err != nil {
-		return nil, err
-	}
-	if len(set.faults) > 0 {
-		return nil, &InvalidError{set.faults}
-	}
-	run, err := set.pick(name, paths)
+	set, err := objects.Load(paths...)
 	if err != nil {
 		return nil, err
 	}
-	if run.Namespace == "" {
-		run.Namespace = metav1.NamespaceDefault
+	o, err := Pick(set, name)
+	if err != nil {
+		return nil, err
 	}
-	for _, c := range set.components {
-		if c.Namespace == "" {
-			c.Namespace = metav1.NamespaceDefault
-		}
-		if c.Name == run.ComponentName() && c.Namespace == run.Namespace {
-			run.Component = c
-		}
-	}
-	if faults := run.check(); len(faults) > 0 {
-		return nil, &InvalidError{faults}
+	run, faults := newRun(set, o)
+	if len(faults) > 0 {
+		return nil, invalid(faults...)
 	}
 	return run, nil
 }
 
-// check lists what OpenChoreo would refuse, and what a step would.
-func (r *Run) check() []string {
-	var faults []string
-	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	for _, label := range []string{ProjectLabel, ComponentLabel} {
-		if r.Labels[label] == "" {
-			fault("metadata.labels: %s is required", label)
-		}
+// Pick returns the WorkflowRun of that name from a set without faults; name may be empty when there is only one.
+func Pick(set *objects.Set, name string) (*objects.Object, error) {
+	if len(set.Faults) > 0 {
+		return nil, invalid(set.Faults...)
 	}
-	w := r.Spec.Workflow
-	if kind := string(w.Kind); kind != "" && kind != "ClusterWorkflow" || w.Name != builder {
-		fault("spec.workflow: %s %q cannot be run here; there is ClusterWorkflow %q", w.Kind, w.Name, builder)
-	}
-	if c := r.Component; c != nil {
-		if owner := c.Spec.Owner.ProjectName; owner != r.Project() {
-			fault("metadata.labels: %s is %q, but component %q belongs to project %q", ProjectLabel, r.Project(), c.Name, owner)
-		}
-		if cw := c.Spec.Workflow; cw != nil && cw.Name != w.Name {
-			fault("spec.workflow: %q is not the workflow of component %q, which is %q", w.Name, c.Name, cw.Name)
-		}
-	}
-	given := map[string]any{}
-	if w.Parameters != nil {
-		dec := json.NewDecoder(bytes.NewReader(w.Parameters.Raw))
-		dec.UseNumber()
-		if err := dec.Decode(&given); err != nil {
-			fault("spec.workflow.parameters: %v", err)
-		}
-	}
-	schema := schemas.MustLoad(builder)
-	schema.Soften(given)
-	r.Parameters = schema.WithDefaults(given)
-	for _, f := range schema.Validate(r.Parameters) {
-		fault("spec.workflow.parameters.%s", f)
-	}
-	return faults
-}
-
-// objects are what the files hold.
-type objects struct {
-	runs       []*v1alpha1.WorkflowRun
-	components []*v1alpha1.Component
-	faults     []string
-}
-
-func (o *objects) pick(name string, paths []string) (*Run, error) {
 	var names []string
-	for _, r := range o.runs {
-		names = append(names, r.Name)
+	for _, o := range set.OfKind("WorkflowRun") {
+		if o.Name == name {
+			return o, nil
+		}
+		names = append(names, o.Name)
 	}
 	switch {
-	case len(o.runs) == 0:
-		return nil, &InvalidError{[]string{fmt.Sprintf("there is no WorkflowRun in %s", strings.Join(paths, ", "))}}
-	case name == "" && len(o.runs) > 1:
-		return nil, &InvalidError{[]string{fmt.Sprintf("there are several WorkflowRuns; choose one of %s with --name", strings.Join(names, ", "))}}
-	case name == "":
-		return &Run{WorkflowRun: o.runs[0]}, nil
+	case len(names) == 0:
+		return nil, invalid(objects.Fault{Message: "there is no WorkflowRun in these files"})
+	case name != "":
+		return nil, invalid(objects.Fault{Message: fmt.Sprintf("there is no WorkflowRun %q; there is %s", name, strings.Join(names, ", "))})
+	case len(names) > 1:
+		return nil, invalid(objects.Fault{Message: fmt.Sprintf("there are several WorkflowRuns; choose one of %s with --name", strings.Join(names, ", "))})
 	}
-	i := slices.Index(names, name)
-	if i < 0 {
-		return nil, &InvalidError{[]string{fmt.Sprintf("there is no WorkflowRun %q; there is %s", name, strings.Join(names, ", "))}}
-	}
-	return &Run{WorkflowRun: o.runs[i]}, nil
+	return set.OfKind("WorkflowRun")[0], nil
 }
 
-func (o *objects) read(paths []string) error {
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		files := []string{path}
-		if info.IsDir() {
-			if files, err = yamlFiles(path); err != nil {
-				return err
-			}
-		}
-		for _, file := range files {
-			if err := o.readFile(file, !info.IsDir()); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func yamlFiles(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
+// newRun checks what stepwright run needs, which is more than OpenChoreo does in one way, and less in another: a run without labels cannot
+// be run here, and what no file holds may be in the cluster.
+func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
+	decoded, err := objects.Decode[v1alpha1.WorkflowRun](o)
 	if err != nil {
-		return nil, err
+		return nil, []objects.Fault{o.Fault(nil, "", err.Error())}
 	}
-	var files []string
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && (ext == ".yaml" || ext == ".yml") {
-			files = append(files, filepath.Join(dir, e.Name()))
+	run := &Run{WorkflowRun: decoded}
+	var faults []objects.Fault
+	if run.Project() == "" && run.ComponentName() == "" {
+		for _, label := range []string{ProjectLabel, ComponentLabel} {
+			faults = append(faults, o.Fault([]string{"metadata", "labels"}, "", label+" is required"))
 		}
 	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: %w: no YAML file in this folder", dir, fs.ErrNotExist)
+	if w := run.Spec.Workflow; string(w.Kind) != clusterWorkflow || w.Name != builder {
+		faults = append(faults, o.Fault([]string{"spec", "workflow", "name"}, "",
+			fmt.Sprintf("%s %q cannot be run here; there is %s %q", w.Kind, w.Name, clusterWorkflow, builder)))
 	}
-	return files, nil
+	if f := checkComponent(set, o, run.WorkflowRun, true); f != nil {
+		faults = append(faults, *f)
+	}
+	if c := set.Find("Component", run.Namespace, run.ComponentName()); c != nil {
+		if run.Component, err = objects.Decode[v1alpha1.Component](c); err != nil {
+			faults = append(faults, c.Fault(nil, "", err.Error()))
+		}
+	}
+	var more []objects.Fault
+	run.Parameters, more = stepParameters(o, run.Spec.Workflow.Parameters)
+	return run, append(faults, more...)
 }
 
-// readFile takes the documents of OpenChoreo's kinds. In a folder others are passed over: it also holds workload descriptors and schemas.
-func (o *objects) readFile(path string, named bool) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
+func invalid(faults ...objects.Fault) *InvalidError {
+	e := &InvalidError{}
+	for _, f := range faults {
+		e.Faults = append(e.Faults, f.String())
 	}
-	defer f.Close()
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(f))
-	for {
-		raw, err := documents.Read()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		var kind metav1.TypeMeta
-		if err := yaml.Unmarshal(raw, &kind); err != nil {
-			if named {
-				o.faults = append(o.faults, fmt.Sprintf("%s: %v", path, err))
-			}
-			continue
-		}
-		if kind.APIVersion != v1alpha1.GroupVersion.String() {
-			continue
-		}
-		switch kind.Kind {
-		case "WorkflowRun":
-			o.runs = append(o.runs, decode[v1alpha1.WorkflowRun](o, path, raw))
-		case "Component":
-			o.components = append(o.components, decode[v1alpha1.Component](o, path, raw))
-		}
-	}
-}
-
-func decode[T any](o *objects, path string, raw []byte) *T {
-	object := new(T)
-	asJSON, err := yaml.YAMLToJSONStrict(raw) // refuses a key that stands twice
-	var unknown []error
-	if err == nil {
-		unknown, err = kjson.UnmarshalStrict(asJSON, object)
-	}
-	for _, fault := range append(unknown, err) {
-		if fault != nil {
-			o.faults = append(o.faults, fmt.Sprintf("%s: %v", path, fault))
-		}
-	}
-	return object
+	return e
 }

@@ -94,18 +94,18 @@ func TestLoadListsEveryFault(t *testing.T) {
 			name:    "three faults in the parameters",
 			replace: []string{"https://git.example.com/cart.git", "", "branch: main", "commit: nope", `[{name: A, value: "1"}]`, "A=1"},
 			want: []string{
-				"spec.workflow.parameters.repository.url: must not be empty",
-				"spec.workflow.parameters.repository.revision.commit: does not have the right form",
-				"spec.workflow.parameters.buildEnv: expected array, but got string",
+				"a.yaml:21: WorkflowRun acme/cart-1: spec.workflow.parameters.repository.url: must not be empty",
+				"a.yaml:21: WorkflowRun acme/cart-1: spec.workflow.parameters.repository.revision.commit: does not have the right form",
+				"a.yaml:22: WorkflowRun acme/cart-1: spec.workflow.parameters.buildEnv: expected array, but got string",
 			},
 		},
 		{
 			name: "labels and workflow", replace: []string{"labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}", "labels: {}", "kind: ClusterWorkflow\n    name: dockerfile-builder", "kind: ClusterWorkflow\n    name: other"},
-			want: []string{"metadata.labels: openchoreo.dev/project is required", "metadata.labels: openchoreo.dev/component is required", `spec.workflow: ClusterWorkflow "other" cannot be run here`},
+			want: []string{"a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/project is required", "a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/component is required", `a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ClusterWorkflow "other" cannot be run here`},
 		},
-		{name: "another project", replace: []string{"openchoreo.dev/project: shop", "openchoreo.dev/project: bank"}, want: []string{`metadata.labels: openchoreo.dev/project is "bank", but component "cart" belongs to project "shop"`}},
-		{name: "another workflow than the component's", files: map[string]string{"a.yaml": strings.Replace(component, "dockerfile-builder", "x", 1) + "---" + run}, want: []string{`spec.workflow: "dockerfile-builder" is not the workflow of component "cart", which is "x"`}},
-		{name: "a field that does not exist", replace: []string{"spec:\n  workflow:", "spec:\n  workflw: {}\n  workflow:"}, want: []string{`a.yaml: unknown field "spec.workflw"`}},
+		{name: "another project", replace: []string{"openchoreo.dev/project: shop", "openchoreo.dev/project: bank"}, want: []string{`a.yaml:15: WorkflowRun acme/cart-1: metadata.labels[openchoreo.dev/project]: ComponentValidationFailed: workflow run project label "bank" does not match component "cart" owner project "shop"`}},
+		{name: "another workflow than the component's", files: map[string]string{"a.yaml": strings.Replace(component, "dockerfile-builder", "x", 1) + "---" + run}, want: []string{`a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ComponentValidationFailed: workflow run references workflow ClusterWorkflow/dockerfile-builder but component "cart" is configured with workflow ClusterWorkflow/x`}},
+		{name: "a field that does not exist", replace: []string{"spec:\n  workflow:", "spec:\n  workflw: {}\n  workflow:"}, want: []string{`a.yaml:17: WorkflowRun acme/cart-1: spec.workflw: there is no such field`}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

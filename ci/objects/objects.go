@@ -1,0 +1,363 @@
+// Package objects reads OpenChoreo's objects from YAML files, keeps the line of every value, and finds what an API server would refuse.
+package objects
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	goyaml "go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/yaml"
+)
+
+// Position is a place in a file.
+type Position struct {
+	File string `json:"file,omitempty"`
+	Line int    `json:"line,omitempty"` // from 1
+}
+
+func (p Position) String() string { return p.File + ":" + strconv.Itoa(p.Line) }
+
+// Fault is one thing that is wrong with the files.
+type Fault struct {
+	Position
+	Object  string `json:"object,omitempty"` // WorkflowRun acme/cart-1
+	Field   string `json:"field,omitempty"`  // spec.workflow.name
+	Reason  string `json:"reason,omitempty"` // of the condition that OpenChoreo would set
+	Message string `json:"message"`
+}
+
+func (f Fault) String() string {
+	var parts []string
+	if f.File != "" {
+		parts = append(parts, f.Position.String())
+	}
+	for _, part := range []string{f.Object, f.Field, f.Reason, f.Message} {
+		if part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, ": ")
+}
+
+// Object is one document.
+type Object struct {
+	Kind, Namespace, Name string
+
+	fields map[string]any // with the defaults of its definition
+	file   string
+	node   *goyaml.Node // the document's mapping
+	offset int          // lines of the file before it
+}
+
+func (o *Object) String() string {
+	name := o.Name
+	if o.Namespace != "" {
+		name = o.Namespace + "/" + name
+	}
+	return o.Kind + " " + name
+}
+
+// At returns where the value is that a path leads to: names, and indices of lists. Where it ends early, so does the walk: what is missing
+// is missing from there.
+func (o *Object) At(path ...string) Position {
+	node, line := o.node, o.node.Line
+	for _, step := range path {
+		if node.Kind == goyaml.AliasNode {
+			node = node.Alias
+		}
+		next, at := child(node, step)
+		if next == nil {
+			break
+		}
+		node, line = next, at
+	}
+	return Position{o.file, o.offset + line}
+}
+
+// child finds one value of a mapping or a sequence, and the line at which a reader looks for it.
+func child(node *goyaml.Node, step string) (*goyaml.Node, int) {
+	switch node.Kind {
+	case goyaml.MappingNode:
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			key, value := node.Content[i], node.Content[i+1]
+			if key.Value != step {
+				continue
+			}
+			if value.Kind == goyaml.ScalarNode {
+				return value, value.Line
+			}
+			return value, key.Line // a list's own line is that of its first item
+		}
+	case goyaml.SequenceNode:
+		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(node.Content) {
+			return node.Content[i], node.Content[i].Line
+		}
+	}
+	return nil, 0
+}
+
+// Fault is a fault of a field, and is at its line.
+func (o *Object) Fault(path []string, reason, message string) Fault {
+	return Fault{Position: o.At(path...), Object: o.String(), Field: Field(path), Reason: reason, Message: message}
+}
+
+// Field writes a path the way Kubernetes does: spec.resources[0].template.
+func Field(path []string) string {
+	var b strings.Builder
+	for _, step := range path {
+		switch _, err := strconv.Atoi(step); {
+		case err == nil, strings.Contains(step, "."): // an index, or a label
+			b.WriteString("[" + step + "]")
+		case b.Len() > 0:
+			b.WriteString("." + step)
+		default:
+			b.WriteString(step)
+		}
+	}
+	return b.String()
+}
+
+var steps = regexp.MustCompile(`[^.\[\]]+`)
+
+// Path takes a field apart again. A key with a dot falls to pieces, which At stops at.
+func Path(field string) []string { return steps.FindAllString(field, -1) }
+
+// Decode returns the object as its Go type. It fails for those whose faults are in their Set.
+func Decode[T any](o *Object) (*T, error) {
+	raw, err := json.Marshal(o.fields)
+	if err != nil {
+		return nil, err
+	}
+	value := new(T)
+	return value, json.Unmarshal(raw, value)
+}
+
+// Set is what files hold.
+type Set struct {
+	Objects []*Object // of the kinds that package crds defines, in the order of the files
+	Faults  []Fault
+}
+
+// Find returns the object of that name; nil when there is none. The namespace of what has none is empty.
+func (s *Set) Find(kind, namespace, name string) *Object {
+	i := slices.IndexFunc(s.Objects, func(o *Object) bool { return o.Kind == kind && o.Namespace == namespace && o.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.Objects[i]
+}
+
+// OfKind lists the objects of a kind.
+func (s *Set) OfKind(kind string) []*Object {
+	var all []*Object
+	for _, o := range s.Objects {
+		if o.Kind == kind {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// Add takes the objects of another set that this one does not have, and all its faults.
+func (s *Set) Add(other *Set) {
+	s.Faults = append(s.Faults, other.Faults...)
+	for _, o := range other.Objects {
+		if s.Find(o.Kind, o.Namespace, o.Name) == nil {
+			s.Objects = append(s.Objects, o)
+		}
+	}
+}
+
+// Load reads files, and the YAML files directly in folders. What is no object of OpenChoreo's is passed over: folders also hold workload
+// descriptors, API descriptions and templates of other tools. Its error is that of a file that cannot be read; what is wrong in one is in
+// the set's faults.
+func Load(paths ...string) (*Set, error) {
+	set := &Set{}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		files := []string{path}
+		if info.IsDir() {
+			if files, err = yamlFiles(path); err != nil {
+				return nil, err
+			}
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				return nil, err
+			}
+			set.read(file, text, !info.IsDir())
+		}
+	}
+	return set, nil
+}
+
+func yamlFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && (ext == ".yaml" || ext == ".yml") {
+			files = append(files, filepath.Join(dir, e.Name()))
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: %w: no YAML file in this folder", dir, fs.ErrNotExist)
+	}
+	return files, nil
+}
+
+// read takes a file apart into its documents. Named says that somebody gave the file itself, not its folder.
+func (s *Set) read(file string, text []byte, named bool) {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	start := 0
+	for i := 0; i <= len(lines); i++ {
+		if i < len(lines) && !separates(lines[i]) {
+			continue
+		}
+		s.readDocument(file, bytes.Join(lines[start:i], nil), start, named)
+		start = i + 1
+	}
+}
+
+func separates(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, []byte("---"))
+	rest = bytes.TrimSpace(rest)
+	return ok && (len(rest) == 0 || rest[0] == '#')
+}
+
+const group = "openchoreo.dev/"
+
+var (
+	ours       = regexp.MustCompile(`(?m)^apiVersion: *["']?` + regexp.QuoteMeta(group))
+	syntaxLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`) // the parser has no better form for it
+)
+
+func (s *Set) readDocument(file string, text []byte, offset int, named bool) {
+	fault := func(line int, message string) {
+		s.Faults = append(s.Faults, Fault{Position: Position{file, offset + line}, Message: message})
+	}
+	var document goyaml.Node
+	if err := goyaml.Unmarshal(text, &document); err != nil {
+		if !named && !ours.Match(text) {
+			return
+		}
+		line := 1
+		if found := syntaxLine.FindStringSubmatch(err.Error()); found != nil && found[1] != "" {
+			line, _ = strconv.Atoi(found[1])
+		}
+		fault(line, "not YAML: "+syntaxLine.ReplaceAllString(err.Error(), ""))
+		return
+	}
+	if len(document.Content) == 0 || document.Content[0].Kind != goyaml.MappingNode {
+		return
+	}
+	o := &Object{file: file, node: document.Content[0], offset: offset}
+	// The values are read as kubectl reads them: by YAML 1.1, where yes is true.
+	asJSON, err := yaml.YAMLToJSON(text)
+	if err == nil {
+		err = utiljson.Unmarshal(asJSON, &o.fields)
+	}
+	if err != nil {
+		if named || ours.Match(text) {
+			fault(o.node.Line, "not YAML: "+err.Error())
+		}
+		return
+	}
+	version, _ := o.fields["apiVersion"].(string)
+	o.Kind, _ = o.fields["kind"].(string)
+	if !strings.HasPrefix(version, group) || o.Kind == "" {
+		return
+	}
+	if !known(version, o.Kind) {
+		s.Faults = append(s.Faults, Fault{Position: o.At("kind"), Message: fmt.Sprintf("there is no kind %q in %s", o.Kind, version)})
+		return
+	}
+	if definition := definitions()[o.Kind]; definition != nil {
+		s.admit(o, definition)
+	}
+}
+
+var scheme = func() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		panic(err)
+	}
+	return scheme
+}()
+
+// known says whether OpenChoreo has such a kind.
+func known(version, kind string) bool {
+	return version == v1alpha1.GroupVersion.String() && scheme.Recognizes(v1alpha1.GroupVersion.WithKind(kind))
+}
+
+// admit adds an object, as it would be once it is in a cluster.
+func (s *Set) admit(o *Object, d *definition) {
+	metadata, _ := o.fields["metadata"].(map[string]any)
+	o.Name, _ = metadata["name"].(string)
+	if d.namespaced {
+		o.Namespace, _ = metadata["namespace"].(string)
+		if o.Namespace == "" {
+			o.Namespace = metav1.NamespaceDefault
+			if metadata != nil {
+				metadata["namespace"] = o.Namespace
+			}
+		}
+	}
+	s.Faults = append(s.Faults, o.twice(o.node, nil)...)
+	unknown, refused := d.admit(o.fields)
+	for _, field := range unknown {
+		s.Faults = append(s.Faults, o.Fault(Path(field), "", "there is no such field"))
+	}
+	for _, refusal := range refused {
+		s.Faults = append(s.Faults, o.Fault(Path(refusal.Field), "", refusal.ErrorBody()))
+	}
+	if first := s.Find(o.Kind, o.Namespace, o.Name); first != nil && o.Name != "" {
+		s.Faults = append(s.Faults, o.Fault([]string{"metadata", "name"}, "", "is already in "+first.At().String()))
+		return
+	}
+	s.Objects = append(s.Objects, o)
+}
+
+// twice finds keys that stand twice in one mapping: the last one would win, in silence.
+func (o *Object) twice(node *goyaml.Node, path []string) []Fault {
+	var faults []Fault
+	first := map[string]int{}
+	for i, inner := range node.Content {
+		at := append(slices.Clip(path), strconv.Itoa(i))
+		if node.Kind == goyaml.MappingNode {
+			if i%2 == 0 {
+				continue
+			}
+			key := node.Content[i-1]
+			at = append(slices.Clip(path), key.Value)
+			if line, again := first[key.Value]; again {
+				faults = append(faults, Fault{
+					Position: Position{o.file, o.offset + key.Line}, Object: o.String(), Field: Field(at),
+					Message: fmt.Sprintf("stands twice, first in line %d", o.offset+line),
+				})
+				continue
+			}
+			first[key.Value] = key.Line
+		}
+		faults = append(faults, o.twice(inner, at)...)
+	}
+	return faults
+}
