@@ -3,7 +3,9 @@ package objects
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
@@ -78,8 +80,12 @@ func newDefinition(crd *apiextensionsv1.CustomResourceDefinition) (*definition, 
 // admit fills in the definition's defaults and returns the fields that it does not know, which kubectl has the API server refuse, and what the
 // API server refuses anyway.
 func (d *definition) admit(fields map[string]any) (unknown []string, refused field.ErrorList) {
+	if refused = textOnly(fields); len(refused) > 0 {
+		return nil, refused
+	}
 	mistyped, unknown := objectmeta.CoerceWithOptions(nil, fields, d.structural, true, objectmeta.CoerceOptions{ReturnUnknownFieldPaths: true})
 	if mistyped != nil {
+		mistyped.BadValue = field.OmitValueType{} // it is all of the metadata
 		return unknown, field.ErrorList{mistyped}
 	}
 	unknown = append(unknown, pruning.PruneWithOptions(fields, d.structural, true, schema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})...)
@@ -102,4 +108,19 @@ func (d *definition) admit(fields map[string]any) (unknown []string, refused fie
 		malformed, _ = d.rules.Validate(context.Background(), nil, d.structural, fields, nil, math.MaxInt64)
 	}
 	return unknown, append(refused, malformed...)
+}
+
+// textOnly refuses labels and annotations that are no text, by name: the API server's decoder says only that there is one.
+func textOnly(fields map[string]any) field.ErrorList {
+	var refused field.ErrorList
+	metadata, _ := fields["metadata"].(map[string]any)
+	for _, kind := range []string{"labels", "annotations"} {
+		values, _ := metadata[kind].(map[string]any)
+		for _, key := range slices.Sorted(maps.Keys(values)) {
+			if _, ok := values[key].(string); !ok {
+				refused = append(refused, field.TypeInvalid(field.NewPath("metadata", kind).Key(key), values[key], "must be text: put it in quotes"))
+			}
+		}
+	}
+	return refused
 }

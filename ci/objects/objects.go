@@ -129,10 +129,16 @@ func Field(path []string) string {
 	return b.String()
 }
 
-var steps = regexp.MustCompile(`[^.\[\]]+`)
+var steps = regexp.MustCompile(`\[[^\]]*\]|[^.\[\]]+`)
 
-// Path takes a field apart again. A key with a dot falls to pieces, which At stops at.
-func Path(field string) []string { return steps.FindAllString(field, -1) }
+// Path takes a field apart again.
+func Path(field string) []string {
+	path := steps.FindAllString(field, -1)
+	for i := range path {
+		path[i] = strings.Trim(path[i], "[]")
+	}
+	return path
+}
 
 // Decode returns the object as its Go type. It fails for those whose faults are in their Set.
 func Decode[T any](o *Object) (*T, error) {
