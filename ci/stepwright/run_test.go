@@ -270,8 +270,8 @@ func TestRunThatFails(t *testing.T) {
 			parameters: `{repository: {url: "https://me:hunter22@git.example.com/cart.git", revision: {commit: nope}}, buildEnv: "A=b"}`,
 			code:       2,
 			stderr: []string{
-				"InvalidParameters: 3 faults:\n", "  - spec.workflow.parameters.repository.url: does not have the right form",
-				"  - spec.workflow.parameters.repository.revision.commit: does not have the right form", "  - spec.workflow.parameters.buildEnv: expected array, but got string",
+				"InvalidParameters: 3 faults:\n", ": spec.workflow.parameters.repository.url: does not have the right form",
+				": spec.workflow.parameters.repository.revision.commit: does not have the right form", ": spec.workflow.parameters.buildEnv: expected array, but got string",
 			},
 		},
 		{
