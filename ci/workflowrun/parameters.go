@@ -57,6 +57,7 @@ func checkParameters(set *objects.Set, o *objects.Object, namespace string, kind
 	defaulting.Default(values, structural)
 	var faults []objects.Fault
 	for _, refusal := range validation.ValidateCustomResource(field.NewPath("spec", "workflow", "parameters"), values, validator) {
+		refusal.BadValue = field.OmitValueType{} // it may be a secret
 		faults = append(faults, o.Fault(objects.Path(refusal.Field), "", refusal.ErrorBody()))
 	}
 	return faults
