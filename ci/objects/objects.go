@@ -213,6 +213,13 @@ func Load(paths ...string) (*Set, error) {
 	return set, nil
 }
 
+// Read reads the text of a file of that name.
+func Read(name string, text []byte) *Set {
+	set := &Set{}
+	set.read(name, text, true)
+	return set
+}
+
 func yamlFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/ci/objects"
@@ -48,7 +50,7 @@ their schema, 1000000 becomes 1e+06, and the text "[1, 2]" becomes the list [1,2
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "WorkflowRun to render, where the files hold several")
-	f.StringVar(&o.templates.dir, "templates", "templates", "folder of the ClusterWorkflows, or the one above its folder control-plane; the files win over it")
+	f.StringVar(&o.templates.dir, "templates", "templates", templatesUsage)
 	f.StringVar(&o.secretStore, "secret-store", "default", "ClusterSecretStore of the workflow plane, where no file holds the plane")
 	f.StringVarP(&o.output, "output", "o", "yaml", "yaml (documents) or json (a List)")
 	return cmd
@@ -92,6 +94,8 @@ func printJSON(out io.Writer, value any) error {
 	return enc.Encode(value)
 }
 
+const templatesUsage = "folder of the ClusterWorkflows, built if it has a kustomization, or the one above its folder control-plane; the files win over it"
+
 // templates is the folder that the platform's objects come from.
 type templates struct {
 	dir      string
@@ -108,7 +112,7 @@ func (t templates) load(paths []string) (*objects.Set, error) {
 	if _, err := os.Stat(dir); err != nil {
 		dir = t.dir
 	}
-	more, err := objects.Load(dir)
+	more, err := loadFolder(dir)
 	if errors.Is(err, fs.ErrNotExist) && !t.required {
 		return set, nil
 	}
@@ -117,4 +121,20 @@ func (t templates) load(paths []string) (*objects.Set, error) {
 	}
 	set.Add(more)
 	return set, nil
+}
+
+// loadFolder reads a folder as kubectl applies it: one with a kustomization is built. Lines then are those of what kubectl kustomize prints.
+func loadFolder(dir string) (*objects.Set, error) {
+	if _, err := os.Stat(filepath.Join(dir, "kustomization.yaml")); err != nil {
+		return objects.Load(dir)
+	}
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
+	}
+	text, err := built.AsYaml()
+	if err != nil {
+		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
+	}
+	return objects.Read("kubectl kustomize "+dir, text), nil
 }

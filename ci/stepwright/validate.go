@@ -60,7 +60,7 @@ The exit code is 0, or 2 when there are faults.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.templates.dir, "templates", "templates", "folder of the ClusterWorkflows, or the one above its folder control-plane; the files win over it")
+	f.StringVar(&o.templates.dir, "templates", "templates", templatesUsage)
 	f.BoolVar(&o.partial, "partial", false, "the cluster holds more than the files: a Component, component type or workflow that they lack is no fault")
 	f.StringVarP(&o.output, "output", "o", "text", "text, yaml or json")
 	return cmd

@@ -150,3 +150,37 @@ func TestRenderRefuses(t *testing.T) {
 		})
 	}
 }
+
+// Templates are read as kubectl apply -k reads them.
+func TestRenderWithKustomization(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	raw, err := os.ReadFile(filepath.Join(samples(t, "ci-workflows"), "dockerfile-builder.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plane := filepath.Join(dir, "control-plane")
+	for path, text := range map[string]string{
+		"workflow.yaml": string(raw),
+		"kustomization.yaml": "resources: [workflow.yaml]\npatches:\n- target: {kind: ClusterWorkflow}\n  patch: |\n    - op: replace\n" +
+			"      path: /spec/runTemplate/spec/volumeClaimTemplates/0/spec/resources/requests/storage\n      value: 9Gi\n",
+	} {
+		if err := os.MkdirAll(plane, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(plane, path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, _ := stepwright(t, "render", example, "--templates", dir)
+	if got.code != 0 || !strings.Contains(got.stdout, "storage: 9Gi") {
+		t.Errorf("exit code %d: %s%s", got.code, got.stderr, got.stdout)
+	}
+	if err := os.Remove(filepath.Join(plane, "workflow.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	got, _ = stepwright(t, "render", example, "--templates", dir)
+	if got.code == 0 || !strings.Contains(got.stderr, "kustomize "+plane) {
+		t.Errorf("exit code %d: %s", got.code, got.stderr)
+	}
+}
