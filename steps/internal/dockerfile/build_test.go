@@ -317,8 +317,8 @@ func TestBuildFailures(t *testing.T) {
 		words            []string
 	}{
 		{
-			"RUN", "FROM busybox:1\n\nRUN seq 1 1000 && echo to stderr >&2 && \\\n  exit 7\n", nil, outcome.BuildFailed,
-			[]string{`Dockerfile line 3: RUN seq 1 1000 && echo to stderr >&2 && \ exit 7: exit code 7:`, "\n999\n1000\nto stderr"},
+			"RUN", "FROM busybox:1\n\nRUN seq 1 1000 >&2 && echo at last >&2 && \\\n  exit 7\n", nil, outcome.BuildFailed,
+			[]string{`Dockerfile line 3: RUN seq 1 1000 >&2 && echo at last >&2 && \ exit 7: exit code 7:`, "\n999\n1000\nat last"},
 		},
 		{
 			"RUN below a build environment", "FROM busybox:1 AS a\nFROM busybox:1\nRUN exit 7\n", []NameValue{{"A", "1"}, {"B", "1\n2"}}, outcome.BuildFailed,
