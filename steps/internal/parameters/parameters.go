@@ -4,6 +4,7 @@ package parameters
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/agext/levenshtein"
 
@@ -30,7 +32,8 @@ type Set struct {
 
 // Parse reads flags and variables (KEY=value). A flag wins over the variable, the variable over the default; what is empty counts as not
 // given, since a template passes every variable always. Text is turned into the type that the schema asks for, in the forms in which
-// OpenChoreo delivers it (contract section 2), and the whole is validated.
+// OpenChoreo delivers it (contract section 2), and the whole is validated. A text that begins with "base64:", alone or inside a list, is
+// decoded first.
 //
 // The error is ErrHelp, or an outcome.Error of reason InvalidParameters that lists every fault. The Set is usable in any case.
 func Parse(schema *schemas.Schema, args, environ []string) (*Set, error) {
@@ -46,7 +49,10 @@ func Parse(schema *schemas.Schema, args, environ []string) (*Set, error) {
 	faults, help := s.flags(args, given)
 	for _, p := range schema.Properties {
 		if text := given[p.Name]; text != "" {
-			if v := coerce(p, text); v != nil {
+			v, err := read(p, text)
+			if err != nil {
+				faults = append(faults, fmt.Sprintf("%s: %v", p.Name, err))
+			} else if v != nil {
 				s.values[p.Name] = v
 			}
 		}
@@ -124,6 +130,71 @@ func (s *Set) nearest(name string) string {
 		return " (see --help)"
 	}
 	return fmt.Sprintf(" (did you mean --%s?)", best)
+}
+
+// read turns the text that was given for a property into its value; nil when it counts as not given.
+func read(p *schemas.Property, text string) (any, error) {
+	plain, err := decode(text)
+	if err != nil || plain == "" {
+		return nil, err
+	}
+	v := coerce(p, plain)
+	if _, isText := v.(string); isText || plain != text {
+		return v, nil // what was encoded as a whole has nothing encoded inside
+	}
+	v, err = decodeInside(v)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// encoded begins a text that travels in base64. Argo expands {{…}} in the values of parameters, whoever wrote them, so the ClusterWorkflow
+// encodes every text of a developer in which it would find one.
+const encoded = "base64:"
+
+// decode returns a text as its author wrote it.
+func decode(text string) (string, error) {
+	code, ok := strings.CutPrefix(text, encoded)
+	if !ok {
+		return text, nil
+	}
+	plain, err := base64.StdEncoding.DecodeString(code)
+	if err != nil {
+		return "", fmt.Errorf("begins with %q and does not go on in base64: %w", encoded, err)
+	}
+	if !utf8.Valid(plain) {
+		return "", fmt.Errorf("begins with %q and does not go on with the base64 of a text in UTF-8", encoded)
+	}
+	return string(plain), nil
+}
+
+// decodeInside decodes the texts of a list or object, names included, and may change it.
+func decodeInside(value any) (any, error) {
+	var err error
+	switch v := value.(type) {
+	case string:
+		return decode(v)
+	case []any:
+		for i := range v {
+			if v[i], err = decodeInside(v[i]); err != nil {
+				return nil, fmt.Errorf("[%d]: %w", i, err)
+			}
+		}
+	case map[string]any:
+		plain := make(map[string]any, len(v))
+		for k, inner := range v {
+			name, err := decode(k)
+			if err != nil {
+				return nil, err
+			}
+			if plain[name], err = decodeInside(inner); err != nil {
+				return nil, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return plain, nil
+	}
+	return value, nil
 }
 
 // coerce reads a text as the type that the property has. What cannot be read stays text, for the schema to refuse; null is nil.

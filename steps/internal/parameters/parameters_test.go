@@ -1,6 +1,7 @@
 package parameters
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -60,6 +61,17 @@ func TestParse(t *testing.T) {
 			"numbers and booleans as values of variables", nil, []string{`BUILD_ENV=[{"name":"PORT","value":8080},{"name":"BIG","value":1000000},{"name":"ON","value":true}]`},
 			with(func(b *build) { b.BuildEnv = []pair{{"PORT", "8080"}, {"BIG", "1000000"}, {"ON", "true"}} }),
 		},
+		{"a text in base64", nil, []string{"DOCKER_CONTEXT=base64:" + base64.StdEncoding.EncodeToString([]byte("{{inputs.parameters.x}}/é"))}, with(func(b *build) { b.DockerContext = "{{inputs.parameters.x}}/é" })},
+		{"a text that begins with base64:, in base64", nil, []string{"DOCKER_CONTEXT=base64:" + base64.StdEncoding.EncodeToString([]byte("base64:"))}, with(func(b *build) { b.DockerContext = "base64:" })},
+		{"base64 later in a text", nil, []string{"DOCKER_CONTEXT=a/base64:b"}, with(func(b *build) { b.DockerContext = "a/base64:b" })},
+		{"base64 of nothing", nil, []string{"DOCKER_CONTEXT=base64:"}, defaults},
+		{"a flag in base64", []string{"--docker-context=base64:YXBw"}, nil, with(func(b *build) { b.DockerContext = "app" })},
+		{"texts of a list in base64", nil, []string{`BUILD_ENV=[{"name":"base64:QQ==","value":"base64:e3tifX0="},{"name":"C","value":"d"}]`}, with(func(b *build) { b.BuildEnv = []pair{{"A", "{{b}}"}, {"C", "d"}} })},
+		{"names of a list in base64", nil, []string{`BUILD_ENV=[{"base64:bmFtZQ==":"A","value":"b"}]`}, with(func(b *build) { b.BuildEnv = []pair{{"A", "b"}} })},
+		{
+			"a list in base64 as a whole has no base64 inside", nil, []string{"BUILD_ENV=base64:" + base64.StdEncoding.EncodeToString([]byte(`[{"name":"A","value":"base64:YXBw"}]`))},
+			with(func(b *build) { b.BuildEnv = []pair{{"A", "base64:YXBw"}} }),
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -86,6 +98,10 @@ func TestParseListsEveryFault(t *testing.T) {
 		{"a list that is text", nil, []string{"BUILD_ENV=A=b"}, []string{"build-env: expected array, but got string"}},
 		{"two documents", nil, []string{"BUILD_ENV=[] []"}, []string{"build-env: expected array, but got string"}},
 		{"null in a list", nil, []string{`BUILD_ENV=[{"name":"A","value":null}]`}, []string{"build-env[0].value: expected string, but got null"}},
+		{"broken base64", nil, []string{"DOCKER_CONTEXT=base64:e3s", `BUILD_ENV=[{"name":"A","value":"base64:!"}]`}, []string{
+			`docker-context: begins with "base64:" and does not go on in base64: illegal base64 data`, `build-env: [0]: value: begins with "base64:" and`,
+		}},
+		{"base64 of no text", nil, []string{"DOCKER_CONTEXT=base64:/w=="}, []string{`docker-context: begins with "base64:" and does not go on with the base64 of a text`}},
 		{"a misspelt flag", []string{"--dockerfile", "x"}, nil, []string{"--dockerfile: there is no such flag (did you mean --dockerfile-path?)"}},
 		{"a word", []string{"build"}, nil, []string{`"build" is not a flag`}},
 		{"a flag without its value", []string{"--target"}, nil, []string{"--target: needs a value"}},
@@ -154,7 +170,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 
 // Whatever text arrives: no panic, and what is accepted is of the type that the schema names.
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{"", "null", "[1, 2]", "1e+06", "true", `[{"name":"A","value":1}]`, `{"a":`, "A=b", "[[[", "\x00", "1e999"} {
+	for _, seed := range []string{"", "null", "[1, 2]", "1e+06", "true", `[{"name":"A","value":1}]`, `{"a":`, "A=b", "[[[", "\x00", "1e999", "base64:YXBw", `["base64:YXBw"]`} {
 		f.Add("build-env", seed)
 		f.Add("source-date-epoch", seed)
 		f.Add("no-cache", seed)
