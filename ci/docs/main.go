@@ -1,4 +1,5 @@
-// Command docs writes docs/parameters.md and docs/outcomes.md from the JSON Schemas: go run ./ci/docs
+// Command docs writes what is made from the JSON Schemas: docs/parameters.md, docs/outcomes.md, and what developers may set in the
+// ClusterWorkflow: go run ./ci/docs
 package main
 
 import (
@@ -12,8 +13,13 @@ import (
 )
 
 func main() {
-	for name, text := range pages() {
-		if err := os.WriteFile(filepath.Join("docs", name), []byte(text), 0o644); err != nil {
+	log.SetFlags(0)
+	pages, err := pages(".")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for name, text := range pages {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
 			log.Fatal(err)
 		}
 	}
@@ -21,9 +27,14 @@ func main() {
 
 const generated = "<!-- Generated from schemas/ by go run ./ci/docs. Do not edit. -->\n\n"
 
-// pages are the generated documents: file name to text.
-func pages() map[string]string {
-	return map[string]string{"parameters.md": parameters(), "outcomes.md": outcomes()}
+// pages are the files that are generated, wholly or in part, for the project in root: path from there to text.
+func pages(root string) (map[string]string, error) {
+	const path = "templates/control-plane/" + builder + ".yaml"
+	workflow, err := clusterWorkflow(filepath.Join(root, path))
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"docs/parameters.md": parameters(), "docs/outcomes.md": outcomes(), path: workflow}, nil
 }
 
 func parameters() string {

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/stepwright/stepwright/schemas"
+)
+
+// builder is a ClusterWorkflow that is partly made from the schema of what developers set in it.
+const builder = "dockerfile-builder"
+
+// workflowParameters are the parameters of the Argo Workflow (contract section 1) that a developer sets, by their path in the schema.
+var workflowParameters = []struct{ path, name string }{
+	{"repository.url", "git-repo"},
+	{"repository.revision.branch", "branch"},
+	{"repository.revision.commit", "commit"},
+	{"repository.appPath", "app-path"},
+	{"docker.context", "docker-context"},
+	{"docker.filePath", "dockerfile-path"},
+	{"buildEnv", "build-env"},
+	{"buildArgs", "build-args"},
+}
+
+const secretRef = "repository.secretRef"
+
+// part is a piece of a file that is generated: its first line with the indentation, what is there, and its last line.
+var part = regexp.MustCompile(`(?ms)^( *)(# Generated from schemas/.*?\n)(.*?)(^ *# End of what is generated\.\n)`)
+
+// clusterWorkflow returns the file of the ClusterWorkflow with its generated parts made anew.
+func clusterWorkflow(path string) (string, error) {
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	schema, err := openAPISchema(builder)
+	if err != nil {
+		return "", err
+	}
+	leaves := leaves("", schemas.MustLoad(builder).Properties)
+	find := func(path string) (*schemas.Property, error) {
+		i := slices.IndexFunc(leaves, func(p *schemas.Property) bool { return p.Name == path })
+		if i < 0 {
+			return nil, fmt.Errorf("schema %s has no %s", builder, path)
+		}
+		return leaves[i], nil
+	}
+	var arguments strings.Builder
+	for _, w := range workflowParameters {
+		p, err := find(w.path)
+		if err != nil {
+			return "", err
+		}
+		as := asText
+		if p.Type == "array" {
+			as = asList
+		}
+		arguments.WriteString("- name: " + w.name + "\n" + indented("  ", field("value", lookup(w.path)+as+"[0]")))
+	}
+	reference, err := find(secretRef)
+	if err != nil {
+		return "", err
+	}
+	isName := `type(v) == string && v != "" && v.matches(` + strconv.Quote(reference.Pattern) + `)`
+	parts := []string{
+		schema,
+		arguments.String(),
+		field("value", lookup(secretRef)+"\n.map(v, v == null || type(v) == string && v == \"\" ? \"false\" : \"true\")[0]"),
+		field("name", lookup(secretRef)+"\n.map(v, "+isName+` ? v : "")[0]`),
+		field("includeWhen", lookup(secretRef)+"\n.exists(v, "+isName+")"),
+	}
+	if found := len(part.FindAll(file, -1)); found != len(parts) {
+		return "", fmt.Errorf("%s: has %d generated parts, want %d", path, found, len(parts))
+	}
+	next := 0
+	return part.ReplaceAllStringFunc(string(file), func(old string) string {
+		m := part.FindStringSubmatch(old)
+		next++
+		return m[1] + m[2] + indented(m[1], parts[next-1]) + m[4]
+	}), nil
+}
+
+// field writes a field whose value is one CEL expression of several lines.
+func field(name, expression string) string {
+	return name + ": >-\n" + indented("  ", "${"+expression+"}\n")
+}
+
+func indented(by, text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(by + line)
+	}
+	return b.String()
+}
+
+// lookup is a list of the one value at a path of the developer's parameters: null when it is absent, or what it is in is no object.
+func lookup(path string) string {
+	expression := "[parameters]"
+	for name := range strings.SplitSeq(path, ".") {
+		expression += fmt.Sprintf("\n.map(o, type(o) == map && %[1]q in o ? o[%[1]q] : null)", name)
+	}
+	return expression
+}
+
+const (
+	// encode is a text v such that Argo finds nothing in it to expand.
+	encode = `v.contains("{{") || v.startsWith("base64:") ? "base64:" + base64.encode(bytes(v)) : v`
+	// scalar is v where a text is wanted: numbers and booleans become texts on the way, but what is inside a list or object would not be
+	// encoded.
+	scalar = `type(v) == string ? (` + encode + `) : v == null ? "" : type(v) == list || type(v) == map ? "(a list or object where a text is wanted)" : v`
+
+	asText = "\n.map(v, " + scalar + ")"
+	// asList is a list of objects with each of their texts encoded, keys included. What is no list becomes a text, and what is inside an
+	// object and neither text, number nor boolean is left out, for the step to refuse: OpenChoreo would turn null into 0.
+	asList = `
+.map(v, type(v) != list ? (v == null ? [] : [v].map(v, ` + scalar + `)[0])
+  : v.map(e, type(e) == map
+    ? e.transformMapEntry(key, inner, {
+        [key].map(v, ` + encode + `)[0]: [inner].map(v, type(v) == string ? (` + encode + `) : v == null || type(v) == list || type(v) == map ? oc_omit() : v)[0]
+      })
+    : [e].map(v, type(v) == string ? (` + encode + `) : v == null || type(v) == list ? "(no object)" : v)[0]))`
+)
+
+// openAPISchema writes a schema the way OpenChoreo takes it: self-contained, without keywords that OpenAPI v3 lacks.
+func openAPISchema(name string) (string, error) {
+	node, err := schemaNode(name)
+	if err != nil {
+		return "", err
+	}
+	if err := inline(node); err != nil {
+		return "", fmt.Errorf("schema %s: %w", name, err)
+	}
+	var b bytes.Buffer
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(node); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}
+
+// schemaNode reads a schema as YAML, which JSON is, too: this keeps the order of its author.
+func schemaNode(name string) (*yaml.Node, error) {
+	source, err := schemas.Source(name)
+	if err != nil {
+		return nil, err
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal(source, &document); err != nil {
+		return nil, fmt.Errorf("schema %s: %w", name, err)
+	}
+	return document.Content[0], nil
+}
+
+// omitted are keywords that OpenChoreo's structural schemas do not know, or that its user interface has no use for.
+var omitted = []string{"$schema", "$id", "$defs", "examples", "additionalProperties"}
+
+// inline replaces $ref by what it names and drops what is omitted, in place.
+func inline(node *yaml.Node) error {
+	node.Style = 0
+	if node.Kind == yaml.ScalarNode && node.Tag == "!!str" {
+		node.Style = yaml.DoubleQuotedStyle
+	}
+	if node.Kind == yaml.MappingNode {
+		var kept []*yaml.Node
+		for i := 0; i < len(node.Content); i += 2 {
+			key, value := node.Content[i], node.Content[i+1]
+			switch {
+			case slices.Contains(omitted, key.Value):
+			case key.Value == "$ref":
+				target, err := resolve(value.Value)
+				if err != nil {
+					return err
+				}
+				kept = append(kept, target.Content...)
+			default:
+				kept = append(kept, key, value)
+			}
+		}
+		node.Content = kept
+		for i := 0; i < len(kept); i += 2 {
+			kept[i].Style = 0
+			if err := inline(kept[i+1]); err != nil {
+				return err
+			}
+		}
+		// What was inlined may bring omitted keywords with it.
+		node.Content = slices.Clone(node.Content[:0])
+		for i := 0; i < len(kept); i += 2 {
+			if !slices.Contains(omitted, kept[i].Value) {
+				node.Content = append(node.Content, kept[i], kept[i+1])
+			}
+		}
+		return nil
+	}
+	for _, child := range node.Content {
+		if err := inline(child); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resolve finds what a reference names: file#/pointer.
+func resolve(reference string) (*yaml.Node, error) {
+	file, pointer, _ := strings.Cut(reference, "#")
+	node, err := schemaNode(strings.TrimSuffix(file, ".schema.json"))
+	if err != nil {
+		return nil, err
+	}
+	for token := range strings.SplitSeq(strings.Trim(pointer, "/"), "/") {
+		i := slices.IndexFunc(node.Content, func(n *yaml.Node) bool { return n.Value == token })
+		if i < 0 || i%2 != 0 {
+			return nil, fmt.Errorf("%s names nothing", reference)
+		}
+		node = node.Content[i+1]
+	}
+	return node, nil
+}
