@@ -89,7 +89,7 @@ func clusterWorkflow(path string) (string, error) {
 
 // field writes a field whose value is one CEL expression of several lines.
 func field(name, expression string) string {
-	return name + ": >-\n" + indented("  ", "${"+expression+"}\n")
+	return name + ": |-\n" + indented("  ", "${"+expression+"}\n")
 }
 
 func indented(by, text string) string {

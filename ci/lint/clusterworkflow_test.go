@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"testing"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
-	"github.com/argoproj/argo-workflows/v4/util/logging"
 	"github.com/argoproj/argo-workflows/v4/workflow/common"
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
@@ -19,14 +17,19 @@ import (
 
 const templates = "../../templates"
 
-func readYAML(t *testing.T, path string) map[string]any {
+func readFile(t *testing.T, path string) []byte {
 	t.Helper()
-	raw, err := os.ReadFile(filepath.Join(templates, path))
+	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return raw
+}
+
+func readYAML(t *testing.T, path string) map[string]any {
+	t.Helper()
 	var object map[string]any
-	if err := yaml.Unmarshal(raw, &object); err != nil {
+	if err := yaml.Unmarshal(readFile(t, filepath.Join(templates, path)), &object); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
 	return object
@@ -173,10 +176,7 @@ func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
 
 // The same attack succeeds on a ClusterWorkflow that passes texts as they come.
 func TestTheExpansionAttackWorksOnANaiveTemplate(t *testing.T) {
-	raw, err := os.ReadFile(filepath.Join(templates, dockerfileBuilder))
-	if err != nil {
-		t.Fatal(err)
-	}
+	raw := readFile(t, filepath.Join(templates, dockerfileBuilder))
 	const encode = `v.contains("{{") || v.startsWith("base64:") ? "base64:" + base64.encode(bytes(v)) : v`
 	naive := strings.ReplaceAll(string(raw), encode, "v")
 	if naive == string(raw) {
@@ -250,7 +250,7 @@ func decoded(text string) string {
 // stepVariables takes a Workflow through Argo's own processing of parameters, and returns each step's variables: "step NAME" to value.
 func stepVariables(t *testing.T, object map[string]any) (map[string]string, error) {
 	t.Helper()
-	ctx := logging.WithLogger(context.Background(), logging.NewSlogLogger(logging.Error, logging.Text))
+	ctx := argoContext()
 	workflow, err := convert[wfv1.Workflow](object)
 	if err != nil {
 		return nil, err
