@@ -404,7 +404,9 @@ func TestFilesHoldTheSettings(t *testing.T) {
 		for _, built := range build(t, dir) {
 			name := at(built, "metadata", "name").(string)
 			file := readYAML(t, filepath.Join(dir, name+".yaml"))
-			delete(at(built, "metadata", "labels").(map[string]any), "app.kubernetes.io/version")
+			labels := at(built, "metadata", "labels").(map[string]any)
+			delete(labels, "app.kubernetes.io/version")
+			delete(labels, "stepwright.dev/plane")
 			if container, ok := at(built, "spec", "templates", 0, "container").(map[string]any); ok {
 				container["image"], _, _ = strings.Cut(container["image"].(string), ":")
 			}

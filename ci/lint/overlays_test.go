@@ -1,0 +1,214 @@
+package lint
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// overlay writes a kustomization of both planes with these components, and returns its folder, relative to templates.
+func overlay(t *testing.T, components ...string) string {
+	t.Helper()
+	root, err := filepath.Abs(templates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	up, err := filepath.Rel(dir, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "resources: [%[1]s/workflow-plane, %[1]s/control-plane]\ncomponents:\n", up)
+	for _, c := range components {
+		fmt.Fprintf(&b, "  - %s/components/%s\n", up, c)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	rel, err := filepath.Rel(root, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rel
+}
+
+func TestOverlaysAndComponents(t *testing.T) {
+	anonymous := rules{buildSecurity: userNamespace, anonymous: true}
+	tests := []struct {
+		name, dir string
+		rules     rules
+		kinds     []string // besides templates and ClusterWorkflows
+	}{
+		{"example", "overlays/example", anonymous, nil},
+		{"local", "overlays/local", anonymous, nil},
+		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous, nil},
+		{"anonymous-push", overlay(t, "anonymous-push"), anonymous, nil},
+		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled}, []string{"Namespace", "ConfigMap", "DaemonSet"}},
+		{"user-namespaces", overlay(t, "user-namespaces"), rules{buildSecurity: userNamespace, hostUsers: true}, nil},
+		{"registry-cache", overlay(t, "registry-cache"), byDefault, []string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
+		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted}, []string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
+		{
+			"all that go together", overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces"),
+			rules{buildSecurity: profiled, hostUsers: true, anonymous: true}, []string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			objects := build(t, test.dir)
+			installed := clusterWorkflowTemplates(t)
+			var kinds []string
+			for _, object := range objects {
+				f := &faults{file: test.name + ": " + at(object, "metadata", "name").(string)}
+				switch kind := at(object, "kind").(string); kind {
+				case "ClusterWorkflowTemplate":
+					f.all = lintTemplate(f.file, object, mayRelax(test.rules, object))
+				case "ClusterWorkflow":
+					f.all = lintClusterWorkflow(t, f.file, object, installed)
+				default:
+					kinds = append(kinds, kind)
+					lintKubernetes(f, object)
+				}
+				if at(object, "metadata", "labels", "stepwright.dev/plane") == nil {
+					f.add("metadata.labels", "stepwright.dev/plane is absent")
+				}
+				for _, fault := range f.all {
+					t.Error(fault)
+				}
+			}
+			slices.Sort(kinds)
+			want := slices.Sorted(slices.Values(test.kinds))
+			if !slices.Equal(kinds, want) {
+				t.Errorf("there are %v besides, want %v", kinds, want)
+			}
+		})
+	}
+}
+
+// mayRelax takes the rule of anonymous registries back for templates whose registry needs credentials still.
+func mayRelax(r rules, template map[string]any) rules {
+	for _, v := range at(template, "spec", "templates", 0, "volumes").([]any) {
+		if at(v, "secret", "optional") == true && at(v, "name") != "git-secret" {
+			return r
+		}
+	}
+	r.anonymous = false
+	return r
+}
+
+// Components do what they are for, to developers' runs, too.
+func TestComponentsReachTheRuns(t *testing.T) {
+	resources := func(dir string) map[string]map[string]any {
+		_, all, err := renderRun(ofKind(build(t, dir), "ClusterWorkflow")[0], ordinary())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	if all := resources(overlay(t, "anonymous-pull", "anonymous-push")); all["registry-pull-secret"] != nil || all["registry-push-secret"] != nil || all["oauth-client-secret"] == nil {
+		t.Errorf("anonymous registries: %v", all)
+	}
+	if all := resources(overlay(t, "buildkit-daemon")); all["buildkit-client"] == nil {
+		t.Errorf("buildkit-daemon: %v", all)
+	}
+	workflow, _, err := renderRun(ofKind(build(t, "overlays/example"), "ClusterWorkflow")[0], ordinary())
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim := at(workflow, "spec", "volumeClaimTemplates", 0, "spec")
+	if class, size := at(claim, "storageClassName"), at(claim, "resources", "requests", "storage"); class != "fast" || size != "20Gi" {
+		t.Errorf("the example's workspace is %v of class %v", size, class)
+	}
+}
+
+// The example changes every setting, and every setting is somewhere in what is installed.
+func TestTheExampleChangesEverySetting(t *testing.T) {
+	settings := func(path string) map[string]string {
+		all := map[string]string{}
+		for line := range strings.Lines(string(readFile(t, filepath.Join(templates, path)))) {
+			if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(k, "#") {
+				all[k] = v
+			}
+		}
+		return all
+	}
+	example := settings("overlays/example/settings.env")
+	raw, err := yaml.Marshal(build(t, "overlays/example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := 0
+	for _, plane := range []string{"workflow-plane", "control-plane"} {
+		for k, v := range settings(plane + "/settings.env") {
+			known++
+			switch changed, ok := example[k]; {
+			case !ok || changed == v:
+				t.Errorf("the example does not change %s", k)
+			case !strings.Contains(string(raw), changed):
+				t.Errorf("%s=%s reaches nothing", k, changed)
+			}
+		}
+	}
+	if known != len(example) {
+		t.Errorf("the example has %d settings, the planes %d", len(example), known)
+	}
+}
+
+// lintKubernetes holds an object of Kubernetes' own against its type, and its pods against what every pod here must be.
+func lintKubernetes(f *faults, object map[string]any) {
+	var pod *corev1.PodSpec
+	var err error
+	switch object["kind"] {
+	case "DaemonSet":
+		var set appsv1.DaemonSet
+		set, err = convert[appsv1.DaemonSet](object)
+		pod = &set.Spec.Template.Spec
+	case "StatefulSet":
+		var set appsv1.StatefulSet
+		set, err = convert[appsv1.StatefulSet](object)
+		pod = &set.Spec.Template.Spec
+	case "Service":
+		_, err = convert[corev1.Service](object)
+	case "ConfigMap":
+		_, err = convert[corev1.ConfigMap](object)
+	case "NetworkPolicy":
+		_, err = convert[networkingv1.NetworkPolicy](object)
+	case "Namespace":
+		if at(object, "metadata", "labels", "pod-security.kubernetes.io/enforce") == nil {
+			f.add("metadata.labels", "pod-security.kubernetes.io/enforce is absent")
+		}
+	default:
+		err = fmt.Errorf("%v is not expected", object["kind"])
+	}
+	if err != nil {
+		f.add("spec", "%v", err)
+	}
+	if pod == nil {
+		return
+	}
+	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
+		f.add("spec.template.spec.automountServiceAccountToken", "must be false")
+	}
+	for _, c := range append(pod.InitContainers, pod.Containers...) {
+		field := "spec.template.spec.containers[" + c.Name + "]"
+		if fault := pinned(c.Image); fault != "" {
+			f.add(field+".image", "%s %s", c.Image, fault)
+		}
+		if c.SecurityContext == nil || c.SecurityContext.Privileged != nil && *c.SecurityContext.Privileged {
+			f.add(field+".securityContext", "must be there and not privileged")
+		}
+		for _, name := range []string{"cpu", "memory", "ephemeral-storage"} {
+			if !names(c.Resources.Limits)[name] {
+				f.add(field+".resources.limits."+name, "is absent")
+			}
+		}
+	}
+}
