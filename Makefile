@@ -8,7 +8,7 @@ STRIP   := -trimpath -ldflags '-s -w'
 IMAGES  := $(GO) run ./images
 STEPS   := checkout-source containerfile-build publish-image generate-workload-cr
 
-.PHONY: help build run test lint docs images push-images clean
+.PHONY: help build run test lint docs images push-images bundle clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -19,6 +19,8 @@ help: ## Show the targets
 	@echo "  ARGS='--keep-serving …'           more flags for stepwright run; see bin/stepwright run --help"
 	@echo "  VERSION=<version>                 of make images (default what git describe says)"
 	@echo "  REGISTRY=<host>[:port][/path]     where make push-images publishes <path>/<step>:<version>; PLAIN_HTTP=1 where it is on this machine"
+	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
+	@echo "  DIGESTS=<folder of image layouts> whose digests make bundle puts in"
 
 build: ## Build the steps and the stepwright command into bin/
 	@echo "Building bin/ ($(STEPS) stepwright)"
@@ -42,7 +44,7 @@ lint: ## gofmt, go vet, staticcheck, and who may import whom
 	$(GO) tool staticcheck ./...
 	$(GO) test ./ci/lint
 
-docs: ## Write docs/ anew from the schemas
+docs: ## Write docs/ anew from the schemas, and what is generated in templates/
 	$(GO) run ./ci/docs
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
@@ -53,6 +55,9 @@ push-images: ## Make the steps' images and publish them: REGISTRY=…, with the 
 	$(if $(REGISTRY),,$(error make push-images needs REGISTRY=<host>[:port][/path]))
 	@$(MAKE) --no-print-directory images
 	@$(IMAGES) push --registry '$(REGISTRY)' $(if $(PLAIN_HTTP),--plain-http)
+
+bundle: ## Write single-file installs, dist/workflow-plane.yaml and dist/control-plane.yaml
+	@$(GO) run ./ci/bundle $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
 
 clean: ## Remove what the other targets made, but for Go's own caches
 	rm -rf bin dist
