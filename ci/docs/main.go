@@ -1,5 +1,5 @@
-// Command docs writes what is made from the JSON Schemas: docs/parameters.md, docs/outcomes.md, and what developers may set in the
-// ClusterWorkflow: go run ./ci/docs
+// Command docs writes what is made from the JSON Schemas and the templates: docs/parameters.md, docs/outcomes.md, what developers may set in
+// the ClusterWorkflow, and a section of the README of each folder of templates: go run ./ci/docs
 package main
 
 import (
@@ -29,12 +29,31 @@ const generated = "<!-- Generated from schemas/ by go run ./ci/docs. Do not edit
 
 // pages are the files that are generated, wholly or in part, for the project in root: path from there to text.
 func pages(root string) (map[string]string, error) {
-	const path = "templates/control-plane/" + builder + ".yaml"
-	workflow, err := clusterWorkflow(filepath.Join(root, path))
-	if err != nil {
+	const (
+		workflowPlane = "templates/workflow-plane"
+		controlPlane  = "templates/control-plane"
+		workflowFile  = controlPlane + "/" + builder + ".yaml"
+	)
+	all := map[string]string{"docs/parameters.md": parameters(), "docs/outcomes.md": outcomes()}
+	var err error
+	if all[workflowFile], err = clusterWorkflow(filepath.Join(root, workflowFile)); err != nil {
 		return nil, err
 	}
-	return map[string]string{"docs/parameters.md": parameters(), "docs/outcomes.md": outcomes(), path: workflow}, nil
+	sections := map[string]func() (string, error){
+		workflowPlane: func() (string, error) { return templatesSection(filepath.Join(root, workflowPlane)) },
+		controlPlane:  func() (string, error) { return clusterWorkflowSection(filepath.Join(root, workflowFile)) },
+	}
+	for dir, section := range sections {
+		text, err := section()
+		if err != nil {
+			return nil, err
+		}
+		path := dir + "/README.md"
+		if all[path], err = withSection(filepath.Join(root, path), text); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 func parameters() string {
@@ -69,7 +88,7 @@ func section(b *strings.Builder, title, about string, properties []*schemas.Prop
 		} else if len(p.Examples) > 0 {
 			about += " Example: `" + schemas.Text(p.Examples[0]) + "`"
 		}
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.Name, p.Type, value, strings.ReplaceAll(about, "|", `\|`))
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", p.Name, p.Type, value, cell(about))
 	}
 }
 
