@@ -191,6 +191,102 @@ func TestTheExpansionAttackWorksOnANaiveTemplate(t *testing.T) {
 	}
 }
 
+// A secretRef whose Secret comes late: the pod may start without it, and the step has to know that it must wait.
+func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
+	cluster := readYAML(t, dockerfileBuilder)
+	naive := clone(cluster).(map[string]any)
+	set(t, naive, map[string]any{}, "spec", "runTemplate", "spec", "templates", 0, "steps", 0, 0, "arguments")
+	tests := []struct {
+		name      string
+		cluster   map[string]any
+		secretRef any
+		want      string // GIT_SECRET_REQUIRED
+	}{
+		{"with a secretRef", cluster, "git-credentials", "true"},
+		{"with a secretRef that cannot be a name", cluster, "{{workflow.name}}", "true"},
+		{"with a secretRef that is no text", cluster, []any{"git-credentials"}, "true"},
+		{"without", cluster, "", "false"},
+		{"naive", naive, "git-credentials", "false"}, // clones as if the repository were public
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := ordinary()
+			r.parameters.(map[string]any)["repository"].(map[string]any)["secretRef"] = test.secretRef
+			workflow, resources, err := renderRun(test.cluster, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			env, err := stepVariables(t, workflow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := env["checkout-source GIT_SECRET_REQUIRED"]; got != test.want {
+				t.Errorf("GIT_SECRET_REQUIRED is %q, want %q", got, test.want)
+			}
+			if made := resources["git-secret"] != nil; made != (test.secretRef == "git-credentials") {
+				t.Errorf("an ExternalSecret is made: %t", made)
+			}
+		})
+	}
+}
+
+// Two runs of one component have one lock for the last step, and two components two.
+func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
+	lock := func(component string) string {
+		r := ordinary()
+		r.labels["openchoreo.dev/component"] = component
+		object, _, err := renderRun(readYAML(t, dockerfileBuilder), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		templates, err := processed(t, object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := templates["generate-workload-cr"]
+		if last.Synchronization == nil || len(last.Synchronization.Mutexes) != 1 {
+			t.Fatalf("generate-workload-cr has the locks %v", last.Synchronization)
+		}
+		return last.Synchronization.Mutexes[0].Name
+	}
+	if a, b := lock("cart"), lock("till"); a == b || a != "workload-shop-cart" {
+		t.Errorf("the locks are %q and %q", a, b)
+	}
+}
+
+// Whatever JSON a developer gives: the run is rendered, and Argo finds nothing to expand.
+func FuzzRun(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `null`, `{"repository":{"url":"{{workflow.name}}"}}`, `{"repository":[],"docker":1,"buildEnv":{"{{a}}":[]},"buildArgs":"[{{"}`,
+		`{"buildEnv":[{"name":"a","value":"base64:"},[],null,{"{{":{}}]}`, `{"repository":{"secretRef":"a"}}`,
+	} {
+		f.Add(seed)
+	}
+	var cluster map[string]any
+	raw, err := os.ReadFile(filepath.Join(templates, dockerfileBuilder))
+	if err == nil {
+		err = yaml.Unmarshal(raw, &cluster)
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var parameters map[string]any
+		if json.Unmarshal([]byte(text), &parameters) != nil {
+			return // the API server takes an object only
+		}
+		workflow, _, err := renderRun(cluster, run{parameters: parameters, externalRefs: gitCredentials})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, v := range arguments(t, workflow) {
+			if strings.Contains(v, "{{") {
+				t.Errorf("%s has something for Argo to expand: %s", name, v)
+			}
+		}
+	})
+}
+
 // attack gives every parameter of a developer every expansion, and tells the first that does not arrive as it was written.
 func attack(t *testing.T, cluster map[string]any) error {
 	t.Helper()
@@ -250,6 +346,22 @@ func decoded(text string) string {
 // stepVariables takes a Workflow through Argo's own processing of parameters, and returns each step's variables: "step NAME" to value.
 func stepVariables(t *testing.T, object map[string]any) (map[string]string, error) {
 	t.Helper()
+	templates, err := processed(t, object)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for step, template := range templates {
+		for _, v := range template.Container.Env {
+			all[step+" "+v.Name] = v.Value
+		}
+	}
+	return all, nil
+}
+
+// processed are a Workflow's templates by step, the way Argo makes pods of them.
+func processed(t *testing.T, object map[string]any) (map[string]*wfv1.Template, error) {
+	t.Helper()
 	ctx := argoContext()
 	workflow, err := convert[wfv1.Workflow](object)
 	if err != nil {
@@ -267,19 +379,16 @@ func stepVariables(t *testing.T, object map[string]any) (map[string]string, erro
 	if main, err = common.SubstituteParams(ctx, main, globals, outputs); err != nil {
 		return nil, err
 	}
-	all := map[string]string{}
+	all := map[string]*wfv1.Template{}
 	for _, group := range main.Steps {
 		step := group.Steps[0]
 		cluster, err := convert[wfv1.ClusterWorkflowTemplate](readYAML(t, "workflow-plane/"+step.TemplateRef.Name+".yaml"))
 		if err != nil {
 			return nil, err
 		}
-		template, err := common.ProcessArgs(ctx, cluster.GetTemplateByName(step.TemplateRef.Template), &step.Arguments, globals, common.Parameters{"pod.name": "pod"}, false, "", nil)
+		all[step.Name], err = common.ProcessArgs(ctx, cluster.GetTemplateByName(step.TemplateRef.Template), &step.Arguments, globals, common.Parameters{"pod.name": "pod"}, false, "", nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", step.Name, err)
-		}
-		for _, v := range template.Container.Env {
-			all[step.Name+" "+v.Name] = v.Value
 		}
 	}
 	return all, nil
