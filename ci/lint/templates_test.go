@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -29,6 +30,8 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/ci/objects"
+	"github.com/stepwright/stepwright/ci/render"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -567,6 +570,10 @@ func lintClusterWorkflow(t *testing.T, file string, object map[string]any, templ
 		}
 	}
 	rendered, _, err := renderRun(object, ordinary())
+	if failure, ok := errors.AsType[*render.Error](err); ok {
+		f.add(objects.Field(failure.Path), "%v", failure.Err)
+		return f.all
+	}
 	if err != nil {
 		f.add("spec", "%v", err)
 		return f.all
@@ -689,8 +696,8 @@ func TestClusterWorkflowsThatBreakARule(t *testing.T) {
 		{"no description", []any{"metadata", "annotations"}, map[string]any{}, "metadata.annotations: openchoreo.dev/description is absent"},
 		{"another namespace", []any{"spec", "resources", 1, "template", "metadata", "namespace"}, "default", "spec.resources[1].template.metadata.namespace: is default"},
 		{"retries of Argo", workflow("templates", 0, "retryStrategy"), map[string]any{}, "spec.runTemplate.spec.templates.[0].retryStrategy: is not allowed"},
-		{"an expression that does not compile", workflow("entrypoint"), "${metadata.name.}", "spec: runTemplate:"},
-		{"an expression that fails", workflow("entrypoint"), "${parameters.nothing}", "spec: runTemplate: parameters.nothing: no such key"},
+		{"an expression that does not compile", workflow("entrypoint"), "${metadata.name.}", "spec.runTemplate.spec.entrypoint: ${metadata.name.}: "},
+		{"an expression that fails", workflow("entrypoint"), "${parameters.nothing}", "spec.runTemplate.spec.entrypoint: ${parameters.nothing}: no such key"},
 		{"a template that is not there", step(1, "templateRef", "name"), "kaniko", `spec.runTemplate.spec: Argo: templates.build-workflow.steps[1].containerfile-build`},
 		{"an argument that the template lacks", step(1, "arguments", "parameters", 0, "name"), "env", "spec.runTemplate.spec.templates[0].steps[1]: containerfile-build has no parameter env"},
 		{"a parameter that the template requires", step(2, "arguments", "parameters"), []any{}, `spec.runTemplate.spec: Argo: templates.build-workflow.steps[2].publish-image`},
