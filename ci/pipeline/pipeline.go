@@ -16,18 +16,35 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/stepwright/stepwright/schemas"
 )
 
 // Step is one step of a pipeline.
 type Step struct {
-	Name    string // as status.tasks shows it (contract section 1)
-	Program string // path of the step's binary
-	// Parameters returns the step's parameters, given the results of the steps before it.
-	Parameters func(Results) map[string]string
+	Name string // as status.tasks shows it (contract section 1)
+	// Process makes the step's process, given the outputs of the steps before it.
+	Process func(Outputs) (*Process, error)
 }
 
-// Results are what steps have found so far: result name to value.
-type Results map[string]string
+// Process is what a step runs.
+type Process struct {
+	Program  string // path of the step's binary
+	Args     []string
+	Env      map[string]string // wins over what is inherited
+	Results  string            // folder in which the process leaves outcome.json; empty: it leaves none
+	Deadline time.Duration     // how long it may take; 0: as long as it likes
+	Outputs  map[string]Output // by name
+}
+
+// Output is where a process leaves an output parameter.
+type Output struct {
+	Path    string
+	Default *string // what counts when there is no file; nil: the file must be there
+}
+
+// Outputs are what steps have put out: step name to output parameter to value.
+type Outputs map[string]map[string]string
 
 // Outcome is how a step ended: its outcome.json, and the wall time of its process.
 type Outcome struct {
@@ -51,6 +68,30 @@ type Observer interface {
 	Ended(step string, how Outcome)
 }
 
+// Observers tells several what happens.
+type Observers []Observer
+
+// Started implements Observer.
+func (all Observers) Started(step string) {
+	for _, o := range all {
+		o.Started(step)
+	}
+}
+
+// Line implements Observer.
+func (all Observers) Line(step, text string) {
+	for _, o := range all {
+		o.Line(step, text)
+	}
+}
+
+// Ended implements Observer.
+func (all Observers) Ended(step string, how Outcome) {
+	for _, o := range all {
+		o.Ended(step, how)
+	}
+}
+
 // FailedError says which step ended the pipeline.
 type FailedError struct {
 	Step string
@@ -61,36 +102,62 @@ func (e *FailedError) Error() string {
 	return fmt.Sprintf("%s: %s", e.Step, strings.TrimRight(e.Message, ".\n"))
 }
 
-// Run runs the steps until one fails, which is a *FailedError. Each step keeps its results below dir, in a folder of its name.
-func Run(ctx context.Context, dir string, steps []Step, see Observer) (Results, error) {
-	all := Results{}
+// Run runs the steps until one fails, which is a *FailedError.
+func Run(ctx context.Context, steps []Step, see Observer) (Outputs, error) {
+	all := Outputs{}
 	for _, s := range steps {
+		process, err := s.Process(all)
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", s.Name, err)
+		}
 		see.Started(s.Name)
-		how, err := s.run(ctx, filepath.Join(dir, s.Name), all, see)
+		how, err := process.run(ctx, func(line string) { see.Line(s.Name, line) })
 		if err != nil {
 			return all, fmt.Errorf("%s: %w", s.Name, err)
 		}
 		see.Ended(s.Name, how)
-		for name, value := range how.Results {
-			all[name] = value
-		}
 		if how.Failed() {
 			return all, &FailedError{s.Name, how}
+		}
+		if all[s.Name], err = process.outputs(); err != nil {
+			return all, fmt.Errorf("%s: %w", s.Name, err)
 		}
 	}
 	return all, nil
 }
 
-// grace is how long a step may take to end after SIGTERM.
+// outputs reads the output parameters as Argo does, which leaves out one newline at the end.
+func (p *Process) outputs() (map[string]string, error) {
+	all := map[string]string{}
+	for name, output := range p.Outputs {
+		raw, err := os.ReadFile(output.Path)
+		switch {
+		case errors.Is(err, os.ErrNotExist) && output.Default != nil:
+			all[name] = *output.Default
+		case err != nil:
+			return nil, fmt.Errorf("output %s: %w", name, err)
+		default:
+			all[name] = strings.TrimSuffix(string(raw), "\n")
+		}
+	}
+	return all, nil
+}
+
+// grace is how long a process may take to end after SIGTERM.
 const grace = 15 * time.Second
 
-func (s Step) run(ctx context.Context, results string, done Results, see Observer) (Outcome, error) {
-	cmd := exec.CommandContext(ctx, s.Program)
+func (p *Process) run(ctx context.Context, line func(string)) (Outcome, error) {
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if p.Deadline > 0 {
+		limited, cancel = context.WithTimeout(ctx, p.Deadline)
+	}
+	defer cancel()
+	cmd := exec.CommandContext(limited, p.Program, p.Args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
 	// Ctrl-C goes to the whole foreground group; the step is told once, by us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Env = environment(s.Parameters(done), results)
+	cmd.Env = environment(p.Env)
 	read, write := io.Pipe()
 	cmd.Stdout, cmd.Stderr = write, write
 
@@ -102,9 +169,9 @@ func (s Step) run(ctx context.Context, results string, done Results, see Observe
 	reading.Go(func() {
 		lines := bufio.NewReader(read)
 		for {
-			line, err := lines.ReadString('\n')
-			if line = strings.TrimRight(line, "\r\n"); line != "" {
-				see.Line(s.Name, line)
+			text, err := lines.ReadString('\n')
+			if text = strings.TrimRight(text, "\r\n"); text != "" {
+				line(text)
 			}
 			if err != nil {
 				return
@@ -114,23 +181,31 @@ func (s Step) run(ctx context.Context, results string, done Results, see Observe
 	err := cmd.Wait()
 	write.Close()
 	reading.Wait()
-	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended && ctx.Err() == nil {
+	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended && limited.Err() == nil {
 		return Outcome{}, err
 	}
-	how := s.outcome(results, cmd.ProcessState)
+	how := p.outcome(cmd.ProcessState)
+	if limited.Err() != nil && ctx.Err() == nil {
+		timeout := schemas.ReasonNamed("Timeout")
+		how.Reason, how.ExitCode, how.Hint = timeout.Name, timeout.ExitCode, timeout.Hint
+		how.Message = fmt.Sprintf("it was ended after %s, which is all it may take", p.Deadline)
+	}
 	how.Took = time.Since(started)
 	return how, nil
 }
 
 // outcome reads outcome.json. A process that left none, or whose exit code says otherwise, was killed.
-func (s Step) outcome(results string, process *os.ProcessState) Outcome {
+func (p *Process) outcome(state *os.ProcessState) Outcome {
 	var how Outcome
-	raw, err := os.ReadFile(filepath.Join(results, "outcome.json"))
+	if p.Results == "" && state.Success() {
+		return Outcome{Reason: "Succeeded"}
+	}
+	raw, err := os.ReadFile(filepath.Join(p.Results, "outcome.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &how)
 	}
-	if err != nil || how.ExitCode != process.ExitCode() {
-		how.Reason, how.Message, how.ExitCode = "Failed", "the process ended without an outcome: "+process.String(), max(process.ExitCode(), 1)
+	if err != nil || how.ExitCode != state.ExitCode() {
+		how.Reason, how.Message, how.ExitCode = "Failed", "the process ended without an outcome: "+state.String(), max(state.ExitCode(), 1)
 	}
 	return how
 }
@@ -143,17 +218,17 @@ var inherited = []string{
 	"SSL_CERT_FILE", "SSL_CERT_DIR",
 }
 
-func environment(parameters map[string]string, results string) []string {
+func environment(own map[string]string) []string {
 	var env []string
 	for _, name := range inherited {
-		if value, ok := os.LookupEnv(name); ok {
+		_, set := own[name]
+		if value, ok := os.LookupEnv(name); ok && !set {
 			env = append(env, name+"="+value)
 		}
 	}
-	for name, value := range parameters {
-		env = append(env, strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+"="+value)
+	for name, value := range own {
+		env = append(env, name+"="+value)
 	}
-	env = append(env, "RESULTS_DIR="+results)
 	slices.Sort(env)
 	return env
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -28,7 +29,8 @@ func TestMain(m *testing.M) {
 	case "revision":
 		fmt.Println("checking out")
 		fmt.Fprintln(os.Stderr, "half a")
-		report(0, `"git-revision":"1a2b3c4d"`)
+		os.WriteFile(dir+"/git-revision", []byte("1a2b3c4d\n"), 0o644)
+		report(0, "")
 	case "environment":
 		fmt.Println(strings.Join(os.Environ(), "\n"))
 		report(0, "")
@@ -73,15 +75,17 @@ func (r *recorder) Ended(step string, how Outcome) {
 	r.add("end %s %s %d", step, how.Reason, how.ExitCode)
 }
 
-func step(name, what string, parameters func(Results) map[string]string) Step {
-	return Step{Name: name, Program: os.Args[0], Parameters: func(done Results) map[string]string {
-		all := map[string]string{"step-test": what}
-		if parameters != nil {
-			for k, v := range parameters(done) {
-				all[k] = v
-			}
+func step(t *testing.T, name, what string, env func(Outputs) map[string]string) Step {
+	results := t.TempDir()
+	return Step{Name: name, Process: func(done Outputs) (*Process, error) {
+		none := "none"
+		p := &Process{Program: os.Args[0], Results: results, Env: map[string]string{"STEP_TEST": what, "RESULTS_DIR": results}, Outputs: map[string]Output{
+			"git-revision": {Path: results + "/git-revision", Default: &none},
+		}}
+		if env != nil {
+			maps.Copy(p.Env, env(done))
 		}
-		return all
+		return p, nil
 	}}
 }
 
@@ -89,16 +93,16 @@ func TestRun(t *testing.T) {
 	t.Setenv("BRANCH", "of the developer's shell")
 	t.Setenv("HTTPS_PROXY", "http://proxy.example.com")
 	see := &recorder{}
-	results, err := Run(t.Context(), t.TempDir(), []Step{
-		step("checkout-source", "revision", nil),
-		step("publish-image", "environment", func(done Results) map[string]string {
-			return map[string]string{"git-revision": done["git-revision"], "app-path": "a b\n$(id)"}
+	outputs, err := Run(t.Context(), []Step{
+		step(t, "checkout-source", "revision", nil),
+		step(t, "publish-image", "environment", func(done Outputs) map[string]string {
+			return map[string]string{"GIT_REVISION": done["checkout-source"]["git-revision"], "APP_PATH": "a b\n$(id)", "HOME": "/of/the/container"}
 		}),
-	}, see)
-	if err != nil || results["git-revision"] != "1a2b3c4d" {
-		t.Fatal(results, err)
+	}, Observers{see})
+	if err != nil || outputs["checkout-source"]["git-revision"] != "1a2b3c4d" || outputs["publish-image"]["git-revision"] != "none" {
+		t.Fatal(outputs, err)
 	}
-	for _, want := range []string{"start checkout-source", "checkout-source: checking out", "checkout-source: half a", "end checkout-source R0 0", "publish-image: GIT_REVISION=1a2b3c4d", "publish-image: APP_PATH=a b", "publish-image: $(id)", "publish-image: HTTPS_PROXY=http://proxy.example.com", "end publish-image R0 0"} {
+	for _, want := range []string{"start checkout-source", "checkout-source: checking out", "checkout-source: half a", "end checkout-source R0 0", "publish-image: GIT_REVISION=1a2b3c4d", "publish-image: APP_PATH=a b", "publish-image: $(id)", "publish-image: HTTPS_PROXY=http://proxy.example.com", "publish-image: HOME=/of/the/container", "end publish-image R0 0"} {
 		if !slices.Contains(see.events, want) {
 			t.Errorf("%q did not happen:\n%s", want, strings.Join(see.events, "\n"))
 		}
@@ -121,7 +125,7 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			see := &recorder{}
-			_, err := Run(t.Context(), t.TempDir(), []Step{step("build", test.what, nil), step("publish", "revision", nil)}, see)
+			_, err := Run(t.Context(), []Step{step(t, "build", test.what, nil), step(t, "publish", "revision", nil)}, see)
 			failed, ok := errors.AsType[*FailedError](err)
 			if !ok || failed.Step != "build" || failed.Reason != test.reason || failed.ExitCode != test.code {
 				t.Errorf("got %v", err)
@@ -136,16 +140,40 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 func TestRunCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := time.Now()
-	_, err := Run(ctx, t.TempDir(), []Step{step("build", "wait", nil)}, &recorder{line: func(string) { cancel() }})
+	_, err := Run(ctx, []Step{step(t, "build", "wait", nil)}, &recorder{line: func(string) { cancel() }})
 	if failed, ok := errors.AsType[*FailedError](err); !ok || failed.Reason != "R130" || time.Since(started) > 10*time.Second {
 		t.Errorf("%v after %s", err, time.Since(started))
 	}
 }
 
+func TestRunPastTheDeadline(t *testing.T) {
+	slow := step(t, "build", "wait", nil)
+	_, err := Run(t.Context(), []Step{{Name: slow.Name, Process: func(done Outputs) (*Process, error) {
+		p, err := slow.Process(done)
+		p.Deadline = 100 * time.Millisecond
+		return p, err
+	}}}, &recorder{})
+	failed, ok := errors.AsType[*FailedError](err)
+	if !ok || failed.Reason != "Timeout" || failed.ExitCode != 51 || failed.Hint == "" {
+		t.Errorf("got %#v", err)
+	}
+}
+
+func TestRunWithoutAnOutput(t *testing.T) {
+	s := step(t, "build", "revision", nil)
+	_, err := Run(t.Context(), []Step{{Name: s.Name, Process: func(done Outputs) (*Process, error) {
+		p, err := s.Process(done)
+		p.Outputs["image"] = Output{Path: p.Results + "/image"}
+		return p, err
+	}}}, &recorder{})
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "build: output image: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestRunWithoutTheProgram(t *testing.T) {
-	s := step("build", "fail", nil)
-	s.Program = "/nowhere/containerfile-build"
-	if _, err := Run(t.Context(), t.TempDir(), []Step{s}, &recorder{}); !errors.Is(err, os.ErrNotExist) {
+	s := Step{Name: "build", Process: func(Outputs) (*Process, error) { return &Process{Program: "/nowhere/containerfile-build"}, nil }}
+	if _, err := Run(t.Context(), []Step{s}, &recorder{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }

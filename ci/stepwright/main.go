@@ -20,7 +20,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), validateCommand(), renderCommand(), devAPICommand())
+	root.AddCommand(runCommand(), listCommand(), getCommand(), logsCommand(), validateCommand(), renderCommand(), devAPICommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		reason := reasonOf(ctx, err)
 		fmt.Fprintf(os.Stderr, "%s: %v\n%s\n", reason.Name, err, reason.Hint)

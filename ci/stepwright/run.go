@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stepwright/stepwright/ci/console"
+	"github.com/stepwright/stepwright/ci/history"
 	"github.com/stepwright/stepwright/ci/pipeline"
 	"github.com/stepwright/stepwright/ci/workflowrun"
 )
@@ -40,6 +42,9 @@ type runOptions struct {
 	gitSecretDir    string
 	buildSecretsDir string
 
+	templates string
+	output    string
+
 	keep        bool
 	keepServing bool
 }
@@ -53,6 +58,9 @@ func runCommand() *cobra.Command {
 
 The files hold the WorkflowRun and, if there is one, its Component; of a folder, every YAML file is read. All of it is checked before
 anything starts, and every fault is listed.
+
+What runs are the templates that a WorkflowPlane has installed: the WorkflowRun is rendered as OpenChoreo does, and each container's command,
+variables, volumes and outputs become those of a process. Settings of the platform have the values of this machine.
 
 What a WorkflowPlane would have runs inside this process where no address is given: a registry, an OAuth token endpoint, and an
 OpenChoreo API that keeps its objects as files. They live below --state and their addresses are on loopback.`,
@@ -83,6 +91,8 @@ OpenChoreo API that keeps its objects as files. They live below --state and thei
 	f.StringVar(&o.caBundle, "ca-bundle", "", "PEM file of certificate authorities to trust besides the system's")
 	f.StringVar(&o.gitSecretDir, "git-secret-dir", "", "folder with the repository's credentials: ssh-privatekey, or username and password")
 	f.StringVar(&o.buildSecretsDir, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
+	f.StringVar(&o.templates, "templates", "", "folder with the templates to run, in workflow-plane and control-plane (default: those this program was built with)")
+	f.StringVarP(&o.output, "output", "o", "", "print the WorkflowRun with its status instead of what it made: yaml or json")
 	f.BoolVar(&o.keep, "keep", false, "keep the workspace")
 	f.BoolVar(&o.keepServing, "keep-serving", false, "keep registry and API up until interrupted")
 	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file")
@@ -98,7 +108,7 @@ func defaultState() string {
 	return filepath.Join(dir, "stepwright")
 }
 
-func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) error {
+func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (err error) {
 	run, err := workflowrun.Load(o.name, files...)
 	if err != nil {
 		return err
@@ -106,34 +116,59 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) err
 	if err := o.check(run); err != nil {
 		return err
 	}
+	// Without a plane first: what is wrong with run or templates must not be found only after base images were made.
+	if _, _, err := o.plan(ctx, run, &plane{}, os.TempDir()); err != nil {
+		return err
+	}
 	plane, err := o.startPlane(ctx, run)
 	if err != nil {
 		return err
 	}
 	defer plane.Close()
-	workspace, err := os.MkdirTemp("", "stepwright-"+run.Name+"-")
+	scratch, err := os.MkdirTemp("", "stepwright-"+run.Name+"-")
 	if err != nil {
 		return err
 	}
 	if o.keep {
-		fmt.Fprintf(os.Stderr, "The workspace is %s\n", workspace)
+		fmt.Fprintf(os.Stderr, "The workspace is %s\n", filepath.Join(scratch, "workspace"))
 	} else {
-		defer os.RemoveAll(workspace)
+		defer os.RemoveAll(scratch)
 	}
-
-	steps := o.steps(run, plane, workspace)
+	workflow, steps, err := o.plan(ctx, run, plane, scratch)
+	if err != nil {
+		return err
+	}
+	record, err := o.history().Create(run.WorkflowRun, workflow)
+	if err != nil {
+		return err
+	}
 	var names []string
 	for _, s := range steps {
 		names = append(names, s.Name)
 	}
 	view := console.New(os.Stderr, names)
-	results, err := pipeline.Run(ctx, filepath.Join(workspace, "results"), steps, view)
+	outputs, failure := pipeline.Run(ctx, steps, pipeline.Observers{view, record})
 	view.Close()
-	if err != nil {
-		return err
+	annotations, err := plane.annotations(run)
+	if err != nil && !errors.Is(err, errNotOurs) {
+		failure = errors.Join(failure, err)
 	}
-	if err := report(out, run, plane, results, filepath.Join(workspace, workloadFile)); err != nil {
-		return err
+	ended, err := record.End(failure, annotations)
+	if err != nil {
+		return errors.Join(failure, err)
+	}
+	if o.output != "" {
+		if err := printObject(out, o.output, ended); err != nil {
+			return errors.Join(failure, err)
+		}
+	}
+	if failure != nil {
+		return failure
+	}
+	if o.output == "" {
+		if err := report(out, run, names, outputs, annotations, filepath.Join(scratch, "workspace", workloadFile)); err != nil {
+			return err
+		}
 	}
 	if o.keepServing {
 		plane.describe(out)
@@ -142,11 +177,18 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) err
 	return nil
 }
 
+func (o *runOptions) history() history.Store {
+	return history.Store{Dir: filepath.Join(o.state, "runs")}
+}
+
 // check refuses what would fail only after minutes.
 func (o *runOptions) check(run *workflowrun.Run) error {
 	var faults []string
 	if !slices.Contains([]string{realImages, madeImages, autoImages}, o.baseImages) {
 		faults = append(faults, fmt.Sprintf("--base-images: %q is none of %s, %s, %s", o.baseImages, realImages, madeImages, autoImages))
+	}
+	if !slices.Contains([]string{"", "yaml", "json"}, o.output) {
+		faults = append(faults, fmt.Sprintf("--output: %q is neither yaml nor json", o.output))
 	}
 	if ref := run.Text("repository", "secretRef"); ref != "" && o.gitSecretDir == "" && o.source == "" {
 		faults = append(faults, fmt.Sprintf("repository.secretRef is %q: give the folder with that secret's files with --git-secret-dir", ref))
@@ -158,14 +200,9 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		}
 		o.stepsDir = filepath.Dir(self)
 	}
-	for _, name := range []string{"checkout-source", "containerfile-build", "publish-image", "generate-workload-cr"} {
-		if _, err := os.Stat(filepath.Join(o.stepsDir, name)); err != nil {
-			faults = append(faults, fmt.Sprintf("the step %s is not in %s: run make build, or say where it is with --steps-dir", name, o.stepsDir))
-		}
-	}
 	for flag, path := range map[string]*string{
 		"--source": &o.source, "--docker-config": &o.dockerConfig, "--oauth-client-secret-file": &o.clientSecretFile,
-		"--ca-bundle": &o.caBundle, "--git-secret-dir": &o.gitSecretDir, "--build-secrets-dir": &o.buildSecretsDir,
+		"--ca-bundle": &o.caBundle, "--templates": &o.templates, "--steps-dir": &o.stepsDir, "--git-secret-dir": &o.gitSecretDir, "--build-secrets-dir": &o.buildSecretsDir,
 	} {
 		if *path == "" {
 			continue
@@ -185,19 +222,24 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 	return nil
 }
 
+// workloadFile is where the last step leaves the Workload, in the workspace.
+const workloadFile = "workload-cr.yaml"
+
 // report prints what the run made.
-func report(out io.Writer, run *workflowrun.Run, plane *plane, results pipeline.Results, workload string) error {
+func report(out io.Writer, run *workflowrun.Run, steps []string, outputs pipeline.Outputs, annotations map[string]string, workload string) error {
+	find := func(output string) (value string) {
+		for _, step := range steps {
+			value = cmp.Or(outputs[step][output], value)
+		}
+		return value
+	}
 	manifest, err := os.ReadFile(workload)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", results["image"], run.Namespace, results["workload"], indent(string(manifest)))
-	annotations, err := plane.annotations(run)
-	if errors.Is(err, errNotOurs) {
+	fmt.Fprintf(out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", find("image"), run.Namespace, find("workload"), indent(string(manifest)))
+	if len(annotations) == 0 {
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	fmt.Fprintf(out, "Annotations of WorkflowRun %s/%s\n", run.Namespace, run.Name)
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {

@@ -1,0 +1,92 @@
+package history
+
+import (
+	"strings"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/stepwright/stepwright/ci/pipeline"
+)
+
+// Types of conditions (contract section 2).
+const (
+	completed = "WorkflowCompleted"
+	running   = "WorkflowRunning"
+	succeeded = "WorkflowSucceeded"
+	failed    = "WorkflowFailed"
+)
+
+// Phases of tasks.
+const (
+	taskPending   = "Pending"
+	taskRunning   = "Running"
+	taskSucceeded = "Succeeded"
+	taskFailed    = "Failed"
+	taskError     = "Error"
+)
+
+// Completed tells whether a run has ended.
+func Completed(run *v1alpha1.WorkflowRun) bool {
+	return meta.IsStatusConditionTrue(run.Status.Conditions, completed)
+}
+
+// Phase is a run's state in one word, as the conditions say it.
+func Phase(run *v1alpha1.WorkflowRun) string {
+	switch conditions := run.Status.Conditions; {
+	case meta.IsStatusConditionTrue(conditions, succeeded):
+		return taskSucceeded
+	case meta.IsStatusConditionTrue(conditions, failed):
+		return taskFailed
+	case meta.IsStatusConditionTrue(conditions, running):
+		return taskRunning
+	}
+	return taskPending
+}
+
+// condition sets one, with the words of OpenChoreo v1.2.0's controller.
+func condition(run *v1alpha1.WorkflowRun, name string, status metav1.ConditionStatus, reason, message string) {
+	meta.SetStatusCondition(&run.Status.Conditions, metav1.Condition{
+		Type: name, Status: status, Reason: reason, Message: message, ObservedGeneration: run.Generation,
+	})
+}
+
+func pending(run *v1alpha1.WorkflowRun) {
+	condition(run, completed, metav1.ConditionFalse, "WorkflowPending", "Workflow has not completed yet")
+}
+
+func started(run *v1alpha1.WorkflowRun) {
+	condition(run, running, metav1.ConditionTrue, "WorkflowRunning", "Argo Workflow is running")
+}
+
+func end(run *v1alpha1.WorkflowRun, well bool) {
+	condition(run, running, metav1.ConditionFalse, "WorkflowRunning", "Argo Workflow running has completed")
+	if well {
+		condition(run, succeeded, metav1.ConditionTrue, "WorkflowSucceeded", "Workflow completed successfully")
+		condition(run, completed, metav1.ConditionTrue, "WorkflowSucceeded", "Workflow has completed successfully")
+		return
+	}
+	condition(run, failed, metav1.ConditionTrue, "WorkflowFailed", "Workflow execution failed")
+	condition(run, completed, metav1.ConditionTrue, "WorkflowFailed", "Workflow has completed with failure")
+}
+
+// gone is what the controller says of a run whose Argo Workflow has disappeared.
+func gone(run *v1alpha1.WorkflowRun) {
+	const message = "Workflow is not found in the cluster"
+	condition(run, running, metav1.ConditionFalse, "WorkflowRunning", message)
+	condition(run, failed, metav1.ConditionTrue, "WorkflowFailed", message)
+	condition(run, completed, metav1.ConditionTrue, "WorkflowFailed", message)
+}
+
+// Message is a step's outcome in one line, as its pod's termination message has it. A step that did well says nothing.
+func Message(how pipeline.Outcome) string {
+	if !how.Failed() {
+		return ""
+	}
+	line := how.Reason + ": " + strings.TrimRight(how.Message, ".\n")
+	if how.Hint != "" {
+		line += ". " + how.Hint
+	}
+	return line
+}

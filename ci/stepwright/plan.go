@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/stepwright/stepwright/ci/argo"
+	"github.com/stepwright/stepwright/ci/pipeline"
+	"github.com/stepwright/stepwright/ci/render"
+	"github.com/stepwright/stepwright/ci/workflowrun"
+	"github.com/stepwright/stepwright/templates"
+)
+
+// caBundlePath is where templates mount the ConfigMap with certificate authorities.
+const caBundlePath = "/etc/stepwright/ca/ca.crt"
+
+// plan renders a run as OpenChoreo does and makes the steps of the Argo Workflow that comes of it.
+func (o *runOptions) plan(ctx context.Context, run *workflowrun.Run, plane *plane, scratch string) (map[string]any, []pipeline.Step, error) {
+	files := fs.FS(templates.Files)
+	if o.templates != "" {
+		files = os.DirFS(o.templates)
+	}
+	library, err := argo.Load(files)
+	if err != nil {
+		return nil, nil, err
+	}
+	definition, err := library.Workflow(run.Spec.Workflow.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	from, err := o.withSource(run.WorkflowRun, plane.repository)
+	if err != nil {
+		return nil, nil, err
+	}
+	rendered, err := render.Render(render.Input{
+		Run: from, Workflow: definition, SecretStore: "local",
+		// Whatever the SecretReference is, here its Secret is --git-secret-dir.
+		SecretReference: func(name string) *v1alpha1.SecretReference {
+			return &v1alpha1.SecretReference{
+				ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: from.Namespace},
+				Spec:       v1alpha1.SecretReferenceSpec{Data: []v1alpha1.SecretDataSource{}},
+			}
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	workflow, err := argo.Decode(rendered.Workflow)
+	if err != nil {
+		return nil, nil, err
+	}
+	steps, err := argo.Plan(ctx, workflow, library, o.machine(run, plane, scratch))
+	return rendered.Workflow, steps, err
+}
+
+// withSource is the run with --source as its repository: public, and of one commit.
+func (o *runOptions) withSource(run *v1alpha1.WorkflowRun, repository string) (*v1alpha1.WorkflowRun, error) {
+	run = run.DeepCopy()
+	if o.source == "" || run.Spec.Workflow.Parameters == nil {
+		return run, nil
+	}
+	var parameters map[string]any
+	numbers := json.NewDecoder(bytes.NewReader(run.Spec.Workflow.Parameters.Raw))
+	numbers.UseNumber()
+	if err := numbers.Decode(&parameters); err != nil {
+		return nil, err
+	}
+	given, _ := parameters["repository"].(map[string]any)
+	given["url"], given["secretRef"] = repository, ""
+	given["revision"] = map[string]any{"branch": sourceBranch, "commit": ""}
+	raw, err := json.Marshal(parameters)
+	run.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: raw}
+	return run, err
+}
+
+// machine is this one: the Secrets are the developer's files, and the platform's settings the addresses of the plane.
+func (o *runOptions) machine(run *workflowrun.Run, plane *plane, scratch string) argo.Machine {
+	m := argo.Machine{
+		Programs: o.stepsDir,
+		Scratch:  scratch,
+		Settings: map[string]map[string]string{
+			"checkout-source":     {},
+			"containerfile-build": {"registry-mirrors": jsonText(plane.mirrors), "insecure-registries": jsonText(plane.insecure)},
+			"publish-image":       {"registry": plane.registry, "insecure-plain-http": strconv.FormatBool(plane.registryPlainHTTP)},
+			"generate-workload": {
+				"api-server-url": plane.apiServerURL, "oauth-token-url": plane.tokenURL, "oauth-client-id": plane.clientID, "oauth-scope": o.scope,
+				"insecure-plain-http": strconv.FormatBool(o.plainHTTP),
+			},
+		},
+		Secrets: map[string]argo.Source{
+			run.Name + "-registry-pull-secret": {Files: map[string]string{}},
+			run.Name + "-registry-push-secret": {Files: map[string]string{}},
+			run.Name + "-oauth-client-secret":  {Files: map[string]string{"client-secret": plane.clientSecretFile}},
+		},
+		ConfigMaps: map[string]argo.Source{},
+		Volumes:    map[string]string{"buildkit": plane.buildCache},
+		Mounts:     map[string]string{},
+	}
+	if o.gitSecretDir != "" && o.source == "" {
+		m.Secrets[run.Name+"-git-secret"] = argo.Source{Dir: o.gitSecretDir}
+	}
+	if o.dockerConfig != "" {
+		for _, name := range []string{"-registry-pull-secret", "-registry-push-secret"} {
+			m.Secrets[run.Name+name].Files[".dockerconfigjson"] = o.dockerConfig
+		}
+	}
+	if o.buildSecretsDir != "" {
+		m.Mounts["/etc/secrets/build-secrets"] = o.buildSecretsDir
+	}
+	if o.caBundle != "" {
+		m.ConfigMaps["stepwright-ca-bundle"] = argo.Source{Files: map[string]string{filepath.Base(caBundlePath): o.caBundle}}
+		for _, settings := range m.Settings {
+			settings["ca-bundle"] = caBundlePath
+		}
+	}
+	return m
+}
+
+// jsonText writes a list the way a parameter takes it.
+func jsonText[T any](list []T) string {
+	if list == nil {
+		return "[]"
+	}
+	raw, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // lists of strings
+	}
+	return string(raw)
+}
