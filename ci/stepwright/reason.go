@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/stepwright/stepwright/ci/history"
 	"github.com/stepwright/stepwright/ci/pipeline"
 	"github.com/stepwright/stepwright/ci/workflowrun"
 	"github.com/stepwright/stepwright/schemas"
@@ -21,6 +22,11 @@ func reasonOf(ctx context.Context, err error) schemas.Reason {
 	}
 	if _, ok := errors.AsType[*workflowrun.InvalidError](err); ok {
 		return schemas.ReasonNamed("InvalidParameters")
+	}
+	if _, ok := errors.AsType[*history.NotFoundError](err); ok {
+		reason := schemas.ReasonNamed("NotFound")
+		reason.Hint = "stepwright list shows the runs; --state says where they are kept."
+		return reason
 	}
 	return schemas.ReasonNamed("Failed")
 }
