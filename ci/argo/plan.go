@@ -55,7 +55,7 @@ func Decode(object map[string]any) (*wfv1.Workflow, error) {
 func Plan(ctx context.Context, workflow *wfv1.Workflow, library *Library, machine Machine) ([]pipeline.Step, error) {
 	ctx = logging.WithLogger(ctx, logging.NewSlogLogger(logging.Error, logging.Text))
 	if err := validate.ValidateWorkflow(ctx, nil, library, workflow, nil, validate.ValidateOpts{}); err != nil {
-		return nil, fmt.Errorf("Argo refuses the workflow: %w", err)
+		return nil, fmt.Errorf("the workflow is refused by Argo: %w", err)
 	}
 	p := &plan{ctx: ctx, library: library, machine: machine, name: workflow.Name}
 	for name := range machine.Settings {
