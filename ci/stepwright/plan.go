@@ -17,7 +17,7 @@ import (
 	"github.com/stepwright/stepwright/ci/pipeline"
 	"github.com/stepwright/stepwright/ci/render"
 	"github.com/stepwright/stepwright/ci/workflowrun"
-	"github.com/stepwright/stepwright/templates"
+	installed "github.com/stepwright/stepwright/templates"
 )
 
 // caBundlePath is where templates mount the ConfigMap with certificate authorities.
@@ -25,7 +25,7 @@ const caBundlePath = "/etc/stepwright/ca/ca.crt"
 
 // plan renders a run as OpenChoreo does and makes the steps of the Argo Workflow that comes of it.
 func (o *runOptions) plan(ctx context.Context, run *workflowrun.Run, plane *plane, scratch string) (map[string]any, []pipeline.Step, error) {
-	files := fs.FS(templates.Files)
+	files := fs.FS(installed.Files)
 	if o.templates != "" {
 		files = os.DirFS(o.templates)
 	}

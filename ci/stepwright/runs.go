@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -106,21 +105,17 @@ func took(start, end *metav1.Time) string {
 
 // printObject prints an object as YAML or JSON.
 func printObject(out io.Writer, format string, object any) error {
-	var raw []byte
-	var err error
 	switch format {
 	case "yaml":
-		raw, err = yaml.Marshal(object)
+		raw, err := yaml.Marshal(object)
+		if err == nil {
+			_, err = out.Write(raw)
+		}
+		return err
 	case "json":
-		raw, err = json.MarshalIndent(object, "", "  ")
-		raw = append(raw, '\n')
-	default:
-		return fmt.Errorf("--output: %q is neither yaml nor json", format)
+		return printJSON(out, object)
 	}
-	if err == nil {
-		_, err = out.Write(raw)
-	}
-	return err
+	return fmt.Errorf("--output: %q is neither yaml nor json", format)
 }
 
 func logsCommand() *cobra.Command {
