@@ -301,13 +301,16 @@ func (p *plan) start(t *wfv1.Template, mounts mounts, schema string) (*pipeline.
 	if len(t.Container.Command) == 0 {
 		return nil, fmt.Errorf("the container has no command")
 	}
-	process := &pipeline.Process{Args: append(t.Container.Command[1:], t.Container.Args...), Env: map[string]string{}, Outputs: map[string]pipeline.Output{}}
+	process := &pipeline.Process{Args: slices.Concat(t.Container.Command[1:], t.Container.Args), Env: map[string]string{}, Outputs: map[string]pipeline.Output{}}
 	var err error
 	if process.Program, err = p.program(t.Container.Command[0]); err != nil {
 		return nil, err
 	}
 	for _, variable := range t.Container.Env {
-		process.Env[variable.Name] = variable.Value
+		process.Env[variable.Name] = expand(variable.Value, process.Env)
+	}
+	for i, argument := range process.Args {
+		process.Args[i] = expand(argument, process.Env)
 	}
 	if schema != "" {
 		described, err := schemas.Load(schema)

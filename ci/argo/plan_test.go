@@ -222,6 +222,7 @@ func TestNothingOfADevelopersIsExpanded(t *testing.T) {
 	attacks := []string{
 		"{{inputs.parameters.oauth-client-id}}", "{{inputs.parameters.git-secret-timeout}}", "{{workflow.parameters.git-secret}}", "{{workflow.name}}", "{{=1+1}}",
 		"{{=sprig.upper('x')}}", "{{steps.checkout-source.outputs.parameters.git-revision}}", "{{", "}}{{=1+1}}", "{{ =1+1 }}", "{{{{workflow.name}}}}",
+		"$(GIT_REPO)", "$(HOME)", "pa$$word", "$$(date)",
 	}
 	m := machine(t)
 	m.Scratch, m.Volumes, m.Secrets["cart-1-git-secret"] = t.TempDir(), nil, Source{}

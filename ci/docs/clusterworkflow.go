@@ -110,8 +110,8 @@ func lookup(path string) string {
 }
 
 const (
-	// encode is a text v such that Argo finds nothing in it to expand.
-	encode = `v.contains("{{") || v.startsWith("base64:") ? "base64:" + base64.encode(bytes(v)) : v`
+	// encode is a text v in which neither Argo finds anything to expand, nor Kubernetes, to which $(NAME) and $$ in a variable mean something.
+	encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" + base64.encode(bytes(v)) : v`
 	// scalar is v where a text is wanted: numbers and booleans become texts on the way, but what is inside a list or object would not be
 	// encoded.
 	scalar = `type(v) == string ? (` + encode + `) : v == null ? "" : type(v) == list || type(v) == map ? "(a list or object where a text is wanted)" : v`
