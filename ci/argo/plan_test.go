@@ -199,7 +199,6 @@ func TestPlanRefuses(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
 			if _, err := planRun(t, edited(t, test.file, test.replace...), machine(t), parameters); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want …%s…", err, test.want)
 			}
