@@ -88,7 +88,8 @@ func (o *runOptions) machine(run *workflowrun.Run, plane *plane, scratch string)
 		Programs: o.stepsDir,
 		Scratch:  scratch,
 		Settings: map[string]map[string]string{
-			"checkout-source":     {},
+			// A Secret may come late; a folder that a developer names does not come much later.
+			"checkout-source":     {"git-secret-timeout": "10"},
 			"containerfile-build": {"registry-mirrors": jsonText(plane.mirrors), "insecure-registries": jsonText(plane.insecure)},
 			"publish-image":       {"registry": plane.registry, "insecure-plain-http": strconv.FormatBool(plane.registryPlainHTTP)},
 			"generate-workload": {

@@ -316,24 +316,16 @@ func TestRunThatFails(t *testing.T) {
 	}
 }
 
-// A run that names a secret never clones as if the repository were public, although this one is.
-func TestSecretThatIsEmpty(t *testing.T) {
-	repositories := t.TempDir()
-	source := project(t, "FROM scratch\n", "{}")
-	if _, err := devgit.Import(t.Context(), filepath.Join(source, "source"), filepath.Join(repositories, "cart.git"), "first", time.Unix(1767225600, 0)); err != nil {
-		t.Fatal(err)
-	}
-	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := project(t, "", fmt.Sprintf(`{repository: {url: "%s/cart.git", secretRef: git-credentials}}`, server))
-	got, _ := stepwright(t, "run", "--state", t.TempDir(), "--git-secret-dir", t.TempDir(), dir)
-	if got.code != 11 || !strings.Contains(got.stderr, "AuthenticationFailed: checkout-source: ") {
+// A run that names a secret is told where to get it from before anything starts.
+func TestSecretThatIsNotGiven(t *testing.T) {
+	dir := project(t, "", `{repository: {url: "https://git.example.com/cart.git", secretRef: git-credentials}}`)
+	state := filepath.Join(t.TempDir(), "state")
+	got, _ := stepwright(t, "run", "--state", state, dir)
+	if got.code != 2 || !strings.Contains(got.stderr, "--git-secret-dir") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
-	if got, _ := stepwright(t, "run", "--state", t.TempDir(), dir); got.code != 2 || !strings.Contains(got.stderr, "--git-secret-dir") {
-		t.Errorf("without the folder: exit code %d\n%s", got.code, got.stderr)
+	if _, err := os.Stat(state); err == nil {
+		t.Error("something was started")
 	}
 }
 

@@ -158,8 +158,7 @@ func TestSecretThatComesLate(t *testing.T) {
 	t.Run("it does not come", func(t *testing.T) {
 		url, _ := repository(t, project(t, "FROM scratch\nCOPY . /app\n", ""), "") // anyone may clone it
 		dir := project(t, "", fmt.Sprintf(`{repository: {url: %q, secretRef: git-credentials}}`, url))
-		impatient := editedTemplates(t, "workflow-plane/checkout-source.yaml", `default: "180"`, `default: "1"`)
-		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--templates", impatient, "--git-secret-dir", t.TempDir(), dir)
+		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--git-secret-dir", t.TempDir(), dir)
 		if got.code != 11 || !strings.Contains(got.stderr, "the Git secret did not appear") {
 			t.Errorf("exit code %d\n%s", got.code, got.stderr)
 		}
