@@ -34,6 +34,7 @@ const (
 	BaseImageUnavailable  Reason = "BaseImageUnavailable"
 	BuilderUnavailable    Reason = "BuilderUnavailable"
 	NoBuildpackDetected   Reason = "NoBuildpackDetected"
+	BuilderUnsupported    Reason = "BuilderUnsupported"
 	ImageNotFound         Reason = "ImageNotFound"
 	ImageInvalid          Reason = "ImageInvalid"
 	PushDenied            Reason = "PushDenied"

@@ -30,6 +30,12 @@ func (w Workspace) Image() string { return filepath.Join(string(w), "image") }
 // Archive is the docker-archive that the incumbent's build step leaves instead of Image.
 func (w Workspace) Archive() string { return filepath.Join(string(w), "app-image.tar") }
 
+// Cache is the folder of the cache that a build leaves for the component's next one: an OCI image layout.
+func (w Workspace) Cache() string { return filepath.Join(string(w), "cache") }
+
+// SBOM is the folder of the bills of materials that buildpacks wrote: launch, what the image holds, and build, what it was made with.
+func (w Workspace) SBOM() string { return filepath.Join(string(w), "sbom") }
+
 // Revision is what checkout-source tells later steps about the source.
 type Revision struct {
 	URL         string    `json:"url"`    // without credentials
