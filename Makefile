@@ -6,7 +6,7 @@ ARGS    ?=
 GO      ?= go
 STRIP   := -trimpath -ldflags '-s -w'
 IMAGES  := $(GO) run ./images
-STEPS   := checkout-source containerfile-build publish-image generate-workload-cr
+STEPS   := checkout-source containerfile-build buildpacks-build publish-image generate-workload-cr
 
 .PHONY: help build run test lint docs images push-images bundle clean
 

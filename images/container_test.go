@@ -132,6 +132,7 @@ func (p pod) run(t testing.TB) (string, error) {
 func TestEntrypoints(t *testing.T) {
 	for _, p := range []pod{
 		{image: "checkout-source"},
+		{image: "buildpacks-build"},
 		{image: "publish-image"},
 		{image: "generate-workload-cr"},
 		{image: "containerfile-build", capabilities: []string{"CAP_SETUID", "CAP_SETGID"}, escalation: true},

@@ -28,6 +28,8 @@ var images = []image{
 		runc:         true,
 		limit:        24 * megabyte,
 	},
+	// Its binary runs in builders' images, where an init container of this one puts it.
+	{step: "buildpacks-build", limit: 8 * megabyte},
 	{step: "publish-image", limit: 8 * megabyte},
 	{step: "generate-workload-cr", limit: 8 * megabyte},
 }

@@ -60,7 +60,7 @@ func parameters() string {
 	var b strings.Builder
 	b.WriteString(generated + "# Parameters\n\nThe property `git-repo` is the flag `--git-repo` and the variable `GIT_REPO`. A flag wins over the variable, the variable over the\n" +
 		"default; what is empty counts as not given. Lists are JSON.\n")
-	for _, name := range []string{"checkout-source", "containerfile-build", "publish-image", "generate-workload-cr"} {
+	for _, name := range []string{"checkout-source", "containerfile-build", "buildpacks-build", "publish-image", "generate-workload-cr"} {
 		s := schemas.MustLoad(name)
 		own := s.Properties[:len(s.Properties)-len(schemas.MustLoad("step").Properties)]
 		section(&b, s.Name, s.Description, own)

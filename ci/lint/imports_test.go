@@ -57,9 +57,11 @@ var nouns = map[string][]string{
 	"userns":       {"outcome"},
 	"buildkit":     {"outcome", "trust", "userns"},
 	"imagelayout":  {"outcome", "workspace"},
+	"baseimage":    {"outcome", "registryauth"},
 	"gitsource":    {"outcome", "redact", "secret", "step", "trust", "workspace"},
 	"dockerfile":   {"buildkit", "outcome", "redact", "registryauth", "secret", "step", "workspace"},
-	"publish":      {"imagelayout", "outcome", "redact", "registryauth", "step", "trust", "workspace"},
+	"buildpack":    {"baseimage", "outcome", "registryauth", "secret", "step", "trust", "workspace"},
+	"publish":      {"baseimage", "imagelayout", "outcome", "redact", "registryauth", "step", "trust", "workspace"},
 	"openchoreo":   {"outcome", "redact", "trust"},
 	"workload":     {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }
@@ -71,6 +73,7 @@ var binaries = map[string]struct {
 }{
 	"checkout-source":      {[]string{"gitsource", "step"}, []string{buildkit, ggcr, openchoreo, kubernetes}},
 	"containerfile-build":  {[]string{"buildkit", "dockerfile", "step"}, []string{goGit, openchoreo}},
+	"buildpacks-build":     {[]string{"buildpack", "step"}, []string{buildkit, containerd, goGit, openchoreo, kubernetes}},
 	"publish-image":        {[]string{"publish", "step"}, []string{buildkit, containerd, goGit, openchoreo, kubernetes}},
 	"generate-workload-cr": {[]string{"workload", "step"}, []string{buildkit, containerd, goGit, ggcr}},
 }

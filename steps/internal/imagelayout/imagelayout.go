@@ -38,6 +38,10 @@ type Image struct {
 	Blobs     []v1.Descriptor // each once; only those that belong into a registry
 	Bases     []string        // the images it was built on, as far as its annotations tell
 
+	// Elsewhere are the layers that a sparse layout leaves where they are: in the repository of this image, which theirs was built on. Open does
+	// not have them.
+	Elsewhere map[v1.Hash]string
+
 	store store
 }
 
@@ -302,15 +306,23 @@ func (w *walk) manifest(d v1.Descriptor, raw []byte, depth int) error {
 			return fmt.Errorf("index %s: %w", d.Digest, err)
 		}
 	}
+	base := doc.Annotations[baseName]
 	if doc.Config != nil {
-		doc.Layers = append([]v1.Descriptor{*doc.Config}, doc.Layers...)
-	}
-	for _, blob := range append(doc.Layers, doc.Blobs...) {
-		if err := w.blob(blob); err != nil {
+		if err := w.blob(*doc.Config, ""); err != nil {
 			return fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
 	}
-	if base := doc.Annotations[baseName]; base != "" {
+	for _, layer := range doc.Layers {
+		if err := w.blob(layer, base); err != nil {
+			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+	}
+	for _, blob := range doc.Blobs {
+		if err := w.blob(blob, ""); err != nil {
+			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		}
+	}
+	if base != "" {
 		w.image.Bases = append(w.image.Bases, base)
 	}
 	w.image.Manifests = append(w.image.Manifests, Manifest{Digest: d.Digest, MediaType: doc.MediaType, Raw: raw})
@@ -323,7 +335,7 @@ func (w *walk) child(d v1.Descriptor, depth int) error {
 		return nil
 	}
 	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() && d.Size > maxManifest {
-		return w.blob(d)
+		return w.blob(d, "")
 	}
 	raw, err := w.read(d)
 	if err != nil {
@@ -332,7 +344,7 @@ func (w *walk) child(d v1.Descriptor, depth int) error {
 	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
 		var doc document
 		if json.Unmarshal(raw, &doc) != nil || doc.SchemaVersion != 2 {
-			return w.blob(d)
+			return w.blob(d, "")
 		}
 	}
 	return w.manifest(d, raw, depth)
@@ -351,8 +363,8 @@ func (w *walk) read(d v1.Descriptor) ([]byte, error) {
 	return io.ReadAll(content)
 }
 
-// blob adds a blob that belongs into the registry.
-func (w *walk) blob(d v1.Descriptor) error {
+// blob adds a blob that belongs into the registry. A layer that is not here may be in the repository of the base image.
+func (w *walk) blob(d v1.Descriptor, base string) error {
 	if at, seen := w.blobs[d.Digest]; seen {
 		if at < 0 {
 			return nil
@@ -373,14 +385,23 @@ func (w *walk) blob(d v1.Descriptor) error {
 		return nil
 	}
 	content, err := open(w.store, d) // it is read when it is pushed; here it must only be there in full length
-	if err != nil {
+	switch {
+	case err == nil:
+		content.Close()
+	case base != "" && errors.Is(err, errMissing):
+		if w.image.Elsewhere == nil {
+			w.image.Elsewhere = map[v1.Hash]string{}
+		}
+		w.image.Elsewhere[d.Digest] = base
+	default:
 		return err
 	}
-	content.Close()
 	w.blobs[d.Digest] = len(w.image.Blobs)
 	w.image.Blobs = append(w.image.Blobs, d)
 	return nil
 }
+
+var errMissing = errors.New("missing")
 
 // open reads a blob that is as long, and has the content, that its descriptor says.
 func open(s store, d v1.Descriptor) (*verifier, error) {
@@ -389,7 +410,7 @@ func open(s store, d v1.Descriptor) (*verifier, error) {
 	}
 	content, size, err := s.open(d.Digest)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("blob %s (%s) is missing", d.Digest, d.MediaType)
+		return nil, fmt.Errorf("blob %s (%s) is %w", d.Digest, d.MediaType, errMissing)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", d.Digest, err)

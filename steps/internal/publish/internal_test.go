@@ -119,7 +119,7 @@ func TestStalledUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sent atomic.Int64
-	err = r.send(t.Context(), &url.URL{Scheme: "http", Host: host, Path: "/upload"}, read, largest(read), &sent)
+	err = r.send(t.Context(), &url.URL{Scheme: "http", Host: host, Path: "/upload"}, func() (io.ReadCloser, error) { return read.Open(largest(read)) }, largest(read), &sent)
 	if got := outcome.Of(err); got == nil || got.Reason != outcome.RegistryUnavailable || !strings.Contains(got.Message, "took no byte") {
 		t.Errorf("got %v", err)
 	}

@@ -3,8 +3,12 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,6 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stepwright/stepwright/steps/internal/baseimage"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/registryauth"
@@ -34,13 +39,19 @@ type Parameters struct {
 	InsecurePlainHTTP  bool     `json:"insecure-plain-http"`
 	MountFrom          []string `json:"mount-from"`
 	Jobs               int      `json:"jobs"`
+	CacheSource        string   `json:"cache-source"`
+
+	RegistryPullSecret string             `json:"registry-pull-secret"`
+	RegistryMirrors    []baseimage.Mirror `json:"registry-mirrors"`
+	InsecureRegistries []string           `json:"insecure-registries"`
 }
 
 // progressEvery is how often a long push tells how far it is.
 const progressEvery = 10 * time.Second
 
 // Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (contract section 1). Its results are
-// image, registry/name:tag@digest, and image-digest. What it reads stays as it is, however Run ends.
+// image, registry/name:tag@digest, and image-digest. The cache that the build left it pushes as <registry>/<image-name>:cache; that this fails is
+// no failure. What it reads stays as it is, however Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	to, err := in.target()
 	if err != nil {
@@ -61,6 +72,11 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	defer image.Close()
 
+	pullAuth, err := registryauth.Load(in.RegistryPullSecret, env.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	bases := baseimage.Source{Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, Auth: pullAuth, Transport: transport}
 	sources, err := in.mountSources(to, image)
 	if err != nil {
 		return nil, err
@@ -69,14 +85,45 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err := env.Retry.Do(ctx, func(ctx context.Context) error { return registry.connect(ctx, sources.all()) }); err != nil {
 		return nil, err
 	}
-	p := &push{registry: registry, image: image, tag: to.tag, sources: sources, env: env, jobs: max(in.Jobs, 1)}
+	p := &push{registry: registry, image: image, bases: bases, tag: to.tag, sources: sources, env: env, jobs: max(in.Jobs, 1)}
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
+	if err := in.pushCache(ctx, registry, env); err != nil && ctx.Err() == nil {
+		env.Log.Warn("The cache is not pushed: the component's next build has an older one, or none", "error", err)
+	}
 	return step.Results{"image": published, "image-digest": digest}, nil
+}
+
+// cacheTag is that of the cache in the image's repository: each component has its own.
+const cacheTag = "cache"
+
+// pushCache pushes the cache that the build left for the component's next one, if it left one.
+func (in Parameters) pushCache(ctx context.Context, registry *registry, env step.Environment) error {
+	path := in.CacheSource
+	if path == "" {
+		path = in.Workspace.Cache()
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	cache, err := imagelayout.Open(ctx, path, string(in.Workspace))
+	if err != nil {
+		return err
+	}
+	defer cache.Close()
+	if len(cache.Elsewhere) > 0 {
+		return fmt.Errorf("the cache in %s is incomplete", path)
+	}
+	p := &push{registry: registry, image: cache, tag: cacheTag, env: env, jobs: max(in.Jobs, 1)}
+	if err := p.run(ctx); err != nil {
+		return err
+	}
+	p.report(registry.name.Name() + ":" + cacheTag)
+	return nil
 }
 
 // open reads the image that the parameters name, or the one in the workspace.
@@ -94,7 +141,7 @@ func (in Parameters) open(ctx context.Context, log *slog.Logger) (*imagelayout.I
 		return nil, err
 	}
 	log.Info("Read the image", "path", path, "digest", image.Root().Digest, "manifests", len(image.Manifests), "blobs", len(image.Blobs),
-		"size", size(image.Size()), "took", time.Since(started))
+		"size", size(image.Size()), "in base images", len(image.Elsewhere), "took", time.Since(started))
 	return image, nil
 }
 
@@ -197,6 +244,7 @@ func (s sources) all() []string {
 type push struct {
 	registry *registry
 	image    *imagelayout.Image
+	bases    baseimage.Source
 	tag      string
 	sources  sources
 	env      step.Environment
@@ -306,11 +354,38 @@ func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	if err := p.registry.send(ctx, location, p.image, blob, &p.sent); err != nil {
+	if err := p.registry.send(ctx, location, func() (io.ReadCloser, error) { return p.open(ctx, blob) }, blob, &p.sent); err != nil {
 		return err
 	}
 	p.uploaded.add(blob)
 	return nil
+}
+
+// open reads a blob from the layout, or from the base image's repository, where a sparse layout leaves it.
+func (p *push) open(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, error) {
+	base, elsewhere := p.image.Elsewhere[blob.Digest]
+	if !elsewhere {
+		return p.image.Open(blob)
+	}
+	content, err := p.bases.Open(ctx, base, blob.Digest)
+	if err != nil {
+		return nil, err
+	}
+	return fromBase{content, base}, nil
+}
+
+// fromBase is a layer that comes from a base image's registry. What breaks on the way, or arrives as something else, is worth another try.
+type fromBase struct {
+	io.ReadCloser
+	reference string
+}
+
+func (f fromBase) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
+		err = outcome.Errorf(outcome.RegistryUnavailable, "a layer of the base image %s: %w", f.reference, err)
+	}
+	return n, err
 }
 
 // verify reads back what was pushed: the tag and the digest must both be this image, byte for byte.

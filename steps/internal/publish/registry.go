@@ -104,7 +104,7 @@ func (r *registry) start(ctx context.Context, blob v1.Descriptor) (*url.URL, err
 }
 
 // send uploads a blob in one request, and counts its bytes as they go.
-func (r *registry) send(ctx context.Context, location *url.URL, image *imagelayout.Image, blob v1.Descriptor, sent *atomic.Int64) error {
+func (r *registry) send(ctx context.Context, location *url.URL, open func() (io.ReadCloser, error), blob v1.Descriptor, sent *atomic.Int64) error {
 	doing := "upload " + blob.Digest.String()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -126,7 +126,7 @@ func (r *registry) send(ctx context.Context, location *url.URL, image *imagelayo
 	request.ContentLength = blob.Size
 	request.Body = unread{}
 	request.GetBody = func() (io.ReadCloser, error) {
-		content, err := image.Open(blob)
+		content, err := open()
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,186 @@
+package buildpack
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/renameio/v2"
+
+	"github.com/stepwright/stepwright/steps/internal/baseimage"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/registryauth"
+	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/trust"
+)
+
+// files are those of a build that is under way: a folder in the workspace, which is gone when the build ends.
+type files string
+
+func (in Parameters) files() files { return files(filepath.Join(string(in.Workspace), ".buildpacks")) }
+
+func (f files) layout() string   { return filepath.Join(string(f), "layout") }   // images by registry, repository and tag or digest
+func (f files) cache() string    { return filepath.Join(string(f), "cache") }    // the lifecycle's cache folder
+func (f files) imported() string { return filepath.Join(string(f), "imported") } // the cache as it came: an OCI image layout
+func (f files) record() string   { return filepath.Join(string(f), "fetched.json") }
+
+// record is how fetching ended.
+type record struct {
+	Base    baseimage.Image `json:"base"`
+	Failure *outcome.Error  `json:"failure,omitempty"`
+}
+
+// Fetch gets from registries what a build needs: manifest and configuration of the run image, and the cache. In a pod it runs in an init
+// container, so that the credentials for registries are not where buildpacks run. That it fails, it leaves for Run to say, which is where
+// people look.
+func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	base, err := fetch(ctx, in, env)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	r := record{Base: base}
+	if err != nil {
+		failure := *outcome.Of(err)
+		failure.Message, failure.Hint, failure.Cause = env.Secrets.String(failure.Message), env.Secrets.String(failure.Hint), nil
+		r.Failure = &failure
+		env.Log.Error("The build will end with this", "reason", failure.Reason, "message", failure.Message)
+	}
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(string(in.files()), 0o755); err != nil {
+		return nil, err
+	}
+	return nil, renameio.WriteFile(in.files().record(), raw, 0o644)
+}
+
+// fetched returns what Fetch has left, or its failure. The error wraps fs.ErrNotExist when it did not run.
+func (f files) fetched() (baseimage.Image, error) {
+	raw, err := os.ReadFile(f.record())
+	if err != nil {
+		return baseimage.Image{}, err
+	}
+	var r record
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return baseimage.Image{}, fmt.Errorf("%s: %w", f.record(), err)
+	}
+	if r.Failure != nil {
+		return baseimage.Image{}, r.Failure
+	}
+	return r.Base, nil
+}
+
+// fetch gets run image and cache.
+func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.Image, error) {
+	started := time.Now()
+	files := in.files()
+	for _, dir := range []string{files.layout(), files.cache(), files.imported()} {
+		if err := empty(dir); err != nil {
+			return baseimage.Image{}, err
+		}
+	}
+	transport, err := trust.Transport(in.CABundle)
+	if err != nil {
+		return baseimage.Image{}, err
+	}
+	defer transport.CloseIdleConnections()
+	auth, err := registryauth.Load(in.RegistryPullSecret, env.Secrets)
+	if err != nil {
+		return baseimage.Image{}, err
+	}
+	source := baseimage.Source{Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, Auth: auth, Transport: transport}
+	var base baseimage.Image
+	err = env.Retry.Do(ctx, func(ctx context.Context) error {
+		base, err = source.Image(ctx, in.RunImage, platform)
+		return err
+	})
+	if err != nil {
+		return base, fmt.Errorf("run-image: %w", err)
+	}
+	if err := writeBase(files.layout(), base); err != nil {
+		return base, err
+	}
+	env.Log.Info("Fetched the run image's manifest", "image", base.Reference, "took", time.Since(started))
+	if in.Cache != cacheReuse || in.Registry == "" {
+		return base, nil
+	}
+	started = time.Now()
+	if in.InsecurePlainHTTP {
+		host, _, _ := strings.Cut(in.Registry, "/")
+		source.Insecure = append(source.Insecure, host)
+	}
+	source.Mirrors = nil // the cache is where it was pushed to
+	reference := in.cacheReference()
+	layers, err := importCache(ctx, source, env, reference, files)
+	if err == nil {
+		env.Log.Info("Took the cache of the last build", "cache", reference, "layers", layers, "took", time.Since(started))
+		return base, nil
+	}
+	if ctx.Err() != nil {
+		return base, context.Cause(ctx)
+	}
+	// A build without a cache is a build.
+	if err := errors.Join(empty(files.cache()), empty(files.imported())); err != nil {
+		return base, err
+	}
+	if errors.Is(err, baseimage.ErrNotFound) {
+		env.Log.Info("There is no cache yet", "cache", reference)
+	} else {
+		env.Log.Warn("Building without the cache", "cache", reference, "error", err)
+	}
+	return base, nil
+}
+
+// writeBase writes the run image, without its layers, to where the lifecycle looks for localReference in a layout.
+func writeBase(layout string, base baseimage.Image) error {
+	digest := base.Descriptor.Digest
+	dir := filepath.Join(layout, localRegistry, "run", digest.Algorithm, digest.Hex)
+	var manifest v1.Manifest
+	if err := json.Unmarshal(base.Manifest, &manifest); err != nil {
+		return err
+	}
+	if err := writeBlob(dir, manifest.Config.Digest, base.Config); err != nil {
+		return err
+	}
+	if err := writeBlob(dir, digest, base.Manifest); err != nil {
+		return err
+	}
+	return writeIndex(dir, base.Descriptor)
+}
+
+// localRegistry begins the references that the lifecycle is given: they only decide on folders in its layout. The real ones will not do: it takes
+// the folder of the run image for a reference again, in which a port has no place.
+const localRegistry = "stepwright.local"
+
+func localReference(base baseimage.Image) string {
+	return localRegistry + "/run@" + base.Descriptor.Digest.String()
+}
+
+// writeBlob writes a blob of a layout.
+func writeBlob(layout string, digest v1.Hash, content []byte) error {
+	dir := filepath.Join(layout, "blobs", digest.Algorithm)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, digest.Hex), content, 0o644)
+}
+
+// writeIndex makes of a folder with blobs a layout of this one image.
+func writeIndex(layout string, image v1.Descriptor) error {
+	raw, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{image}})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(layout, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(layout, "index.json"), raw, 0o644)
+}

@@ -1,0 +1,224 @@
+package buildpack
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
+
+// Annotations and labels of the OCI image specification, and the lifecycle's own label.
+const (
+	baseName       = "org.opencontainers.image.base.name"
+	baseDigest     = "org.opencontainers.image.base.digest"
+	refName        = "org.opencontainers.image.ref.name"
+	lifecycleLabel = "io.buildpacks.lifecycle.metadata"
+)
+
+// seal makes the lifecycle's layout what is published: the image gets its labels and tells what it is built on, by name instead of by a path
+// of this machine. It returns the image's digest.
+func (b *build) seal(layout, tag string) (string, error) {
+	var index v1.IndexManifest
+	if err := readJSON(filepath.Join(layout, "index.json"), &index); err != nil {
+		return "", err
+	}
+	if len(index.Manifests) != 1 {
+		return "", fmt.Errorf("its layout has %d images", len(index.Manifests))
+	}
+	image := index.Manifests[0]
+	var manifest v1.Manifest
+	if err := readJSON(blobPath(layout, image.Digest), &manifest); err != nil {
+		return "", err
+	}
+	var config v1.ConfigFile
+	if err := readJSON(blobPath(layout, manifest.Config.Digest), &config); err != nil {
+		return "", err
+	}
+	if err := b.checkLayers(layout, manifest); err != nil {
+		return "", err
+	}
+	if config.Config.Labels == nil {
+		config.Config.Labels = map[string]string{}
+	}
+	if err := b.label(config.Config.Labels); err != nil {
+		return "", err
+	}
+	if manifest.Annotations == nil {
+		manifest.Annotations = map[string]string{}
+	}
+	manifest.Annotations[baseName] = b.base.Reference
+	manifest.Annotations[baseDigest] = b.base.Descriptor.Digest.String()
+
+	old := []string{blobPath(layout, image.Digest), blobPath(layout, manifest.Config.Digest)}
+	for _, path := range old {
+		if err := os.Remove(path); err != nil {
+			return "", err
+		}
+	}
+	var err error
+	if manifest.Config.Digest, manifest.Config.Size, err = writeJSON(layout, config); err != nil {
+		return "", err
+	}
+	if image.Digest, image.Size, err = writeJSON(layout, manifest); err != nil {
+		return "", err
+	}
+	image.Annotations = map[string]string{refName: tag}
+	if err := writeIndex(layout, image); err != nil {
+		return "", err
+	}
+	return image.Digest.String(), readable(layout)
+}
+
+// checkLayers makes sure that what is absent is of the run image: from there it is published.
+func (b *build) checkLayers(layout string, image v1.Manifest) error {
+	var base v1.Manifest
+	if err := json.Unmarshal(b.base.Manifest, &base); err != nil {
+		return err
+	}
+	elsewhere := map[v1.Hash]bool{}
+	for _, l := range base.Layers {
+		elsewhere[l.Digest] = true
+	}
+	for _, l := range image.Layers {
+		if _, err := os.Stat(blobPath(layout, l.Digest)); errors.Is(err, fs.ErrNotExist) && !elsewhere[l.Digest] {
+			return fmt.Errorf("layer %s is neither in the layout nor in the run image", l.Digest)
+		}
+	}
+	return nil
+}
+
+// label adds where the image comes from and what was asked for, and corrects what the lifecycle says of the run image.
+func (b *build) label(labels map[string]string) error {
+	if text, ok := labels[lifecycleLabel]; ok {
+		decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
+		decoder.UseNumber()
+		var metadata map[string]any
+		if err := decoder.Decode(&metadata); err != nil {
+			return fmt.Errorf("label %s: %w", lifecycleLabel, err)
+		}
+		if run, ok := metadata["runImage"].(map[string]any); ok {
+			run["reference"] = b.base.Reference
+		}
+		raw, err := json.Marshal(metadata)
+		if err != nil {
+			return err
+		}
+		labels[lifecycleLabel] = string(raw)
+	}
+	if b.revision.Commit != "" {
+		labels["org.opencontainers.image.revision"] = b.revision.Commit
+	}
+	if b.revision.URL != "" {
+		labels["org.opencontainers.image.source"] = b.revision.URL
+	}
+	if !b.epoch.IsZero() {
+		labels["org.opencontainers.image.created"] = b.epoch.Format(time.RFC3339)
+	}
+	for _, l := range b.in.Labels {
+		labels[l.Name] = l.Value
+	}
+	return nil
+}
+
+func blobPath(layout string, digest v1.Hash) string {
+	return filepath.Join(layout, "blobs", digest.Algorithm, digest.Hex)
+}
+
+func readJSON(path string, into any) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, into); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Base(path), err)
+	}
+	return nil
+}
+
+// writeJSON adds a blob to a layout.
+func writeJSON(layout string, value any) (v1.Hash, int64, error) {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		return v1.Hash{}, 0, err
+	}
+	digest, size, err := v1.SHA256(bytes.NewReader(raw))
+	if err != nil {
+		return digest, size, err
+	}
+	return digest, size, writeBlob(layout, digest, raw)
+}
+
+// readable lets the next step, which is another user, read what is in a folder.
+func readable(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir():
+			return os.Chmod(path, 0o755)
+		case entry.Type().IsRegular():
+			return os.Chmod(path, 0o644)
+		}
+		return nil
+	})
+}
+
+// replace puts a finished folder where it belongs.
+func replace(finished, to string) error {
+	old := finished + ".old"
+	err := os.Rename(to, old)
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.Rename(finished, to)
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(finished, to); err != nil {
+		return errors.Join(err, os.Rename(old, to))
+	}
+	return os.RemoveAll(old)
+}
+
+// keepSBOM takes the bills of materials into the workspace. That of what the image holds is in the image, too; that of what built it is not.
+func (b *build) keepSBOM() error {
+	to := b.in.Workspace.SBOM()
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	for _, kind := range []string{"launch", "build"} {
+		from := filepath.Join(layersDir, "sbom", kind)
+		if _, err := os.Stat(from); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := os.CopyFS(filepath.Join(to, kind), os.DirFS(from)); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	return readable(to)
+}
+
+// refuseExtensions ends a build that would change its base images by Dockerfiles: that takes root.
+func (b *build) refuseExtensions() error {
+	var group struct {
+		Extensions []struct {
+			ID string `toml:"id"`
+		} `toml:"group-extensions"`
+	}
+	if _, err := toml.DecodeFile(filepath.Join(layersDir, "group.toml"), &group); err != nil {
+		return err
+	}
+	if len(group.Extensions) > 0 {
+		return unsupported(b.builder.image, "its extension %s would change base images, which this step cannot do without privileges", group.Extensions[0].ID)
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package buildpack
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lifecycle runs the phases of the builder's lifecycle, one program each.
+type lifecycle struct {
+	environ []string
+	stderr  io.Writer
+}
+
+// phaseError is a phase that did not end well. The lifecycle's exit codes say why (CNB platform specification).
+type phaseError struct {
+	phase  string
+	code   int    // -1 when a signal ended it
+	output string // the last of what it wrote
+	cause  error
+}
+
+func (e *phaseError) Error() string { return fmt.Sprintf("%s: %v", e.phase, e.cause) }
+
+func (e *phaseError) Unwrap() error { return e.cause }
+
+// patience is how long a phase may take to end once it is told to.
+const patience = 2 * time.Second
+
+// run runs a phase to its end. When ctx ends, so does it, with all that it started.
+func (l lifecycle) run(ctx context.Context, phase string, args ...string) error {
+	output := &tail{limit: 256 << 10}
+	cmd := exec.CommandContext(ctx, filepath.Join(lifecycleDir, phase), args...)
+	cmd.Env = l.environ
+	cmd.Dir = "/"
+	cmd.Stdout = io.MultiWriter(l.stderr, output)
+	cmd.Stderr = cmd.Stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = patience
+	err := cmd.Run()
+	if cmd.Process != nil {
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what a buildpack left running
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it ended, and something that it left running kept the output open
+		return nil
+	}
+	code := -1
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = exit.ExitCode()
+	}
+	return &phaseError{phase, code, output.String(), err}
+}
+
+// tail keeps the last bytes that are written to it.
+type tail struct {
+	limit int
+	buf   []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - t.limit; over > t.limit {
+		t.buf = slices.Delete(t.buf, 0, over)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	return strings.ToValidUTF8(string(t.buf[max(0, len(t.buf)-t.limit):]), "")
+}
+
+// journal tells which buildpack the builder phase ran last. For each the lifecycle makes a folder in TMPDIR, named by the buildpack's ID, and
+// removes it at its end; the kernel keeps the names.
+type journal struct {
+	fd  int
+	dir string
+}
+
+// watch begins a journal of a folder that the phase gets as its TMPDIR, and nothing else writes to.
+func watch(dir string) (*journal, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_ONLYDIR); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &journal{fd, dir}, nil
+}
+
+// last returns the name that was made last, and ends the journal. It is empty where there was none, and no journal.
+func (j *journal) last() string {
+	if j == nil {
+		return ""
+	}
+	defer unix.Close(j.fd)
+	var name string
+	for buf := make([]byte, 64<<10); ; {
+		n, err := unix.Read(j.fd, buf)
+		if err != nil || n < unix.SizeofInotifyEvent {
+			return name
+		}
+		for rest := buf[:n]; len(rest) >= unix.SizeofInotifyEvent; {
+			length := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(rest[12:]))
+			name = string(bytes.TrimRight(rest[unix.SizeofInotifyEvent:length], "\x00"))
+			rest = rest[length:]
+		}
+	}
+}
+
+// environment is what the phases see: the builder's own variables, and what the step sets. Of these, buildpacks see HOME, proxies and PATH
+// only.
+func environment(api, epoch, temporary string) ([]string, error) {
+	set := map[string]string{
+		"CNB_PLATFORM_API":      api,
+		"CNB_EXPERIMENTAL_MODE": "quiet", // an image as a layout counts as experimental
+		"TMPDIR":                temporary,
+	}
+	if epoch != "" {
+		set["SOURCE_DATE_EPOCH"] = epoch
+	}
+	// Tools keep their own caches at home, and the root file system of a pod is read-only.
+	if home := os.Getenv("HOME"); home == "" || unix.Access(home, unix.W_OK) != nil {
+		home = filepath.Join(os.TempDir(), "home") // not of a random name, which might get into an image
+		if err := os.MkdirAll(home, 0o755); err != nil {
+			return nil, err
+		}
+		set["HOME"] = home
+	}
+	environ := slices.DeleteFunc(os.Environ(), func(variable string) bool {
+		name, _, _ := strings.Cut(variable, "=")
+		_, replaced := set[name]
+		return replaced
+	})
+	for name, value := range set {
+		environ = append(environ, name+"="+value)
+	}
+	return environ, nil
+}

@@ -1,0 +1,235 @@
+package buildpack
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+	"github.com/buildpacks/pack/pkg/project/types"
+	ignore "github.com/sabhiram/go-gitignore"
+
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// projectFile is what a developer says to buildpacks, in the application's folder. pack's reader of it would bring go-git and parts of
+// BuildKit, so only pack's types are used; a test compares the two readers.
+const projectFile = "project.toml"
+
+// projectLimit is how large project.toml may be, in bytes.
+const projectLimit = 1 << 20
+
+// project is what project.toml asks for, as far as it concerns a build.
+type project struct {
+	types.Build
+	filter func(path string) bool // whether a file belongs to the application
+}
+
+func invalidProject(format string, args ...any) *outcome.Error {
+	return outcome.Errorf(outcome.DescriptorInvalid, "%s: %w", projectFile, fmt.Errorf(format, args...)).
+		WithHint("Correct project.toml; https://buildpacks.io/docs/reference/config/project-descriptor describes it.")
+}
+
+// readProject reads the application's project.toml; without one everything belongs to it.
+func readProject(app string, log *slog.Logger) (*project, error) {
+	everything := &project{filter: func(string) bool { return true }}
+	// The repository may have put a link in its place.
+	path, err := workspace.Resolve(app, projectFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return everything, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > projectLimit {
+		return nil, invalidProject("it is not a file of at most %d bytes", projectLimit)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p, err := parseProject(text, log)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func parseProject(text []byte, log *slog.Logger) (*project, error) {
+	var versioned struct {
+		Project struct {
+			Version string `toml:"schema-version"`
+		} `toml:"_"`
+	}
+	if _, err := toml.NewDecoder(bytes.NewReader(text)).Decode(&versioned); err != nil {
+		return nil, invalidProject("%w", err)
+	}
+	build, unknown, err := decodeProject(text, versioned.Project.Version)
+	if err != nil {
+		return nil, invalidProject("%w", err)
+	}
+	if len(unknown) > 0 {
+		log.Warn("project.toml has keys that mean nothing", "schema-version", versioned.Project.Version, "keys", strings.Join(unknown, ", "))
+	}
+	if build.Builder != "" {
+		log.Warn("project.toml asks for a builder, but which one builds is the workflow's choice", "asked", build.Builder)
+	}
+	p := &project{Build: build}
+	return p, p.check()
+}
+
+// decodeProject decodes a descriptor of any schema version, as pack does, and names the keys it does not know.
+func decodeProject(text []byte, version string) (build types.Build, unknown []string, err error) {
+	var meta toml.MetaData
+	switch version {
+	case "", "0.1":
+		var d struct {
+			Build    types.Build    `toml:"build"`
+			Project  map[string]any `toml:"project"`
+			Metadata map[string]any `toml:"metadata"`
+		}
+		meta, err = toml.Decode(string(text), &d)
+		build = d.Build
+	case "0.2", "0.3":
+		var d struct {
+			Project map[string]any `toml:"_"`
+			IO      struct {
+				Buildpacks struct {
+					Include []string          `toml:"include"`
+					Exclude []string          `toml:"exclude"`
+					Group   []types.Buildpack `toml:"group"`
+					Builder string            `toml:"builder"`
+					Build   struct {
+						Env []types.EnvVar `toml:"env"`
+					} `toml:"build"`
+					// What 0.2 called it at first.
+					Env struct {
+						Build []types.EnvVar `toml:"build"`
+					} `toml:"env"`
+					Pre  types.GroupAddition `toml:"pre"`
+					Post types.GroupAddition `toml:"post"`
+				} `toml:"buildpacks"`
+			} `toml:"io"`
+		}
+		meta, err = toml.Decode(string(text), &d)
+		in := d.IO.Buildpacks
+		build = types.Build{Include: in.Include, Exclude: in.Exclude, Buildpacks: in.Group, Env: in.Build.Env, Builder: in.Builder, Pre: in.Pre, Post: in.Post}
+		if build.Env == nil && version == "0.2" {
+			build.Env = in.Env.Build
+		}
+	default:
+		return build, nil, fmt.Errorf("its schema-version is %q, and not 0.1, 0.2 or 0.3", version)
+	}
+	for _, key := range meta.Undecoded() {
+		// Other tables are for other tools.
+		if name := key.String(); strings.HasPrefix(name, "build.") || strings.HasPrefix(name, "io.buildpacks") {
+			unknown = append(unknown, name)
+		}
+	}
+	return build, unknown, err
+}
+
+// check refuses what contradicts itself, or what the step cannot do: it uses the builder's buildpacks and fetches none.
+func (p *project) check() error {
+	var faults []string
+	if p.Include != nil && p.Exclude != nil {
+		faults = append(faults, "it has both include and exclude")
+	}
+	for _, b := range p.Buildpacks {
+		switch {
+		case b.URI != "":
+			faults = append(faults, fmt.Sprintf("buildpack %s has a uri: only the builder's own buildpacks are used, by id", b.URI))
+		case b.Script.Inline != "":
+			faults = append(faults, fmt.Sprintf("buildpack %q has an inline script, which is not run", b.ID))
+		case b.ID == "":
+			faults = append(faults, "a buildpack has no id")
+		}
+	}
+	if len(p.Pre.Buildpacks)+len(p.Post.Buildpacks) > 0 {
+		faults = append(faults, "it has buildpacks before or after the builder's: name all that are to be used in group")
+	}
+	for _, v := range p.Env {
+		if fault := nameFault(v.Name); fault != "" {
+			faults = append(faults, fmt.Sprintf("variable %q %s", v.Name, fault))
+		}
+	}
+	if len(faults) > 0 {
+		return invalidProject("%s", strings.Join(faults, "; "))
+	}
+	p.filter = func(string) bool { return true }
+	if len(p.Exclude) > 0 {
+		excluded := ignore.CompileIgnoreLines(p.Exclude...)
+		p.filter = func(path string) bool { return !excluded.MatchesPath(path) }
+	}
+	if len(p.Include) > 0 {
+		p.filter = ignore.CompileIgnoreLines(p.Include...).MatchesPath
+	}
+	return nil
+}
+
+// variables are those for buildpacks: what is for another execution environment than production is left out.
+func (p *project) variables() []NameValue {
+	var all []NameValue
+	for _, v := range p.Env {
+		if len(v.ExecEnv) == 0 || slices.Contains(v.ExecEnv, "production") || slices.Contains(v.ExecEnv, "*") {
+			all = append(all, NameValue{v.Name, v.Value})
+		}
+	}
+	return all
+}
+
+// writeOrder writes the buildpacks that project.toml asks for as the lifecycle's order, and returns the file's path; empty when it asks for
+// none.
+func (p *project) writeOrder(b *builder) (string, error) {
+	if len(p.Buildpacks) == 0 {
+		return "", nil
+	}
+	type element struct {
+		ID      string `toml:"id"`
+		Version string `toml:"version"`
+	}
+	type group struct {
+		Group []element `toml:"group"`
+	}
+	var chosen group
+	for _, asked := range p.Buildpacks {
+		var versions []string
+		for _, has := range b.buildpacks {
+			if has.ID == asked.ID && (asked.Version == "" || asked.Version == has.Version) {
+				versions = append(versions, has.Version)
+			}
+		}
+		switch {
+		case len(versions) == 0:
+			return "", invalidProject("the builder has no buildpack %s %s; it has %s", asked.ID, asked.Version, strings.Join(b.ids(), ", "))
+		case len(versions) > 1:
+			return "", invalidProject("the builder has buildpack %s in versions %s: name one", asked.ID, strings.Join(versions, ", "))
+		}
+		chosen.Group = append(chosen.Group, element{asked.ID, versions[0]})
+	}
+	var text bytes.Buffer
+	if err := toml.NewEncoder(&text).Encode(map[string]any{"order": []group{chosen}}); err != nil {
+		return "", err
+	}
+	path := filepath.Join(layersDir, "order.toml")
+	return path, os.WriteFile(path, text.Bytes(), 0o644)
+}
+
+func (b *builder) ids() []string {
+	var all []string
+	for _, pack := range b.buildpacks {
+		all = append(all, pack.ID+" "+pack.Version)
+	}
+	return all
+}
