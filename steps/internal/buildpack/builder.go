@@ -33,9 +33,9 @@ const (
 // platform is what images are built for: a builder builds for the machine it runs on.
 var platform = v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
 
-// platformAPIs are those that the step can speak, the preferred one first: layouts need 0.12, and what came with 0.14 and 0.15 the step has no
-// use for.
-var platformAPIs = []string{"0.13", "0.12", "0.14", "0.15"}
+// platformAPIs are those that the step can speak, the preferred one first: layouts need 0.12, and 0.14 takes layers for launch from a cache alone,
+// which before took the last image, too.
+var platformAPIs = []string{"0.14", "0.15", "0.13", "0.12"}
 
 // incompatiblePlatformAPI is the lifecycle's exit code for a platform API that it does not have (CNB platform specification).
 const incompatiblePlatformAPI = 11
@@ -132,7 +132,7 @@ func (b *builder) checkUser() error {
 
 // chooseAPI asks the lifecycle itself: its exit code says which platform APIs it has.
 func (b *builder) chooseAPI(ctx context.Context, asked string) (string, error) {
-	candidates := platformAPIs
+	candidates := slices.Clone(platformAPIs)
 	if asked != "" {
 		candidates = []string{asked}
 	}

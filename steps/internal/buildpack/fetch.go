@@ -33,8 +33,8 @@ func (f files) record() string   { return filepath.Join(string(f), "fetched.json
 
 // record is how fetching ended.
 type record struct {
-	Base    baseimage.Image `json:"base"`
-	Failure *outcome.Error  `json:"failure,omitempty"`
+	Base    *baseimage.Image `json:"base,omitempty"`
+	Failure *outcome.Error   `json:"failure,omitempty"`
 }
 
 // Fetch gets from registries what a build needs: manifest and configuration of the run image, and the cache. In a pod it runs in an init
@@ -45,11 +45,11 @@ func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	r := record{Base: base}
+	r := record{Base: &base}
 	if err != nil {
 		failure := *outcome.Of(err)
 		failure.Message, failure.Hint, failure.Cause = env.Secrets.String(failure.Message), env.Secrets.String(failure.Hint), nil
-		r.Failure = &failure
+		r = record{Failure: &failure}
 		env.Log.Error("The build will end with this", "reason", failure.Reason, "message", failure.Message)
 	}
 	raw, err := json.Marshal(r)
@@ -75,7 +75,10 @@ func (f files) fetched() (baseimage.Image, error) {
 	if r.Failure != nil {
 		return baseimage.Image{}, r.Failure
 	}
-	return r.Base, nil
+	if r.Base == nil {
+		return baseimage.Image{}, fmt.Errorf("%s tells nothing", f.record())
+	}
+	return *r.Base, nil
 }
 
 // fetch gets run image and cache.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,7 +54,7 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	programs := filepath.Join(scratch, "programs") + "/"
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", programs,
 		"github.com/buildpacks/lifecycle/cmd/lifecycle", "github.com/buildpacks/lifecycle/cmd/launcher",
-		"github.com/stepwright/stepwright/steps/buildpacks-build", "github.com/stepwright/stepwright/steps/publish-image", "./testdata/buildpack")
+		"github.com/stepwright/stepwright/steps/buildpacks-build", "github.com/stepwright/stepwright/steps/publish-image", "./testdata/buildpack", "./testdata/oldlifecycle")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
@@ -314,12 +313,3 @@ func publish(t testing.TB, registry *registrytest.Registry, workspace string) (s
 	}
 	return string(digest), string(out)
 }
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-var _ = io.Discard
