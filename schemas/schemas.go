@@ -4,6 +4,7 @@ package schemas
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -144,6 +145,13 @@ func property(name string, s *jsonschema.Schema) (*Property, error) {
 		q, err := property(name, s.Ref)
 		if err != nil {
 			return nil, err
+		}
+		p.Title, p.Description = cmp.Or(p.Title, q.Title), cmp.Or(p.Description, q.Description)
+		if p.Default == nil {
+			p.Default = q.Default
+		}
+		if len(p.Examples) == 0 {
+			p.Examples = q.Examples
 		}
 		p.Type, p.Enum, p.Pattern, p.Items, p.Properties = q.Type, q.Enum, q.Pattern, q.Items, q.Properties
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// builder is a ClusterWorkflow that is partly made from the schema of what developers set in it.
-const builder = "dockerfile-builder"
+// dockerfileBuilder is the ClusterWorkflow that is partly made from the schema of what developers set in it, and that others are made from.
+const dockerfileBuilder = "dockerfile-builder"
 
 // workflowParameters are the parameters of the Argo Workflow (contract section 1) that a developer sets, by their path in the schema.
 var workflowParameters = []struct{ path, name string }{
@@ -40,6 +40,11 @@ func clusterWorkflow(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return generateParts(path, string(file), dockerfileBuilder)
+}
+
+// generateParts makes the generated parts of a ClusterWorkflow's file anew, from the schema of that name.
+func generateParts(path, file, builder string) (string, error) {
 	schema, err := openAPISchema(builder)
 	if err != nil {
 		return "", err
@@ -56,7 +61,7 @@ func clusterWorkflow(path string) (string, error) {
 	for _, w := range workflowParameters {
 		p, err := find(w.path)
 		if err != nil {
-			return "", err
+			continue // nothing for this builder's developers
 		}
 		as := asText
 		if p.Type == "array" {
@@ -76,11 +81,11 @@ func clusterWorkflow(path string) (string, error) {
 		field("name", lookup(secretRef)+"\n.map(v, "+isName+` ? v : "")[0]`),
 		field("includeWhen", lookup(secretRef)+"\n.exists(v, "+isName+")"),
 	}
-	if found := len(part.FindAll(file, -1)); found != len(parts) {
+	if found := len(part.FindAllString(file, -1)); found != len(parts) {
 		return "", fmt.Errorf("%s: has %d generated parts, want %d", path, found, len(parts))
 	}
 	next := 0
-	return part.ReplaceAllStringFunc(string(file), func(old string) string {
+	return part.ReplaceAllStringFunc(file, func(old string) string {
 		m := part.FindStringSubmatch(old)
 		next++
 		return m[1] + m[2] + indented(m[1], parts[next-1]) + m[4]

@@ -32,16 +32,39 @@ func pages(root string) (map[string]string, error) {
 	const (
 		workflowPlane = "templates/workflow-plane"
 		controlPlane  = "templates/control-plane"
-		workflowFile  = controlPlane + "/" + builder + ".yaml"
+		workflowFile  = controlPlane + "/" + dockerfileBuilder + ".yaml"
 	)
-	all := map[string]string{"docs/parameters.md": parameters(), "docs/outcomes.md": outcomes()}
-	var err error
+	builders, err := readBuilders(root)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{"docs/parameters.md": parameters(builders), "docs/outcomes.md": outcomes()}
 	if all[workflowFile], err = clusterWorkflow(filepath.Join(root, workflowFile)); err != nil {
 		return nil, err
 	}
+	templates := []string{all[workflowFile]}
+	for _, b := range builders {
+		file := workflowPlane + "/" + b.Template + ".yaml"
+		if all[file], err = buildpacksTemplate(b); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		file = controlPlane + "/" + b.Workflow + ".yaml"
+		if all[file], err = buildpacksWorkflow(all[workflowFile], b); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		templates = append(templates, all[file])
+	}
 	sections := map[string]func() (string, error){
-		workflowPlane: func() (string, error) { return templatesSection(filepath.Join(root, workflowPlane)) },
-		controlPlane:  func() (string, error) { return clusterWorkflowSection(filepath.Join(root, workflowFile)) },
+		workflowPlane: func() (string, error) { return templatesSection(filepath.Join(root, workflowPlane), all) },
+		controlPlane: func() (string, error) {
+			var b strings.Builder
+			for _, text := range templates {
+				if err := clusterWorkflowSection(&b, text); err != nil {
+					return "", err
+				}
+			}
+			return b.String(), nil
+		},
 	}
 	for dir, section := range sections {
 		text, err := section()
@@ -56,7 +79,7 @@ func pages(root string) (map[string]string, error) {
 	return all, nil
 }
 
-func parameters() string {
+func parameters(builders []builder) string {
 	var b strings.Builder
 	b.WriteString(generated + "# Parameters\n\nThe property `git-repo` is the flag `--git-repo` and the variable `GIT_REPO`. A flag wins over the variable, the variable over the\n" +
 		"default; what is empty counts as not given. Lists are JSON.\n")
@@ -67,9 +90,19 @@ func parameters() string {
 	}
 	common := schemas.MustLoad("step")
 	section(&b, "Every step", common.Description, common.Properties)
-	builder := schemas.MustLoad("dockerfile-builder")
-	section(&b, "dockerfile-builder", builder.Description, leaves("", builder.Properties))
+	for _, name := range append([]string{dockerfileBuilder}, workflows(builders)...) {
+		s := schemas.MustLoad(name)
+		section(&b, s.Name, s.Description, leaves("", s.Properties))
+	}
 	return b.String()
+}
+
+func workflows(builders []builder) []string {
+	var names []string
+	for _, b := range builders {
+		names = append(names, b.Workflow)
+	}
+	return names
 }
 
 func section(b *strings.Builder, title, about string, properties []*schemas.Property) {

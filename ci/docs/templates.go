@@ -45,6 +45,10 @@ type clusterWorkflowTemplate struct {
 					Optional   bool   `json:"optional"`
 				} `json:"secret"`
 			} `json:"volumes"`
+			InitContainers []struct {
+				Name         string        `json:"name"`
+				VolumeMounts []volumeMount `json:"volumeMounts"`
+			} `json:"initContainers"`
 			Container struct {
 				Env []struct {
 					Value string `json:"value"`
@@ -54,13 +58,15 @@ type clusterWorkflowTemplate struct {
 					Requests map[string]string `json:"requests"`
 					Limits   map[string]string `json:"limits"`
 				} `json:"resources"`
-				VolumeMounts []struct {
-					Name      string `json:"name"`
-					MountPath string `json:"mountPath"`
-				} `json:"volumeMounts"`
+				VolumeMounts []volumeMount `json:"volumeMounts"`
 			} `json:"container"`
 		} `json:"templates"`
 	} `json:"spec"`
+}
+
+type volumeMount struct {
+	Name      string `json:"name"`
+	MountPath string `json:"mountPath"`
 }
 
 var (
@@ -84,16 +90,22 @@ func withSection(path, section string) (string, error) {
 	}), nil
 }
 
-// templatesSection tells of the ClusterWorkflowTemplates in a folder.
-func templatesSection(dir string) (string, error) {
+// templatesSection tells of the ClusterWorkflowTemplates in a folder. Those that are generated are given.
+func templatesSection(dir string, generated map[string]string) (string, error) {
 	var b strings.Builder
-	for _, name := range []string{"checkout-source", "containerfile-build", "publish-image", "generate-workload"} {
-		raw, err := os.ReadFile(filepath.Join(dir, name+".yaml"))
-		if err != nil {
-			return "", err
+	for _, name := range []string{
+		"checkout-source", "containerfile-build", "gcp-buildpacks-build", "paketo-buildpacks-build", "ballerina-buildpack-build", "publish-image", "generate-workload",
+	} {
+		text, ok := generated["templates/workflow-plane/"+name+".yaml"]
+		if !ok {
+			raw, err := os.ReadFile(filepath.Join(dir, name+".yaml"))
+			if err != nil {
+				return "", err
+			}
+			text = string(raw)
 		}
 		var t clusterWorkflowTemplate
-		if err := yaml.Unmarshal(raw, &t); err != nil {
+		if err := yaml.Unmarshal([]byte(text), &t); err != nil {
 			return "", fmt.Errorf("%s: %w", name, err)
 		}
 		if err := t.describe(&b); err != nil {
@@ -149,6 +161,13 @@ func (t *clusterWorkflowTemplate) describe(b *strings.Builder) error {
 				at = "`" + m.MountPath + "`"
 			}
 		}
+		for _, c := range template.InitContainers {
+			for _, m := range c.VolumeMounts {
+				if m.Name == v.Name {
+					at = "`" + m.MountPath + "`, of the init container `" + c.Name + "` only"
+				}
+			}
+		}
 		absent := "the pod waits for it"
 		if v.Secret.Optional {
 			absent = "the repository is public, unless `git-secret-required`: then the step waits for it"
@@ -179,13 +198,12 @@ func amounts(list map[string]string) string {
 // cell is a text inside a table.
 func cell(text string) string { return strings.ReplaceAll(text, "|", `\|`) }
 
-// clusterWorkflowSection tells of the ClusterWorkflow in a file.
-func clusterWorkflowSection(file string) (string, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
+// clusterWorkflowSection tells of a ClusterWorkflow, given as its file's text.
+func clusterWorkflowSection(b *strings.Builder, file string) error {
 	var w struct {
+		Metadata struct {
+			Name string `json:"name"`
+		} `json:"metadata"`
 		Spec struct {
 			RunTemplate struct {
 				Spec struct {
@@ -206,16 +224,15 @@ func clusterWorkflowSection(file string) (string, error) {
 			} `json:"resources"`
 		} `json:"spec"`
 	}
-	if err := yaml.Unmarshal(raw, &w); err != nil {
-		return "", fmt.Errorf("%s: %w", file, err)
+	if err := yaml.Unmarshal([]byte(file), &w); err != nil {
+		return err
 	}
-	s := schemas.MustLoad(builder)
-	var b strings.Builder
-	section(&b, s.Name, s.Description, leaves("", s.Properties))
+	s := schemas.MustLoad(w.Metadata.Name)
+	section(b, s.Name, s.Description, leaves("", s.Properties))
 	b.WriteString("\n| step | ClusterWorkflowTemplate | template |\n|---|---|---|\n")
 	for _, group := range w.Spec.RunTemplate.Spec.Templates[0].Steps {
 		for _, step := range group {
-			fmt.Fprintf(&b, "| `%s` | `%s` | `%s` |\n", step.Name, step.TemplateRef.Name, step.TemplateRef.Template)
+			fmt.Fprintf(b, "| `%s` | `%s` | `%s` |\n", step.Name, step.TemplateRef.Name, step.TemplateRef.Template)
 		}
 	}
 	b.WriteString("\n| ExternalSecret | made |\n|---|---|\n")
@@ -224,7 +241,7 @@ func clusterWorkflowSection(file string) (string, error) {
 		if r.IncludeWhen != "" {
 			when = "when `" + secretRef + "` names a SecretReference"
 		}
-		fmt.Fprintf(&b, "| `<run>-%s` | %s |\n", r.ID, when)
+		fmt.Fprintf(b, "| `<run>-%s` | %s |\n", r.ID, when)
 	}
-	return b.String(), nil
+	return nil
 }

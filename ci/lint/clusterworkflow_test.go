@@ -169,8 +169,12 @@ var expansions = []string{
 
 // Argo's own processing gives each step what the developer wrote.
 func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
-	if err := attack(t, readYAML(t, dockerfileBuilder)); err != nil {
-		t.Error(err)
+	for _, cluster := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
+		t.Run(at(cluster, "metadata", "name").(string), func(t *testing.T) {
+			if err := attack(t, cluster); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -306,10 +310,17 @@ func attack(t *testing.T, cluster map[string]any) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", text, err)
 		}
+		texts := []string{"checkout-source GIT_REPO", "checkout-source BRANCH", "checkout-source COMMIT", "generate-workload-cr APP_PATH"}
+		build := at(workflow, "spec", "templates", 0, "steps", 1, 0, "name").(string)
+		lists := []string{build + " BUILD_ENV"}
+		if build == "containerfile-build" {
+			texts = append(texts, build+" DOCKER_CONTEXT", build+" DOCKERFILE_PATH")
+			lists = append(lists, build+" BUILD_ARGS")
+		} else {
+			texts = append(texts, build+" APP_PATH")
+		}
 		want := map[string]string{}
-		for _, name := range []string{
-			"checkout-source GIT_REPO", "checkout-source BRANCH", "checkout-source COMMIT", "containerfile-build DOCKER_CONTEXT", "containerfile-build DOCKERFILE_PATH", "generate-workload-cr APP_PATH",
-		} {
+		for _, name := range texts {
 			want[name] = text
 		}
 		for name, text := range want {
@@ -317,7 +328,7 @@ func attack(t *testing.T, cluster map[string]any) error {
 				return fmt.Errorf("%s: %q arrived as %q", name, text, got)
 			}
 		}
-		for _, name := range []string{"containerfile-build BUILD_ENV", "containerfile-build BUILD_ARGS"} {
+		for _, name := range lists {
 			var got []map[string]string
 			if err := json.Unmarshal([]byte(env[name]), &got); err != nil || len(got) != 1 {
 				return fmt.Errorf("%s: %q arrived as %q (%v)", name, text, env[name], err)

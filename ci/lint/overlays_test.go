@@ -42,23 +42,24 @@ func overlay(t *testing.T, components ...string) string {
 }
 
 func TestOverlaysAndComponents(t *testing.T) {
-	anonymous := rules{buildSecurity: userNamespace, anonymous: true}
+	const pull, push = "registry-pull-secret", "registry-push-secret"
+	anonymous := func(secrets ...string) rules { return rules{buildSecurity: userNamespace, anonymous: secrets} }
 	tests := []struct {
 		name, dir string
 		rules     rules
 		kinds     []string // besides templates and ClusterWorkflows
 	}{
-		{"example", "overlays/example", anonymous, nil},
-		{"local", "overlays/local", anonymous, nil},
-		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous, nil},
-		{"anonymous-push", overlay(t, "anonymous-push"), anonymous, nil},
+		{"example", "overlays/example", anonymous(pull), nil},
+		{"local", "overlays/local", anonymous(pull, push), nil},
+		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous(pull), nil},
+		{"anonymous-push", overlay(t, "anonymous-push"), anonymous(push), nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled}, []string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"), rules{buildSecurity: userNamespace, hostUsers: true}, nil},
 		{"registry-cache", overlay(t, "registry-cache"), byDefault, []string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
 		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted}, []string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
 		{
 			"all that go together", overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces"),
-			rules{buildSecurity: profiled, hostUsers: true, anonymous: true}, []string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
+			rules{buildSecurity: profiled, hostUsers: true, anonymous: []string{pull, push}}, []string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
 	}
 	for _, test := range tests {
@@ -70,7 +71,7 @@ func TestOverlaysAndComponents(t *testing.T) {
 				f := &faults{file: test.name + ": " + at(object, "metadata", "name").(string)}
 				switch kind := at(object, "kind").(string); kind {
 				case "ClusterWorkflowTemplate":
-					f.all = lintTemplate(f.file, object, mayRelax(test.rules, object))
+					f.all = lintTemplate(f.file, object, test.rules)
 				case "ClusterWorkflow":
 					f.all = lintClusterWorkflow(t, f.file, object, installed)
 				default:
@@ -91,17 +92,6 @@ func TestOverlaysAndComponents(t *testing.T) {
 			}
 		})
 	}
-}
-
-// mayRelax takes the rule of anonymous registries back for templates whose registry needs credentials still.
-func mayRelax(r rules, template map[string]any) rules {
-	for _, v := range at(template, "spec", "templates", 0, "volumes").([]any) {
-		if at(v, "secret", "optional") == true && at(v, "name") != "git-secret" {
-			return r
-		}
-	}
-	r.anonymous = false
-	return r
 }
 
 // Components do what they are for, to developers' runs, too.
@@ -159,6 +149,29 @@ func TestTheExampleChangesEverySetting(t *testing.T) {
 	}
 	if known != len(example) {
 		t.Errorf("the example has %d settings, the planes %d", len(example), known)
+	}
+}
+
+// What several templates take, they all take from the one setting.
+func TestSettingsReachAllTemplates(t *testing.T) {
+	values := map[string]map[string]string{}
+	for _, object := range ofKind(build(t, "overlays/example"), "ClusterWorkflowTemplate") {
+		parameters, _ := at(object, "spec", "templates", 0, "inputs", "parameters").([]any)
+		for _, p := range parameters {
+			name := at(p, "name").(string)
+			if !slices.Contains([]string{"registry", "registry-mirrors", "insecure-registries", "ca-bundle", "log-format", "cache"}, name) {
+				continue
+			}
+			if values[name] == nil {
+				values[name] = map[string]string{}
+			}
+			values[name][at(p, "default").(string)] = at(object, "metadata", "name").(string)
+		}
+	}
+	for name, different := range values {
+		if len(different) != 1 {
+			t.Errorf("%s has the values %v", name, different)
+		}
 	}
 }
 

@@ -41,7 +41,17 @@ var steps = map[string]struct{ template, schema string }{
 	"containerfile-build": {"build-image", "containerfile-build"},
 	"publish-image":       {"publish-image", "publish-image"},
 	"generate-workload":   {"generate-workload-cr", "generate-workload-cr"},
+
+	"gcp-buildpacks-build":      {"build-image", buildpacksBuild},
+	"paketo-buildpacks-build":   {"build-image", buildpacksBuild},
+	"ballerina-buildpack-build": {"build-image", buildpacksBuild},
 }
+
+// buildpacksBuild is the step that runs in the image of a builder, as the builder's user, brought there by an init container.
+const buildpacksBuild = "buildpacks-build"
+
+// builderUsers are the users of builders' images, runAsUser and runAsGroup.
+var builderUsers = map[string][2]int{"gcp-buildpacks-build": {1000, 1000}, "paketo-buildpacks-build": {1001, 1000}, "ballerina-buildpack-build": {1000, 1000}}
 
 // workflowParameterNames are all the parameters of a Workflow that a template may count on (contract section 1).
 var workflowParameterNames = []string{
@@ -67,9 +77,9 @@ const (
 
 // rules say what an installation may allow beyond the default.
 type rules struct {
-	buildSecurity string // of the build's container, as JSON
-	hostUsers     bool   // whether pods may have user namespaces of Kubernetes
-	anonymous     bool   // whether registries are used without credentials
+	buildSecurity string   // of the build's container, as JSON
+	hostUsers     bool     // whether pods may have user namespaces of Kubernetes
+	anonymous     []string // the Secrets of registries that are used without credentials
 }
 
 var byDefault = rules{buildSecurity: userNamespace}
@@ -116,8 +126,12 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 	}
 	template := cluster.Spec.Templates[0]
 	const at = "spec.templates[0]."
-	if template.Container == nil || template.Script != nil || len(template.InitContainers)+len(template.Sidecars) > 0 {
-		f.add(at+"container", "must be there, and no script, init container or sidecar")
+	inits := 0
+	if contract.schema == buildpacksBuild {
+		inits = 2
+	}
+	if template.Container == nil || template.Script != nil || len(template.Sidecars) > 0 || len(template.InitContainers) != inits {
+		f.add(at+"container", "must be there, and no script, sidecar, or init container but those that bring a step into a builder's image")
 		return f.all
 	}
 	if strings.Contains(template.PodSpecPatch, "{{") || template.PodSpecPatch != "" && !(r.hostUsers && template.PodSpecPatch == `{"hostUsers": false}`) {
@@ -127,7 +141,8 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 		f.add(at+"activeDeadlineSeconds", "must be the input parameter %s", deadline)
 	}
 	lintParameters(f, template, schemas.MustLoad(contract.schema))
-	lintContainer(f, template, contract.schema, r)
+	lintContainer(f, cluster.Name, template, contract.schema, r)
+	lintInitContainers(f, cluster.Name, template)
 	lintVolumes(f, template, r)
 	return f.all
 }
@@ -192,7 +207,11 @@ func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
 		}
 	}
 	given := map[string]bool{}
-	for _, v := range template.Container.Env {
+	variables := slices.Clone(template.Container.Env)
+	for _, c := range template.InitContainers {
+		variables = append(variables, c.Env...)
+	}
+	for _, v := range variables {
 		field := "spec.templates[0].container.env[" + v.Name + "]"
 		if v.Name != "HOME" {
 			name := strings.ReplaceAll(strings.ToLower(v.Name), "_", "-")
@@ -234,10 +253,14 @@ func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
 	}
 }
 
-func lintContainer(f *faults, template wfv1.Template, step string, r rules) {
+func lintContainer(f *faults, name string, template wfv1.Template, step string, r rules) {
 	const at = "spec.templates[0].container."
 	c := template.Container
-	if want := []string{"/usr/local/bin/" + step}; !slices.Equal(c.Command, want) {
+	program := "/usr/local/bin/" + step
+	if step == buildpacksBuild {
+		program = "/opt/stepwright/" + step
+	}
+	if want := []string{program}; !slices.Equal(c.Command, want) {
 		f.add(at+"command", "is %q, want %q", c.Command, want)
 	}
 	if len(c.Args) > 0 {
@@ -246,22 +269,68 @@ func lintContainer(f *faults, template wfv1.Template, step string, r rules) {
 	if fault := pinned(c.Image); fault != "" {
 		f.add(at+"image", "%s %s", c.Image, fault)
 	}
-	for kind, list := range map[string]map[string]bool{"requests": names(c.Resources.Requests), "limits": names(c.Resources.Limits)} {
+	if step == buildpacksBuild && !strings.Contains(c.Image, "@sha256:") {
+		f.add(at+"image", "%s has no digest", c.Image)
+	}
+	lintResources(f, at, c.Resources)
+	want := restricted
+	if step == "containerfile-build" {
+		want = cmp.Or(r.buildSecurity, restricted)
+	}
+	if fault := differs(c.SecurityContext, asUser(want, name)); fault != "" {
+		f.add(at+"securityContext", "%s", fault)
+	}
+	if fault := differs(template.SecurityContext, asUser(podSecurity, name)); fault != "" {
+		f.add("spec.templates[0].securityContext", "%s", fault)
+	}
+}
+
+// asUser is a security context with the user that a template runs as.
+func asUser(context, template string) string {
+	user, ok := builderUsers[template]
+	if !ok {
+		return context
+	}
+	return strings.NewReplacer(`"runAsUser":1000`, fmt.Sprintf(`"runAsUser":%d`, user[0]), `"runAsGroup":1000`, fmt.Sprintf(`"runAsGroup":%d`, user[1])).Replace(context)
+}
+
+func lintResources(f *faults, at string, r corev1.ResourceRequirements) {
+	for kind, list := range map[string]map[string]bool{"requests": names(r.Requests), "limits": names(r.Limits)} {
 		for _, name := range []string{"cpu", "memory", "ephemeral-storage"} {
 			if !list[name] {
 				f.add(at+"resources."+kind+"."+name, "is absent")
 			}
 		}
 	}
-	want := restricted
-	if step == "containerfile-build" {
-		want = cmp.Or(r.buildSecurity, restricted)
+}
+
+// lintInitContainers holds the containers that bring the step into a builder's image against what they may be. Credentials are in the one that
+// fetches, and nowhere else.
+func lintInitContainers(f *faults, name string, template wfv1.Template) {
+	commands := [][]string{{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"}, {"/usr/local/bin/" + buildpacksBuild, "fetch"}}
+	for i, c := range template.InitContainers {
+		at := fmt.Sprintf("spec.templates[0].initContainers[%d].", i)
+		if want := commands[i]; !slices.Equal(c.Command, want) || len(c.Args) > 0 {
+			f.add(at+"command", "is %q, want %q", append(c.Command, c.Args...), want)
+		}
+		if fault := pinned(c.Image); fault != "" || !strings.Contains(c.Image, "/"+buildpacksBuild+":") {
+			f.add(at+"image", "%s is not the step's, or %s", c.Image, cmp.Or(fault, "of another version"))
+		}
+		lintResources(f, at, c.Resources)
+		if fault := differs(c.SecurityContext, asUser(restricted, name)); fault != "" {
+			f.add(at+"securityContext", "%s", fault)
+		}
+		if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == tokenPath }) {
+			f.add(at+"volumeMounts", "an emptyDir must be at %s", tokenPath)
+		}
 	}
-	if fault := differs(c.SecurityContext, want); fault != "" {
-		f.add(at+"securityContext", "%s", fault)
+	if len(template.InitContainers) == 0 {
+		return
 	}
-	if fault := differs(template.SecurityContext, podSecurity); fault != "" {
-		f.add("spec.templates[0].securityContext", "%s", fault)
+	for _, m := range template.Container.VolumeMounts {
+		if i := slices.IndexFunc(template.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }); i >= 0 && template.Volumes[i].Secret != nil {
+			f.add("spec.templates[0].container.volumeMounts["+m.Name+"]", "is a Secret, where buildpacks run")
+		}
 	}
 }
 
@@ -339,7 +408,7 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 		case v.Secret != nil:
 			// A Git secret is absent where the repository is public; the step knows when it has to wait.
 			optional := v.Secret.Optional != nil && *v.Secret.Optional
-			if may := v.Name == "git-secret" || r.anonymous && strings.HasPrefix(v.Name, "registry-"); optional != may {
+			if may := v.Name == "git-secret" || slices.Contains(r.anonymous, v.Name); optional != may {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
 			}
 		case v.ConfigMap == nil:
@@ -410,14 +479,29 @@ func TestFilesHoldTheSettings(t *testing.T) {
 			labels := at(built, "metadata", "labels").(map[string]any)
 			delete(labels, "app.kubernetes.io/version")
 			delete(labels, "stepwright.dev/plane")
-			if container, ok := at(built, "spec", "templates", 0, "container").(map[string]any); ok {
-				container["image"], _, _ = strings.Cut(container["image"].(string), ":")
+			for _, container := range containers(built) {
+				if image := container["image"].(string); strings.HasPrefix(image, "ghcr.io/stepwright/") {
+					container["image"], _, _ = strings.Cut(image, ":")
+				}
 			}
 			if diff := gocmp.Diff(file, built); diff != "" {
 				t.Errorf("%s/%s.yaml is not what settings.env makes of it (-file +built)\n%s", dir, name, diff)
 			}
 		}
 	}
+}
+
+// containers are those of a ClusterWorkflowTemplate; none of another object.
+func containers(object map[string]any) []map[string]any {
+	var all []map[string]any
+	if main, ok := at(object, "spec", "templates", 0, "container").(map[string]any); ok {
+		all = append(all, main)
+	}
+	inits, _ := at(object, "spec", "templates", 0, "initContainers").([]any)
+	for _, c := range inits {
+		all = append(all, c.(map[string]any))
+	}
+	return all
 }
 
 // One version: of both planes, all images, and the changelog's latest.
@@ -431,8 +515,10 @@ func TestOneVersion(t *testing.T) {
 		if got := at(object, "metadata", "labels", "app.kubernetes.io/version"); got != version {
 			t.Errorf("%s has version %v, the changelog %s", fileOf(object), got, version)
 		}
-		if image, ok := at(object, "spec", "templates", 0, "container", "image").(string); ok && !strings.HasSuffix(image, ":"+version) {
-			t.Errorf("%s has image %s, the changelog's version is %s", fileOf(object), image, version)
+		for _, c := range containers(object) {
+			if image := c["image"].(string); strings.HasPrefix(image, "ghcr.io/stepwright/") && !strings.HasSuffix(image, ":"+version) {
+				t.Errorf("%s has image %s, the changelog's version is %s", fileOf(object), image, version)
+			}
 		}
 	}
 }
@@ -485,10 +571,19 @@ func TestTemplatesThatBreakARule(t *testing.T) {
 		{"an output from elsewhere", "publish-image", template("outputs", "parameters", 0, "valueFrom", "path"), "/tmp/image.txt", `spec.templates[0].outputs.parameters[image]: must be read from`},
 		{"a Secret that may come late", "publish-image", template("volumes", 0, "secret", "optional"), true, `spec.templates[0].volumes[registry-push-secret].secret.optional: is true`},
 		{"a Git secret that public repositories lack", "checkout-source", template("volumes", 0, "secret", "optional"), false, `spec.templates[0].volumes[git-secret].secret.optional: is false`},
-		{"the node's files", "publish-image", template("volumes", 1), map[string]any{"name": "ca-bundle", "hostPath": map[string]any{"path": "/"}}, `spec.templates.[0].volumes.[1].hostPath: is not allowed`},
-		{"a volume without an end", "publish-image", template("volumes", 2, "emptyDir"), map[string]any{}, `spec.templates[0].volumes[tmp].emptyDir.sizeLimit: is absent`},
-		{"the token in the container", "publish-image", in("volumeMounts", 4, "mountPath"), "/var/run/secrets", `spec.templates[0].container.volumeMounts: an emptyDir must be at /var/run/secrets/kubernetes.io/serviceaccount`},
-		{"no /tmp", "publish-image", in("volumeMounts", 3, "mountPath"), "/temp", `spec.templates[0].container.volumeMounts: there must be a volume at /tmp`},
+		{"the node's files", "publish-image", template("volumes", 2), map[string]any{"name": "ca-bundle", "hostPath": map[string]any{"path": "/"}}, `spec.templates.[0].volumes.[2].hostPath: is not allowed`},
+		{"a volume without an end", "publish-image", template("volumes", 3, "emptyDir"), map[string]any{}, `spec.templates[0].volumes[tmp].emptyDir.sizeLimit: is absent`},
+		{"the token in the container", "publish-image", in("volumeMounts", 5, "mountPath"), "/var/run/secrets", `spec.templates[0].container.volumeMounts: an emptyDir must be at /var/run/secrets/kubernetes.io/serviceaccount`},
+		{"an init container of a step that needs none", "publish-image", template("initContainers"), []any{map[string]any{"name": "a", "image": "a:1", "command": []any{"a"}}}, `spec.templates[0].container: must be there, and no script`},
+		{"another init container", "gcp-buildpacks-build", template("initContainers", 1, "command"), []any{"/usr/local/bin/buildpacks-build", "sh"}, `spec.templates[0].initContainers[1].command: is [`},
+		{"arguments of an init container", "gcp-buildpacks-build", template("initContainers", 1, "args"), []any{"{{workflow.parameters.app-path}}"}, `spec.templates[0].initContainers[1].command: is [`},
+		{"another image in front", "gcp-buildpacks-build", template("initContainers", 0, "image"), "busybox:1", `spec.templates[0].initContainers[0].image: busybox:1 is not the step's`},
+		{"root in front", "gcp-buildpacks-build", template("initContainers", 0, "securityContext", "runAsUser"), 0, `spec.templates[0].initContainers[0].securityContext: runAsUser is 0`},
+		{"another user than the builder's", "paketo-buildpacks-build", template("securityContext", "runAsUser"), 1000, `spec.templates[0].securityContext: runAsUser is 1000, want 1001`},
+		{"a builder by tag", "gcp-buildpacks-build", in("image"), "gcr.io/buildpacks/builder:v1", `spec.templates[0].container.image: gcr.io/buildpacks/builder:v1 has no digest`},
+		{"credentials where buildpacks run", "gcp-buildpacks-build", in("volumeMounts", 2, "name"), "registry-pull-secret", `spec.templates[0].container.volumeMounts[registry-pull-secret]: is a Secret, where buildpacks run`},
+		{"the token in front", "gcp-buildpacks-build", template("initContainers", 1, "volumeMounts", 4, "mountPath"), "/token", `spec.templates[0].initContainers[1].volumeMounts: an emptyDir must be at`},
+		{"no /tmp", "publish-image", in("volumeMounts", 4, "mountPath"), "/temp", `spec.templates[0].container.volumeMounts: there must be a volume at /tmp`},
 		{"another workspace", "publish-image", in("volumeMounts", 0, "mountPath"), "/workspace", `spec.templates[0].container.volumeMounts: the workspace must be at /mnt/vol`},
 	}
 	objects := build(t, "workflow-plane")
@@ -596,7 +691,15 @@ func lintWorkflow(f *faults, rendered map[string]any, templates getters) {
 	for _, p := range workflow.Spec.Arguments.Parameters {
 		given = append(given, p.Name)
 	}
+	dockerfile := slices.ContainsFunc(workflow.Spec.Templates[0].Steps, func(group wfv1.ParallelSteps) bool {
+		return slices.ContainsFunc(group.Steps, func(s wfv1.WorkflowStep) bool {
+			return s.TemplateRef != nil && s.TemplateRef.Name == "containerfile-build"
+		})
+	})
 	for _, name := range workflowParameterNames {
+		if ofDockerfile := slices.Contains([]string{"docker-context", "dockerfile-path", "build-args"}, name); ofDockerfile && !dockerfile {
+			continue
+		}
 		if !slices.Contains(given, name) {
 			f.add("spec.runTemplate.spec.arguments.parameters", "%s, which templates count on, is absent", name)
 		}
@@ -674,7 +777,7 @@ func againstCRD(t *testing.T, object map[string]any) []string {
 func TestClusterWorkflows(t *testing.T) {
 	templates := clusterWorkflowTemplates(t)
 	for _, object := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
-		for _, fault := range lintClusterWorkflow(t, "templates/"+dockerfileBuilder, object, templates) {
+		for _, fault := range lintClusterWorkflow(t, "templates/control-plane/"+at(object, "metadata", "name").(string)+".yaml", object, templates) {
 			t.Error(fault)
 		}
 	}
@@ -766,7 +869,13 @@ func TestExamples(t *testing.T) {
 		for _, fault := range againstCRD(t, object) {
 			t.Errorf("%s: %s", path, fault)
 		}
-		for _, fault := range schemas.MustLoad("dockerfile-builder").Validate(at(object, "spec", "workflow", "parameters")) {
+		workflow, _ := at(object, "spec", "workflow", "name").(string)
+		schema, err := schemas.Load(workflow)
+		if err != nil {
+			t.Errorf("%s: spec.workflow.name: %v", path, err)
+			continue
+		}
+		for _, fault := range schema.Validate(at(object, "spec", "workflow", "parameters")) {
 			t.Errorf("%s: spec.workflow.parameters.%s", path, fault)
 		}
 	}
