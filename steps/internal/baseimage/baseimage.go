@@ -60,7 +60,7 @@ func (s Source) Image(ctx context.Context, reference string, platform v1.Platfor
 			return err
 		}
 		if descriptor.MediaType.IsIndex() && !has(descriptor, platform) {
-			return outcome.Errorf(outcome.BuilderUnsupported, "image %s is not for %s", reference, platform)
+			return outcome.Errorf(outcome.BuilderUnsupported, "it is not for %s", platform)
 		}
 		image, err := descriptor.Image()
 		if err != nil {
@@ -77,7 +77,7 @@ func (s Source) Image(ctx context.Context, reference string, platform v1.Platfor
 			return err
 		}
 		if config.OS != platform.OS || config.Architecture != platform.Architecture {
-			return outcome.Errorf(outcome.BuilderUnsupported, "image %s is for %s/%s, and not for %s", reference, config.OS, config.Architecture, platform)
+			return outcome.Errorf(outcome.BuilderUnsupported, "it is for %s/%s, and not for %s", config.OS, config.Architecture, platform)
 		}
 		digest, err := image.Digest()
 		if err != nil {
@@ -222,7 +222,7 @@ func failure(reference, host string, err error) error {
 		return outcome.Errorf(reason, "image %s: %w", reference, fmt.Errorf(format, args...))
 	}
 	if ours, ok := errors.AsType[*outcome.Error](err); ok {
-		return ours
+		return fmt.Errorf("image %s: %w", reference, ours)
 	}
 	if answer, ok := errors.AsType[*transport.Error](err); ok {
 		switch answer.StatusCode {

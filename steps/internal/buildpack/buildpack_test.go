@@ -524,4 +524,3 @@ func TestPrivateRegistry(t *testing.T) {
 		t.Errorf("without credentials: %s\n%s", e.outcome.Reason, e.output)
 	}
 }
-

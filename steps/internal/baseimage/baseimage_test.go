@@ -1,0 +1,205 @@
+package baseimage_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"github.com/stepwright/stepwright/steps/internal/baseimage"
+	"github.com/stepwright/stepwright/steps/internal/faulttest"
+	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/steps/internal/registryauth"
+	"github.com/stepwright/stepwright/steps/internal/registrytest"
+	"github.com/stepwright/stepwright/steps/internal/trust"
+)
+
+var linux = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+
+// image is one for an architecture.
+func image(t testing.TB, architecture string) v1.Image {
+	t.Helper()
+	img := registrytest.RandomImage(t, 2, 10_000)
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture = "linux", architecture
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+// from is a source that trusts a registry, and has its credentials.
+func from(t testing.TB, r *registrytest.Registry) baseimage.Source {
+	t.Helper()
+	auth, err := registryauth.Load(r.DockerConfig, &redact.Secrets{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := trust.Transport(r.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := baseimage.Source{Auth: auth, Transport: transport}
+	if r.CAFile == "" {
+		s.Insecure = []string{r.Host}
+	}
+	return s
+}
+
+func digest(t testing.TB, img interface{ Digest() (v1.Hash, error) }) v1.Hash {
+	t.Helper()
+	d, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func TestImage(t *testing.T) {
+	r := registrytest.New(t)
+	own, other := image(t, linux.Architecture), image(t, "s390x")
+	index := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: other, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
+		mutate.IndexAddendum{Add: own, Descriptor: v1.Descriptor{Platform: &linux}})
+	r.Push(t, "run:one", own)
+	r.Push(t, "run:many", index)
+	s := from(t, r)
+	for _, reference := range []string{"run:one", "run:many", "run@" + digest(t, own).String(), "run@" + digest(t, index).String()} {
+		got, err := s.Image(t.Context(), r.Host+"/"+reference, linux)
+		if err != nil {
+			t.Fatalf("%s: %v", reference, err)
+		}
+		if want := r.Host + "/run@" + digest(t, own).String(); got.Reference != want || got.Descriptor.Digest != digest(t, own) {
+			t.Errorf("%s is %s, want %s", reference, got.Reference, want)
+		}
+	}
+	r.Forget()
+	if _, err := s.Image(t.Context(), r.Host+"/run:one", linux); err != nil {
+		t.Fatal(err)
+	}
+	if blobs := r.Requests(http.MethodGet, "/blobs/"); len(blobs) != 1 {
+		t.Errorf("fetched %v, want the configuration alone", blobs)
+	}
+	layers, err := own.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := s.Open(t.Context(), r.Host+"/run:one", digest(t, layers[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	if got, _, err := v1.SHA256(content); err != nil || got != digest(t, layers[0]) {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	r, plain := registrytest.New(t), registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
+	r.Push(t, "run:1", image(t, "s390x"))
+	r.Push(t, "run:many", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: image(t, "s390x"), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}}))
+	plain.Push(t, "run:1", image(t, linux.Architecture))
+	busy := faulttest.Before(t, plain.URL, func(*http.Request) *faulttest.Fault { return &faulttest.Fault{Status: 429, RetryAfter: "7"} })
+	busyHost := strings.TrimPrefix(busy.URL, "http://")
+	anonymous := from(t, r)
+	anonymous.Auth = nil
+	distrustful := from(t, r)
+	distrustful.Transport = from(t, plain).Transport
+	slow := from(t, plain)
+	slow.Insecure = []string{busyHost}
+	mirrored := from(t, r)
+	mirrored.Mirrors = []baseimage.Mirror{{Registry: "127.0.0.1:1", Mirror: r.Host + "/nothing"}}
+	tests := []struct {
+		name, reference string
+		source          baseimage.Source
+		reason          outcome.Reason
+		message         string
+		missing         bool
+	}{
+		{"no tag", r.Host + "/run:2", from(t, r), outcome.BaseImageUnavailable, "does not have it", true},
+		{"no repository", r.Host + "/nothing:1", from(t, r), outcome.BaseImageUnavailable, "does not have it", true},
+		{"no reference", "Run:", from(t, r), outcome.InvalidParameters, "is not the reference of an image", false},
+		{"another architecture", r.Host + "/run:1", from(t, r), outcome.BuilderUnsupported, "it is for linux/s390x", false},
+		{"none of the architectures", r.Host + "/run:many", from(t, r), outcome.BuilderUnsupported, "it is not for linux/", false},
+		{"no credentials", r.Host + "/run:1", anonymous, outcome.BaseImageUnavailable, "does not let us pull it: 401", false},
+		{"an authority that is not trusted", r.Host + "/run:1", distrustful, outcome.BaseImageUnavailable, "authority that is not trusted", false},
+		{"no TLS", plain.Host + "/run:1", from(t, r), outcome.BaseImageUnavailable, "answers in plain HTTP", false},
+		{"nobody there", "127.0.0.1:1/run:1", from(t, r), outcome.RegistryUnavailable, "127.0.0.1:1", false},
+		{"neither there nor in its mirror", "127.0.0.1:1/run:1", mirrored, outcome.RegistryUnavailable, "; its mirror: image 127.0.0.1:1/run:1: " + r.Host + " does not have it", false},
+		{"too many requests", busyHost + "/run:1", slow, outcome.RegistryUnavailable, "answers 429", false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := test.source.Image(t.Context(), test.reference, linux)
+			failure := outcome.Of(err)
+			if failure == nil || failure.Reason != test.reason || !strings.Contains(failure.Message, test.message) {
+				t.Fatalf("got %+v, want %s with %q", failure, test.reason, test.message)
+			}
+			if errors.Is(err, baseimage.ErrNotFound) != test.missing {
+				t.Errorf("not found: %t, want %t", !test.missing, test.missing)
+			}
+			if strings.Contains(failure.Message, r.Password) {
+				t.Error("the message tells the password")
+			}
+		})
+	}
+	if _, err := slow.Image(t.Context(), busyHost+"/run:1", linux); outcome.Of(err).RetryAfter != 7*time.Second {
+		t.Errorf("Retry-After is %s", outcome.Of(err).RetryAfter)
+	}
+}
+
+// Docker Hub goes by two names, and a mirror may have a path.
+func TestMirrorOfDockerHub(t *testing.T) {
+	r := registrytest.New(t)
+	img := image(t, linux.Architecture)
+	r.Push(t, "hub/library/busybox:1", img)
+	s := from(t, r)
+	s.Mirrors = []baseimage.Mirror{{Registry: "quay.io", Mirror: "127.0.0.1:1"}, {Registry: "docker.io", Mirror: r.Host + "/hub/"}}
+	for _, reference := range []string{"busybox:1", "docker.io/library/busybox:1", "index.docker.io/library/busybox:1"} {
+		got, err := s.Image(t.Context(), reference, linux)
+		if err != nil {
+			t.Fatalf("%s: %v", reference, err)
+		}
+		if want := "docker.io/library/busybox@" + digest(t, img).String(); got.Reference != want {
+			t.Errorf("%s is %s, want %s", reference, got.Reference, want)
+		}
+	}
+}
+
+func TestDamagedBlob(t *testing.T) {
+	r := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
+	img := image(t, linux.Architecture)
+	r.Push(t, "run:1", img)
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := faulttest.Before(t, r.URL, func(req *http.Request) *faulttest.Fault {
+		if strings.Contains(req.URL.Path, "/blobs/") {
+			return &faulttest.Fault{CutBody: 1000}
+		}
+		return nil
+	})
+	s := from(t, r)
+	s.Insecure = []string{strings.TrimPrefix(cut.URL, "http://")}
+	content, err := s.Open(t.Context(), s.Insecure[0]+"/run:1", digest(t, layers[0]))
+	if err == nil {
+		defer content.Close()
+		_, err = io.Copy(io.Discard, content)
+	}
+	if err == nil {
+		t.Error("a blob that is cut off reads to its end")
+	}
+}
