@@ -1,0 +1,126 @@
+// Golang is the buildpack for tests that builds applications in Go.
+//
+// It builds the packages that BP_GO_TARGETS or GOOGLE_BUILDABLE name, by default the one in the application's folder. Modules and
+// compiled packages stay in the cache.
+package main
+
+import (
+	"debug/buildinfo"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/buildpacks/libcnb"
+
+	"github.com/stepwright/stepwright/ci/testbuilders/buildpacks/language"
+)
+
+func main() {
+	language.Main(language.Buildpack{Name: "Go", Detect: detect, Build: build})
+}
+
+func detect(app string) (string, error) {
+	if language.Exists(app, "go.mod") {
+		return "", nil
+	}
+	return "there is no go.mod", nil
+}
+
+func build(app string, layers libcnb.Layers) (language.Image, error) {
+	version, err := language.Output(language.Command(app, "go", "env", "GOVERSION"))
+	if err != nil {
+		return language.Image{}, err
+	}
+	version = strings.TrimPrefix(version, "go")
+	if err := language.RequireVersion(version, "BP_GO_VERSION", "GOOGLE_GO_VERSION", "GOOGLE_RUNTIME_VERSION"); err != nil {
+		return language.Image{}, err
+	}
+	targets, err := targets(app)
+	if err != nil {
+		return language.Image{}, err
+	}
+	cache := filepath.Join(layers.Path, "cache")
+	image := language.Image{
+		Layers: []language.Layer{
+			{ID: "cache", Cache: true, Make: func(string) error { return nil }},
+			{ID: "targets", Launch: true, Make: compile(app, cache, targets), Components: components},
+		},
+	}
+	for i, target := range targets {
+		kind := target.name
+		if i == 0 {
+			kind = "web"
+		}
+		image.Processes = append(image.Processes, language.Process{Type: kind, Command: []string{filepath.Join(layers.Path, "targets", "bin", target.name)}})
+	}
+	return image, nil
+}
+
+// A target is a program: the name of its file, and its package.
+type target struct{ name, pkg string }
+
+// targets returns what is to be built.
+func targets(app string) ([]target, error) {
+	_, value := language.Variable("BP_GO_TARGETS", "GOOGLE_BUILDABLE")
+	if value == "" {
+		value = "."
+	}
+	var targets []target
+	for pkg := range strings.SplitSeq(value, ":") {
+		if !strings.HasPrefix(pkg, ".") {
+			pkg = "./" + pkg
+		}
+		imported, err := language.Output(language.Command(app, "go", "list", "-f", "{{.ImportPath}}", pkg))
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, target{path.Base(imported), pkg})
+	}
+	return targets, nil
+}
+
+// compile builds the targets into a layer. What it compiles on the way goes into the layer of the cache.
+func compile(app, cache string, targets []target) func(dir string) error {
+	return func(dir string) error {
+		_, ldflags := language.Variable("BP_GO_BUILD_LDFLAGS", "GOOGLE_GOLDFLAGS")
+		for _, target := range targets {
+			cmd := language.Command(app, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", filepath.Join(dir, "bin", target.name), target.pkg)
+			cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOCACHE="+filepath.Join(cache, "build"), "GOMODCACHE="+filepath.Join(cache, "modules"))
+			if err := language.Run(cmd); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// components reads the modules that are linked into a layer's programs.
+func components(dir string) ([]language.Component, error) {
+	programs, err := filepath.Glob(filepath.Join(dir, "bin", "*"))
+	if err != nil {
+		return nil, err
+	}
+	linked := map[language.Component]bool{}
+	for _, program := range programs {
+		info, err := buildinfo.ReadFile(program)
+		if err != nil {
+			return nil, err
+		}
+		linked[module("std", info.GoVersion)] = true
+		for _, dep := range info.Deps {
+			if dep.Replace != nil {
+				dep = dep.Replace
+			}
+			linked[module(dep.Path, dep.Version)] = true
+		}
+	}
+	var components []language.Component
+	for component := range linked {
+		components = append(components, component)
+	}
+	return components, nil
+}
+
+func module(name, version string) language.Component {
+	return language.Component{Type: "library", Name: name, Version: version, PURL: "pkg:golang/" + name + "@" + version}
+}
