@@ -6,6 +6,7 @@ package main
 
 import (
 	"debug/buildinfo"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
@@ -27,7 +28,8 @@ func detect(app string) (string, error) {
 }
 
 func build(app string, layers libcnb.Layers) (language.Image, error) {
-	version, err := language.Output(language.Command(app, "go", "env", "GOVERSION"))
+	g := golang{app: app, cache: filepath.Join(layers.Path, "cache")}
+	version, err := language.Output(g.command("env", "GOVERSION"))
 	if err != nil {
 		return language.Image{}, err
 	}
@@ -35,15 +37,14 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 	if err := language.RequireVersion(version, "BP_GO_VERSION", "GOOGLE_GO_VERSION", "GOOGLE_RUNTIME_VERSION"); err != nil {
 		return language.Image{}, err
 	}
-	targets, err := targets(app)
+	targets, err := g.targets()
 	if err != nil {
 		return language.Image{}, err
 	}
-	cache := filepath.Join(layers.Path, "cache")
 	image := language.Image{
 		Layers: []language.Layer{
 			{ID: "cache", Cache: true, Make: func(string) error { return nil }},
-			{ID: "targets", Launch: true, Make: compile(app, cache, targets), Components: components},
+			{ID: "targets", Launch: true, Make: func(dir string) error { return g.compile(dir, targets) }, Components: components},
 		},
 	}
 	for i, target := range targets {
@@ -59,8 +60,20 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 // A target is a program: the name of its file, and its package.
 type target struct{ name, pkg string }
 
+// A golang is Go's own command in the application's folder.
+type golang struct {
+	app   string
+	cache string // layer for what Go downloads and compiles
+}
+
+func (g golang) command(args ...string) *exec.Cmd {
+	cmd := language.Command(g.app, "go", args...)
+	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOCACHE="+filepath.Join(g.cache, "build"), "GOMODCACHE="+filepath.Join(g.cache, "modules"))
+	return cmd
+}
+
 // targets returns what is to be built.
-func targets(app string) ([]target, error) {
+func (g golang) targets() ([]target, error) {
 	_, value := language.Variable("BP_GO_TARGETS", "GOOGLE_BUILDABLE")
 	if value == "" {
 		value = "."
@@ -70,7 +83,7 @@ func targets(app string) ([]target, error) {
 		if !strings.HasPrefix(pkg, ".") {
 			pkg = "./" + pkg
 		}
-		imported, err := language.Output(language.Command(app, "go", "list", "-f", "{{.ImportPath}}", pkg))
+		imported, err := language.Output(g.command("list", "-buildvcs=false", "-f", "{{.ImportPath}}", pkg))
 		if err != nil {
 			return nil, err
 		}
@@ -79,19 +92,16 @@ func targets(app string) ([]target, error) {
 	return targets, nil
 }
 
-// compile builds the targets into a layer. What it compiles on the way goes into the layer of the cache.
-func compile(app, cache string, targets []target) func(dir string) error {
-	return func(dir string) error {
-		_, ldflags := language.Variable("BP_GO_BUILD_LDFLAGS", "GOOGLE_GOLDFLAGS")
-		for _, target := range targets {
-			cmd := language.Command(app, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", filepath.Join(dir, "bin", target.name), target.pkg)
-			cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOCACHE="+filepath.Join(cache, "build"), "GOMODCACHE="+filepath.Join(cache, "modules"))
-			if err := language.Run(cmd); err != nil {
-				return err
-			}
+// compile builds the targets into a layer.
+func (g golang) compile(dir string, targets []target) error {
+	_, ldflags := language.Variable("BP_GO_BUILD_LDFLAGS", "GOOGLE_GOLDFLAGS")
+	for _, target := range targets {
+		file := filepath.Join(dir, "bin", target.name)
+		if err := language.Run(g.command("build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", file, target.pkg)); err != nil {
+			return err
 		}
-		return nil
 	}
+	return nil
 }
 
 // components reads the modules that are linked into a layer's programs.
