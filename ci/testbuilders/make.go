@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,7 +46,7 @@ func (s Store) make(ctx context.Context, source string, systems map[string]v1.Im
 		return err
 	}
 	defer os.RemoveAll(unfinished)
-	p := parts{source: filepath.Join(source, "ci", "testbuilders"), dir: filepath.Join(unfinished, "parts")}
+	p := parts{source: source, dir: filepath.Join(unfinished, "parts")}
 	if err := p.build(ctx); err != nil {
 		return err
 	}
@@ -58,7 +60,7 @@ func (s Store) make(ctx context.Context, source string, systems map[string]v1.Im
 		return err
 	}
 	into := filepath.Join(unfinished, "layout")
-	path, err := layout.Write(into, empty.Index)
+	images, err := layout.Write(into, empty.Index)
 	if err != nil {
 		return err
 	}
@@ -71,14 +73,16 @@ func (s Store) make(ctx context.Context, source string, systems map[string]v1.Im
 		if err != nil {
 			return err
 		}
-		buildName := module[strings.Index(module, "/")+1:] + "/" + family.Name + "-build"
-		if err := push(ctx, build, host+"/"+buildName); err != nil {
+		if slices.Contains(family.Buildpacks, ballerinaBuildpack) {
+			if build, err = withStandIn(build, family.BuildUser, filepath.Join(source, "ci", "testbuilders", "standin", "bal")); err != nil {
+				return err
+			}
+		}
+		buildName := "docker.io/stepwright/" + family.Name + "-build"
+		if err := errors.Join(push(ctx, build, mirrored(buildName, host)), push(ctx, run, mirrored(family.Run, host))); err != nil {
 			return err
 		}
-		if err := push(ctx, run, mirrored(family.Run, host)); err != nil {
-			return err
-		}
-		config, err := p.builderConfig(family, "docker.io/"+buildName)
+		config, err := p.builderConfig(family, buildName)
 		if err != nil {
 			return err
 		}
@@ -86,7 +90,7 @@ func (s Store) make(ctx context.Context, source string, systems map[string]v1.Im
 			return err
 		}
 		for _, ref := range []string{family.Builder, family.Run} {
-			if err := s.copyInto(ctx, path, into, host, ref); err != nil {
+			if err := s.copyInto(ctx, images, into, host, ref); err != nil {
 				return err
 			}
 		}
@@ -98,7 +102,7 @@ func (s Store) make(ctx context.Context, source string, systems map[string]v1.Im
 }
 
 // copyInto puts an image of the registry into a layout. Layers that the base images have already are linked, not copied.
-func (s Store) copyInto(ctx context.Context, path layout.Path, dir, host, ref string) error {
+func (s Store) copyInto(ctx context.Context, images layout.Path, dir, host, ref string) error {
 	parsed, err := name.ParseReference(mirrored(ref, host), name.Insecure)
 	if err != nil {
 		return err
@@ -128,7 +132,7 @@ func (s Store) copyInto(ctx context.Context, path layout.Path, dir, host, ref st
 			_ = os.Link(found[0], filepath.Join(blobs, digest.Hex)) // where it cannot be linked it is copied
 		}
 	}
-	return path.AppendImage(img, layout.WithAnnotations(map[string]string{refName: ref}))
+	return images.AppendImage(img, layout.WithAnnotations(map[string]string{refName: ref}))
 }
 
 // system is one of the base images, with a user and all that makes it a build image or a run image.
@@ -164,21 +168,56 @@ func (f Family) system(base v1.Image, user User) (v1.Image, error) {
 // userLayer has the accounts of a system and the user's home.
 func userLayer(user User) (v1.Layer, error) {
 	const home = "home/cnb"
+	return layerOf(
+		text("etc/group", 0o644, fmt.Sprintf("root:x:0:\ncnb:x:%d:\nnogroup:x:65534:\n", user.GID)),
+		text("etc/passwd", 0o644, fmt.Sprintf("root:x:0:0:root:/root:/bin/bash\ncnb:x:%d:%d::/%s:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", user.UID, user.GID, home)),
+		folder(home, user),
+	)
+}
+
+// withStandIn adds a program to a build image, and the folder that the template for Ballerina mounts.
+func withStandIn(build v1.Image, user User, file string) (v1.Image, error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := layerOf(
+		folder("app", user), folder("app/generated-artifacts", user),
+		text("usr/local/bin/"+filepath.Base(file), 0o755, string(content)),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return mutate.Append(build, mutate.Addendum{
+		Layer: layer, MediaType: types.OCILayer,
+		History: v1.History{Created: v1.Time{Time: epoch}, CreatedBy: "stepwright: stand-in for " + filepath.Base(file)},
+	})
+}
+
+// An entry is one of a layer.
+type entry struct {
+	header  tar.Header
+	content string
+}
+
+func text(name string, mode int64, content string) entry {
+	return entry{tar.Header{Name: name, Mode: mode, Size: int64(len(content)), ModTime: epoch}, content}
+}
+
+func folder(name string, user User) entry {
+	return entry{tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, Uid: user.UID, Gid: user.GID, ModTime: epoch}, ""}
+}
+
+func layerOf(entries ...entry) (v1.Layer, error) {
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)
-	for _, file := range []struct{ name, text string }{
-		{"etc/group", fmt.Sprintf("root:x:0:\ncnb:x:%d:\nnogroup:x:65534:\n", user.GID)},
-		{"etc/passwd", fmt.Sprintf("root:x:0:0:root:/root:/bin/bash\ncnb:x:%d:%d::/%s:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", user.UID, user.GID, home)},
-	} {
-		if err := w.WriteHeader(&tar.Header{Name: file.name, Mode: 0o644, Size: int64(len(file.text)), ModTime: epoch}); err != nil {
+	for _, entry := range entries {
+		if err := w.WriteHeader(&entry.header); err != nil {
 			return nil, err
 		}
-		if _, err := io.WriteString(w, file.text); err != nil {
+		if _, err := io.WriteString(w, entry.content); err != nil {
 			return nil, err
 		}
-	}
-	if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: home + "/", Mode: 0o755, Uid: user.UID, Gid: user.GID, ModTime: epoch}); err != nil {
-		return nil, err
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
@@ -188,7 +227,7 @@ func userLayer(user User) (v1.Layer, error) {
 
 // parts are what a builder is put together from: programs and archives in a folder.
 type parts struct {
-	source string // ci/testbuilders
+	source string // root of this repository
 	dir    string
 }
 
@@ -201,13 +240,16 @@ func (p parts) build(ctx context.Context) error {
 }
 
 func (p parts) compileBuildpacks(ctx context.Context) error {
-	source := filepath.Join(p.source, "buildpacks")
-	for _, language := range Languages {
-		bin := filepath.Join(p.dir, "buildpacks", language, "bin")
+	for _, id := range append([]string{ballerinaBuildpack}, languages...) {
+		source := filepath.Join(p.source, "ci", "testbuilders", "buildpacks", path.Base(id))
+		if id == ballerinaBuildpack {
+			source = filepath.Join(p.source, "images", "ballerina-builder", "buildpack")
+		}
+		bin := filepath.Join(p.dir, "buildpacks", path.Base(id), "bin")
 		if err := os.MkdirAll(bin, 0o755); err != nil {
 			return err
 		}
-		if err := p.goBuild(ctx, source, filepath.Join(bin, "main"), "-s -w", "./"+language); err != nil {
+		if err := p.goBuild(ctx, source, filepath.Join(bin, "main"), "-s -w", "."); err != nil {
 			return err
 		}
 		// One program: it knows by its name which phase it is in.
@@ -216,7 +258,7 @@ func (p parts) compileBuildpacks(ctx context.Context) error {
 				return err
 			}
 		}
-		descriptor, err := os.ReadFile(filepath.Join(source, language, "buildpack.toml"))
+		descriptor, err := os.ReadFile(filepath.Join(source, "buildpack.toml"))
 		if err != nil {
 			return err
 		}
@@ -228,7 +270,7 @@ func (p parts) compileBuildpacks(ctx context.Context) error {
 }
 
 func (p parts) compileLifecycle(ctx context.Context) error {
-	source, lifecycle := filepath.Join(p.source, "builder"), filepath.Join(p.dir, "lifecycle")
+	source, lifecycle := filepath.Join(p.source, "ci", "testbuilders", "builder"), filepath.Join(p.dir, "lifecycle")
 	if err := os.MkdirAll(lifecycle, 0o755); err != nil {
 		return err
 	}
@@ -266,20 +308,46 @@ func (p parts) compileLifecycle(ctx context.Context) error {
 func (p parts) program(name string) string { return filepath.Join(p.dir, "programs", name) }
 func (p parts) lifecycleArchive() string   { return filepath.Join(p.dir, "lifecycle.tgz") }
 
-// builderConfig writes the builder.toml of a family. The languages are tried one after the other, until one applies.
+// builderConfig writes the builder.toml of a family. Its buildpacks are tried one after the other, until one applies.
 func (p parts) builderConfig(family Family, buildImage string) (string, error) {
+	file := filepath.Join(p.dir, family.Name+".toml")
+	if family.Name == "ballerina" {
+		config, err := p.ballerinaConfig(family, buildImage)
+		if err != nil {
+			return "", err
+		}
+		return file, os.WriteFile(file, []byte(config), 0o644)
+	}
 	var config strings.Builder
 	fmt.Fprintf(&config, "description = %q\n\n", "Stepwright's stand-in for "+family.Builder+", for tests")
-	for _, language := range Languages {
-		fmt.Fprintf(&config, "[[buildpacks]]\nid = %q\nuri = %q\n\n", buildpackID(language), "buildpacks/"+language)
-		fmt.Fprintf(&config, "[[order]]\n[[order.group]]\nid = %q\n\n", buildpackID(language))
+	for _, id := range family.Buildpacks {
+		fmt.Fprintf(&config, "[[buildpacks]]\nid = %q\nuri = %q\n\n[[order]]\n[[order.group]]\nid = %q\n\n", id, "buildpacks/"+path.Base(id), id)
 	}
-	fmt.Fprintf(&config, "[lifecycle]\nuri = %q\n\n[build]\nimage = %q\n\n[run]\n[[run.images]]\nimage = %q\n", filepath.Base(p.lifecycleArchive()), buildImage, family.Run)
-	path := filepath.Join(p.dir, family.Name+".toml")
-	return path, os.WriteFile(path, []byte(config.String()), 0o644)
+	fmt.Fprintf(&config, "[lifecycle]\nuri = %q\n\n[build]\nimage = %q\n\n[run]\n[[run.images]]\nimage = %q\n",
+		filepath.Base(p.lifecycleArchive()), buildImage, family.Run)
+	return file, os.WriteFile(file, []byte(config.String()), 0o644)
 }
 
-func buildpackID(language string) string { return "stepwright-test/" + language }
+// ballerinaConfig is the product's own builder.toml, with what this machine has in place of what it fetches.
+func (p parts) ballerinaConfig(family Family, buildImage string) (string, error) {
+	content, err := os.ReadFile(filepath.Join(p.source, "images", "ballerina-builder", "builder.toml"))
+	if err != nil {
+		return "", err
+	}
+	config := string(content)
+	for _, change := range []struct{ from, to string }{
+		{`uri = "buildpack"`, `uri = "buildpacks/` + path.Base(ballerinaBuildpack) + `"`},
+		{`version = "` + lifecycleVersion + `"`, `uri = "` + filepath.Base(p.lifecycleArchive()) + `"`},
+		{`"ghcr.io/stepwright/ballerina-build:0.1.0"`, `"` + buildImage + `"`},
+		{`"ghcr.io/stepwright/ballerina-run:0.1.0"`, `"` + family.Run + `"`},
+	} {
+		if strings.Count(config, change.from) != 1 {
+			return "", fmt.Errorf("builder.toml of images/ballerina-builder has not once %s", change.from)
+		}
+		config = strings.Replace(config, change.from, change.to, 1)
+	}
+	return config, nil
+}
 
 func (p parts) createBuilder(ctx context.Context, host, config, ref string) error {
 	cmd := command(ctx, p.dir, p.program("builder"), "--mirror", host, config, ref)

@@ -4,7 +4,8 @@
 // Each has the lifecycle and the launcher from their own module, systems of Debian packages from ci/baseimages, and four small
 // buildpacks, in the folder buildpacks, which know the variables that users of the real ones set. pack's own code puts them together.
 // They are for the machine's own platform only, have one version of each language, and are no product: the real builders find far more,
-// and download the versions that they are asked for.
+// and download the versions that they are asked for. The builder for Ballerina has the product's own buildpack, of images/ballerina-builder,
+// but a stand-in for Ballerina itself, which is no Debian package.
 package testbuilders
 
 import (
@@ -33,9 +34,10 @@ const edition = 1
 
 // A Family is a builder and the run image of what it builds, under the names of the real ones.
 type Family struct {
-	Name    string // of the builder's maker, as in the names of ClusterWorkflows: gcp, paketo
-	Builder string // image that builds
-	Run     string // image that what is built starts with
+	Name       string   // as in the names of ClusterWorkflows: gcp, paketo, ballerina
+	Builder    string   // image that builds
+	Run        string   // image that what is built starts with
+	Buildpacks []string // IDs, in the order in which they are tried
 
 	BuildUser, RunUser User
 }
@@ -45,20 +47,26 @@ type User struct{ UID, GID int }
 
 func (u User) String() string { return fmt.Sprintf("%d:%d", u.UID, u.GID) }
 
-// Families are those that can be made. Their users are those of the real ones.
+// ballerinaBuildpack is the ID of the product's own buildpack. The others are of the languages that their IDs end with.
+const ballerinaBuildpack = "stepwright/ballerina"
+
+var languages = []string{"stepwright-test/golang", "stepwright-test/java", "stepwright-test/nodejs", "stepwright-test/python"}
+
+// Families are those that can be made. Their builders' users are those that the templates give the real ones.
 var Families = []Family{
 	{
 		Name: "gcp", Builder: "gcr.io/buildpacks/builder:latest", Run: "gcr.io/buildpacks/google-22/run:latest",
-		BuildUser: User{33, 33}, RunUser: User{33, 33},
+		Buildpacks: languages, BuildUser: User{1000, 1000}, RunUser: User{33, 33},
 	},
 	{
 		Name: "paketo", Builder: "docker.io/paketobuildpacks/builder-jammy-full:latest", Run: "docker.io/paketobuildpacks/run-jammy-full:latest",
-		BuildUser: User{1001, 1000}, RunUser: User{1002, 1000},
+		Buildpacks: languages, BuildUser: User{1001, 1000}, RunUser: User{1002, 1000},
+	},
+	{
+		Name: "ballerina", Builder: "ghcr.io/openchoreo/buildpack/ballerina:18", Run: "ghcr.io/openchoreo/buildpack/ballerina:18-run",
+		Buildpacks: []string{ballerinaBuildpack}, BuildUser: User{1000, 1000}, RunUser: User{1000, 1000},
 	},
 }
-
-// Languages are the languages that every builder can build, each by a buildpack in the folder buildpacks.
-var Languages = []string{"golang", "java", "nodejs", "python"}
 
 // A Store is a folder of builders, inside one of base images. Several processes may use one at a time.
 type Store struct {
@@ -100,7 +108,7 @@ func (s Store) Ensure(ctx context.Context) error {
 		return nil
 	}
 	started := time.Now()
-	s.log().Info("Making the builders for tests", "languages", strings.Join(Languages, ", "))
+	s.log().Info("Making the builders for tests")
 	if err := s.make(ctx, source, systems, folder); err != nil {
 		return fmt.Errorf("make the builders for tests: %w", err)
 	}
@@ -198,9 +206,8 @@ func inputs(source string, systems map[string]v1.Image) (string, error) {
 		}
 		fmt.Fprintln(&facts, name, digest)
 	}
-	root := filepath.Join(source, "ci", "testbuilders")
-	for _, part := range []string{"builder", "buildpacks"} {
-		if err := filepath.WalkDir(filepath.Join(root, part), func(path string, entry fs.DirEntry, err error) error {
+	for _, part := range []string{"ci/testbuilders/builder", "ci/testbuilders/buildpacks", "ci/testbuilders/standin", "images/ballerina-builder"} {
+		if err := filepath.WalkDir(filepath.Join(source, part), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") {
 				return err
 			}
@@ -208,7 +215,7 @@ func inputs(source string, systems map[string]v1.Image) (string, error) {
 			if err != nil {
 				return err
 			}
-			below, err := filepath.Rel(root, path)
+			below, err := filepath.Rel(source, path)
 			fmt.Fprintf(&facts, "%s %x\n", below, sha256.Sum256(content))
 			return err
 		}); err != nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/buildpacks/libcnb"
@@ -47,15 +48,17 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 			{ID: "targets", Launch: true, Make: func(dir string) error { return g.compile(dir, targets) }, Components: components},
 		},
 	}
-	for i, target := range targets {
-		kind := target.name
-		if i == 0 {
-			kind = "web"
-		}
-		image.Processes = append(image.Processes, language.Process{Type: kind, Command: []string{filepath.Join(layers.Path, "targets", "bin", target.name)}})
+	for _, target := range targets {
+		image.Processes = append(image.Processes, language.Process{Type: target.name, Command: []string{filepath.Join(layers.Path, "targets", "bin", target.name)}})
+	}
+	if !slices.ContainsFunc(targets, func(t target) bool { return t.name == web }) {
+		image.Processes[0].Type = web
 	}
 	return image, nil
 }
+
+// web is the type of the process that serves.
+const web = "web"
 
 // A target is a program: the name of its file, and its package.
 type target struct{ name, pkg string }

@@ -149,7 +149,8 @@ func RequireVersion(have string, names ...string) error {
 	if err != nil {
 		return fmt.Errorf("%s is %q, which is no version: %w", name, want, err)
 	}
-	version, err := semver.NewVersion(have)
+	numbers := strings.Split(have, ".")
+	version, err := semver.NewVersion(strings.Join(numbers[:min(len(numbers), 3)], ".")) // Java's may have four
 	if err != nil {
 		return err
 	}
