@@ -1,0 +1,3 @@
+module example.com/acme/reading-list-service
+
+go 1.26
