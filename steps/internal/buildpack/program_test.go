@@ -97,6 +97,9 @@ type pod struct {
 	layers    string // what is found in /layers afterwards; empty for a folder of its own
 	variables map[string]string
 	mounts    map[string]string // further folders, read-only, by their place in the container
+	writable  []string          // further places to write to
+	user      int               // of the container; 0 for userID and groupID
+	group     int
 	args      []string          // of the program; none: the build
 	cancel    string            // output at which the container gets SIGTERM
 }
@@ -143,8 +146,14 @@ func (p pod) run(t testing.TB) ending {
 	for place, dir := range map[string]string{"/tmp": volume("tmp"), "/workspace": volume("app"), "/platform": volume("platform"), "/layers": p.layers} {
 		mounts = append(mounts, mount(place, "bind", dir, "rbind", "rw"))
 	}
+	for _, place := range p.writable {
+		mounts = append(mounts, mount(place, "bind", volume("writable"+strings.ReplaceAll(place, "/", "-")), "rbind", "rw"))
+	}
 	for place, dir := range p.mounts {
 		mounts = append(mounts, mount(place, "bind", dir, "rbind", "ro"))
+	}
+	if p.user == 0 {
+		p.user, p.group = userID, groupID
 	}
 	environ := []string{"PATH=/usr/bin:/bin", "HOME=/home/cnb", fmt.Sprintf("CNB_USER_ID=%d", userID), fmt.Sprintf("CNB_GROUP_ID=%d", groupID)}
 	for name, value := range p.variables {
@@ -153,7 +162,7 @@ func (p pod) run(t testing.TB) ending {
 	spec, err := json.Marshal(object{
 		"ociVersion": "1.0.2",
 		"process": object{
-			"user": object{"uid": userID, "gid": groupID, "additionalGids": []int{1000}},
+			"user": object{"uid": p.user, "gid": p.group, "additionalGids": []int{1000}},
 			"args": append([]string{"/opt/stepwright/buildpacks-build"}, p.args...),
 			"env":  environ, "cwd": "/", "capabilities": object{}, "noNewPrivileges": true,
 		},
