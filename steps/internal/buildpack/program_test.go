@@ -100,8 +100,8 @@ type pod struct {
 	writable  []string          // further places to write to
 	user      int               // of the container; 0 for userID and groupID
 	group     int
-	args      []string          // of the program; none: the build
-	cancel    string            // output at which the container gets SIGTERM
+	args      []string // of the program; none: the build
+	cancel    string   // output at which the container gets SIGTERM
 }
 
 // ending is how a pod ended.

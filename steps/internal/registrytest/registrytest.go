@@ -57,6 +57,7 @@ type Option func(*settings)
 
 type settings struct {
 	plain, anonymous bool
+	onDisk           bool
 	wrap             func(http.Handler) http.Handler
 }
 
@@ -66,12 +67,15 @@ func PlainHTTP(s *settings) { s.plain = true }
 // Anonymous lets anyone push and pull.
 func Anonymous(s *settings) { s.anonymous = true }
 
+// OnDisk keeps the images in a folder: for large ones, memory takes far longer.
+func OnDisk(s *settings) { s.onDisk = true }
+
 // Behind puts a handler in front of the registry.
 func Behind(wrap func(http.Handler) http.Handler) Option {
 	return func(s *settings) { s.wrap = wrap }
 }
 
-// New starts a registry that keeps its images in memory.
+// New starts a registry, which keeps its images in memory unless told otherwise.
 func New(t testing.TB, options ...Option) *Registry {
 	t.Helper()
 	var s settings
@@ -94,6 +98,9 @@ func New(t testing.TB, options ...Option) *Registry {
 	if !s.anonymous {
 		r.User, r.Password = "publisher", rand.Text()
 		o.Users = map[string]string{r.User: r.Password}
+	}
+	if s.onDisk {
+		o.Dir = filepath.Join(dir, "images")
 	}
 	registry, err := devregistry.New(o)
 	if err != nil {
