@@ -337,6 +337,7 @@ func TestFailures(t *testing.T) {
 			"a buildpack fails", with("fail.txt", "compile: main.go:3: undefined: greet\n"), nil, outcome.BuildFailed,
 			[]string{"buildpack test/greeter 1.0.0 failed:", "a line before\ncompile: main.go:3: undefined: greet"},
 		},
+		{"the kernel kills it", with("kill.txt", ""), nil, outcome.BuildFailed, []string{"buildpack test/greeter 1.0.0 was killed", "for want of memory"}},
 		{"a path that is not there", greeter, []string{"APP_PATH", "service"}, outcome.InvalidParameters, []string{`app-path: "service" is not in the repository`}},
 		{"a path that leaves", greeter, []string{"APP_PATH", "../.."}, outcome.PathEscapesRepository, []string{"app-path: "}},
 		{"no such run image", greeter, []string{"RUN_IMAGE", registry.Host + "/base/run:2"}, outcome.BaseImageUnavailable, []string{"run-image: ", "base/run:2", "does not have it"}},

@@ -60,11 +60,11 @@ func (l lifecycle) run(ctx context.Context, phase string, args ...string) error 
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it ended, and something that it left running kept the output open
 		return nil
 	}
-	code := -1
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = exit.ExitCode()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return fmt.Errorf("%s does not start: %w", phase, err)
 	}
-	return &phaseError{phase, code, output.String(), err}
+	return &phaseError{phase, exit.ExitCode(), output.String(), err}
 }
 
 // tail keeps the last bytes that are written to it.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -107,6 +108,9 @@ func greeter(layers string) error {
 	if _, err := os.Stat("wait.txt"); err == nil {
 		fmt.Println("waiting")
 		time.Sleep(time.Hour)
+	}
+	if _, err := os.Stat("kill.txt"); err == nil {
+		return syscall.Kill(os.Getppid(), syscall.SIGKILL) // the lifecycle, as a kernel without memory might
 	}
 	if message, err := os.ReadFile("fail.txt"); err == nil {
 		fmt.Printf("a line before\n%s", message)
