@@ -24,8 +24,8 @@ var parametersPath = []string{"spec", "workflow", "parameters"}
 // checkParameters holds parameters against our own schema of that workflow, or else that of the workflow itself. OpenChoreo does neither:
 // what is wrong is found by the steps, minutes later.
 func checkParameters(set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string, given *runtime.RawExtension) []objects.Fault {
-	if string(kind) == clusterWorkflow && name == builder {
-		_, faults := stepParameters(o, given)
+	if string(kind) == clusterWorkflow && slices.Contains(builders, name) {
+		_, faults := stepParameters(o, name, given)
 		return faults
 	}
 	found := findWorkflow(set, namespace, kind, name)
@@ -63,8 +63,8 @@ func checkParameters(set *objects.Set, o *objects.Object, namespace string, kind
 	return faults
 }
 
-// stepParameters returns parameters with the defaults of our own schema, as steps take them, and every fault of them.
-func stepParameters(o *objects.Object, raw *runtime.RawExtension) (map[string]any, []objects.Fault) {
+// stepParameters returns parameters with the defaults of our own schema of that ClusterWorkflow, as steps take them, and every fault of them.
+func stepParameters(o *objects.Object, builder string, raw *runtime.RawExtension) (map[string]any, []objects.Fault) {
 	given := map[string]any{}
 	if raw != nil {
 		dec := json.NewDecoder(bytes.NewReader(raw.Raw))

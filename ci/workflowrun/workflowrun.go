@@ -17,8 +17,11 @@ const (
 	ComponentLabel = "openchoreo.dev/component"
 )
 
-// builder is the one ClusterWorkflow there is so far.
+// builder is the one ClusterWorkflow that can be run here so far.
 const builder = "dockerfile-builder"
+
+// builders are the ClusterWorkflows that we have schemas of.
+var builders = []string{builder, "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder"}
 
 const clusterWorkflow = string(v1alpha1.WorkflowRefKindClusterWorkflow)
 
@@ -125,7 +128,7 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 		}
 	}
 	var more []objects.Fault
-	run.Parameters, more = stepParameters(o, run.Spec.Workflow.Parameters)
+	run.Parameters, more = stepParameters(o, builder, run.Spec.Workflow.Parameters)
 	return run, append(faults, more...)
 }
 
