@@ -89,7 +89,9 @@ func TestLogsAreFollowedAcrossSteps(t *testing.T) {
 	s.Change(func(s *workflowplanetest.Server) {
 		show(s)
 		for _, pod := range s.Pods {
-			s.Logs[pod.Name] = func(w workflowplanetest.Stream) { fmt.Fprintf(w, "from %s\n", pod.Annotations["workflows.argoproj.io/node-name"]) }
+			s.Logs[pod.Name] = func(w workflowplanetest.Stream) {
+				fmt.Fprintf(w, "from %s\n", pod.Annotations["workflows.argoproj.io/node-name"])
+			}
 		}
 	})
 	read, write := io.Pipe()

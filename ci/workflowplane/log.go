@@ -28,7 +28,13 @@ const (
 // Reading where there is no pod is an fs.ErrNotExist.
 func (p *Plane) Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error) {
 	where := run.Status.RunReference
+	if where == nil {
+		return nil, fmt.Errorf("run %s/%s has no workflow: %w", run.Namespace, run.Name, fs.ErrNotExist)
+	}
 	workflow, err := p.workflow(ctx, where.Namespace, where.Name)
+	if missing, ok := errors.AsType[*history.NotFoundError](err); ok {
+		return nil, fmt.Errorf("%w: its log is gone with it: %w", missing, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, err
 	}

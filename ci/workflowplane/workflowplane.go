@@ -156,27 +156,48 @@ func (p *Plane) List(ctx context.Context, namespace string) ([]*v1alpha1.Workflo
 }
 
 // Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a *history.NotFoundError.
+//
+// Where OpenChoreo itself is, it knows more of the run than its workflow tells: its parameters, and the Workload that came of it. And it knows
+// runs that have no workflow, not yet or no more.
 func (p *Plane) Get(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	workflow, err := p.workflow(ctx, namespace, name)
+	if _, missing := errors.AsType[*history.NotFoundError](err); missing && namespace != "" {
+		stored, failure := p.stored(ctx, strings.TrimPrefix(namespace, prefix), name)
+		if failure != nil {
+			return nil, failure
+		}
+		if stored != nil {
+			return stored, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	run := asRun(workflow)
-	// Where OpenChoreo itself is, it knows more of the run: its parameters, and the Workload that came of it. Where it is not, or is not to be
-	// looked at, the workflow is all there is.
-	var stored v1alpha1.WorkflowRun
-	path := "/apis/openchoreo.dev/v1alpha1/namespaces/" + url.PathEscape(run.Namespace) + "/workflowruns/" + url.PathEscape(run.Name)
-	err = p.get(ctx, "WorkflowRun "+run.Namespace+"/"+run.Name, path, nil, &stored)
-	if refused, ok := errors.AsType[*Error](err); ok && (refused.Reason == "NotFound" || refused.Reason == "Forbidden") {
-		return run, nil
-	}
+	stored, err := p.stored(ctx, run.Namespace, run.Name)
 	if err != nil {
 		return nil, err
 	}
-	stored.TypeMeta, stored.ManagedFields = run.TypeMeta, nil
-	history.Observe(&stored, workflow)
-	return &stored, nil
+	if stored == nil {
+		return run, nil
+	}
+	history.Observe(stored, workflow)
+	return stored, nil
 }
+
+// stored is the WorkflowRun that OpenChoreo has; nil where OpenChoreo is not, or not for this user to look at.
+func (p *Plane) stored(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error) {
+	run := new(v1alpha1.WorkflowRun)
+	path := "/apis/" + v1alpha1.GroupVersion.String() + "/namespaces/" + url.PathEscape(namespace) + "/workflowruns/" + url.PathEscape(name)
+	err := p.get(ctx, "WorkflowRun "+namespace+"/"+name, path, nil, run)
+	if refused, ok := errors.AsType[*Error](err); ok && (refused.Reason == "NotFound" || refused.Reason == "Forbidden") {
+		return nil, nil
+	}
+	run.TypeMeta, run.ManagedFields = kind, nil
+	return run, err
+}
+
+var kind = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "WorkflowRun"}
 
 func (p *Plane) workflow(ctx context.Context, namespace, name string) (*wfv1.Workflow, error) {
 	found, err := p.workflows(ctx, namespace, name)
@@ -217,7 +238,7 @@ const mentioned = 10
 
 // asRun is the WorkflowRun that a workflow is of, as far as the workflow tells.
 func asRun(workflow *wfv1.Workflow) *v1alpha1.WorkflowRun {
-	run := &v1alpha1.WorkflowRun{TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "WorkflowRun"}}
+	run := &v1alpha1.WorkflowRun{TypeMeta: kind}
 	run.Name, run.CreationTimestamp = workflow.Name, workflow.CreationTimestamp
 	run.Namespace = workflow.Labels["openchoreo.dev/workflowrun-namespace"]
 	if run.Namespace == "" {

@@ -81,6 +81,13 @@ func TestGet(t *testing.T) {
 		t.Errorf("%v %+v", err, stored)
 	}
 	s.Change(func(s *workflowplanetest.Server) {
+		s.Runs["acme/cart-8"] = `{"metadata": {"name": "cart-8", "namespace": "acme"}, "status": {"conditions": [{"type": "WorkflowFailed", "status": "True",
+			"reason": "ComponentValidationFailed", "message": "there is no such component"}]}}`
+	})
+	if refused, err := plane.Get(t.Context(), "acme", "cart-8"); err != nil || history.Failure(refused) != "there is no such component" || refused.Kind != "WorkflowRun" {
+		t.Errorf("a run without a workflow: %v %+v", err, refused)
+	}
+	s.Change(func(s *workflowplanetest.Server) {
 		s.Workflows = slices.Concat(s.Workflows, s.Workflows[:1])
 		s.Workflows[3].Namespace = "other"
 	})

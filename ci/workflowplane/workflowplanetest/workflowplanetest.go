@@ -61,7 +61,8 @@ type Server struct {
 	Runs      map[string]string         // WorkflowRuns as JSON, by namespace/name; nil: there is no OpenChoreo
 	Logs      map[string]func(w Stream) // by pod
 	Refuse    func(*http.Request) int   // the status of a refusal, or 0
-	Asked     []string                  // methods, paths and queries
+	Written   []string                  // methods and paths of what was created or applied, each followed by its body
+	Create    func(path, body string)   // is told of each of those, and may change what is served
 }
 
 // Stream is where a log is written to.
@@ -124,7 +125,6 @@ contexts: [{name: plane, context: {cluster: cluster, user: user}}]
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Asked = append(s.Asked, r.Method+" "+r.URL.RequestURI())
 	if r.Header.Get("Authorization") != "Bearer "+Token {
 		refuse(w, http.StatusUnauthorized)
 		return
@@ -136,6 +136,25 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	path := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	switch {
+	case r.Method == http.MethodPost || r.Method == http.MethodPatch:
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			refuse(w, http.StatusBadRequest)
+			return
+		}
+		s.Written = append(s.Written, r.Method+" "+r.URL.Path, string(body))
+		if s.Create != nil {
+			s.Create(r.URL.Path, string(body))
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		w.Write(body)
+	case kinds[r.URL.Path] != nil && (s.Runs != nil || !strings.Contains(r.URL.Path, "openchoreo")):
+		var list metav1.APIResourceList
+		for name, kind := range kinds[r.URL.Path] {
+			list.APIResources = append(list.APIResources, metav1.APIResource{Name: name + "/status", Kind: kind}, metav1.APIResource{Name: name, Kind: kind})
+		}
+		answer(w, list)
 	case r.URL.Path == "/apis/argoproj.io/v1alpha1/workflows" || len(path) == 6 && path[1] == "argoproj.io" && path[5] == "workflows":
 		name, one := strings.CutPrefix(query.Get("fieldSelector"), "metadata.name=")
 		answer(w, map[string]any{"items": slices.DeleteFunc(slices.Clone(s.Workflows), func(workflow wfv1.Workflow) bool {
@@ -156,6 +175,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuse(w, http.StatusNotFound)
 	}
+}
+
+// kinds are those that the server knows, by group and name.
+var kinds = map[string]map[string]string{
+	"/api/v1":                            {"serviceaccounts": "ServiceAccount"},
+	"/apis/rbac.authorization.k8s.io/v1": {"roles": "Role", "rolebindings": "RoleBinding"},
+	"/apis/external-secrets.io/v1":       {"externalsecrets": "ExternalSecret"},
+	"/apis/argoproj.io/v1alpha1":         {"workflows": "Workflow"},
+	"/apis/openchoreo.dev/v1alpha1":      {"workflowruns": "WorkflowRun"},
 }
 
 func answer(w http.ResponseWriter, object any) {
