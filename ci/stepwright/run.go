@@ -70,8 +70,9 @@ variables, volumes and outputs become those of a process. Settings of the platfo
 What a WorkflowPlane would have runs inside this process where no address is given: a registry, an OAuth token endpoint, and an
 OpenChoreo API that keeps its objects as files. They live below --state and their addresses are on loopback.
 
-With --cluster and --kubeconfig nothing runs here: the WorkflowRun is created in a cluster that has OpenChoreo; in one that has only Argo, what
-OpenChoreo would make of it is, but for the namespace, which must be there. Its logs are shown until it ends. An interrupt ends only the showing.`,
+With --cluster and --kubeconfig nothing runs here. In a cluster that has OpenChoreo the WorkflowRun is created; in one that has only Argo, the
+objects that OpenChoreo would make of it, except for the namespace, which must be there already. The logs are shown until the run ends; an
+interrupt ends only the showing.`,
 		Example: `  stepwright run examples/greeting-service --source examples/greeting-service
   stepwright run component.yaml workflowrun.yaml --git-secret-dir ~/.secrets/git
   stepwright run app/ --registry registry.example.com --docker-config ~/.docker/config.json \

@@ -39,8 +39,8 @@ func (p *Plane) explain(ctx context.Context, what string, err error) error {
 		failed.Hint = "The cluster does not know this user: its token or certificate has expired, or is of another cluster. Log in again, or choose another --context."
 	case http.StatusForbidden:
 		failed.Reason = "Forbidden"
-		failed.Hint = "The user of the kubeconfig needs a Role with get and list on workflows.argoproj.io and pods, and get on pods/log. " +
-			"Without --namespace it needs them in every namespace, so give one."
+		failed.Hint = "The user of the kubeconfig needs a Role with list on workflows.argoproj.io and pods, and get on pods/log, in the namespace of the runs; " +
+			"without --namespace, in every one."
 	case http.StatusNotFound:
 		failed.Reason = "NotFound"
 	}

@@ -215,7 +215,7 @@ func TestRefusals(t *testing.T) {
 		hint       string
 	}{
 		{"an expired token", s.Kubeconfig(t, "old"), nil, "Unauthorized", "Argo Workflows in namespace workflows-acme: ", "Log in again"},
-		{"no right", "", func(*http.Request) int { return 403 }, "Forbidden", "said by the API server", "needs a Role with get and list on workflows.argoproj.io"},
+		{"no right", "", func(*http.Request) int { return 403 }, "Forbidden", "said by the API server", "needs a Role with list on workflows.argoproj.io"},
 		{"no Argo", "", func(*http.Request) int { return 404 }, "NotFound", "Argo Workflows in namespace workflows-acme: ", "Argo Workflows is not installed"},
 		{"an error inside", "", func(*http.Request) int { return 500 }, "ApiUnavailable", "Argo Workflows in namespace workflows-acme: ", ""},
 		{"nobody listens", workflowplanetest.Kubeconfig(t, closed.URL, "", nil), nil, "ApiUnavailable", "cannot be reached", "Check the server"},
