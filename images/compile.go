@@ -56,8 +56,9 @@ func compileRunc(ctx context.Context, s source, architecture, path string) error
 		}
 		environment = append(environment, "CC="+compiler, "PKG_CONFIG_LIBDIR="+filepath.Join(libraries, "pkgconfig"))
 	}
+	// Without build IDs: Go's tells of the objects that went in, and those in its cache may be of older C headers, of which Go knows nothing.
 	args := slices.Concat(buildFlags, []string{
-		"-tags", "seccomp netgo osusergo", "-ldflags", strip + " -linkmode external -extldflags -static", "-o", path,
+		"-tags", "seccomp netgo osusergo", "-ldflags", strip + " -buildid= -B none -linkmode external -extldflags -static", "-o", path,
 		"github.com/opencontainers/runc",
 	})
 	return compile(ctx, filepath.Join(s.dir, "images", "runc"), args, environment...)

@@ -35,10 +35,9 @@ type Library struct {
 // The folders of a Library's files.
 var folders = []string{"workflow-plane", "control-plane"}
 
-// Load reads the YAML files directly in the folders workflow-plane and control-plane. Objects of other kinds, kustomize's for example, are
-// passed over; a field that a kind does not have is an error.
+// Load reads the YAML files directly in the folders workflow-plane and control-plane, each as Add does.
 func Load(files fs.FS) (*Library, error) {
-	library := &Library{Templates: map[string]*wfv1.ClusterWorkflowTemplate{}, Workflows: map[string]*v1alpha1.ClusterWorkflow{}}
+	library := new(Library)
 	for _, folder := range folders {
 		entries, err := fs.ReadDir(files, folder)
 		if err != nil {
@@ -51,7 +50,7 @@ func Load(files fs.FS) (*Library, error) {
 			}
 			raw, err := fs.ReadFile(files, name)
 			if err == nil {
-				err = library.add(raw)
+				err = library.Add(raw)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", name, err)
@@ -61,8 +60,12 @@ func Load(files fs.FS) (*Library, error) {
 	return library, nil
 }
 
-// add takes the documents of one file.
-func (l *Library) add(file []byte) error {
+// Add takes the documents of one file. Objects of other kinds, kustomize's for example, are passed over; a field that a kind does not have is
+// an error.
+func (l *Library) Add(file []byte) error {
+	if l.Templates == nil {
+		l.Templates, l.Workflows = map[string]*wfv1.ClusterWorkflowTemplate{}, map[string]*v1alpha1.ClusterWorkflow{}
+	}
 	for documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(file))); ; {
 		raw, err := documents.Read()
 		if errors.Is(err, io.EOF) {

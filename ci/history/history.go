@@ -34,14 +34,19 @@ const (
 // NotFoundError says that there is no such run.
 type NotFoundError struct {
 	Name  string
-	There []string // namespace/name of those there are
+	Where string   // the place that was looked in; empty: a Store
+	There []string // namespace/name of some that are there
 }
 
 func (e *NotFoundError) Error() string {
-	if len(e.There) == 0 {
-		return fmt.Sprintf("there is no run %q: nothing was run yet", e.Name)
+	missing := fmt.Sprintf("there is no run %q", e.Name)
+	if e.Where != "" {
+		missing += " in " + e.Where
 	}
-	return fmt.Sprintf("there is no run %q; there is %s", e.Name, strings.Join(e.There, ", "))
+	if len(e.There) == 0 {
+		return missing + ": nothing was run yet"
+	}
+	return missing + "; there is " + strings.Join(e.There, ", ")
 }
 
 // List returns the runs, the newest first.

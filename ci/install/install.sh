@@ -4,6 +4,7 @@
 #   ci/install/install.sh run          for make run
 #   ci/install/install.sh test         for make test
 #   ci/install/install.sh images       for make images; part of test
+#   ci/install/install.sh images-arm64 for make images on amd64, to have every image for arm64, too
 #   ci/install/install.sh base-images  to make base images from Debian packages; part of test, and of run without a network
 #
 # Without apt it installs nothing and tells what is missing.
@@ -24,6 +25,10 @@ gcc gcc to build runc for the image of containerfile-build
 libc6-dev /usr/include/stdio.h to build runc for the image of containerfile-build
 libseccomp-dev /usr/include/seccomp.h to build runc for the image of containerfile-build
 pkg-config pkg-config to build runc for the image of containerfile-build'
+for_images_arm64='
+gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc to build runc for arm64
+libc6-dev-arm64-cross /usr/aarch64-linux-gnu/include/stdio.h to build runc for arm64
+libseccomp-dev:arm64 /usr/lib/aarch64-linux-gnu/libseccomp.a to build runc for arm64'
 for_base_images='
 mmdebstrap mmdebstrap to make base images from Debian packages
 mount mount to make base images from Debian packages
@@ -83,13 +88,20 @@ case ${1-} in
 run) needs=$for_run base_images=$for_base_images ;;
 test) needs=$for_run$for_base_images$for_images$for_test base_images= ;;
 images) needs=$for_images base_images= ;;
+images-arm64)
+	needs=$for_images base_images=
+	[ "$(uname -m)" = aarch64 ] || needs=$for_images$for_images_arm64
+	;;
 base-images) needs=$for_base_images base_images= ;;
 *)
 	sed -n '2,/^$/s/^# \{0,1\}//p;/^set/q' "$0" >&2
 	exit 2
 	;;
 esac
-[ "$(id -u)" = 0 ] || [ "$1" = images ] || needs=$needs$for_users
+case $(id -u):$1 in
+0:* | *:images | *:images-arm64) ;;
+*) needs=$needs$for_users ;;
+esac
 
 missing=$(lacking "$needs")
 if [ -n "$base_images" ] && [ -n "$(lacking "$base_images")" ] && ! registries_answer; then
@@ -108,6 +120,15 @@ if [ -n "$packages" ]; then
 		echo "install: only root can install, and there is no sudo; as root run: apt-get update && apt-get install" $packages >&2
 		exit 1
 	fi
+	case $packages in
+	*:arm64*)
+		if ! dpkg --print-foreign-architectures | grep -qx arm64; then
+			echo "install: adding Debian's architecture arm64"
+			as_root dpkg --add-architecture arm64
+			update
+		fi
+		;;
+	esac
 	# Lists that are absent or old make the first try fail.
 	# shellcheck disable=SC2086 # a list of words
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $packages >/dev/null 2>&1 || {

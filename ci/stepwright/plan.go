@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -25,11 +25,7 @@ const caBundlePath = "/etc/stepwright/ca/ca.crt"
 
 // plan renders a run as OpenChoreo does and makes the steps of the Argo Workflow that comes of it.
 func (o *runOptions) plan(ctx context.Context, run *workflowrun.Run, plane *plane, scratch string) (map[string]any, []pipeline.Step, error) {
-	files := fs.FS(installed.Files)
-	if o.templates != "" {
-		files = os.DirFS(o.templates)
-	}
-	library, err := argo.Load(files)
+	library, err := o.library()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -60,6 +56,25 @@ func (o *runOptions) plan(ctx context.Context, run *workflowrun.Run, plane *plan
 	}
 	steps, err := argo.Plan(ctx, workflow, library, o.machine(run, plane, scratch))
 	return rendered.Workflow, steps, err
+}
+
+// library is what a platform engineer would have installed: --templates, built if it has a kustomization, or else what this program has.
+func (o *runOptions) library() (*argo.Library, error) {
+	switch {
+	case o.templates == "":
+		return argo.Load(installed.Files)
+	case !customized(o.templates):
+		return argo.Load(os.DirFS(o.templates))
+	}
+	text, err := kustomize(o.templates)
+	if err != nil {
+		return nil, err
+	}
+	library := new(argo.Library)
+	if err := library.Add(text); err != nil {
+		return nil, fmt.Errorf("kustomize %s: %w", o.templates, err)
+	}
+	return library, nil
 }
 
 // withSource is the run with --source as its repository: public, and of one commit.
@@ -119,7 +134,10 @@ func (o *runOptions) machine(run *workflowrun.Run, plane *plane, scratch string)
 	}
 	if o.caBundle != "" {
 		m.ConfigMaps["stepwright-ca-bundle"] = argo.Source{Files: map[string]string{filepath.Base(caBundlePath): o.caBundle}}
-		for _, settings := range m.Settings {
+	}
+	for _, settings := range m.Settings {
+		settings["ca-bundle"] = "" // an overlay's is for registries and an API that are not those of this run
+		if o.caBundle != "" {
 			settings["ca-bundle"] = caBundlePath
 		}
 	}

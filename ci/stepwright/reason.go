@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
 	"github.com/stepwright/stepwright/ci/history"
 	"github.com/stepwright/stepwright/ci/pipeline"
+	"github.com/stepwright/stepwright/ci/workflowplane"
 	"github.com/stepwright/stepwright/ci/workflowrun"
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -23,9 +25,17 @@ func reasonOf(ctx context.Context, err error) schemas.Reason {
 	if _, ok := errors.AsType[*workflowrun.InvalidError](err); ok {
 		return schemas.ReasonNamed("InvalidParameters")
 	}
-	if _, ok := errors.AsType[*history.NotFoundError](err); ok {
+	if missing, ok := errors.AsType[*history.NotFoundError](err); ok {
 		reason := schemas.ReasonNamed("NotFound")
-		reason.Hint = "stepwright list shows the runs; --state says where they are kept."
+		reason.Hint = "stepwright list shows the runs; --state says where they are kept, --kubeconfig looks in a cluster."
+		if missing.Where != "" {
+			reason.Hint = "stepwright list with the same --kubeconfig shows the runs; a run goes some time after its end."
+		}
+		return reason
+	}
+	if refused, ok := errors.AsType[*workflowplane.Error](err); ok {
+		reason := schemas.ReasonNamed(refused.Reason)
+		reason.Hint = cmp.Or(refused.Hint, reason.Hint)
 		return reason
 	}
 	return schemas.ReasonNamed("Failed")

@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/kustomize/api/konfig"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
@@ -125,9 +127,26 @@ func (t templates) load(paths []string) (*objects.Set, error) {
 
 // loadFolder reads a folder as kubectl applies it: one with a kustomization is built. Lines then are those of what kubectl kustomize prints.
 func loadFolder(dir string) (*objects.Set, error) {
-	if _, err := os.Stat(filepath.Join(dir, "kustomization.yaml")); err != nil {
+	if !customized(dir) {
 		return objects.Load(dir)
 	}
+	text, err := kustomize(dir)
+	if err != nil {
+		return nil, err
+	}
+	return objects.Read("kubectl kustomize "+dir, text), nil
+}
+
+// customized tells whether a folder is one for kubectl apply -k.
+func customized(dir string) bool {
+	return slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	})
+}
+
+// kustomize builds a folder, as kubectl kustomize does.
+func kustomize(dir string) ([]byte, error) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
@@ -136,5 +155,5 @@ func loadFolder(dir string) (*objects.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
 	}
-	return objects.Read("kubectl kustomize "+dir, text), nil
+	return text, nil
 }

@@ -45,6 +45,11 @@ type runOptions struct {
 	templates string
 	output    string
 
+	cluster     bool
+	kubeconfig  string
+	context     string
+	secretStore string
+
 	keep        bool
 	keepServing bool
 }
@@ -63,14 +68,25 @@ What runs are the templates that a WorkflowPlane has installed: the WorkflowRun 
 variables, volumes and outputs become those of a process. Settings of the platform have the values of this machine.
 
 What a WorkflowPlane would have runs inside this process where no address is given: a registry, an OAuth token endpoint, and an
-OpenChoreo API that keeps its objects as files. They live below --state and their addresses are on loopback.`,
+OpenChoreo API that keeps its objects as files. They live below --state and their addresses are on loopback.
+
+With --cluster and --kubeconfig nothing runs here. In a cluster that has OpenChoreo the WorkflowRun is created; in one that has only Argo, the
+objects that OpenChoreo would make of it, except for the namespace, which must be there already. The logs are shown until the run ends; an
+interrupt ends only the showing.`,
 		Example: `  stepwright run examples/greeting-service --source examples/greeting-service
   stepwright run component.yaml workflowrun.yaml --git-secret-dir ~/.secrets/git
   stepwright run app/ --registry registry.example.com --docker-config ~/.docker/config.json \
       --api-server-url https://api.example.com --oauth-token-url https://idp.example.com/oauth2/token \
-      --oauth-client-id publisher --oauth-client-secret-file ./client-secret`,
+      --oauth-client-id publisher --oauth-client-secret-file ./client-secret
+  stepwright run app/ --cluster --kubeconfig ~/.kube/config`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.cluster {
+				if err := onlyForCluster(cmd.Flags()); err != nil {
+					return err
+				}
+				return o.submit(cmd.Context(), cmd.OutOrStdout(), args)
+			}
 			return o.run(cmd.Context(), cmd.OutOrStdout(), args)
 		},
 	}
@@ -91,10 +107,15 @@ OpenChoreo API that keeps its objects as files. They live below --state and thei
 	f.StringVar(&o.caBundle, "ca-bundle", "", "PEM file of certificate authorities to trust besides the system's")
 	f.StringVar(&o.gitSecretDir, "git-secret-dir", "", "folder with the repository's credentials: ssh-privatekey, or username and password")
 	f.StringVar(&o.buildSecretsDir, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
-	f.StringVar(&o.templates, "templates", "", "folder with the templates to run, in workflow-plane and control-plane (default: those this program was built with)")
+	f.StringVar(&o.templates, "templates", "", "folder with the templates to run: a kustomization of both planes, or the folders workflow-plane and control-plane (default: those this program was built with)")
 	f.StringVarP(&o.output, "output", "o", "", "print the WorkflowRun with its status instead of what it made: yaml or json")
 	f.BoolVar(&o.keep, "keep", false, "keep the workspace")
 	f.BoolVar(&o.keepServing, "keep-serving", false, "keep registry and API up until interrupted")
+	f.BoolVar(&o.cluster, "cluster", false, "run it in the cluster of --kubeconfig instead of on this machine")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster")
+	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
+	f.StringVar(&o.secretStore, "secret-store", "default", "ClusterSecretStore of the workflow plane, for a cluster without OpenChoreo, where no file holds the plane")
+	cmd.MarkFlagsRequiredTogether("cluster", "kubeconfig")
 	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file")
 	return cmd
 }

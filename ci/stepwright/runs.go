@@ -20,42 +20,98 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/ci/history"
+	"github.com/stepwright/stepwright/ci/workflowplane"
+	"github.com/stepwright/stepwright/ci/workflowrun"
 )
+
+// source is where runs are kept.
+type source interface {
+	// List returns the runs of a namespace, or of all when it is empty, the newest first.
+	List(ctx context.Context, namespace string) ([]*v1alpha1.WorkflowRun, error)
+
+	// Get returns a run. The namespace may be empty where only one has a run of that name.
+	Get(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error)
+
+	// Log opens what a task wrote, in whole lines. EOF says that there is no more now; a source that can wait for more does so with follow.
+	// What is not there, or not there yet, is an fs.ErrNotExist, of Log or of the reader.
+	Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error)
+}
+
+// machine are the runs of this machine.
+type machine struct{ store history.Store }
+
+// List implements source.
+func (m machine) List(_ context.Context, namespace string) ([]*v1alpha1.WorkflowRun, error) {
+	all, err := m.store.List()
+	return slices.DeleteFunc(all, func(run *v1alpha1.WorkflowRun) bool { return namespace != "" && run.Namespace != namespace }), err
+}
+
+// Get implements source.
+func (m machine) Get(_ context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error) {
+	return m.store.Get(namespace, name)
+}
+
+// Log implements source.
+func (m machine) Log(_ context.Context, run *v1alpha1.WorkflowRun, task string, _ bool) (io.ReadCloser, error) {
+	return os.Open(m.store.Log(run, task))
+}
 
 // runsOptions are the flags of the commands that look at runs.
 type runsOptions struct {
-	state     string
-	namespace string
+	state      string
+	kubeconfig string
+	context    string
+	namespace  string
 }
 
+const runsUsage = `
+Without --kubeconfig the runs are those that stepwright run has run on this machine. With it they are the Argo Workflows of that cluster,
+each shown as OpenChoreo shows it in its WorkflowRun. A namespace is that of the WorkflowRun in both: in a cluster, the Argo Workflows of
+namespace acme are looked for in the namespaces workflows-acme, where OpenChoreo has them, and acme.`
+
 func (o *runsOptions) flags(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&o.state, "state", defaultState(), "folder that stepwright run keeps its state in")
-	cmd.Flags().StringVarP(&o.namespace, "namespace", "n", "", "namespace of the run (default: the one that has it)")
+	cmd.Long = cmd.Short + ".\n" + runsUsage
+	f := cmd.Flags()
+	f.StringVar(&o.state, "state", defaultState(), "folder that stepwright run keeps its state in")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster whose runs to look at (default: the runs of this machine)")
+	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
+	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the run (default: the one that has it)")
+	cmd.MarkFlagsMutuallyExclusive("state", "kubeconfig")
 	return cmd
 }
 
-func (o *runsOptions) store() history.Store {
-	return history.Store{Dir: filepath.Join(o.state, "runs")}
+// source is where to look for runs, and how often a run that is followed may be looked at.
+func (o *runsOptions) source() (source, time.Duration, error) {
+	switch {
+	case o.kubeconfig != "":
+		plane, err := workflowplane.Open(o.kubeconfig, o.context)
+		return plane, workflowplane.Interval, err
+	case o.context != "":
+		return nil, 0, &workflowrun.InvalidError{Faults: []string{"--context: needs --kubeconfig, whose context it is"}}
+	}
+	return machine{history.Store{Dir: filepath.Join(o.state, "runs")}}, pollTime, nil
 }
 
 func listCommand() *cobra.Command {
 	var o runsOptions
 	return o.flags(&cobra.Command{
 		Use:   "list",
-		Short: "List the runs of this machine, the newest first",
+		Short: "List the runs of this machine, or of a cluster, the newest first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := o.store().List()
+			from, _, err := o.source()
+			if err != nil {
+				return err
+			}
+			all, err := from.List(cmd.Context(), o.namespace)
 			if err != nil {
 				return err
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 			fmt.Fprintln(table, "NAMESPACE\tNAME\tCOMPONENT\tPHASE\tSTARTED\tTOOK")
 			for _, run := range all {
-				if o.namespace == "" || run.Namespace == o.namespace {
-					fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", run.Namespace, run.Name, run.Labels["openchoreo.dev/component"], history.Phase(run),
-						run.CreationTimestamp.Local().Format(time.DateTime), took(run.Status.StartedAt, run.Status.CompletedAt))
-				}
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", run.Namespace, run.Name, run.Labels[workflowrun.ComponentLabel], history.Phase(run),
+					run.CreationTimestamp.Local().Format(time.DateTime), took(run.Status.StartedAt, run.Status.CompletedAt))
 			}
 			return table.Flush()
 		},
@@ -67,10 +123,14 @@ func getCommand() *cobra.Command {
 	var format string
 	cmd := o.flags(&cobra.Command{
 		Use:   "get [flags] NAME",
-		Short: "Show a run of this machine and its tasks",
+		Short: "Show a run of this machine, or of a cluster, and its tasks",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			run, err := o.store().Get(o.namespace, args[0])
+			from, _, err := o.source()
+			if err != nil {
+				return err
+			}
+			run, err := from.Get(cmd.Context(), o.namespace, args[0])
 			if err != nil {
 				return err
 			}
@@ -92,7 +152,14 @@ func describe(out io.Writer, run *v1alpha1.WorkflowRun) error {
 		first, _, _ := strings.Cut(task.Message, "\n")
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", task.Name, task.Phase, took(task.StartedAt, task.CompletedAt), first)
 	}
-	return table.Flush()
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	// A task that failed says why itself; what no task says stands here.
+	if why := history.Failure(run); why != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool { return t.Message != "" }) {
+		fmt.Fprintf(out, "\n%s\n", why)
+	}
+	return nil
 }
 
 // took is how long something took; empty while it has not ended.
@@ -126,7 +193,11 @@ func logsCommand() *cobra.Command {
 		Short: "Print what a run's tasks wrote",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			l := logs{store: o.store(), namespace: o.namespace, name: args[0], follow: follow, out: cmd.OutOrStdout()}
+			from, interval, err := o.source()
+			if err != nil {
+				return err
+			}
+			l := logs{from: from, interval: interval, namespace: o.namespace, name: args[0], follow: follow, out: cmd.OutOrStdout()}
 			if len(args) == 2 {
 				l.only = args[1]
 			}
@@ -139,23 +210,37 @@ func logsCommand() *cobra.Command {
 
 // logs prints the logs of a run.
 type logs struct {
-	store           history.Store
+	from            source
+	interval        time.Duration // how often to look whether the run has gone on
 	namespace, name string
 	only            string // one task; empty: all
 	follow          bool
 	out             io.Writer
+
+	open map[string]*taskLog
 }
 
-// pollTime is how often a log that is followed is looked at.
+// taskLog is the log of one task, as far as it was read.
+type taskLog struct {
+	io.Closer
+	lines *bufio.Reader
+}
+
+// pollTime is how often a log of this machine that is followed is looked at.
 const pollTime = 200 * time.Millisecond
 
 func (l *logs) print(ctx context.Context) error {
-	tick := time.NewTicker(pollTime)
+	tick := time.NewTicker(l.interval)
 	defer tick.Stop()
-	files := map[string]*bufio.Reader{}
+	l.open = map[string]*taskLog{}
+	defer func() {
+		for _, log := range l.open {
+			log.Close()
+		}
+	}()
 	for {
 		// The run is read before its logs: what a completed run has written is all there.
-		run, err := l.store.Get(l.namespace, l.name)
+		run, err := l.from.Get(ctx, l.namespace, l.name)
 		if err != nil {
 			return err
 		}
@@ -163,27 +248,22 @@ func (l *logs) print(ctx context.Context) error {
 		if last && l.only != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool { return t.Name == l.only }) {
 			return fmt.Errorf("run %s has no task %q; it has %s", l.name, l.only, taskNames(run))
 		}
+		var gone error
 		for _, task := range run.Status.Tasks {
 			if l.only != "" && l.only != task.Name {
 				continue
 			}
-			if files[task.Name] == nil {
-				f, err := os.Open(l.store.Log(run, task.Name))
-				if errors.Is(err, fs.ErrNotExist) {
-					continue
+			switch err := l.copy(ctx, run, task.Name); {
+			case errors.Is(err, fs.ErrNotExist):
+				if task.CompletedAt != nil {
+					gone = errors.Join(gone, err)
 				}
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				files[task.Name] = bufio.NewReader(f)
-			}
-			if err := l.copy(task.Name, files[task.Name]); err != nil {
+			case err != nil:
 				return err
 			}
 		}
 		if last {
-			return nil
+			return gone
 		}
 		select {
 		case <-ctx.Done():
@@ -193,10 +273,19 @@ func (l *logs) print(ctx context.Context) error {
 	}
 }
 
-// copy prints the lines there are; each was written at once.
-func (l *logs) copy(task string, log *bufio.Reader) error {
+// copy prints the lines there are; a source hands on whole ones.
+func (l *logs) copy(ctx context.Context, run *v1alpha1.WorkflowRun, task string) error {
+	log := l.open[task]
+	if log == nil {
+		body, err := l.from.Log(ctx, run, task, l.follow)
+		if err != nil {
+			return err
+		}
+		log = &taskLog{body, bufio.NewReader(body)}
+		l.open[task] = log
+	}
 	for {
-		line, err := log.ReadString('\n')
+		line, err := log.lines.ReadString('\n')
 		if line != "" && l.only == "" {
 			line = fmt.Sprintf("%s │ %s", task, line)
 		}

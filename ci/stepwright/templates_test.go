@@ -85,6 +85,52 @@ func TestRunOfOtherTemplates(t *testing.T) {
 	}
 }
 
+// A platform engineer's own overlay runs as it would be installed.
+func TestRunOfAnOverlay(t *testing.T) {
+	dir := project(t, "FROM scratch\nCOPY . /app\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
+	run := func(t *testing.T, templates string) result {
+		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--templates", templates, "--source", filepath.Join(dir, "source"), dir)
+		return got
+	}
+	for _, overlay := range []string{"overlays/example", "overlays/local"} {
+		t.Run(overlay, func(t *testing.T) {
+			if got := run(t, filepath.Join("../../templates", overlay)); got.code != 0 || !strings.Contains(got.stdout, "Workload acme/cart-workload") {
+				t.Errorf("exit code %d\n%s%s", got.code, got.stdout, got.stderr)
+			}
+		})
+	}
+	// A component of one's own is what runs, too: it changes a variable of the build.
+	root := t.TempDir()
+	own := filepath.Join(root, "overlays", "own")
+	if err := os.CopyFS(root, os.DirFS("../../templates")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	patch := func(value string) {
+		text := `resources: [../example]
+patches:
+  - target: {kind: ClusterWorkflowTemplate, name: containerfile-build}
+    patch: |
+      - op: add
+        path: /spec/templates/0/container/env/0
+        value: {name: ` + value + `}
+`
+		if err := os.WriteFile(filepath.Join(own, "kustomization.yml"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	patch("LABELS, value: '{\"stage\": 5}'")
+	if got := run(t, own); got.code != 2 || !strings.Contains(got.stderr, "InvalidParameters: containerfile-build: labels") {
+		t.Errorf("exit code %d\n%s", got.code, got.stderr)
+	}
+	patch("LABELS, valueOf: x")
+	if got := run(t, own); got.code != 1 || !strings.Contains(got.stderr, "valueOf") {
+		t.Errorf("exit code %d\n%s", got.code, got.stderr)
+	}
+}
+
 // Where Argo would expand a developer's text, the step gets it as it was written: a branch, paths, and what a build is given.
 func TestDevelopersTextsArriveLiterally(t *testing.T) {
 	const branch, app, argument = "{{=1+1}}", "{{workflow.parameters.git-secret}}", "{{inputs.parameters.oauth-client-id}}"
