@@ -15,7 +15,9 @@ const strip = "-s -w"
 
 // units are what a set is made of. Where each is goes into the set.
 func units(set *Set) []unit {
-	sources := func(module string) []string { return []string{module + "/go.mod", module + "/go.sum", module + "/*.go"} }
+	sources := func(module string) []string {
+		return []string{module + "/go.mod", module + "/go.sum", module + "/*.go"}
+	}
 	list := func(module string) []string { return []string{module + "/go.mod", module + "/go.sum"} }
 	return []unit{
 		{
