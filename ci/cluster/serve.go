@@ -42,17 +42,18 @@ func nodeCommand(state *node.State) *cobra.Command {
 				log.say(format, args...)
 				fmt.Fprintf(out, format+"\n", args...) // nobody may listen any more
 			}}
-			var err error
-			if s.Config, err = state.ReadConfig(); err != nil {
+			config, err := state.ReadConfig()
+			if err != nil {
 				return err
 			}
+			state.Adopt(config)
 			if err := state.Furnish(); err != nil {
 				return err
 			}
 			if err := s.Serve(); err != nil {
 				return err
 			}
-			p := plane.New(s)
+			p := plane.New(s, config.Programs)
 			for _, start := range []func(context.Context) error{p.StartKubernetes, p.StartServices, p.StartArgo, p.StartOpenChoreo} {
 				if err := start(cmd.Context()); err != nil {
 					return err

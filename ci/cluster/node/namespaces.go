@@ -188,15 +188,9 @@ func (s State) Enter(dir string, args ...string) error {
 
 // Run runs a command where this process is, with the environment of the namespaces.
 func (s State) Run(c Config, dir string, attributes *syscall.SysProcAttr, args ...string) error {
-	environment := s.Environment(c)
-	for _, variable := range environment {
-		if path, ok := strings.CutPrefix(variable, "PATH="); ok {
-			os.Setenv("PATH", path)
-		}
-	}
+	s.Adopt(c)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = dir
-	cmd.Env = environment
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = attributes
 	signals := make(chan os.Signal, 8)
@@ -219,19 +213,17 @@ func (s State) Run(c Config, dir string, attributes *syscall.SysProcAttr, args .
 // StateVariable names the environment variable with the state's folder, which only processes in the namespaces have.
 const StateVariable = "STEPWRIGHT_CLUSTER"
 
-// Environment is that of commands in the namespaces: the cluster's programs are first on the PATH, and kubectl finds the cluster.
-func (s State) Environment(c Config) []string {
-	var environment []string
-	for _, variable := range os.Environ() {
-		switch name, _, _ := strings.Cut(variable, "="); name {
-		case "PATH", "KUBECONFIG", StateVariable, "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy":
-			// No proxy is reachable from here.
-		default:
-			environment = append(environment, variable)
-		}
+// Adopt gives this process, and so all that it starts, the environment of the namespaces: the cluster's programs are first on the PATH,
+// kubectl finds the cluster, and there is no proxy, which would not be reachable.
+func (s State) Adopt(c Config) {
+	for _, proxy := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
+		os.Unsetenv(proxy)
+		os.Unsetenv(strings.ToLower(proxy))
 	}
-	path := strings.Join([]string{s.Path("bin"), c.Programs.Path(), os.Getenv("PATH"), "/usr/local/sbin", "/usr/sbin", "/sbin"}, ":")
-	return append(environment, "PATH="+path, "KUBECONFIG="+s.Kubeconfig("admin"), StateVariable+"="+s.Dir)
+	path := []string{s.Path("bin"), c.Programs.Path(), os.Getenv("PATH"), "/usr/local/sbin", "/usr/sbin", "/sbin"}
+	os.Setenv("PATH", strings.Join(path, string(filepath.ListSeparator)))
+	os.Setenv("KUBECONFIG", s.Kubeconfig("admin"))
+	os.Setenv(StateVariable, s.Dir)
 }
 
 // Down ends the node, removes its control groups and its folder, and puts the machine's settings back. It may be repeated.

@@ -23,16 +23,15 @@ import (
 type Process struct {
 	Name  string
 	Args  []string                        // the program first
-	Env   []string                        // besides the node's own
+	Env   []string                        // besides this process's
 	Ready func(ctx context.Context) error // nil when it serves; nil: as soon as it has started
 	Limit time.Duration                   // for getting ready; 0: one minute
 }
 
 // A Supervisor runs processes. Methods may be called at once, each for a process of its own.
 type Supervisor struct {
-	State  State
-	Config Config
-	Say    func(format string, args ...any) // hears of processes that end by themselves
+	State State
+	Say   func(format string, args ...any) // hears of processes that end by themselves
 
 	mu        sync.Mutex
 	processes map[string]*running
@@ -71,7 +70,7 @@ func (s *Supervisor) start(ctx context.Context, r *running) error {
 	defer log.Close()
 	cmd := exec.Command(r.Args[0], r.Args[1:]...)
 	cmd.Dir = "/"
-	cmd.Env = append(s.State.Environment(s.Config), r.Env...)
+	cmd.Env = append(os.Environ(), r.Env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -13,7 +13,7 @@ import (
 
 // StartArgo installs Argo's definitions, in full, and its controller, in namespace argo.
 func (p *Plane) StartArgo(ctx context.Context) error {
-	set := p.Config.Programs
+	set := p.programs
 	definitions, err := kustomize(filepath.Join(set.Argo, "manifests", "base", "crds", "full"))
 	if err != nil {
 		return err

@@ -26,13 +26,14 @@ import (
 // A Plane is being started on a node.
 type Plane struct {
 	*node.Supervisor
-	cluster *Cluster
+	programs programs.Set
+	cluster  *Cluster
 }
 
 const apiServer = "https://127.0.0.1:6443"
 
 // New makes a plane of a node that is furnished.
-func New(s *node.Supervisor) *Plane { return &Plane{Supervisor: s} }
+func New(s *node.Supervisor, set programs.Set) *Plane { return &Plane{Supervisor: s, programs: set} }
 
 // StartKubernetes returns when the node is ready and pods can be made.
 func (p *Plane) StartKubernetes(ctx context.Context) error {
@@ -42,7 +43,7 @@ func (p *Plane) StartKubernetes(ctx context.Context) error {
 	if err := p.configure(); err != nil {
 		return err
 	}
-	state, set := p.State, p.Config.Programs
+	state, set := p.State, p.programs
 	images := make(chan error, 1)
 	containerd := node.Process{
 		Name:  "containerd",
@@ -243,7 +244,7 @@ func (p *Plane) kubeconfig(who string, user *api.AuthInfo) error {
 func (p *Plane) configure() error {
 	data := map[string]string{
 		"State": p.State.Dir, "Cgroup": p.State.Cgroup(), "Node": node.Name, "DNS": node.DNS, "Pods": node.Pods,
-		"Pause": programs.PauseImage, "Plugins": p.Config.Programs.Containerd, "Runc": p.Config.Programs.Runc, "Registry": node.Registry,
+		"Pause": programs.PauseImage, "Plugins": p.programs.Containerd, "Runc": p.programs.Runc, "Registry": node.Registry,
 	}
 	for file, manifest := range map[string]string{
 		"containerd.toml":                "containerd.toml",
@@ -266,7 +267,7 @@ func (p *Plane) configure() error {
 }
 
 func (p *Plane) importImage(ctx context.Context, archive string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(p.Config.Programs.Containerd, "ctr"), "--namespace", "k8s.io", "images", "import", archive)
+	cmd := exec.CommandContext(ctx, filepath.Join(p.programs.Containerd, "ctr"), "--namespace", "k8s.io", "images", "import", archive)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("import %s: %w\n%s", archive, err, strings.TrimSpace(string(out)))
 	}

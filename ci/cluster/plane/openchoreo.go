@@ -168,12 +168,12 @@ func (p *Plane) StartOpenChoreo(ctx context.Context) error {
 
 // openChoreoFiles reads a file of OpenChoreo's module, or all YAML files of a folder.
 func (p *Plane) openChoreoFiles(path string) ([][]byte, error) {
-	files, err := filepath.Glob(filepath.Join(p.Config.Programs.OpenChoreo, path, "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(p.programs.OpenChoreo, path, "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
 	if len(files) == 0 {
-		files = []string{filepath.Join(p.Config.Programs.OpenChoreo, path)}
+		files = []string{filepath.Join(p.programs.OpenChoreo, path)}
 	}
 	var all [][]byte
 	for _, file := range files {
@@ -225,7 +225,7 @@ func (p *Plane) openChoreoKeys() (agents []byte, err error) {
 
 // identity makes a service account with the part's rights, and a kubeconfig for it.
 func (p *Plane) identity(ctx context.Context, part part) error {
-	chart, err := os.ReadFile(filepath.Join(p.Config.Programs.OpenChoreo, "install", "helm", part.role))
+	chart, err := os.ReadFile(filepath.Join(p.programs.OpenChoreo, "install", "helm", part.role))
 	if err != nil {
 		return err
 	}
