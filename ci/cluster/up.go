@@ -164,7 +164,7 @@ func enter(state *node.State, args ...string) error {
 		if err != nil {
 			return err
 		}
-		return state.Run(config, dir, nil, args...)
+		return state.Run(config, dir, args...)
 	}
 	return state.Enter(dir, args...)
 }

@@ -183,16 +183,15 @@ func (s State) Enter(dir string, args ...string) error {
 			return fmt.Errorf("enter %s: %w", file.Name(), err)
 		}
 	}
-	return s.Run(config, dir, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, args...)
+	return s.Run(config, dir, args...)
 }
 
 // Run runs a command where this process is, with the environment of the namespaces.
-func (s State) Run(c Config, dir string, attributes *syscall.SysProcAttr, args ...string) error {
+func (s State) Run(c Config, dir string, args ...string) error {
 	s.Adopt(c)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir = dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = attributes
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
