@@ -8,12 +8,12 @@ STRIP   := -trimpath -ldflags '-s -w'
 IMAGES  := $(GO) run ./images
 STEPS   := checkout-source containerfile-build publish-image generate-workload-cr
 
-.PHONY: help build run test lint docs images push-images bundle clean
+.PHONY: help build run test lint docs images push-images bundle cluster-up cluster-down clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  EXAMPLE=<folder under examples>   what make run builds (default $(EXAMPLE))"
 	@echo "  ARGS='--keep-serving …'           more flags for stepwright run; see bin/stepwright run --help"
@@ -58,6 +58,13 @@ push-images: ## Make the steps' images and publish them: REGISTRY=…, with the 
 
 bundle: ## Write single-file installs, dist/workflow-plane.yaml and dist/control-plane.yaml
 	@$(GO) run ./ci/bundle $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
+
+cluster-up: ## Start a Kubernetes of one node with Argo and OpenChoreo, on this machine: see ci/cluster
+	@ci/install/install.sh cluster
+	@$(GO) run ./ci/cluster up
+
+cluster-down: ## End it and remove all that it has left
+	@$(GO) run ./ci/cluster down
 
 clean: ## Remove what the other targets made, but for Go's own caches
 	rm -rf bin dist
