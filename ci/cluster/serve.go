@@ -53,11 +53,8 @@ func nodeCommand(state *node.State) *cobra.Command {
 			if err := s.Serve(); err != nil {
 				return err
 			}
-			p := plane.New(s, config.Programs)
-			for _, start := range []func(context.Context) error{p.StartKubernetes, p.StartServices, p.StartArgo, p.StartOpenChoreo} {
-				if err := start(cmd.Context()); err != nil {
-					return err
-				}
+			if err := plane.New(s, config.Programs).Start(cmd.Context()); err != nil {
+				return err
 			}
 			fmt.Fprintln(out, node.Ready)
 			out.Close()

@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/clientcmd"
@@ -43,8 +44,9 @@ func render(name string, data any) ([]byte, error) {
 // A Cluster is an API server, called as its administrator.
 type Cluster struct {
 	kubernetes.Interface
-	dynamic dynamic.Interface
-	mapper  *restmapper.DeferredDiscoveryRESTMapper
+	dynamic  dynamic.Interface
+	metadata metadata.Interface
+	mapper   *restmapper.DeferredDiscoveryRESTMapper
 }
 
 // Connect makes a Cluster of a kubeconfig. It calls nobody yet.
@@ -63,11 +65,15 @@ func Connect(kubeconfig string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	names, err := metadata.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
 	client, err := discovery.NewDiscoveryClientForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	return &Cluster{typed, untyped, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client))}, nil
+	return &Cluster{typed, untyped, names, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client))}, nil
 }
 
 // Apply applies every object of YAML documents, as kubectl apply --server-side does.
@@ -126,20 +132,24 @@ func (c *Cluster) namespace(ctx context.Context, name string) error {
 
 // established waits until the API server serves all custom resources.
 func (c *Cluster) established(ctx context.Context) error {
-	definitions := c.dynamic.Resource(schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"})
-	return poll(ctx, time.Minute, "serving custom resources", func() error {
-		list, err := definitions.List(ctx, metav1.ListOptions{})
-		if err != nil {
+	resource := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	list, err := c.metadata.Resource(resource).List(ctx, metav1.ListOptions{}) // without the definitions, which are megabytes
+	if err != nil {
+		return err
+	}
+	for _, item := range list.Items {
+		if err := poll(ctx, time.Minute, "custom resource "+item.Name, func() error {
+			definition, err := c.dynamic.Resource(resource).Get(ctx, item.Name, metav1.GetOptions{})
+			if err == nil && !condition(definition, "Established") {
+				err = errors.New("it is not established")
+			}
+			return err
+		}); err != nil {
 			return err
 		}
-		for _, definition := range list.Items {
-			if !condition(&definition, "Established") {
-				return fmt.Errorf("%s is not established", definition.GetName())
-			}
-		}
-		c.mapper.Reset()
-		return nil
-	})
+	}
+	c.mapper.Reset()
+	return nil
 }
 
 // available waits until a Deployment's pods serve.

@@ -11,19 +11,14 @@ import (
 	"github.com/stepwright/stepwright/ci/cluster/programs"
 )
 
-// StartArgo installs Argo's definitions, in full, and its controller, in namespace argo.
-func (p *Plane) StartArgo(ctx context.Context) error {
-	set := p.programs
-	definitions, err := kustomize(filepath.Join(set.Argo, "manifests", "base", "crds", "full"))
-	if err != nil {
-		return err
-	}
-	dir := p.State.Path("argo")
+// startArgo installs Argo's controller, in namespace argo.
+func (p *Plane) startArgo(ctx context.Context) error {
+	dir := p.state.Path("argo")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	// Kustomize takes no absolute path.
-	upstream, err := filepath.Rel(dir, filepath.Join(set.Argo, "manifests"))
+	upstream, err := filepath.Rel(dir, filepath.Join(p.programs.Argo, "manifests"))
 	if err != nil {
 		return err
 	}
@@ -43,25 +38,18 @@ func (p *Plane) StartArgo(ctx context.Context) error {
 	if err := p.cluster.namespace(ctx, "argo"); err != nil {
 		return err
 	}
-	if err := p.cluster.Apply(ctx, definitions); err != nil {
-		return err
-	}
-	if err := p.cluster.established(ctx); err != nil {
-		return err
-	}
 	if err := p.cluster.Apply(ctx, controller); err != nil {
 		return err
 	}
 	if err := p.cluster.available(ctx, "argo", "workflow-controller"); err != nil {
 		return err
 	}
-	p.Say("Argo Workflows is ready")
+	p.say("Argo Workflows is ready")
 	return nil
 }
 
 func kustomize(dir string) ([]byte, error) {
-	options := krusty.MakeDefaultOptions()
-	resources, err := krusty.MakeKustomizer(options).Run(filesys.MakeFsOnDisk(), dir)
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -25,7 +26,9 @@ import (
 
 // A Plane is being started on a node.
 type Plane struct {
-	*node.Supervisor
+	state    node.State
+	run      func(context.Context, node.Process) error
+	say      func(format string, args ...any)
 	programs programs.Set
 	cluster  *Cluster
 }
@@ -33,33 +36,41 @@ type Plane struct {
 const apiServer = "https://127.0.0.1:6443"
 
 // New makes a plane of a node that is furnished.
-func New(s *node.Supervisor, set programs.Set) *Plane { return &Plane{Supervisor: s, programs: set} }
+func New(s *node.Supervisor, set programs.Set) *Plane {
+	return &Plane{state: s.State, run: s.Start, say: s.Say, programs: set}
+}
 
-// StartKubernetes returns when the node is ready and pods can be made.
-func (p *Plane) StartKubernetes(ctx context.Context) error {
+// Start returns when all of the plane is ready.
+func (p *Plane) Start(ctx context.Context) error {
+	if err := p.startAPIServer(ctx); err != nil {
+		return err
+	}
+	// Argo's definitions keep the API server busy for seconds, in which the node gets ready.
+	for _, together := range [][]func(context.Context) error{
+		{p.define, p.startNode},
+		{p.startArgo, p.startOpenChoreo},
+	} {
+		group, ctx := errgroup.WithContext(ctx)
+		for _, start := range together {
+			group.Go(func() error { return start(ctx) })
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startAPIServer returns when objects can be made.
+func (p *Plane) startAPIServer(ctx context.Context) error {
 	if err := p.credentials(); err != nil {
 		return fmt.Errorf("make credentials: %w", err)
 	}
 	if err := p.configure(); err != nil {
 		return err
 	}
-	state, set := p.State, p.programs
-	images := make(chan error, 1)
-	containerd := node.Process{
-		Name:  "containerd",
-		Args:  []string{"containerd", "--config", state.Path("containerd.toml")},
-		Ready: dial("unix", "/run/containerd/containerd.sock"),
-	}
-	go func() {
-		err := p.Start(ctx, containerd)
-		for _, archive := range set.Images() {
-			if err == nil {
-				err = p.importImage(ctx, archive)
-			}
-		}
-		images <- err
-	}()
-	if err := p.Start(ctx, node.Process{
+	state := p.state
+	if err := p.run(ctx, node.Process{
 		Name: "etcd",
 		Args: []string{"etcd", "--data-dir", state.Path("etcd"), "--unsafe-no-fsync", "--log-level", "warn",
 			"--listen-client-urls", "http://127.0.0.1:2379", "--advertise-client-urls", "http://127.0.0.1:2379",
@@ -68,35 +79,48 @@ func (p *Plane) StartKubernetes(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	secrets := func(name string) string { return state.Path("pki", name) }
-	if err := p.Start(ctx, node.Process{
+	if err := p.run(ctx, node.Process{
 		Name: "kube-apiserver",
 		Args: []string{"kube-apiserver", "--etcd-servers=http://127.0.0.1:2379",
 			"--bind-address=0.0.0.0", "--secure-port=6443", "--advertise-address=" + node.Address,
-			"--tls-cert-file=" + secrets("apiserver.crt"), "--tls-private-key-file=" + secrets("apiserver.key"), "--client-ca-file=" + secrets("ca.crt"),
-			"--kubelet-client-certificate=" + secrets("apiserver-client.crt"), "--kubelet-client-key=" + secrets("apiserver-client.key"),
+			"--tls-cert-file=" + p.key("apiserver.crt"), "--tls-private-key-file=" + p.key("apiserver.key"), "--client-ca-file=" + p.key("ca.crt"),
+			"--kubelet-client-certificate=" + p.key("apiserver-client.crt"), "--kubelet-client-key=" + p.key("apiserver-client.key"),
 			"--service-cluster-ip-range=" + node.Services, "--service-account-issuer=https://kubernetes.default.svc",
-			"--service-account-key-file=" + secrets("serviceaccounts.pub"), "--service-account-signing-key-file=" + secrets("serviceaccounts.key"),
+			"--service-account-key-file=" + p.key("serviceaccounts.pub"), "--service-account-signing-key-file=" + p.key("serviceaccounts.key"),
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true", "--profiling=false"},
 		Ready: p.apiReady,
 	}); err != nil {
 		return err
 	}
-	p.Say("The API server is ready")
+	p.say("The API server is ready")
 	var err error
-	if p.cluster, err = Connect(state.Kubeconfig("admin")); err != nil {
+	p.cluster, err = Connect(state.Kubeconfig("admin"))
+	return err
+}
+
+// key is a file with one of Kubernetes' keys or certificates.
+func (p *Plane) key(name string) string { return p.state.Path("pki", name) }
+
+// startNode returns when pods can be made, their names be resolved and their images be pulled.
+func (p *Plane) startNode(ctx context.Context) error {
+	state := p.state
+	if err := p.run(ctx, node.Process{
+		Name:  "containerd",
+		Args:  []string{"containerd", "--config", state.Path("containerd.toml")},
+		Ready: dial("unix", "/run/containerd/containerd.sock"),
+	}); err != nil {
 		return err
 	}
 	for _, process := range []node.Process{
 		{Name: "kube-controller-manager", Args: []string{"kube-controller-manager", "--kubeconfig=" + state.Kubeconfig("kube-controller-manager"),
-			"--use-service-account-credentials=true", "--service-account-private-key-file=" + secrets("serviceaccounts.key"),
-			"--root-ca-file=" + secrets("ca.crt"), "--leader-elect=false", "--profiling=false"}},
+			"--use-service-account-credentials=true", "--service-account-private-key-file=" + p.key("serviceaccounts.key"),
+			"--root-ca-file=" + p.key("ca.crt"), "--leader-elect=false", "--profiling=false"}},
 		{Name: "kube-scheduler", Args: []string{"kube-scheduler", "--kubeconfig=" + state.Kubeconfig("kube-scheduler"), "--leader-elect=false", "--profiling=false"}},
 		{Name: "kubelet", Args: []string{"kubelet", "--config=" + state.Path("kubelet.yaml"), "--kubeconfig=" + state.Kubeconfig("kubelet"),
 			"--hostname-override=" + node.Name, "--node-ip=" + node.Address, "--root-dir=" + state.Path("kubelet"), "--cert-dir=" + state.Path("pki", "kubelet")}},
 		{Name: "kube-proxy", Args: []string{"kube-proxy", "--config=" + state.Path("kube-proxy.yaml")}},
 	} {
-		if err := p.Start(ctx, process); err != nil {
+		if err := p.run(ctx, process); err != nil {
 			return err
 		}
 	}
@@ -114,7 +138,7 @@ func (p *Plane) StartKubernetes(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	p.Say("The node is ready")
+	p.say("The node is ready")
 	// Before there is one, no pod can be made.
 	if err := poll(ctx, time.Minute, "service account default", func() error {
 		_, err := p.cluster.CoreV1().ServiceAccounts("kube-system").Get(ctx, "default", metav1.GetOptions{})
@@ -122,15 +146,17 @@ func (p *Plane) StartKubernetes(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if err := <-images; err != nil {
-		return err
+	for _, archive := range p.programs.Images() {
+		if err := p.importImage(ctx, archive); err != nil {
+			return err
+		}
 	}
-	p.Say("The node has its images")
-	return nil
+	p.say("The node has its images")
+	return p.startServices(ctx)
 }
 
-// StartServices starts what the cluster has besides Kubernetes: DNS, volumes, and the registry.
-func (p *Plane) StartServices(ctx context.Context) error {
+// startServices starts what the cluster has besides Kubernetes: DNS, volumes, and the registry.
+func (p *Plane) startServices(ctx context.Context) error {
 	dns, err := render("coredns.yaml", map[string]string{
 		"Domain": node.Domain, "Address": node.Address, "DNS": node.DNS, "Image": programs.CoreDNSImage,
 	})
@@ -144,10 +170,10 @@ func (p *Plane) StartServices(ctx context.Context) error {
 	if err := p.cluster.Apply(ctx, dns, storage); err != nil {
 		return err
 	}
-	if err := p.Start(ctx, p.own("volumes", nil)); err != nil {
+	if err := p.run(ctx, p.own("volumes", nil)); err != nil {
 		return err
 	}
-	if err := p.Start(ctx, p.own("registry", answers("http://127.0.0.1:5000/v2/"))); err != nil {
+	if err := p.run(ctx, p.own("registry", answers("http://127.0.0.1:5000/v2/"))); err != nil {
 		return err
 	}
 	if err := p.cluster.available(ctx, "kube-system", "coredns"); err != nil {
@@ -162,18 +188,18 @@ func (p *Plane) StartServices(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	p.Say("Names, volumes and the registry are there")
+	p.say("Names, volumes and the registry are there")
 	return nil
 }
 
 // own is one of this program's services.
 func (p *Plane) own(name string, ready func(context.Context) error) node.Process {
-	return node.Process{Name: name, Args: []string{p.State.Program(), "--state", p.State.Dir, "serve", name}, Ready: ready}
+	return node.Process{Name: name, Args: []string{p.state.Program(), "--state", p.state.Dir, "serve", name}, Ready: ready}
 }
 
 // credentials makes the keys of the cluster's components and a kubeconfig for each.
 func (p *Plane) credentials() error {
-	dir := p.State.Path("pki")
+	dir := p.state.Path("pki")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -228,7 +254,7 @@ func (p *Plane) credentials() error {
 }
 
 func (p *Plane) kubeconfig(who string, user *api.AuthInfo) error {
-	authority, err := os.ReadFile(p.State.Path("pki", "ca.crt"))
+	authority, err := os.ReadFile(p.state.Path("pki", "ca.crt"))
 	if err != nil {
 		return err
 	}
@@ -237,13 +263,13 @@ func (p *Plane) kubeconfig(who string, user *api.AuthInfo) error {
 	config.AuthInfos[who] = user
 	config.Contexts["stepwright"] = &api.Context{Cluster: "stepwright", AuthInfo: who}
 	config.CurrentContext = "stepwright"
-	return clientcmd.WriteToFile(*config, p.State.Kubeconfig(who))
+	return clientcmd.WriteToFile(*config, p.state.Kubeconfig(who))
 }
 
 // configure writes the configurations of Kubernetes' components.
 func (p *Plane) configure() error {
 	data := map[string]string{
-		"State": p.State.Dir, "Cgroup": p.State.Cgroup(), "Node": node.Name, "DNS": node.DNS, "Pods": node.Pods,
+		"State": p.state.Dir, "Cgroup": p.state.Cgroup(), "Node": node.Name, "DNS": node.DNS, "Pods": node.Pods,
 		"Pause": programs.PauseImage, "Plugins": p.programs.Containerd, "Runc": p.programs.Runc, "Registry": node.Registry,
 	}
 	for file, manifest := range map[string]string{
@@ -257,13 +283,13 @@ func (p *Plane) configure() error {
 		if err != nil {
 			return err
 		}
-		path := p.State.Path(file)
+		path := p.state.Path(file)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)); err != nil {
 			return err
 		}
 	}
 	// Of pods that do not ask the cluster's DNS server: they know no names.
-	return os.WriteFile(p.State.Path("resolv.conf"), nil, 0o644)
+	return os.WriteFile(p.state.Path("resolv.conf"), nil, 0o644)
 }
 
 func (p *Plane) importImage(ctx context.Context, archive string) error {
@@ -276,7 +302,7 @@ func (p *Plane) importImage(ctx context.Context, archive string) error {
 
 // apiReady is nil when the API server and all that it starts with is ready.
 func (p *Plane) apiReady(ctx context.Context) error {
-	cluster, err := Connect(p.State.Kubeconfig("admin"))
+	cluster, err := Connect(p.state.Kubeconfig("admin"))
 	if err != nil {
 		return err
 	}

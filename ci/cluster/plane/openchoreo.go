@@ -48,19 +48,8 @@ var parts = []part{
 	{"cluster-agent", "openchoreo-workflow-plane", "openchoreo-workflow-plane/templates/cluster-agent/clusterrole.yaml"},
 }
 
-// StartOpenChoreo starts OpenChoreo's control plane as processes of the node, with this cluster as its one workflow plane.
-func (p *Plane) StartOpenChoreo(ctx context.Context) error {
-	definitions, err := p.openChoreoFiles("config/crd/bases")
-	if err != nil {
-		return err
-	}
-	external, err := render("externalsecrets.yaml", nil)
-	if err != nil {
-		return err
-	}
-	if err := p.cluster.Apply(ctx, append(definitions, external)...); err != nil {
-		return err
-	}
+// startOpenChoreo starts OpenChoreo's control plane as processes of the node, with this cluster as its one workflow plane.
+func (p *Plane) startOpenChoreo(ctx context.Context) error {
 	agents, err := p.openChoreoKeys()
 	if err != nil {
 		return fmt.Errorf("make OpenChoreo's keys: %w", err)
@@ -73,36 +62,32 @@ func (p *Plane) StartOpenChoreo(ctx context.Context) error {
 	if err := p.cluster.namespace(ctx, secretstore.Namespace); err != nil {
 		return err
 	}
-	if err := p.cluster.established(ctx); err != nil {
+	if err := p.run(ctx, p.own("secret-store", nil)); err != nil {
 		return err
 	}
-	p.Say("The API server serves OpenChoreo's objects")
-	if err := p.Start(ctx, p.own("secret-store", nil)); err != nil {
-		return err
-	}
-	if err := p.Start(ctx, p.own("idp", answers(IssuerURL+"/healthz"))); err != nil {
+	if err := p.run(ctx, p.own("idp", answers(IssuerURL+"/healthz"))); err != nil {
 		return err
 	}
 
-	keys := func(name string) string { return p.State.Path("pki", "openchoreo", name) }
-	if err := p.Start(ctx, node.Process{
+	keys := func(name string) string { return p.state.Path("pki", "openchoreo", name) }
+	if err := p.run(ctx, node.Process{
 		Name: "cluster-gateway",
 		Args: []string{"cluster-gateway", "--port=" + agentsPort, "--internal-port=" + gatewayPort,
 			"--server-cert=" + keys("gateway.crt"), "--server-key=" + keys("gateway.key"),
 			"--internal-mtls=true", "--internal-client-ca-cert=" + keys("internal-ca.crt")},
-		Env:   []string{"KUBECONFIG=" + p.State.Kubeconfig("cluster-gateway")},
+		Env:   []string{"KUBECONFIG=" + p.state.Kubeconfig("cluster-gateway")},
 		Ready: answers("http://127.0.0.1:8080/health"),
 	}); err != nil {
 		return err
 	}
 	listening := answers("http://127.0.0.1:8081/readyz")
-	if err := p.Start(ctx, node.Process{
+	if err := p.run(ctx, node.Process{
 		Name: "manager",
 		Args: []string{"manager", "--health-probe-bind-address=:8081", "--metrics-bind-address=0",
 			"--cluster-gateway-url=https://127.0.0.1:" + gatewayPort, "--cluster-gateway-ca-cert=" + keys("gateway-ca.crt"),
 			"--cluster-gateway-client-cert=" + keys("manager.crt"), "--cluster-gateway-client-key=" + keys("manager.key")},
 		// It looks for its webhooks' certificate in a folder of TMPDIR.
-		Env: []string{"ENABLE_WEBHOOKS=true", "TMPDIR=" + keys("tmp"), "KUBECONFIG=" + p.State.Kubeconfig("manager")},
+		Env: []string{"ENABLE_WEBHOOKS=true", "TMPDIR=" + keys("tmp"), "KUBECONFIG=" + p.state.Kubeconfig("manager")},
 		Ready: func(ctx context.Context) error {
 			if err := listening(ctx); err != nil {
 				return err
@@ -115,7 +100,7 @@ func (p *Plane) StartOpenChoreo(ctx context.Context) error {
 	if err := p.webhooks(ctx); err != nil {
 		return err
 	}
-	p.Say("OpenChoreo's manager and gateway are ready")
+	p.say("OpenChoreo's manager and gateway are ready")
 
 	// The gateway asks the object for the agent's certificate authority.
 	plane, err := json.Marshal(map[string]any{
@@ -136,11 +121,11 @@ func (p *Plane) StartOpenChoreo(ctx context.Context) error {
 	if err := p.cluster.Apply(ctx, plane, rights); err != nil {
 		return err
 	}
-	if err := p.Start(ctx, node.Process{
+	if err := p.run(ctx, node.Process{
 		Name: "cluster-agent",
 		Args: []string{"cluster-agent", "--server-url=wss://127.0.0.1:" + agentsPort + "/ws", "--plane-type=workflowplane", "--plane-id=default",
 			"--client-cert=" + keys("agent.crt"), "--client-key=" + keys("agent.key"), "--server-ca=" + keys("gateway-ca.crt"),
-			"--kubeconfig=" + p.State.Kubeconfig("cluster-agent")},
+			"--kubeconfig=" + p.state.Kubeconfig("cluster-agent")},
 		Ready: p.agentConnected(),
 	}); err != nil {
 		return err
@@ -151,44 +136,24 @@ func (p *Plane) StartOpenChoreo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(p.State.Path("openchoreo-api.yaml"), config, 0o644); err != nil {
+	if err := os.WriteFile(p.state.Path("openchoreo-api.yaml"), config, 0o644); err != nil {
 		return err
 	}
-	if err := p.Start(ctx, node.Process{
+	if err := p.run(ctx, node.Process{
 		Name:  "openchoreo-api",
-		Args:  []string{"openchoreo-api", "--config=" + p.State.Path("openchoreo-api.yaml")},
-		Env:   []string{"KUBECONFIG=" + p.State.Kubeconfig("openchoreo-api")},
+		Args:  []string{"openchoreo-api", "--config=" + p.state.Path("openchoreo-api.yaml")},
+		Env:   []string{"KUBECONFIG=" + p.state.Kubeconfig("openchoreo-api")},
 		Ready: answers(APIURL + "/ready"),
 	}); err != nil {
 		return err
 	}
-	p.Say("OpenChoreo is ready")
+	p.say("OpenChoreo is ready")
 	return nil
-}
-
-// openChoreoFiles reads a file of OpenChoreo's module, or all YAML files of a folder.
-func (p *Plane) openChoreoFiles(path string) ([][]byte, error) {
-	files, err := filepath.Glob(filepath.Join(p.programs.OpenChoreo, path, "*.yaml"))
-	if err != nil {
-		return nil, err
-	}
-	if len(files) == 0 {
-		files = []string{filepath.Join(p.programs.OpenChoreo, path)}
-	}
-	var all [][]byte
-	for _, file := range files {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, content)
-	}
-	return all, nil
 }
 
 // openChoreoKeys makes four authorities, each trusted for one thing, and returns that of the agents.
 func (p *Plane) openChoreoKeys() (agents []byte, err error) {
-	dir := p.State.Path("pki", "openchoreo")
+	dir := p.state.Path("pki", "openchoreo")
 	serving := filepath.Join(dir, "tmp", "k8s-webhook-server", "serving-certs")
 	if err := os.MkdirAll(serving, 0o700); err != nil {
 		return nil, err
@@ -285,15 +250,15 @@ func rulesOf(chart []byte) (any, error) {
 
 // webhooks installs OpenChoreo's own webhook configurations, with the manager's address in the place of its Service.
 func (p *Plane) webhooks(ctx context.Context) error {
-	files, err := p.openChoreoFiles("config/webhook/manifests.yaml")
+	manifests, err := os.ReadFile(filepath.Join(p.programs.OpenChoreo, "config", "webhook", "manifests.yaml"))
 	if err != nil {
 		return err
 	}
-	authority, err := os.ReadFile(p.State.Path("pki", "openchoreo", "webhook-ca.crt"))
+	authority, err := os.ReadFile(p.state.Path("pki", "openchoreo", "webhook-ca.crt"))
 	if err != nil {
 		return err
 	}
-	for document := range bytes.SplitSeq(files[0], []byte("\n---\n")) {
+	for document := range bytes.SplitSeq(manifests, []byte("\n---\n")) {
 		configuration, err := atAddress(document, webhookURL, authority)
 		if err != nil {
 			return err
@@ -326,7 +291,7 @@ func atAddress(document []byte, url string, authority []byte) ([]byte, error) {
 
 // agentConnected is nil when the gateway has logged the agent's connection since now: the plane's status tells it up to a minute later.
 func (p *Plane) agentConnected() func(context.Context) error {
-	log := p.State.Log("cluster-gateway")
+	log := p.state.Log("cluster-gateway")
 	return func(context.Context) error {
 		content, err := os.ReadFile(log)
 		if err != nil {
