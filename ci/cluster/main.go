@@ -44,7 +44,8 @@ The cluster has network, mounts, processes and host name of its own: nothing of 
   idp.` + node.Domain + `:8091        its identity provider: POST /oauth2/token
   ` + node.Registry + `   the registry, plain HTTP; every image is pulled from here, whatever registry its name says
 
-It needs root, iptables, and for the first start 4 GB of memory and half an hour of two processors, to build everything.`,
+It needs root and iptables, 2 GB of memory, and Go and gcc to build it. The first start builds everything, some 20 minutes on two processors,
+and keeps it: later ones take less than a minute.`,
 		Example: `  cluster up
   cluster load-images                          # after make images
   cluster kubectl get pods -A
@@ -53,6 +54,8 @@ It needs root, iptables, and for the first start 4 GB of memory and half an hour
   cluster down`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		// Flags before exec are this program's, those after it the command's.
+		TraverseChildren: true,
 		PersistentPreRunE: func(*cobra.Command, []string) (err error) {
 			state.Dir, err = filepath.Abs(state.Dir)
 			return err

@@ -58,7 +58,6 @@ func nodeCommand(state *node.State) *cobra.Command {
 			}
 			fmt.Fprintln(out, node.Ready)
 			out.Close()
-			s.Say = log.say
 			<-cmd.Context().Done()
 			return nil
 		},

@@ -30,10 +30,6 @@ func upCommand(state *node.State) *cobra.Command {
 			if inside() {
 				return errors.New("this is inside a cluster already")
 			}
-			if pid, err := state.Running(); err != nil || pid != 0 {
-				p.say("The cluster in %s is up already", state.Dir)
-				return err
-			}
 			if err := tools("go", "iptables", "gcc"); err != nil {
 				return err
 			}
@@ -50,15 +46,27 @@ func upCommand(state *node.State) *cobra.Command {
 			if buildOnly {
 				return nil
 			}
+			unlock, err := state.Lock()
+			if err != nil {
+				return err
+			}
+			defer unlock()
+			if pid, err := state.Running(); err != nil || pid != 0 {
+				p.say("The cluster in %s is up already", state.Dir)
+				return err
+			}
 			// What a crash has left.
 			if err := state.Down(); err != nil {
 				return err
 			}
 			p.say("Starting the cluster in %s", state.Dir)
 			if err := state.Start(cmd.Context(), node.Config{Programs: set}, func(line string) { p.say("%s", line) }); err != nil {
-				logs := state.Dir + "-failed"
-				if os.RemoveAll(logs) == nil && os.CopyFS(logs, os.DirFS(state.Path("log"))) == nil {
-					err = fmt.Errorf("%w\nthe logs are in %s", err, logs)
+				// Nobody wants the logs of what was interrupted, here or by down elsewhere.
+				if _, gone := os.Stat(state.Path("init.pid")); cmd.Context().Err() == nil && gone == nil {
+					logs, kept := os.MkdirTemp("", "stepwright-cluster-")
+					if kept = errors.Join(kept, os.CopyFS(logs, os.DirFS(state.Path("log")))); kept == nil {
+						err = fmt.Errorf("%w\nthe logs are in %s", err, logs)
+					}
 				}
 				return errors.Join(err, state.Down())
 			}

@@ -71,12 +71,11 @@ func network() error {
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("make a bridge: %w", err)
 	}
-	ip, subnet, err := net.ParseCIDR(Network)
+	address, err := netlink.ParseAddr(Address + "/24")
 	if err != nil {
 		return err
 	}
-	ip = net.ParseIP(Address)
-	if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: subnet.Mask}}); err != nil {
+	if err := netlink.AddrAdd(bridge, address); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(bridge); err != nil {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/stepwright/stepwright/ci/cluster/programs"
 )
@@ -19,8 +20,7 @@ import (
 // Names and addresses inside the namespaces. Nothing of them reaches the machine's own network.
 const (
 	Name     = "stepwright"
-	Address  = "10.88.0.1"    // of the node, on a bridge of its own
-	Network  = "10.88.0.0/24" // of the bridge
+	Address  = "10.88.0.1" // of the node, on a bridge of its own
 	Pods     = "10.89.0.0/24"
 	Services = "10.96.0.0/16"
 	API      = "10.96.0.1"  // service kubernetes
@@ -74,6 +74,23 @@ func (s State) writeConfig(c Config) error {
 		return err
 	}
 	return os.WriteFile(s.Path("config.json"), content, 0o644)
+}
+
+// Lock waits until nobody else starts a cluster here. The lock is the folder's above, so that no file is left.
+func (s State) Lock() (unlock func(), err error) {
+	above := filepath.Dir(s.Dir)
+	if err := os.MkdirAll(above, 0o755); err != nil {
+		return nil, err
+	}
+	folder, err := os.Open(above)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
+		folder.Close()
+		return nil, fmt.Errorf("lock %s: %w", above, err)
+	}
+	return func() { folder.Close() }, nil
 }
 
 // Running returns the process whose end is the cluster's, or 0 when there is none.

@@ -85,10 +85,23 @@ func (r *reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: later.After}, nil
 	}
 	if err == nil {
-		err = r.client.Patch(ctx, secret, client.Apply, client.FieldOwner("stepwright-secretstore"), client.ForceOwnership)
+		err = r.apply(ctx, secret)
 	}
-	log.FromContext(ctx).Info("Materialised", "secret", es.Spec.Target.Name, "error", err)
+	if err != nil {
+		log.FromContext(ctx).Info("Not materialised", "why", err.Error())
+	} else {
+		log.FromContext(ctx).Info("Materialised", "secret", secret.Name)
+	}
 	return reconcile.Result{}, r.report(ctx, &object, err)
+}
+
+func (r *reconciler) apply(ctx context.Context, secret *corev1.Secret) error {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(secret)
+	if err != nil {
+		return err
+	}
+	wanted := client.ApplyConfigurationFromUnstructured(&unstructured.Unstructured{Object: fields})
+	return r.client.Apply(ctx, wanted, client.FieldOwner("stepwright-secretstore"), client.ForceOwnership)
 }
 
 // report sets the condition Ready. A value that is missing is asked for again when the store changes.
