@@ -130,6 +130,12 @@ func (c *Cluster) namespace(ctx context.Context, name string) error {
 	return c.Apply(ctx, fmt.Appendf(nil, "{apiVersion: v1, kind: Namespace, metadata: {name: %s}}", name))
 }
 
+// define makes a custom resource of a definition in JSON, without looking at it.
+func (c *Cluster) define(ctx context.Context, definition []byte) error {
+	return c.Discovery().RESTClient().Post().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").
+		Param("fieldManager", "stepwright").SetHeader("Content-Type", "application/json").Body(definition).Do(ctx).Error()
+}
+
 // established waits until the API server serves all custom resources.
 func (c *Cluster) established(ctx context.Context) error {
 	resource := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}

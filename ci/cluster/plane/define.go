@@ -2,6 +2,7 @@ package plane
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 )
@@ -15,11 +16,8 @@ func (p *Plane) define(ctx context.Context) error {
 	if err := p.cluster.Apply(ctx, external); err != nil {
 		return err
 	}
-	for _, glob := range []string{
-		filepath.Join(p.programs.OpenChoreo, "config", "crd", "bases", "*.yaml"),
-		filepath.Join(p.programs.Argo, "manifests", "base", "crds", "full", "argoproj.io_*.yaml"),
-	} {
-		files, err := filepath.Glob(glob)
+	for _, of := range []string{p.programs.OpenChoreo, p.programs.Argo} {
+		files, err := filepath.Glob(filepath.Join(of, "definitions", "*.json"))
 		if err != nil {
 			return err
 		}
@@ -28,8 +26,8 @@ func (p *Plane) define(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := p.cluster.Apply(ctx, definition); err != nil {
-				return err
+			if err := p.cluster.define(ctx, definition); err != nil {
+				return fmt.Errorf("%s: %w", file, err)
 			}
 		}
 	}

@@ -20,7 +20,7 @@ import (
 )
 
 // edition is part of every key. Raise it when what is built of the same files changes.
-const edition = "1"
+const edition = "2"
 
 // Versions of what is built, as the go.mod files beside this package require them; a test compares.
 const (
@@ -45,8 +45,8 @@ type Set struct {
 	Containerd string // containerd, containerd-shim-runc-v2, ctr, and the CNI plugins
 	Runc       string // runc
 	CoreDNS    string // coredns
-	Argo       string // argo, argoexec, workflow-controller; manifests
-	OpenChoreo string // manager, openchoreo-api, cluster-gateway, cluster-agent; config, install
+	Argo       string // argo, argoexec, workflow-controller; definitions, manifests
+	OpenChoreo string // manager, openchoreo-api, cluster-gateway, cluster-agent; definitions, config/webhook, install/helm
 	Pause      string // pause
 }
 

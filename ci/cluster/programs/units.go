@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"sigs.k8s.io/yaml"
 )
 
 // here is this program's folder, from the project's root.
@@ -128,6 +130,9 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	if err := copyTree(filepath.Join(dir, "manifests"), filepath.Join(original, "manifests")); err != nil {
 		return err
 	}
+	if err := toJSON(filepath.Join(dir, "definitions"), filepath.Join(original, "manifests", "base", "crds", "full", "argoproj.io_*.yaml")); err != nil {
+		return err
+	}
 	for _, img := range []image{
 		{ref: ArgoExecImage, entrypoint: "argoexec", files: map[string]string{
 			"bin/argoexec": filepath.Join(dir, "argoexec"), "etc/nsswitch.conf": filepath.Join(original, "hack", "nsswitch.conf")}},
@@ -155,8 +160,40 @@ func makeOpenChoreo(ctx context.Context, b Builder, u unit, dir string) error {
 	if err != nil {
 		return err
 	}
-	for _, part := range []string{"config", "install/helm"} {
+	if err := toJSON(filepath.Join(dir, "definitions"), filepath.Join(source, "config", "crd", "bases", "*.yaml")); err != nil {
+		return err
+	}
+	for _, part := range []string{"config/webhook", "install/helm"} {
 		if err := copyTree(filepath.Join(dir, part), filepath.Join(source, part)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// toJSON writes YAML files as JSON: Argo's definitions have ten megabytes, which take an API server half a minute to read as YAML.
+func toJSON(dir, glob string) error {
+	files, err := filepath.Glob(glob)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("there is no %s", glob)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		converted, err := yaml.YAMLToJSON(content)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml") + ".json"
+		if err := os.WriteFile(filepath.Join(dir, name), converted, 0o644); err != nil {
 			return err
 		}
 	}
