@@ -44,8 +44,8 @@ The cluster has network, mounts, processes and host name of its own: nothing of 
   idp.` + node.Domain + `:8091        its identity provider: POST /oauth2/token
   ` + node.Registry + `   the registry, plain HTTP; every image is pulled from here, whatever registry its name says
 
-It needs root and iptables, 2 GB of memory, and Go and gcc to build it. The first start builds everything, some 20 minutes on two processors,
-and keeps it: later ones take less than a minute.`,
+It needs root, iptables, and Go and gcc to build everything at the first start, some 15 minutes of two processors. That is kept: later starts
+take half a minute.`,
 		Example: `  cluster up
   cluster load-images                          # after make images
   cluster kubectl get pods -A
