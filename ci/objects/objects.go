@@ -294,8 +294,22 @@ func (s *Set) readDocument(file string, text []byte, offset int, named bool) {
 		}
 		return
 	}
+	s.readObject(o)
+}
+
+// readObject adds an object of OpenChoreo's, or those of a list, which is what kubectl get prints.
+func (s *Set) readObject(o *Object) {
 	version, _ := o.fields["apiVersion"].(string)
 	o.Kind, _ = o.fields["kind"].(string)
+	if items, ok := o.fields["items"].([]any); ok && version == "v1" && o.Kind == "List" {
+		nodes, _ := child(o.node, "items")
+		for i, item := range items {
+			if fields, ok := item.(map[string]any); ok {
+				s.readObject(&Object{file: o.file, offset: o.offset, node: nodes.Content[i], fields: fields})
+			}
+		}
+		return
+	}
 	if !strings.HasPrefix(version, group) || o.Kind == "" {
 		return
 	}
