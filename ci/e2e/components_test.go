@@ -1,0 +1,88 @@
+//go:build e2e
+
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestComponents runs a build with each of the kustomize components, in a namespace that enforces what the component promises.
+func TestComponents(t *testing.T) {
+	restricted := map[string]string{
+		"checkout-source": "restricted", "containerfile-build": "restricted", "publish-image": "restricted", "generate-workload-cr": "restricted",
+	}
+	promise := func(build string) map[string]string {
+		m := map[string]string{}
+		for step, level := range restricted {
+			m[step] = level
+		}
+		m["containerfile-build"] = build
+		return m
+	}
+	tests := []struct {
+		overlay  string
+		enforced string // by the namespace of the runs
+		promised map[string]string
+		prepare  func(t *testing.T)
+		check    func(t *testing.T, run string)
+	}{
+		{overlay: "seccomp-profile", enforced: "baseline", promised: promise("baseline"), prepare: rollout("stepwright-system", "daemonset/stepwright-seccomp-profile")},
+		{overlay: "user-namespaces", enforced: "privileged", promised: promise("privileged"), check: inUserNamespace},
+		{overlay: "registry-cache", enforced: "privileged", promised: promise("privileged"), prepare: rollout("stepwright-registry-cache", "statefulset/registry-cache")},
+		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, prepare: rollout("stepwright-buildkit", "statefulset/buildkitd")},
+	}
+	for _, test := range tests {
+		t.Run(test.overlay, func(t *testing.T) {
+			if err := install(t.Context(), test.overlay); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				// A component's patches go when the templates are applied without it.
+				if err := errors.Join(install(context.Background(), "default"), enforce(context.Background(), "privileged")); err != nil {
+					t.Error(err)
+				}
+			})
+			if test.prepare != nil {
+				test.prepare(t)
+			}
+			if err := enforce(t.Context(), test.enforced); err != nil {
+				t.Fatal(err)
+			}
+			serving.repository(t, test.overlay+".git", small)
+			b := build{name: test.overlay, url: "https://" + publicGit + "/" + test.overlay + ".git"}
+			b.succeed(t, 4*time.Minute)
+			serving.image(t, workload(t, b.name).Spec.Container.Image)
+			reportSecurity(t, b.runName(), test.overlay, test.promised)
+			if test.check != nil {
+				test.check(t, b.runName())
+			}
+		})
+	}
+}
+
+// enforce sets the Pod Security level of the namespace that builds run in.
+func enforce(ctx context.Context, level string) error {
+	_, err := k8s.kubectl(ctx, "", "label", "--overwrite", "namespace", planeNamespace, "pod-security.kubernetes.io/enforce="+level)
+	return err
+}
+
+func rollout(namespace, what string) func(*testing.T) {
+	return func(t *testing.T) {
+		must(k8s.kubectl(t.Context(), "", "-n", namespace, "rollout", "status", what, "--timeout=120s"))(t)
+	}
+}
+
+func inUserNamespace(t *testing.T, run string) {
+	for _, pod := range pods(t, run) {
+		if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+			t.Errorf("the pod of %s is in the node's user namespace", step(pod))
+		}
+	}
+	if said := logs(t, run); strings.Contains(said, "Failed") {
+		t.Errorf("something failed:\n%s", said)
+	}
+}
