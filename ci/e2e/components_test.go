@@ -4,7 +4,10 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -27,16 +30,21 @@ func TestComponents(t *testing.T) {
 		overlay  string
 		enforced string // by the namespace of the runs
 		promised map[string]string
+		before   func(t *testing.T)
 		prepare  func(t *testing.T)
 		check    func(t *testing.T, run string)
 	}{
 		{overlay: "seccomp-profile", enforced: "baseline", promised: promise("baseline"), prepare: rollout("stepwright-system", "daemonset/stepwright-seccomp-profile")},
 		{overlay: "user-namespaces", enforced: "privileged", promised: promise("privileged"), check: inUserNamespace},
-		{overlay: "registry-cache", enforced: "privileged", promised: promise("privileged"), prepare: rollout("stepwright-registry-cache", "statefulset/registry-cache")},
-		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, prepare: rollout("stepwright-buildkit", "statefulset/buildkitd")},
+		{overlay: "registry-cache", enforced: "privileged", promised: promise("privileged"), prepare: rollout("stepwright-registry-cache", "statefulset/registry-cache"),
+			check: inRegistryCache},
+		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates, prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
 	}
 	for _, test := range tests {
 		t.Run(test.overlay, func(t *testing.T) {
+			if test.before != nil {
+				test.before(t)
+			}
 			if err := install(t.Context(), test.overlay); err != nil {
 				t.Fatal(err)
 			}
@@ -82,7 +90,42 @@ func inUserNamespace(t *testing.T, run string) {
 			t.Errorf("the pod of %s is in the node's user namespace", step(pod))
 		}
 	}
-	if said := logs(t, run); strings.Contains(said, "Failed") {
-		t.Errorf("something failed:\n%s", said)
+}
+
+// buildkitCertificates are the platform engineer's part of the component buildkit-daemon: mutual TLS.
+func buildkitCertificates(t *testing.T) {
+	const ns = "stepwright-buildkit"
+	ca := must(newAuthority())(t)
+	server := must(ca.issue("buildkitd."+ns+".svc", x509.ExtKeyUsageServerAuth))(t)
+	client := must(ca.issue("stepwright", x509.ExtKeyUsageClientAuth))(t)
+	files := func(p pair) map[string]string {
+		return map[string]string{"ca.crt": string(ca.pem), "tls.crt": string(p.certificate), "tls.key": string(p.key)}
+	}
+	if err := k8s.apply(t.Context(),
+		object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}},
+		object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "buildkitd-tls", "namespace": ns}, "stringData": files(server)},
+		stored("buildkit-client", nil, files(client)),
+	); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func inDaemon(t *testing.T, run string) {
+	for _, pod := range pods(t, run) {
+		if step(pod) == "containerfile-build" && pod.Spec.Containers[1].SecurityContext.Capabilities.Add != nil {
+			t.Errorf("the build's container has capabilities: %v", pod.Spec.Containers[1].SecurityContext.Capabilities.Add)
+		}
+	}
+	if said := logs(t, run); !strings.Contains(said, "tcp://buildkitd.stepwright-buildkit.svc:1234") {
+		t.Errorf("the build does not tell of the daemon:\n%s", said)
+	}
+}
+
+// inRegistryCache wants the base image to be in the cache: its catalog lists what it keeps.
+func inRegistryCache(t *testing.T, _ string) {
+	response := must(http.Get("http://registry-cache.stepwright-registry-cache.svc.cluster.local:5000/v2/_catalog"))(t)
+	defer response.Body.Close()
+	if catalog := string(must(io.ReadAll(response.Body))(t)); !strings.Contains(catalog, `"library/busybox"`) {
+		t.Errorf("the cache keeps %s, and not library/busybox", catalog)
 	}
 }

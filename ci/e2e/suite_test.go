@@ -84,6 +84,9 @@ func setUp(ctx context.Context, dir string) (err error) {
 	if err := images.Push(ctx, "127.0.0.1:5000", baseimages.Busybox, baseimages.Golang, baseimages.Static); err != nil {
 		return err
 	}
+	if err := loadComponentImages(ctx, images); err != nil {
+		return err
+	}
 	for _, ns := range []string{namespace, planeNamespace} {
 		if err := k8s.apply(ctx, object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}}); err != nil {
 			return err
