@@ -40,6 +40,13 @@ const (
 	Static  = "gcr.io/distroless/static-debian12:nonroot"
 )
 
+// Systems to build and to run applications in that have no Dockerfile: Debian with the toolchains, and with the runtimes, of Go,
+// Node.js, Python and Java. They stand in for no image, and are made only for those who name them; ci/testbuilders does.
+const (
+	Toolchains = "docker.io/stepwright/toolchains:bookworm"
+	Runtimes   = "docker.io/stepwright/runtimes:bookworm"
+)
+
 // edition is part of every image's key. Raise it when a recipe changes, so that images made by the old one are made anew.
 const edition = 1
 
@@ -66,9 +73,13 @@ var recipes = map[string]recipe{
 	Busybox: busyboxRecipe,
 	Golang:  golangRecipe,
 	Static:  staticRecipe,
+
+	Toolchains:       toolchainsRecipe,
+	toolchainsDebian: debianWith(toolchainPackages),
+	Runtimes:         debianWith(runtimePackages),
 }
 
-// Names returns the names of all images that can be made, sorted.
+// Names returns the names of all images that stand in for others, sorted.
 func Names() []string {
 	return []string{Busybox, Debian, Golang, Static}
 }
@@ -92,14 +103,14 @@ type Store struct {
 	Force bool         // make images anew that are there
 }
 
-// Ensure makes those of the named images, or of all when none is named, that are not in the store or were made from other
+// Ensure makes those of the named images, or of all that stand in for others when none is named, that are not in the store or were made from other
 // packages or another Go than the present ones. When all are there it takes milliseconds and needs no network.
 func (s Store) Ensure(ctx context.Context, names ...string) error {
 	names, err := s.known(names)
 	if err != nil {
 		return err
 	}
-	unlock, err := s.lock(ctx, syscall.LOCK_EX)
+	unlock, err := Lock(ctx, s.Dir, syscall.LOCK_EX)
 	if err != nil {
 		return err
 	}
@@ -146,8 +157,8 @@ func (s Store) Ensure(ctx context.Context, names ...string) error {
 	return group.Wait()
 }
 
-// image opens an image that Ensure has made.
-func (s Store) image(ref string) (v1.Image, error) {
+// Image opens an image that Ensure has made.
+func (s Store) Image(ref string) (v1.Image, error) {
 	folders, err := filepath.Glob(filepath.Join(s.Dir, folderPrefix(ref)+"*"))
 	if err != nil {
 		return nil, err
@@ -370,12 +381,12 @@ func (s Store) known(names []string) ([]string, error) {
 	return names, nil
 }
 
-// lock waits until this process may use the store: alone to make images, with others to read them.
-func (s Store) lock(ctx context.Context, how int) (unlock func(), err error) {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+// Lock waits until this process may use a folder of images: alone to make some (syscall.LOCK_EX), with others to read them (LOCK_SH).
+func Lock(ctx context.Context, dir string, how int) (unlock func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	file, err := os.OpenFile(filepath.Join(s.Dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
 	}

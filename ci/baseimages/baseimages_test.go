@@ -116,7 +116,7 @@ func unpacked(t *testing.T, img v1.Image) (map[string]*tar.Header, map[string]st
 
 func imageOf(t *testing.T, store Store, ref string) v1.Image {
 	t.Helper()
-	img, err := store.image(ref)
+	img, err := store.Image(ref)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func TestTwoStoresHaveTheSameDigests(t *testing.T) {
 			t.Errorf("%s: %s and %s", ref, first, second)
 		}
 	}
-	if _, err := two.image(Debian); !errors.Is(err, os.ErrNotExist) {
+	if _, err := two.Image(Debian); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("debian was not asked for: %v", err)
 	}
 }
@@ -386,7 +386,7 @@ func TestEnsureMakesOnlyWhatChanged(t *testing.T) {
 func TestEnsureWaitsForAnotherProcess(t *testing.T) {
 	t.Parallel()
 	store := Store{Dir: t.TempDir()}
-	unlock, err := store.lock(t.Context(), syscall.LOCK_EX)
+	unlock, err := Lock(t.Context(), store.Dir, syscall.LOCK_EX)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,20 +16,27 @@ import (
 )
 
 // debianRecipe installs what the real image has: the essential packages, those of priority "required", and apt.
-var debianRecipe = recipe{
-	from: "Debian packages",
-	inputs: func(ctx context.Context, packages *archive) (string, error) {
-		sources, err := os.ReadFile(packages.sources()) // they are in the image, too
-		if err != nil {
-			return "", err
-		}
-		lines, err := packages.closure(ctx, debianPackages...)
-		return string(sources) + lines, err
-	},
-	content: debianContent,
-	config: func(context.Context) (v1.Config, error) {
-		return v1.Config{Env: []string{"PATH=" + defaultPath}, Cmd: []string{"bash"}}, nil
-	},
+var debianRecipe = debianWith(nil)
+
+// debianWith installs more packages than the real image has.
+func debianWith(more []string) recipe {
+	return recipe{
+		from: "Debian packages",
+		inputs: func(ctx context.Context, packages *archive) (string, error) {
+			sources, err := os.ReadFile(packages.sources()) // they are in the image, too
+			if err != nil {
+				return "", err
+			}
+			lines, err := packages.closure(ctx, slices.Concat(debianPackages, more)...)
+			return string(sources) + lines, err
+		},
+		content: func(ctx context.Context, packages *archive, scratch string, w *layerWriter) error {
+			return debianContent(ctx, packages, more, scratch, w)
+		},
+		config: func(context.Context) (v1.Config, error) {
+			return v1.Config{Env: []string{"PATH=" + defaultPath}, Cmd: []string{"bash"}}, nil
+		},
+	}
 }
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,7 +46,7 @@ var debianPackages = []string{"?essential", "apt", "e2fsprogs", "mount", "tzdata
 
 // debianContent lets mmdebstrap install the packages: it works in a user namespace where it is not root, and makes the same bytes
 // each time. It gets the lists that the inputs were resolved with, so that the image is what its key says.
-func debianContent(ctx context.Context, packages *archive, scratch string, w *layerWriter) error {
+func debianContent(ctx context.Context, packages *archive, more []string, scratch string, w *layerWriter) error {
 	tree := filepath.Join(scratch, "debian.tar")
 	args := []string{
 		"--quiet", "--format=tar", "--variant=custom",
@@ -51,6 +58,11 @@ func debianContent(ctx context.Context, packages *archive, scratch string, w *la
 	}
 	for _, name := range debianPackages {
 		args = append(args, "--include="+name)
+	}
+	if len(more) > 0 {
+		// Once the system is whole: mmdebstrap configures those above in one go, which most packages' scripts are not made for. Those of
+		// Java want the folder of the manuals that are left out.
+		args = append(args, `--customize-hook=mkdir --parents "$1/usr/share/man/man1"`, `--customize-hook=APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get --yes --quiet=2 install --option=DPkg::Chroot-Directory="$1" `+strings.Join(more, " "))
 	}
 	cmd := command(ctx, "mmdebstrap", append(args, suite, tree, packages.sources())...)
 	if os.Geteuid() == 0 {

@@ -23,7 +23,7 @@ func (s Store) Push(ctx context.Context, host string, names ...string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := s.lock(ctx, syscall.LOCK_SH)
+	unlock, err := Lock(ctx, s.Dir, syscall.LOCK_SH)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (s Store) Push(ctx context.Context, host string, names ...string) error {
 
 func (s Store) push(ctx context.Context, host, ref string) error {
 	started := time.Now()
-	img, err := s.image(ref)
+	img, err := s.Image(ref)
 	if err != nil {
 		return err
 	}
