@@ -47,7 +47,7 @@ func hintOf(t *testing.T, reason string) string {
 // control stops or starts a part of OpenChoreo's control plane.
 func control(t *testing.T, verb, part string) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), *clusterCmd, verb, part).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "cluster", verb, part).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v\n%s", verb, part, err, out)
 	}
 }

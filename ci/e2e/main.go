@@ -64,6 +64,8 @@ func (r runner) all(ctx context.Context) (err error) {
 		return errors.Join(
 			r.command(ctx, "go", "build", "-o", clusterBin, "./ci/cluster"),
 			r.command(ctx, "go", "build", "-o", cliBin, "./ci/stepwright"),
+			// What the images of components run.
+			r.command(ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause", "github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl"),
 			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"))
 	}); err != nil {
 		return err
@@ -73,7 +75,7 @@ func (r runner) all(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
-		return baseimages.Store{Dir: dir, Log: slog.New(slog.NewTextHandler(r.stderr, nil))}.Ensure(ctx)
+		return baseimages.Store{Dir: dir, Log: slog.New(slog.NewTextHandler(r.stderr, nil))}.Ensure(ctx, append(baseimages.Names(), baseimages.Rootless)...)
 	}); err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func (r runner) all(ctx context.Context) (err error) {
 		return err
 	}
 	return r.step(ctx, "Testing", func(ctx context.Context) error {
-		args := []string{"exec", testBin, "-test.v", "-test.timeout", "30m", "-test.parallel", "4", "-cluster", clusterBin, "-stepwright", cliBin, "-repository", ".", "-report", table}
+		args := []string{"exec", testBin, "-test.v", "-test.timeout", "30m", "-test.parallel", "4", "-stepwright", cliBin, "-repository", ".", "-report", table}
 		if r.run != "" {
 			args = append(args, "-test.run", r.run)
 		}
@@ -116,6 +118,7 @@ func (r runner) step(ctx context.Context, what string, do func(context.Context) 
 
 func (r runner) command(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // some of what is built runs in images without a libc
 	cmd.Stdout, cmd.Stderr = r.stdout, r.stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute

@@ -26,7 +26,7 @@ import (
 var (
 	repository = flag.String("repository", "../..", "the project's checkout")
 	kubeconfig = flag.String("kubeconfig", os.Getenv("KUBECONFIG"), "of an administrator of the cluster")
-	clusterCmd = flag.String("cluster", "", "the program of ci/cluster, to stop and start parts of the control plane with")
+	cli        = flag.String("stepwright", "stepwright", "the program stepwright")
 	report     = flag.String("report", "", "file to write times and admitted Pod Security levels to")
 )
 

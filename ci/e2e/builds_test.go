@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -136,6 +137,32 @@ func testGoldenPath(t *testing.T) {
 		return !slices.ContainsFunc(claimNames(claims.Items), func(n string) bool { return strings.HasPrefix(n, b.runName()) }), nil
 	})
 	checkCanaries(t, b.runName())
+	lookAt(t, b.runName())
+}
+
+// lookAt holds the commands for looking at runs to a run that has succeeded.
+func lookAt(t *testing.T, run string) {
+	stepwright := func(args ...string) string {
+		t.Helper()
+		args = append(args, "--kubeconfig", k8s.kubeconfig, "-n", namespace)
+		out, err := exec.CommandContext(t.Context(), *cli, args...).CombinedOutput()
+		if err != nil {
+			t.Errorf("stepwright %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	for output, words := range map[string][]string{
+		stepwright("list"):                   {run, "Succeeded"},
+		stepwright("get", run):               {"checkout-source", "containerfile-build", "publish-image", "generate-workload-cr", "Succeeded"},
+		stepwright("logs", run):              {"Cloning", "Pushed", "Workload"},
+		stepwright("get", run, "-o", "yaml"): {"kind: WorkflowRun", "type: WorkflowSucceeded"},
+	} {
+		for _, word := range words {
+			if !strings.Contains(output, word) {
+				t.Errorf("stepwright does not say %q:\n%s", word, output)
+			}
+		}
+	}
 }
 
 // private is a build of a private repository by an entry of the secret store.
