@@ -154,7 +154,7 @@ func lookAt(t *testing.T, run string) {
 	for output, words := range map[string][]string{
 		stepwright("list"):                   {run, "Succeeded"},
 		stepwright("get", run):               {"checkout-source", "containerfile-build", "publish-image", "generate-workload-cr", "Succeeded"},
-		stepwright("logs", run):              {"Cloning", "Pushed", "Workload"},
+		stepwright("logs", run):              {"Cloning", "Published", "Workload"},
 		stepwright("get", run, "-o", "yaml"): {"kind: WorkflowRun", "type: WorkflowSucceeded"},
 	} {
 		for _, word := range words {
