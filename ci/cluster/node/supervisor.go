@@ -25,7 +25,7 @@ type Process struct {
 	Args  []string                        // the program first
 	Env   []string                        // besides this process's
 	Ready func(ctx context.Context) error // nil when it serves; nil: as soon as it has started
-	Limit time.Duration                   // for getting ready; 0: one minute
+	Limit time.Duration                   // for getting ready; 0: two minutes
 }
 
 // A Supervisor runs processes. Methods may be called at once, each for a process of its own.
@@ -91,7 +91,7 @@ func (s *Supervisor) start(ctx context.Context, r *running) error {
 	}
 	limit := r.Limit
 	if limit == 0 {
-		limit = time.Minute
+		limit = 2 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

@@ -144,7 +144,7 @@ func (c *Cluster) established(ctx context.Context) error {
 		return err
 	}
 	for _, item := range list.Items {
-		if err := poll(ctx, time.Minute, "custom resource "+item.Name, func() error {
+		if err := poll(ctx, 3*time.Minute, "custom resource "+item.Name, func() error {
 			definition, err := c.dynamic.Resource(resource).Get(ctx, item.Name, metav1.GetOptions{})
 			if err == nil && !condition(definition, "Established") {
 				err = errors.New("it is not established")
@@ -160,7 +160,7 @@ func (c *Cluster) established(ctx context.Context) error {
 
 // available waits until a Deployment's pods serve.
 func (c *Cluster) available(ctx context.Context, namespace, name string) error {
-	return poll(ctx, 2*time.Minute, "Deployment "+namespace+"/"+name, func() error {
+	return poll(ctx, 3*time.Minute, "Deployment "+namespace+"/"+name, func() error {
 		deployment, err := c.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err

@@ -124,7 +124,7 @@ func (p *Plane) startNode(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := poll(ctx, time.Minute, "node", func() error {
+	if err := poll(ctx, 2*time.Minute, "node", func() error {
 		n, err := p.cluster.CoreV1().Nodes().Get(ctx, node.Name, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -180,7 +180,7 @@ func (p *Plane) startServices(ctx context.Context) error {
 		return err
 	}
 	// Rules for a new service reach the node a moment after its pods are there.
-	if err := poll(ctx, 30*time.Second, "DNS", func() error {
+	if err := poll(ctx, time.Minute, "DNS", func() error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		_, err := net.DefaultResolver.LookupHost(ctx, "registry."+node.Domain)
