@@ -122,10 +122,10 @@ func (b Builder) ensure(ctx context.Context, u unit, version string) (string, er
 		return "", err
 	}
 	dir := filepath.Join(b.Dir, u.name+"-"+key)
-	if _, err := os.Stat(dir); err == nil {
+	started := time.Now()
+	if err := os.Chtimes(dir, started, started); err == nil {
 		return dir, nil
 	}
-	started := time.Now()
 	b.Log("Building %s", u.what)
 	unfinished, err := os.MkdirTemp(b.Dir, ".unfinished-")
 	if err != nil {
@@ -135,18 +135,34 @@ func (b Builder) ensure(ctx context.Context, u unit, version string) (string, er
 	if err := errors.Join(u.make(ctx, b, u, unfinished), os.Chmod(unfinished, 0o755)); err != nil {
 		return "", err
 	}
-	// Of other files, or by another Go: nobody asks for them again, and they are large.
-	old, err := filepath.Glob(filepath.Join(b.Dir, u.name+"-*"))
-	if err != nil {
+	if err := b.removeOld(u, started.Add(-unused)); err != nil {
 		return "", err
-	}
-	for _, dir := range old {
-		if err := os.RemoveAll(dir); err != nil {
-			return "", err
-		}
 	}
 	b.Log("Built %s, took %s", u.name, time.Since(started).Round(100*time.Millisecond))
 	return dir, os.Rename(unfinished, dir)
+}
+
+// unused is how long nobody asks for programs before they are removed: a cluster of another branch may run on them.
+const unused = 24 * time.Hour
+
+// removeOld removes what the unit was built to from other files, or by another Go, and nobody has asked for since a time. It is large.
+func (b Builder) removeOld(u unit, since time.Time) error {
+	dirs, err := filepath.Glob(filepath.Join(b.Dir, u.name+"-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if info.ModTime().Before(since) {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // key names what a unit is built of and by.
