@@ -40,6 +40,14 @@ func (s State) mount() error {
 			return fmt.Errorf("mount an overlay on %s; the state must be in a folder of a file system that can be an overlay's upper layer (%s): %w", dir, s.Dir, err)
 		}
 	}
+	// Where pods with a hostPath look for it, such as those that install seccomp profiles. It cannot be in the overlay, for pods have overlays in
+	// theirs.
+	if err := errors.Join(os.MkdirAll(s.Path("kubelet"), 0o755), os.MkdirAll(Kubelet, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Mount(s.Path("kubelet"), Kubelet, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount the kubelet's folder: %w", err)
+	}
 	// Kubelets hand their mounts to containers by propagation.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share mounts with containers: %w", err)

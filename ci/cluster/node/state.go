@@ -25,6 +25,7 @@ const (
 	Services = "10.96.0.0/16"
 	API      = "10.96.0.1"  // service kubernetes
 	DNS      = "10.96.0.10" // service kube-dns
+	Kubelet  = "/var/lib/kubelet"
 	Domain   = "stepwright.test"
 	Registry = "registry." + Domain + ":5000"
 )

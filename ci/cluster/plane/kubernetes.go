@@ -117,7 +117,7 @@ func (p *Plane) startNode(ctx context.Context) error {
 			"--root-ca-file=" + p.key("ca.crt"), "--leader-elect=false", "--profiling=false"}},
 		{Name: "kube-scheduler", Args: []string{"kube-scheduler", "--kubeconfig=" + state.Kubeconfig("kube-scheduler"), "--leader-elect=false", "--profiling=false"}},
 		{Name: "kubelet", Args: []string{"kubelet", "--config=" + state.Path("kubelet.yaml"), "--kubeconfig=" + state.Kubeconfig("kubelet"),
-			"--hostname-override=" + node.Name, "--node-ip=" + node.Address, "--root-dir=" + state.Path("kubelet"), "--cert-dir=" + state.Path("pki", "kubelet")}},
+			"--hostname-override=" + node.Name, "--node-ip=" + node.Address, "--root-dir=" + node.Kubelet, "--cert-dir=" + state.Path("pki", "kubelet")}},
 		{Name: "kube-proxy", Args: []string{"kube-proxy", "--config=" + state.Path("kube-proxy.yaml")}},
 	} {
 		if err := p.run(ctx, process); err != nil {
