@@ -52,7 +52,9 @@ func loadComponentImages(ctx context.Context, store baseimages.Store) error {
 		{"pause:3.10", empty.Image, map[string]string{"pause": bin("pause")}, nil, v1.Config{Entrypoint: []string{"/pause"}}},
 		{"library/registry:3.0.0", empty.Image, map[string]string{"bin/registry": bin("registry")}, map[string]string{"etc/distribution/config.yml": registryConfig},
 			v1.Config{Entrypoint: []string{"/bin/registry"}, Cmd: []string{"serve", "/etc/distribution/config.yml"}}},
-		{"moby/buildkit:v0.33.1-rootless", rootless, map[string]string{"usr/bin/buildkitd": bin("buildkitd"), "usr/bin/buildctl": bin("buildctl")},
+		// Debian's newuidmap is setuid root, and wants more capabilities for it than a pod has: here it has file capabilities instead.
+		{"moby/buildkit:v0.33.1-rootless", rootless, map[string]string{"usr/bin/buildkitd": bin("buildkitd"), "usr/bin/buildctl": bin("buildctl"),
+			"usr/bin/newuidmap": "/usr/bin/newuidmap", "usr/bin/newgidmap": "/usr/bin/newgidmap"},
 			map[string]string{"etc/passwd": "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n", "etc/subuid": "user:100000:65536\n", "etc/subgid": "user:100000:65536\n"},
 			v1.Config{User: "1000:1000", Entrypoint: []string{"rootlesskit", "buildkitd"}, Env: []string{
 				"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/home/user", "USER=user",
@@ -76,6 +78,12 @@ func loadComponentImages(ctx context.Context, store baseimages.Store) error {
 	return nil
 }
 
+// capabilities are PAX records of the extended attribute security.capability: CAP_SETUID, or CAP_SETGID, permitted and in effect.
+var capabilities = map[string]map[string]string{
+	"usr/bin/newuidmap": {"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+	"usr/bin/newgidmap": {"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x40\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"},
+}
+
 // extend puts files on top of an image, and folders that user 1000 may write to.
 func extend(base v1.Image, programs, texts map[string]string, config v1.Config) (v1.Image, error) {
 	var layer bytes.Buffer
@@ -86,7 +94,7 @@ func extend(base v1.Image, programs, texts map[string]string, config v1.Config) 
 		}
 	}
 	write := func(name string, mode int64, content []byte) error {
-		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content))})
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content)), PAXRecords: capabilities[name]})
 		if err == nil {
 			_, err = w.Write(content)
 		}
