@@ -26,7 +26,7 @@ func main() {
 		fmt.Fprint(os.Stderr, `e2e runs the end-to-end tests on a cluster of their own, from the module's root:
 
   go run ./ci/e2e                                          all of them
-  go run ./ci/e2e -keep -run TestTemplates/failures        some, and leave the cluster running for the next time
+  go run ./ci/e2e -keep -run TestTemplates/failures        some, and leave the cluster running to look at
 
 `)
 		flag.PrintDefaults()
@@ -91,7 +91,13 @@ func (r runner) all(ctx context.Context) (err error) {
 		}()
 	}
 	if err := r.step(ctx, "Starting the cluster", func(ctx context.Context) error {
-		return errors.Join(r.command(ctx, clusterBin, "up"), r.command(ctx, clusterBin, "load-images"))
+		// A new one: a node keeps the images it has, and OpenChoreo the runs.
+		for _, verb := range []string{"down", "up", "load-images"} {
+			if err := r.command(ctx, clusterBin, verb); err != nil {
+				return err
+			}
+		}
+		return nil
 	}); err != nil {
 		return err
 	}
