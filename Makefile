@@ -8,7 +8,10 @@ STRIP   := -trimpath -ldflags '-s -w'
 IMAGES  := $(GO) run ./images
 STEPS   := checkout-source containerfile-build publish-image generate-workload-cr
 
-.PHONY: help build run test lint docs images push-images bundle cluster-up cluster-down clean
+ARCHITECTURES ?= amd64 arm64
+BINARIES ?= dist/bin
+
+.PHONY: help build run test lint docs images push-images bundle cluster-up cluster-down binaries clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -26,6 +29,13 @@ build: ## Build the steps and the stepwright command into bin/
 	@echo "Building bin/ ($(STEPS) stepwright)"
 	@mkdir -p bin
 	@CGO_ENABLED=0 $(GO) build $(STRIP) -o bin/ $(addprefix ./steps/,$(STEPS)) ./ci/stepwright
+
+binaries: ## Write the steps' binaries as a release has them, with SHA256SUMS, into dist/bin
+	@rm -rf '$(BINARIES)' && mkdir -p '$(BINARIES)'
+	@for architecture in $(ARCHITECTURES); do for step in $(STEPS); do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$architecture GOFLAGS= $(GO) build -buildvcs=false $(STRIP) -o '$(BINARIES)'/$${step}_linux_$$architecture ./steps/$$step || exit; \
+	done; done
+	@cd '$(BINARIES)' && sha256sum *_linux_* > SHA256SUMS && cat SHA256SUMS
 
 run: ## Take an example from Git to a Workload, on this machine, with nothing else running
 	@ci/install/install.sh run

@@ -38,11 +38,11 @@ func (in Parameters) manifest() (*Manifest, error) {
 	if in.Descriptor != "" {
 		return loadFrom(in.Descriptor, target)
 	}
-	root := in.Workspace.Source()
-	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) && in.Run == "" && in.AppPath == "." {
-		return &Manifest{Workload: bare(target)}, nil // external CI, which has no workspace
+	// External CI has no workspace, but may have a variable of its own named so, as Jenkins has: only what checkout-source left counts.
+	if _, err := in.Workspace.ReadRevision(); errors.Is(err, fs.ErrNotExist) && in.Run == "" && in.AppPath == "." {
+		return &Manifest{Workload: bare(target)}, nil
 	}
-	return Load(root, in.AppPath, target)
+	return Load(in.Workspace.Source(), in.AppPath, target)
 }
 
 // loadFrom makes a Workload of the descriptor in a directory of this machine, which must have one.
