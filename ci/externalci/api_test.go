@@ -107,8 +107,8 @@ func apiCases() []apiCase {
 			},
 		},
 		{
-			name: "It has two", after: one("‹component›-workload", "old") + ", " + one("‹component›-second", "old"), reason: "WorkloadRejected",
-			say: []string{"has 2 Workloads: ‹component›-workload, ‹component›-second", "delete the others"},
+			name: "It has two", after: one("‹component›-second", "old") + ", " + one("‹component›-workload", "old"), reason: "WorkloadRejected",
+			say: []string{"has 2 Workloads: ‹component›-second, ‹component›-workload", "delete the others"},
 			run: func(t *testing.T, p *platform) (outcome, string) {
 				c := p.component(t)
 				p.give(t, c, c+"-workload", oldImage)
@@ -121,7 +121,7 @@ func apiCases() []apiCase {
 			run: direct(func(_ *platform, in map[string]string) { in["OAUTH_CLIENT_SECRET"] = "canary-but-wrong" }),
 		},
 		{
-			name: "The client has no role", reason: "Forbidden", after: none, say: []string{"403 Forbidden", "Check that client nobody is bound to a role"},
+			name: "The client has no role", reason: "Forbidden", after: none, say: []string{"403 Forbidden", "is bound to a role"},
 			run: direct(func(p *platform, in map[string]string) {
 				in["API_SERVER_URL"], in["OAUTH_TOKEN_URL"], in["OAUTH_CLIENT_ID"], in["OAUTH_CLIENT_SECRET"] = p.nobody.api, p.nobody.token, p.nobody.id, p.nobody.secret
 			}),
