@@ -33,10 +33,14 @@ func pages(root string) (map[string]string, error) {
 		workflowPlane = "templates/workflow-plane"
 		controlPlane  = "templates/control-plane"
 		workflowFile  = controlPlane + "/" + builder + ".yaml"
+		actionFile    = "examples/external-ci/github-actions/register-workload/action.yml"
 	)
 	all := map[string]string{"docs/parameters.md": parameters(), "docs/outcomes.md": outcomes()}
 	var err error
 	if all[workflowFile], err = clusterWorkflow(filepath.Join(root, workflowFile)); err != nil {
+		return nil, err
+	}
+	if all[actionFile], err = action(filepath.Join(root, actionFile)); err != nil {
 		return nil, err
 	}
 	sections := map[string]func() (string, error){

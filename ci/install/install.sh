@@ -40,7 +40,12 @@ openssh-server sshd to serve Git repositories by SSH
 gcc gcc to build tests with the race detector
 libc6-dev /usr/include/stdio.h to build tests with the race detector
 libcap2-bin setcap to give the builder the rights it has in a pod
-uidmap newuidmap to build images without being root'
+uidmap newuidmap to build images without being root
+curl curl to fetch the step as a pipeline does
+podman podman to build images as a pipeline with docker does
+make make to build the binaries of a release
+npm npm to fetch the parser of Groovy
+default-jre-headless java to parse the Jenkinsfiles by Groovy'
 for_cluster='
 gcc gcc to build runc for the cluster
 libc6-dev /usr/include/stdio.h to build runc for the cluster
