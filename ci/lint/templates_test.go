@@ -792,6 +792,9 @@ func TestExamples(t *testing.T) {
 		for _, fault := range againstCRD(t, object) {
 			t.Errorf("%s: %s", path, fault)
 		}
+		if kind == "Component" && at(object, "spec", "workflow") == nil {
+			continue // another CI builds it
+		}
 		for _, fault := range schemas.MustLoad("dockerfile-builder").Validate(at(object, "spec", "workflow", "parameters")) {
 			t.Errorf("%s: spec.workflow.parameters.%s", path, fault)
 		}
