@@ -17,7 +17,7 @@ func actBinary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "act")
 	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../act", "-o", path, "github.com/nektos/act")
-	build.Env = append(os.Environ(), "GOFLAGS=-mod=mod", "GOWORK=off", "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building act: %v\n%s", err, out)
 	}
