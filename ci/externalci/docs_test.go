@@ -89,7 +89,8 @@ func TestDocsAreTrue(t *testing.T) {
 			if !hyphened.MatchString(word) && !capitals.MatchString(word) && !camel.MatchString(word) {
 				continue
 			}
-			if !known[word] && !strings.Contains(all.String(), word) {
+			whole := regexp.MustCompile(`(^|[^\w-])` + regexp.QuoteMeta(word) + `($|[^\w-])`)
+			if !known[word] && !whole.MatchString(all.String()) {
 				t.Errorf("%s: there is no %s", page, word)
 			}
 		}
