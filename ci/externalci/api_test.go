@@ -149,9 +149,9 @@ func apiCases() []apiCase {
 			},
 		},
 		{
-			name: "Nothing listens at the API's address, for longer than five attempts", reason: "ApiUnavailable", after: none,
+			name: "Nothing listens at the API's address, for longer than it is tried", reason: "ApiUnavailable", after: none,
 			say: []string{"connection refused", "nothing listens on that port"},
-			run: direct(func(_ *platform, in map[string]string) { in["API_SERVER_URL"] = "http://127.0.0.1:1" }),
+			run: direct(func(_ *platform, in map[string]string) { in["API_SERVER_URL"], in["MAX_ATTEMPTS"] = "http://127.0.0.1:1", "3" }),
 		},
 		{
 			name: "The connection breaks after the API has created the Workload", reason: "Succeeded", after: one("", "new"),
