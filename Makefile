@@ -8,12 +8,15 @@ STRIP   := -trimpath -ldflags '-s -w'
 IMAGES  := $(GO) run ./images
 STEPS   := checkout-source containerfile-build buildpacks-build publish-image generate-workload-cr
 
-.PHONY: help build run test lint docs images push-images bundle clean
+ARCHITECTURES ?= amd64 arm64
+BINARIES ?= dist/bin
+
+.PHONY: help build run test lint docs images push-images bundle cluster-up cluster-down binaries clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  EXAMPLE=<folder under examples>   what make run builds (default $(EXAMPLE))"
 	@echo "  ARGS='--keep-serving …'           more flags for stepwright run; see bin/stepwright run --help"
@@ -26,6 +29,13 @@ build: ## Build the steps and the stepwright command into bin/
 	@echo "Building bin/ ($(STEPS) stepwright)"
 	@mkdir -p bin
 	@CGO_ENABLED=0 $(GO) build $(STRIP) -o bin/ $(addprefix ./steps/,$(STEPS)) ./ci/stepwright
+
+binaries: ## Write the steps' binaries as a release has them, with SHA256SUMS, into dist/bin
+	@rm -rf '$(BINARIES)' && mkdir -p '$(BINARIES)'
+	@for architecture in $(ARCHITECTURES); do for step in $(STEPS); do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$architecture GOFLAGS= $(GO) build -buildvcs=false $(STRIP) -o '$(BINARIES)'/$${step}_linux_$$architecture ./steps/$$step || exit; \
+	done; done
+	@cd '$(BINARIES)' && sha256sum *_linux_* > SHA256SUMS && cat SHA256SUMS
 
 run: ## Take an example from Git to a Workload, on this machine, with nothing else running
 	@ci/install/install.sh run
@@ -58,6 +68,13 @@ push-images: ## Make the steps' images and publish them: REGISTRY=…, with the 
 
 bundle: ## Write single-file installs, dist/workflow-plane.yaml and dist/control-plane.yaml
 	@$(GO) run ./ci/bundle $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
+
+cluster-up: ## Start a Kubernetes of one node with Argo and OpenChoreo, on this machine: see ci/cluster
+	@ci/install/install.sh cluster
+	@$(GO) run ./ci/cluster up
+
+cluster-down: ## End it and remove all that it has left
+	@$(GO) run ./ci/cluster down
 
 clean: ## Remove what the other targets made, but for Go's own caches
 	rm -rf bin dist

@@ -481,7 +481,7 @@ func TestFileCapabilities(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := output(exec.Command("setcap", "cap_setuid,cap_setgid+ep", path)); err != nil {
+	if _, err := output(exec.Command("setcap", "cap_setuid,cap_setgid+p", path)); err != nil {
 		t.Fatalf("setcap is in the Debian package libcap2-bin: %v", err)
 	}
 	value := make([]byte, 64)

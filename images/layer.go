@@ -60,15 +60,15 @@ func layerOf(files []file) (v1.Layer, error) {
 // capabilityRecord is the PAX record of the extended attribute security.capability, as container runtimes read it.
 const capabilityRecord = "SCHILY.xattr.security.capability"
 
-// fileCapabilities is the attribute's value: the kernel's struct vfs_cap_data, revision 2. The capabilities are permitted, and in effect
-// at once: setcap calls it cap_…+ep.
+// fileCapabilities is the attribute's value: the kernel's struct vfs_cap_data, revision 2. The capabilities are permitted, and not in effect
+// at once, for the kernel does not start such a program in a pod without them: setcap calls it cap_…+p.
 func fileCapabilities(capabilities []int) string {
-	const revision2, effective = 0x02000000, 0x000001
+	const revision2 = 0x02000000
 	var permitted uint64
 	for _, c := range capabilities {
 		permitted |= 1 << c
 	}
-	data := binary.LittleEndian.AppendUint32(nil, revision2|effective)
+	data := binary.LittleEndian.AppendUint32(nil, revision2)
 	for _, half := range []uint32{uint32(permitted), uint32(permitted >> 32)} {
 		data = binary.LittleEndian.AppendUint32(data, half)
 		data = binary.LittleEndian.AppendUint32(data, 0) // inheritable

@@ -127,6 +127,9 @@ func properties(s *jsonschema.Schema) ([]*Property, error) {
 		if part.Ref != nil {
 			part = part.Ref
 		}
+		if len(part.Properties) == 0 {
+			continue // a condition on properties that are described elsewhere
+		}
 		more, err := properties(part)
 		if err != nil {
 			return nil, err

@@ -107,6 +107,16 @@ func TestValidateListsEveryFault(t *testing.T) {
 			[]string{"oauth-client-id: is required", "api-server-url: must not be empty"},
 		},
 		{
+			"a last step without an image", "generate-workload-cr",
+			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"","image-file":"","dry-run":true}`,
+			[]string{"image: must not be empty (Reference of the published image, best with its digest. Required without "},
+		},
+		{
+			"a last step with a token and the image in a file", "generate-workload-cr",
+			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"","image-file":"f","dry-run":false,"token-file":"t","api-server-url":"https://api"}`,
+			nil,
+		},
+		{
 			"a last step that is not", "generate-workload-cr",
 			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"i","dry-run":true,"api-server-url":""}`,
 			nil,

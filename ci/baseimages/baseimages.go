@@ -47,6 +47,9 @@ const (
 	Runtimes   = "docker.io/stepwright/runtimes:bookworm"
 )
 
+// Rootless is Debian with what BuildKit needs to run without root. It, too, is made only for those who name it; ci/e2e does.
+const Rootless = "docker.io/stepwright/rootless:bookworm"
+
 // edition is part of every image's key. Raise it when a recipe changes, so that images made by the old one are made anew.
 const edition = 1
 
@@ -77,6 +80,7 @@ var recipes = map[string]recipe{
 	Toolchains:       toolchainsRecipe,
 	toolchainsDebian: debianWith(toolchainPackages),
 	Runtimes:         debianWith(runtimePackages),
+	Rootless:         debianWith(rootlessPackages),
 }
 
 // Names returns the names of all images that stand in for others, sorted.

@@ -139,6 +139,9 @@ func (s *Server) Start(address string) (base string, closer io.Closer, err error
 	return "http://" + l.Addr().String(), server, nil
 }
 
+// Token returns a token without asking for the client's secret, as one that somebody else has fetched.
+func (s *Server) Token() string { return s.tokens.issue(s.options.TokenLifetime) }
+
 // ExpireTokens makes every token invalid that was given so far, as a new key of an identity provider does.
 func (s *Server) ExpireTokens() { s.tokens.expire() }
 

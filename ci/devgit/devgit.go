@@ -1,5 +1,5 @@
-// Package devgit is a Git server for one machine: bare repositories below a folder, over HTTP, by git's own http-backend. `stepwright run`
-// publishes examples with it, and tests clone from it.
+// Package devgit is a Git server for one machine: bare repositories below a folder, over HTTP by git's own http-backend, or over SSH by
+// OpenSSH. `stepwright run` publishes examples with it, and tests clone from it.
 package devgit
 
 import (

@@ -33,6 +33,7 @@ func pages(root string) (map[string]string, error) {
 		workflowPlane = "templates/workflow-plane"
 		controlPlane  = "templates/control-plane"
 		workflowFile  = controlPlane + "/" + dockerfileBuilder + ".yaml"
+		actionFile    = "examples/external-ci/github-actions/register-workload/action.yml"
 	)
 	builders, err := readBuilders(root)
 	if err != nil {
@@ -53,6 +54,9 @@ func pages(root string) (map[string]string, error) {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
 		templates = append(templates, all[file])
+	}
+	if all[actionFile], err = action(filepath.Join(root, actionFile)); err != nil {
+		return nil, err
 	}
 	sections := map[string]func() (string, error){
 		workflowPlane: func() (string, error) { return templatesSection(filepath.Join(root, workflowPlane), all) },

@@ -5,6 +5,7 @@
 #   ci/install/install.sh test         for make test
 #   ci/install/install.sh images       for make images; part of test
 #   ci/install/install.sh images-arm64 for make images on amd64, to have every image for arm64, too
+#   ci/install/install.sh cluster      for make cluster-up
 #   ci/install/install.sh base-images  to make base images from Debian packages; part of test, and of run without a network
 #
 # Without apt it installs nothing and tells what is missing.
@@ -39,7 +40,18 @@ openssh-server sshd to serve Git repositories by SSH
 gcc gcc to build tests with the race detector
 libc6-dev /usr/include/stdio.h to build tests with the race detector
 libcap2-bin setcap to give the builder the rights it has in a pod
-uidmap newuidmap to build images without being root'
+uidmap newuidmap to build images without being root
+curl curl to fetch the step as a pipeline does
+podman podman to build images as a pipeline with docker does
+make make to build the binaries of a release
+npm npm to fetch the parser of Groovy
+default-jre-headless java to parse the Jenkinsfiles by Groovy'
+for_cluster='
+gcc gcc to build runc for the cluster
+libc6-dev /usr/include/stdio.h to build runc for the cluster
+libseccomp-dev /usr/include/seccomp.h to build runc for the cluster
+pkg-config pkg-config to build runc for the cluster
+iptables iptables to give services their addresses and pods their ports'
 for_users='
 uidmap newuidmap to build images without being root'
 
@@ -92,6 +104,7 @@ images-arm64)
 	needs=$for_images base_images=
 	[ "$(uname -m)" = aarch64 ] || needs=$for_images$for_images_arm64
 	;;
+cluster) needs=$for_cluster base_images= ;;
 base-images) needs=$for_base_images base_images= ;;
 *)
 	sed -n '2,/^$/s/^# \{0,1\}//p;/^set/q' "$0" >&2
@@ -99,7 +112,7 @@ base-images) needs=$for_base_images base_images= ;;
 	;;
 esac
 case $(id -u):$1 in
-0:* | *:images | *:images-arm64) ;;
+0:* | *:images | *:images-arm64 | *:cluster) ;;
 *) needs=$needs$for_users ;;
 esac
 

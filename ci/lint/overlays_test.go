@@ -56,7 +56,7 @@ func TestOverlaysAndComponents(t *testing.T) {
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled}, []string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"), rules{buildSecurity: userNamespace, hostUsers: true}, nil},
 		{"registry-cache", overlay(t, "registry-cache"), byDefault, []string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
-		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted}, []string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
+		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted}, []string{"Namespace", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}},
 		{
 			"all that go together", overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces"),
 			rules{buildSecurity: profiled, hostUsers: true, anonymous: []string{pull, push}}, []string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},

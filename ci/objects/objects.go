@@ -153,6 +153,7 @@ func Decode[T any](o *Object) (*T, error) {
 // Set is what files hold.
 type Set struct {
 	Objects []*Object // of the kinds that package crds defines, in the order of the files
+	Values  []*Object // Helm values of OpenChoreo's portal: documents without a kind that have a mapping backstage
 	Faults  []Fault
 }
 
@@ -179,6 +180,7 @@ func (s *Set) OfKind(kind string) []*Object {
 // Add takes the objects of another set that this one does not have, and all its faults.
 func (s *Set) Add(other *Set) {
 	s.Faults = append(s.Faults, other.Faults...)
+	s.Values = append(s.Values, other.Values...)
 	for _, o := range other.Objects {
 		if s.Find(o.Kind, o.Namespace, o.Name) == nil {
 			s.Objects = append(s.Objects, o)
@@ -186,7 +188,7 @@ func (s *Set) Add(other *Set) {
 	}
 }
 
-// Load reads files, and the YAML files directly in folders. What is no object of OpenChoreo's is passed over: folders also hold workload
+// Load reads files, and the YAML files directly in folders. What is neither an object of OpenChoreo's nor Values is passed over: folders also hold workload
 // descriptors, API descriptions and templates of other tools. Its error is that of a file that cannot be read; what is wrong in one is in
 // the set's faults.
 func Load(paths ...string) (*Set, error) {
@@ -294,8 +296,28 @@ func (s *Set) readDocument(file string, text []byte, offset int, named bool) {
 		}
 		return
 	}
+	s.readObject(o)
+}
+
+// readObject adds an object of OpenChoreo's, or those of a list, which is what kubectl get prints.
+func (s *Set) readObject(o *Object) {
 	version, _ := o.fields["apiVersion"].(string)
 	o.Kind, _ = o.fields["kind"].(string)
+	if items, ok := o.fields["items"].([]any); ok && version == "v1" && o.Kind == "List" {
+		nodes, _ := child(o.node, "items")
+		for i, item := range items {
+			if fields, ok := item.(map[string]any); ok {
+				s.readObject(&Object{file: o.file, offset: o.offset, node: nodes.Content[i], fields: fields})
+			}
+		}
+		return
+	}
+	if _, portal := o.fields["backstage"].(map[string]any); portal && version == "" && o.Kind == "" {
+		o.Kind, o.Name = "Values", filepath.Base(o.file)
+		s.Faults = append(s.Faults, o.twice(o.node, nil)...)
+		s.Values = append(s.Values, o)
+		return
+	}
 	if !strings.HasPrefix(version, group) || o.Kind == "" {
 		return
 	}

@@ -168,3 +168,20 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// kubectl get prints lists.
+func TestList(t *testing.T) {
+	list := "apiVersion: v1\nkind: List\nitems:\n- " + strings.ReplaceAll(strings.TrimSuffix(run, "\n"), "\n", "\n  ") +
+		"\n- apiVersion: v1\n  kind: ConfigMap\n- apiVersion: openchoreo.dev/v1alpha1\n  kind: WorkflowRan\n"
+	set := load(t, map[string]string{"a.yaml": list})
+	o := set.Find("WorkflowRun", "default", "cart-1")
+	if len(set.Objects) != 1 || o == nil {
+		t.Fatalf("got %v", set.Objects)
+	}
+	if got := o.At("spec", "workflow", "name"); got.Line != 10 {
+		t.Errorf("spec.workflow.name is in line %d, want 10", got.Line)
+	}
+	if len(set.Faults) != 1 || set.Faults[0].Line != 22 || !strings.Contains(set.Faults[0].Message, "WorkflowRan") {
+		t.Errorf("faults are %v, want one of line 22", set.Faults)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/ci/backstage"
 	"github.com/stepwright/stepwright/ci/objects"
 	"github.com/stepwright/stepwright/ci/workflowrun"
 )
@@ -16,6 +17,7 @@ import (
 type validateOptions struct {
 	templates templates
 	partial   bool
+	callback  string
 	output    string
 }
 
@@ -45,13 +47,16 @@ YAML file is read. Found are, each with file and line:
   - what is not YAML, keys that stand twice, and what the API server would refuse, by OpenChoreo's own definitions;
   - every fault of the parameters of WorkflowRuns and Components, which OpenChoreo does not look for: a step would fail of it, minutes later;
   - of each WorkflowRun the component check at which OpenChoreo's controller stops, with the reason and the message of its condition;
-  - what keeps a Component from being ready, or a run pending for ever: a workflow that is not allowed, an expression that fails.
+  - what keeps a Component from being ready, or a run pending for ever: a workflow that is not allowed, an expression that fails;
+  - what keeps the portal from showing the builds of Jenkins or GitHub Actions: annotations of Components, and Helm values under backstage, of
+    another form than the portal reads, or that do not fit together.
 
 A WorkflowRun with neither label, openchoreo.dev/project nor openchoreo.dev/component, is standalone: the component checks are skipped.
 
 The exit code is 0, or 2 when there are faults.`,
 		Example: `  stepwright validate --partial examples/greeting-service
   stepwright validate app/ platform/component-types platform/workflows
+  stepwright validate --partial values.yaml --github-callback-url https://portal.example.com/api/auth/github/handler/frame
   stepwright validate app/ -o json | jq -r '.faults[] | "\(.file):\(.line): \(.message)"'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -62,6 +67,7 @@ The exit code is 0, or 2 when there are faults.`,
 	f := cmd.Flags()
 	f.StringVar(&o.templates.dir, "templates", "templates", templatesUsage)
 	f.BoolVar(&o.partial, "partial", false, "the cluster holds more than the files: a Component, component type or workflow that they lack is no fault")
+	f.StringVar(&o.callback, "github-callback-url", "", "authorization callback URL that the GitHub OAuth App has, to hold against the Helm values")
 	f.StringVarP(&o.output, "output", "o", "text", "text, yaml or json")
 	return cmd
 }
@@ -71,11 +77,18 @@ func (o *validateOptions) run(out io.Writer, paths []string) error {
 	if err != nil {
 		return err
 	}
-	result := findings{Objects: []checked{}, Faults: workflowrun.Check(set, o.partial)}
+	result := findings{Objects: []checked{}, Faults: append(workflowrun.Check(set, o.partial), backstage.Check(set, o.callback)...)}
 	for _, object := range set.Objects {
 		c := checked{Position: object.At(), Object: object.String()}
 		if object.Kind == "WorkflowRun" && workflowrun.Standalone(object) {
 			c.Note = "standalone: it has no labels of a component, so the component checks are skipped"
+		}
+		result.Objects = append(result.Objects, c)
+	}
+	for _, values := range set.Values {
+		c := checked{Position: values.At(), Object: values.String()}
+		if callback := backstage.CallbackURL(values); callback != "" {
+			c.Note = "the GitHub OAuth App needs the authorization callback URL " + callback
 		}
 		result.Objects = append(result.Objects, c)
 	}
@@ -85,7 +98,7 @@ func (o *validateOptions) run(out io.Writer, paths []string) error {
 	switch n := len(result.Faults); {
 	case n > 0:
 		return &workflowrun.InvalidError{Faults: []string{fmt.Sprintf("%d %s", n, plural(n, "fault"))}}
-	case len(set.Objects) == 0:
+	case len(result.Objects) == 0:
 		return &workflowrun.InvalidError{Faults: []string{"there is no object of OpenChoreo's in " + strings.Join(paths, ", ")}}
 	}
 	return nil

@@ -88,11 +88,25 @@ func TestValidateWithoutFault(t *testing.T) {
 	for name, args := range map[string][]string{
 		"the whole platform":        {example, samples(t, "component-types"), "--templates", samples(t, "ci-workflows")},
 		"the example, on a cluster": {example, "--partial"},
+		"what the portal shows":     {"../../examples/backstage", "--partial", "--github-callback-url", "https://portal.example.com/api/auth/github/handler/frame"},
 	} {
 		got, _ := stepwright(t, append([]string{"validate"}, args...)...)
 		if got.code != 0 || !strings.HasSuffix(got.stdout, " objects, no fault\n") {
 			t.Errorf("%s: exit code %d: %s%s", name, got.code, got.stdout, got.stderr)
 		}
+	}
+}
+
+// Values alone are something to look at, and say what nobody else does.
+func TestValidateValues(t *testing.T) {
+	t.Parallel()
+	got, _ := stepwright(t, "validate", "../../examples/backstage/values-github-enterprise.yaml")
+	if got.code != 0 || !strings.Contains(got.stdout, "the GitHub OAuth App needs the authorization callback URL https://portal.example.com/api/auth/github/handler/frame\n") {
+		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
+	}
+	got, _ = stepwright(t, "validate", "--github-callback-url", "https://elsewhere.example.com/api/auth/github/handler/frame", "../../examples/backstage/values-github.yaml")
+	if got.code != 2 || !strings.Contains(got.stdout, "values-github.yaml:6: Values values-github.yaml: backstage.baseUrl: the portal sends ") {
+		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
 	}
 }
 

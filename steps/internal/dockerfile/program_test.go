@@ -114,7 +114,7 @@ var rootlessWays = []rootlessWay{
 	{
 		name: "file capabilities",
 		prepare: func(t testing.TB, program string) {
-			if out, err := exec.Command("setcap", "cap_setuid,cap_setgid+ep", program).CombinedOutput(); err != nil {
+			if out, err := exec.Command("setcap", "cap_setuid,cap_setgid+p", program).CombinedOutput(); err != nil {
 				t.Fatalf("setcap is in the Debian package libcap2-bin: %v\n%s", err, out)
 			}
 		},
@@ -308,7 +308,7 @@ func TestRootless(t *testing.T) {
 		if cmd.ProcessState.ExitCode() != outcome.BuilderUnavailable.ExitCode() {
 			t.Errorf("%v\n%s", err, out)
 		}
-		for _, words := range []string{"SETUID", "newuidmap is not installed", "setcap cap_setuid,cap_setgid+ep " + binary, "buildkit-address"} {
+		for _, words := range []string{"SETUID", "newuidmap is not installed", "setcap cap_setuid,cap_setgid+p " + binary, "buildkit-address"} {
 			if !bytes.Contains(out, []byte(words)) {
 				t.Errorf("output lacks %q:\n%s", words, out)
 			}

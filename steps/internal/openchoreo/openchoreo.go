@@ -28,8 +28,12 @@ type Settings struct {
 	APIServerURL      string // base of the API
 	TokenURL          string // OAuth 2.0 token endpoint
 	ClientID          string
+	ClientSecret      string // empty: the content of ClientSecretFile
 	ClientSecretFile  string // read whenever a token is fetched
+	ClientAuth        string // client_secret_basic, or else client_secret_post
 	Scope             string // separated by spaces; empty: the provider's default
+	Audience          string // empty: the provider's default
+	TokenFile         string // holds a token; then there is no client, and all of the above is not used
 	CABundle          string // see trust.Pool
 	InsecurePlainHTTP bool   // allows http to hosts other than loopback
 }
@@ -68,7 +72,10 @@ type Client struct {
 // New returns a client. Secret and tokens become secrets the moment they are known. The error lists every fault of the settings.
 func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
 	base, fault := endpoint("api-server-url", settings.APIServerURL, settings.InsecurePlainHTTP)
-	_, tokenFault := endpoint("oauth-token-url", settings.TokenURL, settings.InsecurePlainHTTP)
+	tokenFault := ""
+	if settings.TokenFile == "" {
+		_, tokenFault = endpoint("oauth-token-url", settings.TokenURL, settings.InsecurePlainHTTP)
+	}
 	transport, err := trust.Transport(settings.CABundle)
 	var faults []string
 	for _, f := range []string{fault, tokenFault} {
@@ -208,15 +215,15 @@ func (c *Client) send(ctx context.Context, method string, u *url.URL, token *oau
 	what := method + " " + redact.URL(u.String())
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return unreachable(ctx, what, err)
+		return unreachable(ctx, "api-server-url", what, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, answerLimit+1))
 	switch {
 	case err != nil:
-		return unreachable(ctx, what, err)
+		return unreachable(ctx, "api-server-url", what, err)
 	case resp.StatusCode < 200 || resp.StatusCode > 299:
-		return refusal(what, resp, answer)
+		return c.refusal(what, resp, answer)
 	case len(answer) > answerLimit:
 		return outcome.Errorf(outcome.Failed, "%s: the answer is larger than %d bytes", what, answerLimit)
 	case result == nil:
@@ -226,7 +233,7 @@ func (c *Client) send(ctx context.Context, method string, u *url.URL, token *oau
 	dec.UseNumber()
 	if err := dec.Decode(result); err != nil {
 		if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/json") {
-			return outcome.Errorf(outcome.NotFound, "%s: answered with %q instead of JSON: that is not the OpenChoreo API", what, kind)
+			return outcome.Errorf(outcome.NotFound, "%s: answered with %q instead of JSON: that is not the OpenChoreo API", what, kind).WithHint(notTheAPI)
 		}
 		return outcome.Errorf(outcome.ApiUnavailable, "%s: the answer is damaged: %w", what, err)
 	}
@@ -251,6 +258,12 @@ func (e *StatusError) Error() string {
 // IsConflict tells that there is such an object already.
 func IsConflict(err error) bool { return statusOf(err) == http.StatusConflict }
 
+// IsNotFound tells that there is no such object, by the word of the API itself.
+func IsNotFound(err error) bool {
+	e, ok := errors.AsType[*StatusError](err)
+	return ok && e.Status == http.StatusNotFound && e.Code != ""
+}
+
 // IsBadRequest tells that what an object refers to is not there, such as a Workload's component: for all that is wrong with the object
 // itself the API has another status.
 func IsBadRequest(err error) bool {
@@ -266,7 +279,7 @@ func statusOf(err error) int {
 }
 
 // refusal is the error for an answer that is not a success. The API has two shapes of errors, and what stands before it has others.
-func refusal(what string, resp *http.Response, answer []byte) error {
+func (c *Client) refusal(what string, resp *http.Response, answer []byte) error {
 	e := &StatusError{Status: resp.StatusCode}
 	var said struct {
 		Code    string `json:"code"`    // {code, error} of the API
@@ -283,42 +296,29 @@ func refusal(what string, resp *http.Response, answer []byte) error {
 	}
 	e.Message = short(e.Message)
 
-	reason := outcome.WorkloadRejected
+	reason, hint := outcome.WorkloadRejected, ""
 	switch s := e.Status; {
 	case s == http.StatusUnauthorized:
-		reason = outcome.Unauthorized
+		reason, hint = outcome.Unauthorized, c.tokenRefused()
 	case s == http.StatusForbidden:
-		reason = outcome.Forbidden
+		reason, hint = outcome.Forbidden, c.notPermitted()
 	case s == http.StatusNotFound || s == http.StatusMethodNotAllowed:
-		reason = outcome.NotFound
+		reason, hint = outcome.NotFound, notFound
+		if e.Code == "" {
+			hint = notTheAPI
+		}
 	case s == http.StatusTooManyRequests || s >= 500:
 		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()))
 	case s < 400:
 		return redirected("api-server-url", what, resp)
 	}
-	return outcome.Errorf(reason, "%s: %w", what, e)
+	return outcome.Errorf(reason, "%s: %w", what, e).WithHint(hint)
 }
 
 func redirected(parameter, what string, resp *http.Response) error {
 	to := redact.URL(resp.Header.Get("Location"))
 	return outcome.Errorf(outcome.InvalidParameters, "%s: %s: answered %d with a redirect to %q, which is not followed", parameter, what, resp.StatusCode, to).
 		WithHint("Give the URL that it redirects to, if that is to be trusted with the client's credentials.")
-}
-
-// unreachable is the error for a request that got no whole answer.
-func unreachable(ctx context.Context, what string, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	// The URL is in what already.
-	if wrapped, ok := errors.AsType[*url.Error](err); ok {
-		err = wrapped.Err
-	}
-	if untrusted(err) {
-		return outcome.Errorf(outcome.InvalidParameters, "ca-bundle: %s: %w", what, err).
-			WithHint("Add the certificate authority to ca-bundle, or correct the server's certificate.")
-	}
-	return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, err)
 }
 
 func short(text string) string {

@@ -249,3 +249,53 @@ func TestObject(t *testing.T) {
 		t.Error("wrong reading")
 	}
 }
+
+// TestClientAuthentication looks at what the token endpoint is sent.
+func TestClientAuthentication(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name     string
+		settings Settings
+		basic    bool
+		form     url.Values
+	}{
+		{"in the body", Settings{ClientAuth: "client_secret_post"}, false, url.Values{"client_id": {"me"}, "client_secret": {"canary-s+c:ret"}}},
+		{"Basic", Settings{ClientAuth: "client_secret_basic"}, true, url.Values{}},
+		{"scope and audience", Settings{Scope: "a  b", Audience: "https://api"}, false, url.Values{"client_id": {"me"}, "client_secret": {"canary-s+c:ret"}, "scope": {"a b"}, "audience": {"https://api"}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			asked := make(chan *http.Request, 1)
+			c, _ := against(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{}`) })
+			issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.ParseForm()
+				asked <- r
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprint(w, `{"access_token":"canary-token","token_type":"Bearer"}`)
+			}))
+			defer issuer.Close()
+			tc.settings.APIServerURL, tc.settings.TokenURL, tc.settings.ClientID, tc.settings.ClientSecret = c.settings.APIServerURL, issuer.URL, "me", "canary-s+c:ret"
+			secrets := &redact.Secrets{}
+			c, err := New(tc.settings, secrets)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Get(t.Context(), "acme", Workloads, "w"); err != nil {
+				t.Fatal(err)
+			}
+			r := <-asked
+			tc.form.Set("grant_type", "client_credentials")
+			if got := r.PostForm.Encode(); got != tc.form.Encode() {
+				t.Errorf("form %s, want %s", got, tc.form.Encode())
+			}
+			// RFC 6749 section 2.3.1: both are encoded as in a form before they are joined.
+			id, secret, basic := r.BasicAuth()
+			if basic != tc.basic || basic && (id != "me" || secret != url.QueryEscape("canary-s+c:ret")) {
+				t.Errorf("Basic %v", basic)
+			}
+			if got := secrets.String("canary-s+c:ret"); got != "***" {
+				t.Errorf("not secret: %s", got)
+			}
+		})
+	}
+}

@@ -2,9 +2,9 @@ package openchoreo
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -37,6 +37,9 @@ func (c *Client) forget(token *oauth2.Token) {
 }
 
 func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
+	if c.settings.TokenFile != "" {
+		return c.given()
+	}
 	secret, err := c.clientSecret()
 	if err != nil {
 		return nil, err
@@ -48,6 +51,12 @@ func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
 		Scopes:       strings.Fields(c.settings.Scope),
 		AuthStyle:    oauth2.AuthStyleInParams, // the default identity provider refuses Basic (contract section 4)
 	}
+	if c.settings.ClientAuth == "client_secret_basic" {
+		config.AuthStyle = oauth2.AuthStyleInHeader
+	}
+	if c.settings.Audience != "" {
+		config.EndpointParams = url.Values{"audience": {c.settings.Audience}}
+	}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, c.http))
 	if err != nil {
 		return nil, c.denial(ctx, err)
@@ -56,11 +65,30 @@ func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
 	return token, nil
 }
 
+// given returns the token that somebody else has fetched.
+func (c *Client) given() (*oauth2.Token, error) {
+	raw, err := os.ReadFile(c.settings.TokenFile)
+	if err != nil {
+		return nil, outcome.Errorf(outcome.Unauthorized, "token-file: %w", err).WithHint("Name the file that holds a token for the API, or give an OAuth client instead.")
+	}
+	token := strings.TrimSpace(string(raw))
+	c.secrets.Add(token)
+	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return nil, outcome.Errorf(outcome.Unauthorized, "token-file: %s holds no token", c.settings.TokenFile).WithHint("The file is to hold the token and nothing else.")
+	}
+	return &oauth2.Token{AccessToken: token}, nil
+}
+
 func (c *Client) clientSecret() (string, error) {
+	if c.settings.ClientSecret != "" {
+		c.secrets.Add(c.settings.ClientSecret)
+		return c.settings.ClientSecret, nil
+	}
 	path := c.settings.ClientSecretFile
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %w", err).WithHint("Put the client's secret into that file, or name the file that holds it.")
+		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %w", err).
+			WithHint("Put the client's secret into that file, name the file that holds it, or give it as the variable OAUTH_CLIENT_SECRET.")
 	}
 	secret := strings.TrimRight(string(raw), "\r\n")
 	c.secrets.Add(secret)
@@ -75,7 +103,7 @@ func (c *Client) denial(ctx context.Context, err error) error {
 	what := "token of client " + c.settings.ClientID + " from " + redact.URL(c.settings.TokenURL)
 	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
 	if !ok {
-		return unreachable(ctx, what, err)
+		return unreachable(ctx, "oauth-token-url", what, err)
 	}
 	e := &StatusError{Status: refused.Response.StatusCode, Code: refused.ErrorCode, Message: refused.ErrorCode}
 	if refused.ErrorDescription != "" {
@@ -87,13 +115,8 @@ func (c *Client) denial(ctx context.Context, err error) error {
 	case s >= 300 && s < 400:
 		return redirected("oauth-token-url", what, refused.Response)
 	case e.Code == "" && s != http.StatusUnauthorized && s != http.StatusForbidden:
-		return outcome.Errorf(outcome.NotFound, "%s: %w, and not as a token endpoint answers", what, e).WithHint("Check oauth-token-url.")
+		return outcome.Errorf(outcome.NotFound, "%s: %w, and not as a token endpoint answers", what, e).
+			WithHint("Check oauth-token-url: it is the whole URL of the token endpoint, with its path, which is /oauth2/token at the default identity provider and token_endpoint in the .well-known/openid-configuration of others.")
 	}
-	return outcome.Errorf(outcome.Unauthorized, "%s: %w", what, e)
-}
-
-// untrusted tells that a server's certificate does not hold: to try again would not help.
-func untrusted(err error) bool {
-	_, ok := errors.AsType[*tls.CertificateVerificationError](err)
-	return ok
+	return outcome.Errorf(outcome.Unauthorized, "%s: %w", what, e).WithHint(c.clientRefused(e.Code))
 }

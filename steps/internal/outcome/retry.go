@@ -34,8 +34,9 @@ func (r Retry) Do(ctx context.Context, try func(context.Context) error) error {
 		if failure.Reason.Class() != Transient || attempt >= r.Attempts {
 			return err
 		}
-		// Half of the wait is random, so that steps that failed together do not come back together.
-		pause := wait/2 + rand.N(wait/2+1)
+		// A quarter of the wait is random, so that steps that failed together do not come back together, and no more, so that the seven
+		// attempts of the default outlast a restart of 30 s.
+		pause := wait - rand.N(wait/4+1)
 		if failure.RetryAfter > 0 {
 			pause = failure.RetryAfter
 		}

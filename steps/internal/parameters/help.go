@@ -20,7 +20,11 @@ func (s *Set) Help() string {
 	}
 	b.WriteString(" [flags]\n\nEvery flag can also be given as the variable named beside it; the flag wins.\n\nFlags:\n")
 	for _, p := range s.schema.Properties {
-		fmt.Fprintf(&b, "  --%s, %s", p.Name, EnvName(p.Name))
+		if p.WriteOnly {
+			fmt.Fprintf(&b, "  %s", EnvName(p.Name))
+		} else {
+			fmt.Fprintf(&b, "  --%s, %s", p.Name, EnvName(p.Name))
+		}
 		switch {
 		case p.Required:
 			b.WriteString(" (required)")

@@ -95,6 +95,12 @@ func (s *Set) flags(args []string, given map[string]string) (faults []string, he
 				i++ // what follows is most likely its value
 			}
 			continue
+		case p.WriteOnly:
+			faults = append(faults, fmt.Sprintf("%s: is a secret, which a command line would show to everybody on this machine; give it as the variable %s", name, EnvName(p.Name)))
+			if !hasValue && i+1 < len(args) {
+				i++ // nor may a later message quote it
+			}
+			continue
 		case hasValue:
 		case p.Type == "boolean":
 			value = "true"

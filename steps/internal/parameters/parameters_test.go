@@ -141,8 +141,12 @@ func TestHelpTellsOfEveryProperty(t *testing.T) {
 		}
 		help := set.Help()
 		for _, p := range schemas.MustLoad(name).Properties {
-			if !strings.Contains(help, "  --"+p.Name+", "+EnvName(p.Name)) {
-				t.Errorf("%s: --%s is missing", name, p.Name)
+			given := "  --" + p.Name + ", " + EnvName(p.Name)
+			if p.WriteOnly {
+				given = "\n  " + EnvName(p.Name)
+			}
+			if !strings.Contains(help, given) || p.WriteOnly && strings.Contains(help, "--"+p.Name+",") {
+				t.Errorf("%s: no %q", name, given)
 			}
 		}
 		for line := range strings.Lines(help) {
@@ -156,7 +160,7 @@ func TestHelpTellsOfEveryProperty(t *testing.T) {
 func TestSecretsAreNotShown(t *testing.T) {
 	schema := schemas.MustLoad("checkout-source")
 	schema.Properties[1].WriteOnly = true // branch
-	set, err := Parse(schema, []string{"--branch=hunter22", "--git-repo=https://token@git.example.com/a?key=b"}, nil)
+	set, err := Parse(schema, []string{"--git-repo=https://token@git.example.com/a?key=b"}, []string{"BRANCH=hunter22"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,6 +169,36 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 	if diff := cmp.Diff([]any{"git-repo", "https://git.example.com/a"}, set.Effective()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A command line is in every list of processes, so no step takes a secret there, and what was put there by mistake is not repeated.
+func TestNoSecretOnACommandLine(t *testing.T) {
+	secrets := 0
+	for _, name := range schemas.Names() {
+		schema := schemas.MustLoad(name)
+		for _, p := range schema.Properties {
+			if strings.Contains(p.Name, "secret") && p.Type == "string" && !p.WriteOnly && !strings.Contains(p.Name, "file") &&
+				!strings.HasSuffix(p.Name, "-dir") && !strings.Contains(p.Description, "file") && name != "dockerfile-builder" {
+				t.Errorf("%s: %s is not writeOnly and names no file", name, p.Name)
+			}
+			if !p.WriteOnly {
+				continue
+			}
+			secrets++
+			for _, args := range [][]string{{"--" + p.Name + "=hunter22"}, {"--" + p.Name, "hunter22"}, {"--" + p.Name, "--hunter22"}} {
+				set, err := Parse(schema, args, nil)
+				if err == nil || !strings.Contains(err.Error(), "--"+p.Name+": is a secret") || !strings.Contains(err.Error(), EnvName(p.Name)) || strings.Contains(err.Error(), "hunter22") {
+					t.Errorf("%s %q: %v", name, args, err)
+				}
+				if slices.Contains(set.Secrets(), "hunter22") {
+					t.Errorf("%s %q: was taken", name, args)
+				}
+			}
+		}
+	}
+	if secrets == 0 {
+		t.Error("no property is writeOnly: this tests nothing")
 	}
 }
 

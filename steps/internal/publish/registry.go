@@ -204,7 +204,7 @@ var accepted = []string{string(types.OCIManifestSchema1), string(types.OCIImageI
 
 // shows tells whether a tag or digest is this manifest, byte for byte.
 func (r *registry) shows(ctx context.Context, reference string, m imagelayout.Manifest) (bool, error) {
-	doing := "read back " + reference
+	doing := "read " + reference
 	accept := strings.Join(append([]string{string(m.MediaType)}, accepted...), ", ")
 	response, err := r.do(ctx, http.MethodGet, r.url(r.name.RepositoryStr(), "manifests", reference), nil, "Accept", accept)
 	if err != nil {

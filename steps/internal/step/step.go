@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -102,7 +103,11 @@ func Run[P any](ctx context.Context, name string, args, environ []string, stream
 	}
 
 	report := outcome.NewReport(name, started, outcome.Of(err), results, secrets.String)
-	if werr := report.Write(common.ResultsDir, common.TerminationMessagePath); werr != nil {
+	werr := errors.Join(
+		report.Write(common.ResultsDir, common.TerminationMessagePath),
+		report.WriteGitHub(variable(environ, "GITHUB_OUTPUT"), variable(environ, "GITHUB_STEP_SUMMARY")),
+	)
+	if werr != nil {
 		env.Log.Error("Cannot write the results", "error", werr)
 		if report.ExitCode == 0 {
 			report.ExitCode = outcome.Of(werr).Reason.ExitCode()
@@ -114,6 +119,17 @@ func Run[P any](ctx context.Context, name string, args, environ []string, stream
 		env.Log.Info("Done", "took", time.Since(started))
 	}
 	return report.ExitCode
+}
+
+// variable is the value of one of these variables (KEY=value); the last one wins, as for exec.
+func variable(environ []string, name string) string {
+	value := ""
+	for _, kv := range environ {
+		if v, ok := strings.CutPrefix(kv, name+"="); ok {
+			value = v
+		}
+	}
+	return value
 }
 
 // guard turns a panic into an error, and stops waiting for a step that outlives its context by more than grace.

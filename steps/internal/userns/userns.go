@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,11 +71,11 @@ func advice() string {
 	if err != nil {
 		self = os.Args[0]
 	}
-	return fmt.Sprintf("Either run `setcap cap_setuid,cap_setgid+ep %s` and add the capabilities SETUID and SETGID to the pod; "+
+	return fmt.Sprintf("Either run `setcap cap_setuid,cap_setgid+p %s` and add the capabilities SETUID and SETGID to the pod; "+
 		"or install uidmap and give the user ranges in /etc/subuid and /etc/subgid; or let a daemon build: buildkit-address.", self)
 }
 
-// HasCapabilities tells whether all of these capabilities (unix.CAP_…) are in effect.
+// HasCapabilities tells whether all of these capabilities (unix.CAP_…) are permitted.
 func HasCapabilities(caps ...int) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -82,11 +83,24 @@ func HasCapabilities(caps ...int) bool {
 		return false
 	}
 	for _, c := range caps {
-		if data[c/32].Effective&(1<<(c%32)) == 0 {
+		if data[c/32].Permitted&(1<<(c%32)) == 0 {
 			return false
 		}
 	}
 	return true
+}
+
+// raise puts permitted capabilities into effect for the calling thread.
+func raise(caps ...int) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	for _, c := range caps {
+		data[c/32].Effective |= 1 << (c % 32)
+	}
+	return unix.Capset(&header, &data[0])
 }
 
 // span is a range of ids.
@@ -216,6 +230,13 @@ func (m Mapping) Start(cmd *exec.Cmd) error {
 	}
 	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
 	if !m.helpers {
+		// The file's capabilities are only permitted: with any in effect it would not start in a pod without them, which lets a daemon
+		// build. They count for the thread that writes the maps.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if err := raise(unix.CAP_SETUID, unix.CAP_SETGID); err != nil {
+			return fmt.Errorf("put the capabilities SETUID and SETGID into effect: %w", err)
+		}
 		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = m.UIDs, m.GIDs
 		cmd.SysProcAttr.GidMappingsEnableSetgroups = true
 		return explain(cmd.Start())

@@ -35,6 +35,7 @@ const (
 // Target is whose Workload is made, and what it runs.
 type Target struct {
 	Namespace, Project, Component, Image string
+	Name                                 string // of a new Workload; empty: <component>-workload
 }
 
 // Manifest is a component's Workload as its source asks for it.
@@ -44,16 +45,16 @@ type Manifest struct {
 	Warnings   []string // what in the descriptor has no effect, or another one than it seems
 }
 
-// Load makes a component's Workload from the descriptor in the directory appPath of the checked-out repository. The error lists every fault
-// with its line.
-func Load(ws workspace.Workspace, appPath string, target Target) (*Manifest, error) {
-	if err := checkDirectory(ws, appPath); err != nil {
+// Load makes a component's Workload from the descriptor in the directory appPath of the repository in the directory root. The error lists
+// every fault with its line.
+func Load(root, appPath string, target Target) (*Manifest, error) {
+	if err := checkDirectory(root, appPath); err != nil {
 		return nil, err
 	}
 	// The leading slash goes first: it would swallow the dots of a path that leads out.
-	l := &loader{ws: ws, dir: strings.TrimLeft(appPath, "/")}
+	l := &loader{root: root, dir: strings.TrimLeft(appPath, "/")}
 	name := path.Join(l.dir, descriptorName)
-	raw, err := ws.ReadFile(name, descriptorLimit)
+	raw, err := workspace.ReadFile(root, name, descriptorLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Manifest{Workload: bare(target)}, nil
 	}
@@ -90,24 +91,24 @@ func Load(ws workspace.Workspace, appPath string, target Target) (*Manifest, err
 	}
 }
 
-func checkDirectory(ws workspace.Workspace, appPath string) error {
-	real, err := ws.Resolve(appPath)
+func checkDirectory(root, appPath string) error {
+	real, err := workspace.Resolve(root, appPath)
 	if err == nil {
 		info, err := os.Stat(real)
 		if err == nil && !info.IsDir() {
-			return outcome.Errorf(outcome.InvalidParameters, "app-path: %q is not a directory%s", appPath, directories(ws))
+			return outcome.Errorf(outcome.InvalidParameters, "app-path: %q is not a directory%s", appPath, directories(root))
 		}
 		return err
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return outcome.Errorf(outcome.InvalidParameters, "app-path: there is no %q in %s%s", appPath, ws.Source(), directories(ws))
+		return outcome.Errorf(outcome.InvalidParameters, "app-path: there is no %q in %s%s", appPath, root, directories(root))
 	}
 	return err
 }
 
 // directories names some that could have been meant.
-func directories(ws workspace.Workspace) string {
-	entries, err := os.ReadDir(ws.Source())
+func directories(root string) string {
+	entries, err := os.ReadDir(root)
 	if err != nil {
 		return ""
 	}
@@ -130,7 +131,7 @@ func directories(ws workspace.Workspace) string {
 func bare(target Target) v1alpha1.Workload {
 	var w v1alpha1.Workload
 	w.APIVersion, w.Kind = v1alpha1.GroupVersion.String(), "Workload"
-	w.Name, w.Namespace = target.Component+"-workload", target.Namespace
+	w.Name, w.Namespace = cmp.Or(target.Name, target.Component+"-workload"), target.Namespace
 	w.Spec.Owner = v1alpha1.WorkloadOwner{ProjectName: target.Project, ComponentName: target.Component}
 	w.Spec.Container.Image = target.Image
 	return w
@@ -138,8 +139,8 @@ func bare(target Target) v1alpha1.Workload {
 
 // loader turns a descriptor into the parts of a Workload's spec. What it finds wrong goes into the outline.
 type loader struct {
-	ws  workspace.Workspace
-	dir string // of the descriptor
+	root string // directory that no path leaves
+	dir  string // of the descriptor, in there
 	*outline
 	escaped bool // whether a path leads out of the repository
 }
@@ -354,7 +355,7 @@ func oneOf[T ~string](l *loader, at string, value T, allowed []T) {
 
 // read returns the text of a file that the descriptor names, relative to its own directory.
 func (l *loader) read(at, name string) string {
-	raw, err := l.ws.ReadFile(path.Join(l.dir, name), descriptorLimit)
+	raw, err := workspace.ReadFile(l.root, path.Join(l.dir, name), descriptorLimit)
 	switch {
 	case outcome.Of(err) != nil && outcome.Of(err).Reason == outcome.PathEscapesRepository:
 		l.escaped = true

@@ -31,7 +31,7 @@ func TestConformance(t *testing.T) {
 			}
 			parts := strings.Split(filepath.Base(dir), "__")
 			component := parts[len(parts)-1]
-			m, err := Load(ws, "/app", Target{
+			m, err := Load(ws.Source(), "/app", Target{
 				Namespace: "acme", Project: "online-store", Component: component,
 				Image: "registry.example.com/acme-online-store-" + component + ":v1-1a2b3c4d",
 			})
@@ -154,7 +154,7 @@ dependencies:
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			ws := repository(t, map[string]string{"app/workload.yaml": tc.descriptor, "app/text.txt": "hello <&>\n", "shared.txt": "shared\n"})
-			m, err := Load(ws, "app", target)
+			m, err := Load(ws.Source(), "app", target)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -268,7 +268,7 @@ configurations:
 					t.Fatal(err)
 				}
 			}
-			m, err := Load(ws, "app", target)
+			m, err := Load(ws.Source(), "app", target)
 			if err == nil {
 				t.Fatalf("accepted: %s", payload(t, m))
 			}
@@ -309,7 +309,7 @@ func TestDescriptorPlace(t *testing.T) {
 		{"api", outcome.PathEscapesRepository, "leads out"},
 	}
 	for _, tc := range cases {
-		m, err := Load(ws, tc.appPath, target)
+		m, err := Load(ws.Source(), tc.appPath, target)
 		if tc.reason == "" {
 			if err != nil {
 				t.Errorf("%q: %v", tc.appPath, err)
@@ -326,7 +326,7 @@ func TestDescriptorPlace(t *testing.T) {
 
 func TestYAML(t *testing.T) {
 	t.Parallel()
-	m, err := Load(repository(t, map[string]string{"workload.yaml": "endpoints:\n- {name: web, port: 80, type: HTTP}\n"}), ".", target)
+	m, err := Load(repository(t, map[string]string{"workload.yaml": "endpoints:\n- {name: web, port: 80, type: HTTP}\n"}).Source(), ".", target)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +373,7 @@ func FuzzDescriptor(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(ws.Source(), "workload.yaml"), raw, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		m, err := Load(ws, ".", target)
+		m, err := Load(ws.Source(), ".", target)
 		if err != nil {
 			if r := outcome.Of(err).Reason; r != outcome.DescriptorInvalid && r != outcome.PathEscapesRepository {
 				t.Errorf("%s: %v", r, err)

@@ -28,14 +28,23 @@ type Parameters struct {
 	Project           string `json:"project-name"`
 	Component         string `json:"component-name"`
 	Image             string `json:"image"`
+	ImageFile         string `json:"image-file"`
+	Descriptor        string `json:"descriptor"`
+	WorkloadName      string `json:"workload-name"`
 	Run               string `json:"run-name"`
 	AppPath           string `json:"app-path"`
 	TokenURL          string `json:"oauth-token-url"`
 	ClientID          string `json:"oauth-client-id"`
+	ClientSecret      string `json:"oauth-client-secret"`
 	ClientSecretFile  string `json:"oauth-client-secret-file"`
+	ClientAuth        string `json:"oauth-client-auth"`
 	Scope             string `json:"oauth-scope"`
+	Audience          string `json:"oauth-audience"`
+	TokenFile         string `json:"token-file"`
 	APIServerURL      string `json:"api-server-url"`
 	InsecurePlainHTTP bool   `json:"insecure-plain-http"`
+	Wait              bool   `json:"wait"`
+	WaitTimeout       int    `json:"wait-timeout"` // in seconds
 	DryRun            bool   `json:"dry-run"`
 	Output            string `json:"output"`
 }
@@ -54,19 +63,24 @@ const (
 
 // Run runs the step. Its results are the Workload's name, and whether it comes from a descriptor.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	image, err := in.image()
+	if err != nil {
+		return nil, err
+	}
+	in.Image = image
 	p := &publication{Parameters: in, log: env.Log}
 	if !in.DryRun {
-		var err error
 		p.api, err = openchoreo.New(openchoreo.Settings{
 			APIServerURL: in.APIServerURL, TokenURL: in.TokenURL,
-			ClientID: in.ClientID, ClientSecretFile: in.ClientSecretFile, Scope: in.Scope,
+			ClientID: in.ClientID, ClientSecret: in.ClientSecret, ClientSecretFile: in.ClientSecretFile, ClientAuth: in.ClientAuth,
+			Scope: in.Scope, Audience: in.Audience, TokenFile: in.TokenFile,
 			CABundle: in.CABundle, InsecurePlainHTTP: in.InsecurePlainHTTP,
 		}, env.Secrets)
 		if err != nil {
 			return nil, err
 		}
 	}
-	m, err := Load(in.Workspace, in.AppPath, Target{Namespace: in.Namespace, Project: in.Project, Component: in.Component, Image: in.Image})
+	m, err := in.manifest()
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +121,11 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 	results["workload"] = p.name
+	if in.Wait {
+		if err := p.wait(ctx, env.Retry); err != nil {
+			return results, err
+		}
+	}
 	if err := env.Retry.Do(ctx, p.annotate); err != nil {
 		return results, fmt.Errorf("published Workload %s, but could not annotate WorkflowRun %s with it; the step may be repeated: %w", p.name, in.Run, err)
 	}
@@ -122,6 +141,7 @@ type publication struct {
 	payload    []byte            // the same, encoded
 	fromSource bool
 	name       string // of the Workload that was created or updated
+	outdone    bool   // by a newer run, so that the Workload was left as it is
 }
 
 // check fails if the WorkflowRun is absent, or cannot take the annotations.
@@ -146,7 +166,7 @@ func (p *publication) publish(ctx context.Context) error {
 	if newer, err := p.newerRun(ctx); err != nil {
 		return err
 	} else if newer != "" && existing != nil {
-		p.name = existing.Name()
+		p.name, p.outdone = existing.Name(), true
 		p.log.Warn("A newer run has published its Workload already, which is left as it is", "workload", p.name, "run", newer)
 		return nil
 	}
@@ -170,8 +190,9 @@ func (p *publication) publish(ctx context.Context) error {
 	return p.update(ctx, existing, started)
 }
 
-// find returns the component's Workload, whatever its name; nil when there is none. OpenChoreo expects exactly one. Of several it is the one
-// named as this step names them; if that is not among them, nobody can tell which one counts, and nothing is changed.
+// find returns the component's Workload, whatever its name; nil when there is none. OpenChoreo expects exactly one. Of several, nobody can tell
+// which one counts, and nothing is changed; only a WorkflowRun still updates the one that is named as this step names them, as OpenChoreo's
+// own workflows do.
 func (p *publication) find(ctx context.Context) (openchoreo.Object, error) {
 	all, err := p.api.List(ctx, p.Namespace, openchoreo.Workloads, url.Values{"component": {p.Component}})
 	switch {
@@ -186,7 +207,7 @@ func (p *publication) find(ctx context.Context) (openchoreo.Object, error) {
 	}
 	list := strings.Join(names, ", ")
 	const hint = "OpenChoreo expects exactly one Workload per component: delete the others."
-	if i := slices.Index(names, p.wanted.Name()); i >= 0 {
+	if i := slices.Index(names, p.wanted.Name()); i >= 0 && p.Run != "" {
 		p.log.Warn("The component has several Workloads. "+hint, "component", p.Component, "workloads", list, "updating", names[i])
 		return all[i], nil
 	}

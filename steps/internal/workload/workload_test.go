@@ -23,6 +23,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 const webDescriptor = "endpoints:\n- {name: web, port: 80, type: HTTP}\n"
@@ -271,8 +272,16 @@ func TestExternalCI(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, map[string]string{"workload.yaml": webDescriptor})
 	b.in.Run = ""
-	b.mustRun()
-	b.wantWrites(postWorkload)
+	if results := b.mustRun(); results["workload-from-source"] != "false" {
+		t.Errorf("took a folder named source for the workspace's: %v", results)
+	}
+	if err := b.in.Workspace.WriteRevision(workspace.Revision{Commit: "1a2b3c4d"}); err != nil {
+		t.Fatal(err)
+	}
+	if results := b.mustRun(); results["workload-from-source"] != "true" {
+		t.Errorf("did not look into the workspace: %v", results)
+	}
+	b.wantWrites(postWorkload, putWorkload)
 }
 
 func TestDryRun(t *testing.T) {
@@ -369,7 +378,7 @@ func TestUpdateTooLarge(t *testing.T) {
 		"big":           strings.Repeat("x", 700_000),
 	})
 	b.Apply(t, strings.Replace(existing("cart-workload"), "by hand", strings.Repeat("y", 150_000), 1))
-	b.in.Run = ""
+	b.in.Run, b.in.Descriptor = "", b.in.Workspace.Source()
 	b.fails(outcome.DescriptorInvalid, "the Workload would be 15", "at most 1500000")
 	b.wantWrites()
 }

@@ -130,7 +130,12 @@ func isEscape(err error) bool {
 
 // ReadFile reads a file of the repository, as Resolve finds it, of at most limit bytes.
 func (w Workspace) ReadFile(path string, limit int64) ([]byte, error) {
-	real, err := w.Resolve(path)
+	return ReadFile(w.Source(), path, limit)
+}
+
+// ReadFile is Workspace.ReadFile for any root.
+func ReadFile(root, path string, limit int64) ([]byte, error) {
+	real, err := Resolve(root, path)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,271 @@
+// Package programs builds what the cluster is made of from Go modules, and keeps it in a folder: what was built from the same files by the
+// same Go is not built again.
+package programs
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// edition is part of every key. Raise it when what is built of the same files changes.
+const edition = "2"
+
+// Versions of what is built, as the go.mod files beside this package require them; a test compares.
+const (
+	Kubernetes = "v1.33.13"
+	Argo       = "v4.0.7"
+	CoreDNS    = "v1.12.4"
+	OpenChoreo = "v1.2.0"
+	containerd = "v2.1.5"
+)
+
+// The images that the node has from the start, by the names that manifests call them.
+const (
+	PauseImage      = "registry.k8s.io/pause:3.10"
+	CoreDNSImage    = "registry.k8s.io/coredns/coredns:" + CoreDNS
+	ArgoExecImage   = "quay.io/argoproj/argoexec:" + Argo
+	ControllerImage = "quay.io/argoproj/workflow-controller:" + Argo
+)
+
+// A Set is the folders in which the programs are. Its zero value knows none.
+type Set struct {
+	Kubernetes string // etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet, kubectl
+	Containerd string // containerd, containerd-shim-runc-v2, ctr, and the CNI plugins
+	Runc       string // runc
+	CoreDNS    string // coredns
+	Argo       string // argo, argoexec, workflow-controller; definitions, manifests
+	OpenChoreo string // manager, openchoreo-api, cluster-gateway, cluster-agent; definitions, config/webhook, install/helm
+	Pause      string // pause
+}
+
+// Path is a PATH on which all programs are.
+func (s Set) Path() string {
+	return strings.Join([]string{s.Kubernetes, s.Containerd, s.Runc, s.Argo, s.OpenChoreo, s.CoreDNS}, string(filepath.ListSeparator))
+}
+
+// Images are the archives of the node's images.
+func (s Set) Images() []string {
+	return []string{
+		filepath.Join(s.Pause, "pause.tar"), filepath.Join(s.CoreDNS, "coredns.tar"),
+		filepath.Join(s.Argo, "argoexec.tar"), filepath.Join(s.Argo, "workflow-controller.tar"),
+	}
+}
+
+// A Builder builds programs.
+type Builder struct {
+	Source string // root of the project
+	Dir    string // where the programs are kept, made when absent
+	Log    func(format string, args ...any)
+}
+
+// DefaultDir is where programs are kept by default: cluster/programs in $STEPWRIGHT_CACHE or in the user's cache folder.
+func DefaultDir() (string, error) {
+	if cache := os.Getenv("STEPWRIGHT_CACHE"); cache != "" {
+		return filepath.Join(cache, "cluster", "programs"), nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("no folder for programs; set STEPWRIGHT_CACHE: %w", err)
+	}
+	return filepath.Join(cache, "stepwright", "cluster", "programs"), nil
+}
+
+// Build builds what is not there yet, one after the other: each takes all processors and gigabytes of memory.
+func (b Builder) Build(ctx context.Context) (Set, error) {
+	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
+		return Set{}, err
+	}
+	unlock, err := b.lock()
+	if err != nil {
+		return Set{}, err
+	}
+	defer unlock()
+	version, err := b.goCommand(ctx, b.Source, nil, "env", "GOVERSION")
+	if err != nil {
+		return Set{}, err
+	}
+	var set Set
+	for _, u := range units(&set) {
+		if *u.into, err = b.ensure(ctx, u, version); err != nil {
+			return Set{}, fmt.Errorf("build %s: %w", u.name, err)
+		}
+	}
+	return set, nil
+}
+
+// A unit is what is built and kept as one: programs of one module.
+type unit struct {
+	name   string
+	what   string   // for people
+	module string   // folder, from the project's root
+	inputs []string // globs of what it is made of, from the project's root
+	make   func(ctx context.Context, b Builder, u unit, dir string) error
+	into   *string
+}
+
+// ensure returns the folder of the unit's programs and makes it when it is not there.
+func (b Builder) ensure(ctx context.Context, u unit, version string) (string, error) {
+	key, err := b.key(u, version)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(b.Dir, u.name+"-"+key)
+	started := time.Now()
+	if err := os.Chtimes(dir, started, started); err == nil {
+		return dir, nil
+	}
+	b.Log("Building %s", u.what)
+	unfinished, err := os.MkdirTemp(b.Dir, ".unfinished-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(unfinished)
+	if err := errors.Join(u.make(ctx, b, u, unfinished), os.Chmod(unfinished, 0o755)); err != nil {
+		return "", err
+	}
+	if err := b.removeOld(u, started.Add(-unused)); err != nil {
+		return "", err
+	}
+	b.Log("Built %s, took %s", u.name, time.Since(started).Round(100*time.Millisecond))
+	return dir, os.Rename(unfinished, dir)
+}
+
+// unused is how long nobody asks for programs before they are removed: a cluster of another branch may run on them.
+const unused = 24 * time.Hour
+
+// removeOld removes what the unit was built to from other files, or by another Go, and nobody has asked for since a time. It is large.
+func (b Builder) removeOld(u unit, since time.Time) error {
+	dirs, err := filepath.Glob(filepath.Join(b.Dir, u.name+"-*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if info.ModTime().Before(since) {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// key names what a unit is built of and by.
+func (b Builder) key(u unit, version string) (string, error) {
+	sum := sha256.New()
+	fmt.Fprintln(sum, edition, version, runtime.GOARCH)
+	for _, glob := range u.inputs {
+		files, err := filepath.Glob(filepath.Join(b.Source, glob))
+		if err != nil {
+			return "", err
+		}
+		if len(files) == 0 {
+			return "", fmt.Errorf("%s has no %s", b.Source, glob)
+		}
+		slices.Sort(files)
+		for _, file := range files {
+			content, err := os.ReadFile(file)
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(sum, "%s %x\n", filepath.Base(file), sha256.Sum256(content))
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6]), nil
+}
+
+// lock waits until nobody else builds into the folder.
+func (b Builder) lock() (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(b.Dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+	}
+	unfinished, err := filepath.Glob(filepath.Join(b.Dir, ".unfinished-*"))
+	for _, dir := range unfinished {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return func() { file.Close() }, err
+}
+
+// goBuild builds packages of a module into a folder: a file when there is one package, as the go command has it.
+func (b Builder) goBuild(ctx context.Context, module, output string, environment, flags []string, packages ...string) error {
+	args := slices.Concat([]string{"build", "-trimpath", "-buildvcs=false", "-o", output}, flags, packages)
+	_, err := b.goCommand(ctx, filepath.Join(b.Source, module), environment, args...)
+	return err
+}
+
+// goCommand runs the go command in a folder and returns what it prints.
+func (b Builder) goCommand(ctx context.Context, dir string, environment []string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = slices.Concat(os.Environ(), []string{"CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=", "GOWORK=off"}, environment)
+	var out, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("go %s in %s: %w\n%s", args[0], dir, err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// moduleDir returns the folder in which the go command keeps a dependency of a module.
+func (b Builder) moduleDir(ctx context.Context, module, dependency string) (string, error) {
+	if _, err := b.goCommand(ctx, filepath.Join(b.Source, module), nil, "mod", "download", dependency); err != nil {
+		return "", err
+	}
+	return b.goCommand(ctx, filepath.Join(b.Source, module), nil, "list", "-m", "-f", "{{.Dir}}", dependency)
+}
+
+// copyTree copies a folder of a module, whose files nobody may write to, so that they can be written to.
+func copyTree(to, from string) error {
+	return filepath.WalkDir(from, func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		within, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, within)
+		if entry.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		return copyFile(target, path)
+	})
+}
+
+func copyFile(to, from string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(target, source)
+	return errors.Join(err, target.Close())
+}

@@ -1,0 +1,209 @@
+package programs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+// here is this program's folder, from the project's root.
+const here = "ci/cluster/"
+
+const strip = "-s -w"
+
+// units are what a set is made of. Where each is goes into the set.
+func units(set *Set) []unit {
+	sources := func(module string) []string {
+		return []string{module + "/go.mod", module + "/go.sum", module + "/*.go"}
+	}
+	list := func(module string) []string { return []string{module + "/go.mod", module + "/go.sum"} }
+	return []unit{
+		{
+			name: "kubernetes", what: "etcd, Kubernetes and kubectl " + Kubernetes, module: here + "kubernetes",
+			inputs: sources(here + "kubernetes"), make: makeKubernetes, into: &set.Kubernetes,
+		},
+		{
+			name: "containerd", what: "containerd " + containerd + " and CNI plugins", module: here + "containerd",
+			inputs: list(here + "containerd"), make: makeContainerd, into: &set.Containerd,
+		},
+		{
+			name: "runc", what: "runc", module: "images/runc",
+			inputs: list("images/runc"), make: makeRunc, into: &set.Runc,
+		},
+		{
+			name: "coredns", what: "CoreDNS " + CoreDNS, module: here + "coredns",
+			inputs: sources(here + "coredns"), make: makeCoreDNS, into: &set.CoreDNS,
+		},
+		{
+			name: "argo", what: "Argo Workflows " + Argo, module: here + "argo",
+			inputs: list(here + "argo"), make: makeArgo, into: &set.Argo,
+		},
+		{
+			name: "openchoreo", what: "OpenChoreo " + OpenChoreo, module: here + "openchoreo",
+			inputs: list(here + "openchoreo"), make: makeOpenChoreo, into: &set.OpenChoreo,
+		},
+		{
+			name: "pause", what: "pause", module: ".",
+			inputs: []string{here + "pause/*.go"}, make: makePause, into: &set.Pause,
+		},
+	}
+}
+
+func makeKubernetes(ctx context.Context, b Builder, u unit, dir string) error {
+	const version = "k8s.io/component-base/version"
+	digits := strings.Split(strings.TrimPrefix(Kubernetes, "v"), ".")
+	flags := fmt.Sprintf("%s -X %[2]s.gitVersion=%s -X %[2]s.gitMajor=%s -X %[2]s.gitMinor=%s -X %[2]s.gitTreeState=clean -X %[2]s.gitCommit=module",
+		strip, version, Kubernetes, digits[0], digits[1])
+	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "kubernetes"), nil, []string{"-ldflags", flags}, "."); err != nil {
+		return err
+	}
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"} {
+		if err := os.Symlink("kubernetes", filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func makeContainerd(ctx context.Context, b Builder, u unit, dir string) error {
+	flags := strip + " -X github.com/containerd/containerd/v2/version.Version=" + containerd
+	return b.goBuild(ctx, u.module, dir+"/", nil, []string{"-tags", "no_btrfs,no_devmapper,no_zfs", "-ldflags", flags}, "tool")
+}
+
+func makeRunc(ctx context.Context, b Builder, u unit, dir string) error {
+	return b.goBuild(ctx, u.module, filepath.Join(dir, "runc"), []string{"CGO_ENABLED=1"},
+		[]string{"-tags", "seccomp netgo osusergo", "-ldflags", strip + " -linkmode external -extldflags -static"}, "github.com/opencontainers/runc")
+}
+
+func makeCoreDNS(ctx context.Context, b Builder, u unit, dir string) error {
+	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "coredns"), nil, []string{"-ldflags", strip}, "."); err != nil {
+		return err
+	}
+	return image{ref: CoreDNSImage, entrypoint: "/coredns", files: map[string]string{"coredns": filepath.Join(dir, "coredns")}}.write(dir)
+}
+
+// makeArgo builds from a copy of Argo's module: a module's archive cannot hold links, and lacks what Argo builds before its Go code.
+func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
+	const module = "github.com/argoproj/argo-workflows/v4"
+	original, err := b.moduleDir(ctx, u.module, module)
+	if err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp("", "argo-workflows-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+	source := filepath.Join(scratch, "source")
+	if err := copyTree(source, original); err != nil {
+		return err
+	}
+	signals := filepath.Join(source, "workflow", "executor", "osspecific")
+	if err := copyFile(filepath.Join(signals, "signal_linux.go"), filepath.Join(signals, "signal_darwin.go")); err != nil {
+		return err
+	}
+	// The pages of Argo's server, which the command argo has in it.
+	pages := filepath.Join(source, "ui", "dist", "app")
+	if err := os.MkdirAll(pages, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(pages, "index.html"), []byte("<html></html>\n"), 0o644); err != nil {
+		return err
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		if err := copyFile(filepath.Join(scratch, name), filepath.Join(b.Source, u.module, name)); err != nil {
+			return err
+		}
+	}
+	modfile := filepath.Join(scratch, "go.mod")
+	if _, err := b.goCommand(ctx, scratch, nil, "mod", "edit", "-replace", module+"="+source, modfile); err != nil {
+		return err
+	}
+	flags := fmt.Sprintf("%s -X %[2]s.version=%s -X %[2]s.gitTag=%[3]s -X %[2]s.gitTreeState=clean -X %[2]s.gitCommit=module", strip, module, Argo)
+	if err := b.goBuild(ctx, u.module, dir+"/", nil, []string{"-modfile", modfile, "-ldflags", flags}, "tool"); err != nil {
+		return err
+	}
+	if err := copyTree(filepath.Join(dir, "manifests"), filepath.Join(original, "manifests")); err != nil {
+		return err
+	}
+	if err := toJSON(filepath.Join(dir, "definitions"), filepath.Join(original, "manifests", "base", "crds", "full", "argoproj.io_*.yaml")); err != nil {
+		return err
+	}
+	for _, img := range []image{
+		{ref: ArgoExecImage, entrypoint: "argoexec", files: map[string]string{
+			"bin/argoexec": filepath.Join(dir, "argoexec"), "etc/nsswitch.conf": filepath.Join(original, "hack", "nsswitch.conf")}},
+		{ref: ControllerImage, entrypoint: "workflow-controller", user: "8737", files: map[string]string{
+			"bin/workflow-controller": filepath.Join(dir, "workflow-controller"), "etc/nsswitch.conf": filepath.Join(original, "hack", "nsswitch.conf")}},
+	} {
+		if err := img.write(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeOpenChoreo builds the programs and takes what they are installed with: definitions, webhooks, and the charts, for their roles.
+func makeOpenChoreo(ctx context.Context, b Builder, u unit, dir string) error {
+	const module = "github.com/openchoreo/openchoreo"
+	if err := b.goBuild(ctx, u.module, dir+"/", nil, []string{"-ldflags", strip}, "tool"); err != nil {
+		return err
+	}
+	// The manager's main package is the folder cmd itself.
+	if err := os.Rename(filepath.Join(dir, "cmd"), filepath.Join(dir, "manager")); err != nil {
+		return err
+	}
+	source, err := b.moduleDir(ctx, u.module, module)
+	if err != nil {
+		return err
+	}
+	if err := toJSON(filepath.Join(dir, "definitions"), filepath.Join(source, "config", "crd", "bases", "*.yaml")); err != nil {
+		return err
+	}
+	for _, part := range []string{"config/webhook", "install/helm"} {
+		if err := copyTree(filepath.Join(dir, part), filepath.Join(source, part)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// toJSON writes YAML files as JSON: Argo's definitions have ten megabytes, which take an API server half a minute to read as YAML.
+func toJSON(dir, glob string) error {
+	files, err := filepath.Glob(glob)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("there is no %s", glob)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	for _, file := range files {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		converted, err := yaml.YAMLToJSON(content)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		name := strings.TrimSuffix(filepath.Base(file), ".yaml") + ".json"
+		if err := os.WriteFile(filepath.Join(dir, name), converted, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePause makes the image of the container that holds a pod's namespaces.
+func makePause(ctx context.Context, b Builder, u unit, dir string) error {
+	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "pause"), nil, []string{"-ldflags", strip}, "./"+here+"pause"); err != nil {
+		return err
+	}
+	return image{ref: PauseImage, entrypoint: "/pause", user: "65535:65535", files: map[string]string{"pause": filepath.Join(dir, "pause")}}.write(dir)
+}

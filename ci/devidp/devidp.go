@@ -1,0 +1,126 @@
+// Package devidp is an OAuth 2 identity provider for a developer's machine and for tests: it gives clients it knows tokens that OpenChoreo's
+// API server accepts.
+//
+//	POST /oauth2/token   client_credentials, the client's secret in the form
+//	GET  /jwks           the key that tokens are signed with
+//	GET  /healthz
+//
+// Tokens are RS256, and their claim sub is the client. The key lives as long as the Provider.
+package devidp
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"net/http"
+	"time"
+)
+
+// Options say whom a provider knows.
+type Options struct {
+	Issuer   string            // its URL, the claim iss
+	Clients  map[string]string // secrets by client
+	Lifetime time.Duration     // of a token; 0: one hour
+}
+
+// Provider is an http.Handler.
+type Provider struct {
+	options Options
+	key     *rsa.PrivateKey
+	mux     http.ServeMux
+}
+
+const keyID = "devidp"
+
+// New makes a provider with a key of its own.
+func New(o Options) (*Provider, error) {
+	if o.Lifetime == 0 {
+		o.Lifetime = time.Hour
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, fmt.Errorf("make the key for tokens: %w", err)
+	}
+	p := &Provider{options: o, key: key}
+	p.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	p.mux.HandleFunc("GET /jwks", p.keys)
+	p.mux.HandleFunc("POST /oauth2/token", p.token)
+	return p, nil
+}
+
+func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
+
+func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"keys": []any{map[string]string{
+		"kty": "RSA", "use": "sig", "alg": "RS256", "kid": keyID,
+		"n": base64.RawURLEncoding.EncodeToString(p.key.N.Bytes()),
+		"e": base64.RawURLEncoding.EncodeToString(big.NewInt(int64(p.key.E)).Bytes()),
+	}}})
+}
+
+// token answers as OpenChoreo's default identity provider: the client's secret is in the form, never in a header.
+func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	refuse := func(status int, code, description string) {
+		writeJSON(w, status, map[string]string{"error": code, "error_description": description})
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if err := r.ParseForm(); err != nil {
+		refuse(http.StatusBadRequest, "invalid_request", "the body is not a form")
+		return
+	}
+	client := r.PostForm.Get("client_id")
+	secret, known := p.options.Clients[client]
+	switch {
+	case r.Header.Get("Authorization") != "":
+		refuse(http.StatusUnauthorized, "unauthorized_client", "the client must authenticate with client_secret_post")
+		return
+	case !known || subtle.ConstantTimeCompare([]byte(secret), []byte(r.PostForm.Get("client_secret"))) != 1:
+		refuse(http.StatusUnauthorized, "invalid_client", "Invalid client credentials")
+		return
+	case r.PostForm.Get("grant_type") != "client_credentials":
+		refuse(http.StatusBadRequest, "unsupported_grant_type", "only client_credentials is supported")
+		return
+	}
+	token, err := p.sign(client, time.Now())
+	if err != nil {
+		refuse(http.StatusInternalServerError, "server_error", err.Error())
+		return
+	}
+	writeJSON(w, http.StatusOK, map[string]any{
+		"access_token": token, "token_type": "Bearer", "expires_in": int(p.options.Lifetime.Seconds()),
+	})
+}
+
+// sign makes a token: a JWS in its compact form.
+func (p *Provider) sign(client string, now time.Time) (string, error) {
+	part := func(v any) (string, error) {
+		text, err := json.Marshal(v)
+		return base64.RawURLEncoding.EncodeToString(text), err
+	}
+	header, err := part(map[string]string{"alg": "RS256", "typ": "JWT", "kid": keyID})
+	if err != nil {
+		return "", err
+	}
+	claims, err := part(map[string]any{
+		"sub": client, "iss": p.options.Issuer, "iat": now.Unix(), "exp": now.Add(p.options.Lifetime).Unix(),
+	})
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(header + "." + claims))
+	signature, err := rsa.SignPKCS1v15(rand.Reader, p.key, crypto.SHA256, sum[:])
+	return header + "." + claims + "." + base64.RawURLEncoding.EncodeToString(signature), err
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // an error here is the client's having gone
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/stepwright/stepwright/schemas"
+)
+
+// notForActions are parameters of generate-workload-cr without a use in GitHub Actions: there is no workspace and no WorkflowRun, no pod, and no
+// standard output that anybody reads.
+var notForActions = []string{"app-path", "run-name", "dry-run", "oauth-client-secret-file", "workspace", "results-dir", "termination-message-path"}
+
+// actionOutputs are the step's results, and what each tells.
+var actionOutputs = []struct{ name, about string }{
+	{"workload", "Name of the Workload (string)."},
+	{"workload-from-source", "Whether it was made of a descriptor, or with the image alone (boolean)."},
+	{"reason", "How the step ended: Succeeded, or one of the reasons of docs/outcomes.md (string)."},
+}
+
+// action returns the file of the composite action with its generated parts made anew.
+func action(path string) (string, error) {
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	var inputs, outputs, environment strings.Builder
+	for _, p := range schemas.MustLoad("generate-workload-cr").Properties {
+		if slices.Contains(notForActions, p.Name) {
+			continue
+		}
+		about := strings.TrimSuffix(p.Description, ".") + " (" + p.Type
+		if len(p.Enum) > 0 {
+			about += ": " + strings.Join(p.Enum, ", ")
+		}
+		text, err := quoted(about + ").")
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&inputs, "%s:\n  description: %s\n", p.Name, text)
+		if p.Required {
+			inputs.WriteString("  required: true\n")
+		} else {
+			fmt.Fprintf(&inputs, "  default: %q\n", schemas.Text(p.Default))
+		}
+		fmt.Fprintf(&environment, "%s: ${{ inputs.%s }}\n", variable(p.Name), p.Name)
+	}
+	for _, o := range actionOutputs {
+		text, err := quoted(o.about)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&outputs, "%s:\n  description: %s\n  value: ${{ steps.register.outputs.%[1]s }}\n", o.name, text)
+	}
+	parts := []string{inputs.String(), outputs.String(), environment.String()}
+	if found := len(part.FindAll(file, -1)); found != len(parts) {
+		return "", fmt.Errorf("%s: has %d generated parts, want %d", path, found, len(parts))
+	}
+	next := 0
+	return part.ReplaceAllStringFunc(string(file), func(old string) string {
+		m := part.FindStringSubmatch(old)
+		next++
+		return m[1] + m[2] + indented(m[1], parts[next-1]) + m[4]
+	}), nil
+}
+
+// quoted writes a text as YAML, in one line.
+func quoted(text string) (string, error) {
+	node := yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}
+	raw, err := yaml.Marshal(&node)
+	return strings.TrimSpace(string(raw)), err
+}
+
+// variable is the name under which a step reads a property.
+func variable(property string) string {
+	return strings.ToUpper(strings.ReplaceAll(property, "-", "_"))
+}

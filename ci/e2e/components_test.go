@@ -1,0 +1,131 @@
+//go:build e2e
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestComponents runs a build with each of the kustomize components, in a namespace that enforces what the component promises.
+func TestComponents(t *testing.T) {
+	restricted := map[string]string{
+		"checkout-source": "restricted", "containerfile-build": "restricted", "publish-image": "restricted", "generate-workload-cr": "restricted",
+	}
+	promise := func(build string) map[string]string {
+		m := map[string]string{}
+		for step, level := range restricted {
+			m[step] = level
+		}
+		m["containerfile-build"] = build
+		return m
+	}
+	tests := []struct {
+		overlay  string
+		enforced string // by the namespace of the runs
+		promised map[string]string
+		before   func(t *testing.T)
+		prepare  func(t *testing.T)
+		check    func(t *testing.T, run string)
+	}{
+		{overlay: "seccomp-profile", enforced: "baseline", promised: promise("baseline"), prepare: rollout("stepwright-system", "daemonset/stepwright-seccomp-profile")},
+		{overlay: "user-namespaces", enforced: "privileged", promised: promise("privileged"), check: inUserNamespace},
+		{overlay: "registry-cache", enforced: "privileged", promised: promise("privileged"), prepare: rollout("stepwright-registry-cache", "statefulset/registry-cache"),
+			check: inRegistryCache},
+		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates, prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
+	}
+	for _, test := range tests {
+		t.Run(test.overlay, func(t *testing.T) {
+			if test.before != nil {
+				test.before(t)
+			}
+			if err := install(t.Context(), test.overlay); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				// A component's patches go when the templates are applied without it.
+				if err := errors.Join(install(context.Background(), "default"), enforce(context.Background(), "privileged")); err != nil {
+					t.Error(err)
+				}
+			})
+			if test.prepare != nil {
+				test.prepare(t)
+			}
+			if err := enforce(t.Context(), test.enforced); err != nil {
+				t.Fatal(err)
+			}
+			serving.repository(t, test.overlay+".git", small)
+			b := build{name: test.overlay, url: "https://" + publicGit + "/" + test.overlay + ".git"}
+			b.succeed(t, 4*time.Minute)
+			serving.image(t, workload(t, b.name).Spec.Container.Image)
+			reportSecurity(t, b.runName(), test.overlay, test.promised)
+			if test.check != nil {
+				test.check(t, b.runName())
+			}
+		})
+	}
+}
+
+// enforce sets the Pod Security level of the namespace that builds run in.
+func enforce(ctx context.Context, level string) error {
+	_, err := k8s.kubectl(ctx, "", "label", "--overwrite", "namespace", planeNamespace, "pod-security.kubernetes.io/enforce="+level)
+	return err
+}
+
+func rollout(namespace, what string) func(*testing.T) {
+	return func(t *testing.T) {
+		must(k8s.kubectl(t.Context(), "", "-n", namespace, "rollout", "status", what, "--timeout=120s"))(t)
+	}
+}
+
+func inUserNamespace(t *testing.T, run string) {
+	for _, pod := range pods(t, run) {
+		if pod.Spec.HostUsers == nil || *pod.Spec.HostUsers {
+			t.Errorf("the pod of %s is in the node's user namespace", step(pod))
+		}
+	}
+}
+
+// buildkitCertificates are the platform engineer's part of the component buildkit-daemon: mutual TLS.
+func buildkitCertificates(t *testing.T) {
+	const ns = "stepwright-buildkit"
+	ca := must(newAuthority())(t)
+	server := must(ca.issue("buildkitd."+ns+".svc", x509.ExtKeyUsageServerAuth))(t)
+	client := must(ca.issue("stepwright", x509.ExtKeyUsageClientAuth))(t)
+	files := func(p pair) map[string]string {
+		return map[string]string{"ca.crt": string(ca.pem), "tls.crt": string(p.certificate), "tls.key": string(p.key)}
+	}
+	if err := k8s.apply(t.Context(),
+		object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}},
+		object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "buildkitd-tls", "namespace": ns}, "stringData": files(server)},
+		stored("buildkit-client", nil, files(client)),
+	); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func inDaemon(t *testing.T, run string) {
+	for _, pod := range pods(t, run) {
+		if step(pod) == "containerfile-build" && pod.Spec.Containers[1].SecurityContext.Capabilities.Add != nil {
+			t.Errorf("the build's container has capabilities: %v", pod.Spec.Containers[1].SecurityContext.Capabilities.Add)
+		}
+	}
+	if said := logs(t, run); !strings.Contains(said, "tcp://buildkitd.stepwright-buildkit.svc:1234") {
+		t.Errorf("the build does not tell of the daemon:\n%s", said)
+	}
+}
+
+// inRegistryCache wants the base image to be in the cache: its catalog lists what it keeps.
+func inRegistryCache(t *testing.T, _ string) {
+	response := must(http.Get("http://registry-cache.stepwright-registry-cache.svc.cluster.local:5000/v2/_catalog"))(t)
+	defer response.Body.Close()
+	if catalog := string(must(io.ReadAll(response.Body))(t)); !strings.Contains(catalog, `"library/busybox"`) {
+		t.Errorf("the cache keeps %s, and not library/busybox", catalog)
+	}
+}

@@ -1,0 +1,313 @@
+//go:build e2e
+
+// The tests run inside the cluster's namespaces, where names and addresses of pods and services lead somewhere: `make e2e` puts them there.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/stepwright/stepwright/ci/baseimages"
+)
+
+var (
+	repository = flag.String("repository", "../..", "the project's checkout")
+	kubeconfig = flag.String("kubeconfig", os.Getenv("KUBECONFIG"), "of an administrator of the cluster")
+	cli        = flag.String("stepwright", "stepwright", "the program stepwright")
+	report     = flag.String("report", "", "file to write times and admitted Pod Security levels to")
+)
+
+const (
+	namespace      = "acme" // of the control plane
+	planeNamespace = "workflows-" + namespace
+	project        = "online-store"
+	storeNamespace = "secret-store" // of the stand-in for External Secrets' store
+)
+
+// What all tests share. TestMain makes it.
+var (
+	k8s     *cluster
+	serving *services
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	ctx, stop := context.WithCancel(context.Background())
+	dir, err := os.MkdirTemp("", "e2e-")
+	if err == nil {
+		err = setUp(ctx, dir)
+	}
+	code := 1
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e: setting up:", err)
+	} else {
+		code = m.Run()
+		if err := writeReport(*report); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			code = 1
+		}
+	}
+	stop()
+	if serving != nil && serving.sshEnded != nil {
+		<-serving.sshEnded
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func setUp(ctx context.Context, dir string) (err error) {
+	if k8s, err = connect(*kubeconfig); err != nil {
+		return err
+	}
+	if serving, err = startServices(ctx, dir); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	images := baseimages.Store{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	if images.Dir, err = baseimages.DefaultDir(); err != nil {
+		return err
+	}
+	if err := images.Push(ctx, "127.0.0.1:5000", baseimages.Busybox, baseimages.Golang, baseimages.Static); err != nil {
+		return err
+	}
+	if err := loadComponentImages(ctx, images); err != nil {
+		return err
+	}
+	for _, ns := range []string{namespace, planeNamespace} {
+		if err := k8s.apply(ctx, object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}}); err != nil {
+			return err
+		}
+	}
+	err = k8s.apply(ctx,
+		configMap(planeNamespace, "stepwright-ca-bundle", map[string]string{"ca.crt": string(serving.ca)}),
+		stored("registry-push-secret", nil, map[string]string{"value": dockerConfig()}),
+		stored("registry-pull-secret", nil, map[string]string{"value": `{"auths":{}}`}),
+		stored("workload-publisher-client-secret", nil, map[string]string{"value": "openchoreo-workload-publisher-secret"}),
+		stored("wrong-client-secret", nil, map[string]string{"value": "canary-oauth-77d0"}),
+		stored("git-basic", nil, map[string]string{"username": gitUser, "password": gitPassword}),
+		stored("git-late", map[string]string{"stepwright.test/delay": "15s"}, map[string]string{"username": gitUser, "password": gitPassword}),
+		stored("git-ssh", nil, map[string]string{"ssh-privatekey": string(serving.sshKey), "known_hosts": serving.knownHosts}),
+		secretReference("git-basic", "kubernetes.io/basic-auth", "username", "password"),
+		secretReference("git-late", "kubernetes.io/basic-auth", "username", "password"),
+		secretReference("git-ssh", "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts"),
+		secretReference("git-never", "kubernetes.io/basic-auth", "username", "password"),
+		object{"apiVersion": openchoreo.String(), "kind": "ClusterProjectType", "metadata": object{"name": "default"}, "spec": object{"resources": []any{object{
+			"id": "cell-namespace", "template": object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": "${metadata.namespace}"}}}}}},
+		object{"apiVersion": openchoreo.String(), "kind": "Project", "metadata": object{"name": project, "namespace": namespace}, "spec": object{
+			"deploymentPipelineRef": object{"name": "default"}, "type": object{"kind": "ClusterProjectType", "name": "default"}}},
+		object{"apiVersion": openchoreo.String(), "kind": "ClusterComponentType", "metadata": object{"name": "service"}, "spec": object{
+			"workloadType": "deployment",
+			"allowedWorkflows": []any{
+				object{"kind": "ClusterWorkflow", "name": "dockerfile-builder"},
+				object{"kind": "ClusterWorkflow", "name": "dockerfile-builder-wrong-client"},
+			},
+			"resources": []any{object{"id": "deployment", "template": object{"apiVersion": "apps/v1", "kind": "Deployment",
+				"metadata": object{"name": "${metadata.name}", "namespace": "${metadata.namespace}"}}}},
+		}},
+	)
+	if err != nil {
+		return err
+	}
+	return install(ctx, "default")
+}
+
+// install applies one of the overlays in this folder.
+func install(ctx context.Context, overlay string) error {
+	_, err := k8s.kubectl(ctx, "", "apply", "-k", filepath.Join(*repository, "ci/e2e/overlays", overlay))
+	return err
+}
+
+type object = map[string]any
+
+func configMap(ns, name string, data map[string]string) object {
+	return object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": name, "namespace": ns}, "data": data}
+}
+
+// stored is an entry of the secret store.
+func stored(key string, annotations, properties map[string]string) *corev1.Secret {
+	return &corev1.Secret{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{Name: key, Namespace: storeNamespace, Annotations: annotations},
+		StringData: properties,
+	}
+}
+
+// secretReference names an entry of the secret store of the same name.
+func secretReference(name, kind string, keys ...string) object {
+	var data []any
+	for _, key := range keys {
+		data = append(data, object{"secretKey": key, "remoteRef": object{"key": name, "property": key}})
+	}
+	return object{"apiVersion": openchoreo.String(), "kind": "SecretReference", "metadata": object{"name": name, "namespace": namespace},
+		"spec": object{"template": object{"type": kind}, "data": data}}
+}
+
+// build is a component and one or more WorkflowRuns of it.
+type build struct {
+	name     string // of the component
+	run      string // of the WorkflowRun; empty: the component's
+	workflow string // ClusterWorkflow; empty: dockerfile-builder
+	url      string
+	branch   string // empty: main
+	secret   string // SecretReference
+	more     object // parameters besides the repository
+}
+
+func (b build) runName() string {
+	if b.run == "" {
+		return b.name
+	}
+	return b.run
+}
+
+func (b build) reference() object {
+	workflow, branch := b.workflow, b.branch
+	if workflow == "" {
+		workflow = "dockerfile-builder"
+	}
+	if branch == "" {
+		branch = "main"
+	}
+	parameters := object{"repository": object{"url": b.url, "secretRef": b.secret, "revision": object{"branch": branch}}}
+	maps.Copy(parameters, b.more)
+	return object{"kind": "ClusterWorkflow", "name": workflow, "parameters": parameters}
+}
+
+func (b build) component() object {
+	return object{"apiVersion": openchoreo.String(), "kind": "Component", "metadata": object{"name": b.name, "namespace": namespace}, "spec": object{
+		"owner":         object{"projectName": project},
+		"componentType": object{"kind": "ClusterComponentType", "name": "deployment/service"},
+		"workflow":      b.reference(),
+	}}
+}
+
+func (b build) workflowRun() object {
+	return object{"apiVersion": openchoreo.String(), "kind": "WorkflowRun",
+		"metadata": object{"name": b.runName(), "namespace": namespace, "labels": object{"openchoreo.dev/project": project, "openchoreo.dev/component": b.name}},
+		"spec":     object{"workflow": b.reference()}}
+}
+
+// start applies the component and the run.
+func (b build) start(t *testing.T) {
+	t.Helper()
+	if err := k8s.apply(t.Context(), b.component(), b.workflowRun()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// finish waits for the run to end and returns it. OpenChoreo is made to look often.
+func (b build) finish(t *testing.T, limit time.Duration) *v1alpha1.WorkflowRun {
+	t.Helper()
+	var run *v1alpha1.WorkflowRun
+	poked := time.Now()
+	eventually(t, limit, "end of "+b.runName(), func(ctx context.Context) (bool, error) {
+		var err error
+		if run, err = k8s.run(ctx, b.runName()); err != nil || run == nil {
+			return false, err
+		}
+		if c := condition(run, "WorkflowCompleted"); c != nil && c.Status == metav1.ConditionTrue {
+			return true, nil
+		}
+		if time.Since(poked) > 2*time.Second {
+			poked = time.Now()
+			err = k8s.poke(ctx, b.runName())
+		}
+		return false, fmt.Errorf("%s", summary(run))
+	})
+	return run
+}
+
+func condition(run *v1alpha1.WorkflowRun, kind string) *metav1.Condition {
+	for i := range run.Status.Conditions {
+		if run.Status.Conditions[i].Type == kind {
+			return &run.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// summary says in one line how a run stands.
+func summary(run *v1alpha1.WorkflowRun) string {
+	var words []string
+	for _, c := range run.Status.Conditions {
+		words = append(words, fmt.Sprintf("%s=%s(%s)", c.Type, c.Status, c.Reason))
+	}
+	for _, task := range run.Status.Tasks {
+		words = append(words, task.Name+":"+task.Phase)
+		if task.Message != "" {
+			words = append(words, fmt.Sprintf("%q", task.Message))
+		}
+	}
+	return run.Name + ": " + strings.Join(words, " ")
+}
+
+// succeed runs a build and wants it to succeed.
+func (b build) succeed(t *testing.T, limit time.Duration) *v1alpha1.WorkflowRun {
+	t.Helper()
+	b.start(t)
+	run := b.finish(t, limit)
+	if c := condition(run, "WorkflowSucceeded"); c == nil || c.Status != metav1.ConditionTrue {
+		t.Fatalf("did not succeed: %s\n%s", summary(run), logs(t, b.runName()))
+	}
+	return run
+}
+
+// workload returns the one Workload of a component.
+func workload(t *testing.T, component string) *v1alpha1.Workload {
+	t.Helper()
+	list := must(k8s.dynamic.Resource(workloads).Namespace(namespace).List(t.Context(), metav1.ListOptions{}))(t)
+	var found *v1alpha1.Workload
+	for i := range list.Items {
+		w := must(decode[v1alpha1.Workload](&list.Items[i]))(t)
+		if w.Spec.Owner.ComponentName != component {
+			continue
+		}
+		if found != nil {
+			t.Fatalf("component %s has two Workloads, %s and %s", component, found.Name, w.Name)
+		}
+		found = w
+	}
+	return found
+}
+
+// pods are those of a run, in the order in which they were made.
+func pods(t *testing.T, run string) []corev1.Pod {
+	t.Helper()
+	list := must(k8s.core.CoreV1().Pods(planeNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "workflows.argoproj.io/workflow=" + run}))(t)
+	return list.Items
+}
+
+// logs are what the steps of a run said.
+func logs(t *testing.T, run string) string {
+	t.Helper()
+	var all strings.Builder
+	for _, pod := range pods(t, run) {
+		raw, err := k8s.core.CoreV1().Pods(planeNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "main"}).DoRaw(t.Context())
+		fmt.Fprintf(&all, "== %s (%s) %s\n%s\n", pod.Name, pod.Status.Phase, pod.Status.Message, raw)
+		if err != nil {
+			fmt.Fprintln(&all, err)
+		}
+	}
+	return all.String()
+}
+
+// credentials are those of the one user of the registry.
+type credentials struct{}
+
+func (credentials) Authorization() (*authn.AuthConfig, error) {
+	return &authn.AuthConfig{Username: pushUser, Password: pushPassword}, nil
+}
