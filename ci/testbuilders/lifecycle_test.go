@@ -72,45 +72,66 @@ func family(t testing.TB, name string) Family {
 	return Family{}
 }
 
-// unpacked are the root file systems of images, by their names: unpacked once for all tests, since nobody writes into them.
-var unpacked sync.Map
+// A tree is a folder that is filled once for all tests, since nobody writes into it.
+type tree func() (dir string, err error)
+
+// trees are the root file systems of images, by their names, and first layers, by their digests.
+var trees sync.Map
+
+func treeOf(key string, fill func(dir string) error) tree {
+	made, _ := trees.LoadOrStore(key, tree(sync.OnceValues(func() (string, error) {
+		dir, err := os.MkdirTemp(scratch, "tree-")
+		if err != nil {
+			return "", err
+		}
+		return dir, errors.Join(os.Chmod(dir, 0o755), fill(dir))
+	})))
+	return made.(tree)
+}
 
 // root returns an image's root file system.
 func root(t testing.TB, ref string) string {
 	t.Helper()
-	once, _ := unpacked.LoadOrStore(ref, sync.OnceValues(func() (string, error) {
-		img, err := made(t).Image(ref)
+	img, err := made(t).Image(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := treeOf(ref, func(dir string) error {
+		layers, err := img.Layers()
 		if err != nil {
-			return "", err
+			return err
 		}
-		dir := filepath.Join(scratch, strings.NewReplacer("/", "_", ":", "_").Replace(ref))
-		return dir, unpack(img, dir)
-	}))
-	dir, err := once.(func() (string, error))()
+		// Most of an image is in its first layer, which others share.
+		digest, err := layers[0].Digest()
+		if err != nil {
+			return err
+		}
+		first, err := treeOf(digest.String(), func(dir string) error { return unpack(layers[:1], dir) })()
+		if err != nil {
+			return err
+		}
+		if out, err := exec.Command("cp", "--archive", "--link", first+"/.", dir).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return unpack(layers[1:], dir)
+	})()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
-// unpack writes the layers of an image that are there.
-func unpack(img v1.Image, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	layers, err := img.Layers()
-	if err != nil {
-		return err
-	}
+// unpack writes those layers that are there. Files that are there already tar removes first, so that a link of another tree stays as it is.
+func unpack(layers []v1.Layer, dir string) error {
 	for _, layer := range layers {
-		content, err := layer.Uncompressed()
+		content, err := layer.Compressed()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // of a sparse image
 		}
 		if err != nil {
 			return err
 		}
-		cmd := exec.Command("tar", "--extract", "--preserve-permissions", "--same-owner", "--numeric-owner", "--directory", dir)
+		cmd := exec.Command("tar", "--extract", "--gzip", "--preserve-permissions", "--same-owner", "--numeric-owner", "--directory", dir)
 		cmd.Stdin = content
 		out, err := cmd.CombinedOutput()
 		content.Close()
@@ -354,7 +375,11 @@ func start(t *testing.T, f Family, img v1.Image) (base string) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := unpack(img, dir); err != nil {
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unpack(layers, dir); err != nil {
 		t.Fatal(err)
 	}
 	config, err := img.ConfigFile()

@@ -40,13 +40,13 @@ const stackID = "com.github.stepwright.test"
 var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // make writes the layout with all images beside its folder and moves it there when it is whole.
-func (s Store) make(ctx context.Context, source string, systems map[string]v1.Image, folder string) error {
-	unfinished, err := os.MkdirTemp(s.dir(), ".unfinished-")
+func (s Store) make(ctx context.Context, plan plan) error {
+	unfinished, err := os.MkdirTemp(s.dir(), unfinishedPrefix)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(unfinished)
-	p := parts{source: source, dir: filepath.Join(unfinished, "parts")}
+	p := parts{source: plan.source, dir: filepath.Join(unfinished, "parts")}
 	if err := p.build(ctx); err != nil {
 		return err
 	}
@@ -65,16 +65,16 @@ func (s Store) make(ctx context.Context, source string, systems map[string]v1.Im
 		return err
 	}
 	for _, family := range Families {
-		run, err := family.system(systems[baseimages.Runtimes], family.RunUser)
+		run, err := family.system(plan.systems[baseimages.Runtimes], family.RunUser)
 		if err != nil {
 			return err
 		}
-		build, err := family.system(systems[baseimages.Toolchains], family.BuildUser)
+		build, err := family.system(plan.systems[baseimages.Toolchains], family.BuildUser)
 		if err != nil {
 			return err
 		}
 		if slices.Contains(family.Buildpacks, ballerinaBuildpack) {
-			if build, err = withStandIn(build, family.BuildUser, filepath.Join(source, "ci", "testbuilders", "standin", "bal")); err != nil {
+			if build, err = withStandIn(build, family.BuildUser, filepath.Join(plan.source, "ci", "testbuilders", "standin", "bal")); err != nil {
 				return err
 			}
 		}
@@ -98,7 +98,7 @@ func (s Store) make(ctx context.Context, source string, systems map[string]v1.Im
 	if err := os.Chmod(into, 0o755); err != nil {
 		return err
 	}
-	return os.Rename(into, folder)
+	return os.Rename(into, plan.folder)
 }
 
 // copyInto puts an image of the registry into a layout. Layers that the base images have already are linked, not copied.

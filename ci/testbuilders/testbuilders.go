@@ -82,50 +82,35 @@ func (s Store) Ensure(ctx context.Context) error {
 	if err := base.Ensure(ctx, baseimages.Toolchains, baseimages.Runtimes); err != nil {
 		return err
 	}
-	source, err := s.source()
-	if err != nil {
-		return err
-	}
 	unlock, err := baseimages.Lock(ctx, s.dir(), syscall.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-
-	systems := map[string]v1.Image{}
-	for _, name := range []string{baseimages.Toolchains, baseimages.Runtimes} {
-		if systems[name], err = base.Image(name); err != nil {
-			return err
-		}
-	}
-	inputs, err := inputs(source, systems)
+	p, err := s.plan()
 	if err != nil {
 		return err
 	}
-	key := sha256.Sum256([]byte(inputs))
-	folder := filepath.Join(s.dir(), folderPrefix+hex.EncodeToString(key[:6]))
-	if _, err := os.Stat(filepath.Join(folder, "index.json")); err == nil {
+	now := time.Now()
+	if err := os.Chtimes(p.folder, now, now); err == nil {
 		return nil
 	}
 	started := time.Now()
 	s.log().Info("Making the builders for tests")
-	if err := s.make(ctx, source, systems, folder); err != nil {
+	if err := s.make(ctx, p); err != nil {
 		return fmt.Errorf("make the builders for tests: %w", err)
 	}
 	s.log().Info("Made the builders for tests", "took", time.Since(started).Round(10*time.Millisecond))
-	return s.removeOthers(folder)
+	return s.removeOld(now)
 }
 
 // Image opens a builder or a run image, by its name in Families, that Ensure has made.
 func (s Store) Image(name string) (v1.Image, error) {
-	folders, err := filepath.Glob(filepath.Join(s.dir(), folderPrefix+"*"))
+	p, err := s.plan()
 	if err != nil {
 		return nil, err
 	}
-	if len(folders) == 0 {
-		return nil, fmt.Errorf("builders for tests are not in %s: %w", s.dir(), fs.ErrNotExist)
-	}
-	index, err := layout.ImageIndexFromPath(folders[0])
+	index, err := layout.ImageIndexFromPath(p.folder)
 	if err != nil {
 		return nil, fmt.Errorf("open the builders for tests: %w", err)
 	}
@@ -141,8 +126,32 @@ func (s Store) Image(name string) (v1.Image, error) {
 	return nil, fmt.Errorf("%s is no builder for tests and no run image of one: %w", name, fs.ErrNotExist)
 }
 
-// folderPrefix is what the name of a layout's folder starts with; what follows tells what it was made of.
-const folderPrefix = "layout@"
+// A plan tells what the builders would be made of now, and where they are then.
+type plan struct {
+	source  string              // root of this repository
+	systems map[string]v1.Image // base images, by their names
+	folder  string              // of the layout; the name tells what it is made of
+}
+
+func (s Store) plan() (plan, error) {
+	p := plan{systems: map[string]v1.Image{}}
+	var err error
+	if p.source, err = s.source(); err != nil {
+		return plan{}, err
+	}
+	for _, name := range []string{baseimages.Toolchains, baseimages.Runtimes} {
+		if p.systems[name], err = (baseimages.Store{Dir: s.Dir}).Image(name); err != nil {
+			return plan{}, err
+		}
+	}
+	facts, err := inputs(p.source, p.systems)
+	if err != nil {
+		return plan{}, err
+	}
+	key := sha256.Sum256([]byte(facts))
+	p.folder = filepath.Join(s.dir(), "layout@"+hex.EncodeToString(key[:6]))
+	return p, nil
+}
 
 // refName is the annotation of a layout's image that holds its name.
 const refName = "org.opencontainers.image.ref.name"
@@ -156,19 +165,25 @@ func (s Store) log() *slog.Logger {
 	return s.Log
 }
 
-// removeOthers removes layouts that were made of something else, and what killed processes left.
-func (s Store) removeOthers(folder string) error {
+// kept is how long a layout stays that nobody uses. Work trees of several commits use one store in turn.
+const kept = 24 * time.Hour
+
+// removeOld removes layouts that were made of something else long ago, and what killed processes left.
+func (s Store) removeOld(now time.Time) error {
 	entries, err := os.ReadDir(s.dir())
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		if path := filepath.Join(s.dir(), entry.Name()); entry.IsDir() && path != folder {
-			err = errors.Join(err, os.RemoveAll(path))
+		info, statErr := entry.Info()
+		if statErr == nil && entry.IsDir() && (strings.HasPrefix(entry.Name(), unfinishedPrefix) || now.Sub(info.ModTime()) > kept) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir(), entry.Name())))
 		}
 	}
 	return err
 }
+
+const unfinishedPrefix = ".unfinished-"
 
 const module = "github.com/stepwright/stepwright"
 

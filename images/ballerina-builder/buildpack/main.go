@@ -47,7 +47,7 @@ func (buildpack) Build(c libcnb.BuildContext) (libcnb.BuildResult, error) {
 		Package struct{ Org, Name, Version string } `toml:"package"`
 	}
 	if _, err := toml.DecodeFile(filepath.Join(c.Application.Path, manifest), &project); err != nil {
-		return libcnb.BuildResult{}, fmt.Errorf("Ballerina: %s: %w", manifest, err)
+		return libcnb.BuildResult{}, fmt.Errorf("%s: %w", manifest, err)
 	}
 	central := filepath.Join(c.Layers.Path, "central")
 	jar := filepath.Join(c.Layers.Path, "application", "application.jar")
@@ -84,7 +84,7 @@ func (l layer) Contribute(layer libcnb.Layer) (libcnb.Layer, error) {
 	}
 	layer.LayerTypes = l.types
 	if err := l.fill(layer); err != nil {
-		return layer, fmt.Errorf("Ballerina: %w", err)
+		return layer, err
 	}
 	return layer, nil
 }
