@@ -11,7 +11,7 @@ STEPS   := checkout-source containerfile-build buildpacks-build publish-image ge
 ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin
 
-.PHONY: help build run test lint docs images push-images bundle cluster-up cluster-down binaries clean
+.PHONY: help build run test lint docs images push-images bundle cluster-up cluster-down e2e binaries clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -51,7 +51,9 @@ lint: ## gofmt, go vet, staticcheck, and who may import whom
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags e2e ./ci/e2e
 	$(GO) tool staticcheck ./...
+	$(GO) tool staticcheck -tags e2e ./ci/e2e
 	$(GO) test ./ci/lint
 
 docs: ## Write docs/ anew from the schemas, and what is generated in templates/
@@ -75,6 +77,10 @@ cluster-up: ## Start a Kubernetes of one node with Argo and OpenChoreo, on this 
 
 cluster-down: ## End it and remove all that it has left
 	@$(GO) run ./ci/cluster down
+
+e2e: ## Test the templates on a Kubernetes with Argo and OpenChoreo of their own; needs root: E2E='-run <tests>' for some
+	@ci/install/install.sh e2e
+	@$(GO) run ./ci/e2e $(E2E)
 
 clean: ## Remove what the other targets made, but for Go's own caches
 	rm -rf bin dist

@@ -29,12 +29,11 @@ import (
 var (
 	openchoreo = schema.GroupVersion{Group: "openchoreo.dev", Version: "v1alpha1"}
 
-	workflowRuns       = openchoreo.WithResource("workflowruns")
-	workloads          = openchoreo.WithResource("workloads")
-	clusterWorkflows   = openchoreo.WithResource("clusterworkflows")
-	workflows          = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "workflows"}
-	externalSecrets    = schema.GroupVersionResource{Group: "external-secrets.io", Version: "v1", Resource: "externalsecrets"}
-	clusterWFTemplates = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "clusterworkflowtemplates"}
+	workflowRuns     = openchoreo.WithResource("workflowruns")
+	workloads        = openchoreo.WithResource("workloads")
+	clusterWorkflows = openchoreo.WithResource("clusterworkflows")
+	workflows        = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "workflows"}
+	externalSecrets  = schema.GroupVersionResource{Group: "external-secrets.io", Version: "v1", Resource: "externalsecrets"}
 )
 
 // cluster is the Kubernetes that the tests run in.

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -224,9 +225,11 @@ func (b build) finish(t *testing.T, limit time.Duration) *v1alpha1.WorkflowRun {
 		}
 		if time.Since(poked) > 2*time.Second {
 			poked = time.Now()
-			err = k8s.poke(ctx, b.runName())
+			if err := k8s.poke(ctx, b.runName()); err != nil {
+				return false, err
+			}
 		}
-		return false, fmt.Errorf("%s", summary(run))
+		return false, errors.New(summary(run))
 	})
 	return run
 }

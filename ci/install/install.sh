@@ -6,6 +6,7 @@
 #   ci/install/install.sh images       for make images; part of test
 #   ci/install/install.sh images-arm64 for make images on amd64, to have every image for arm64, too
 #   ci/install/install.sh cluster      for make cluster-up
+#   ci/install/install.sh e2e          for make e2e
 #   ci/install/install.sh base-images  to make base images from Debian packages; part of test, and of run without a network
 #
 # Without apt it installs nothing and tells what is missing.
@@ -105,6 +106,7 @@ images-arm64)
 	[ "$(uname -m)" = aarch64 ] || needs=$for_images$for_images_arm64
 	;;
 cluster) needs=$for_cluster base_images= ;;
+e2e) needs=$for_cluster$for_images$for_base_images$for_test base_images= ;;
 base-images) needs=$for_base_images base_images= ;;
 *)
 	sed -n '2,/^$/s/^# \{0,1\}//p;/^set/q' "$0" >&2
