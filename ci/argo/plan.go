@@ -17,7 +17,7 @@ import (
 	"github.com/argoproj/argo-workflows/v4/util/template"
 	"github.com/argoproj/argo-workflows/v4/workflow/common"
 	"github.com/argoproj/argo-workflows/v4/workflow/validate"
-
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/ci/pipeline"
@@ -245,7 +245,10 @@ func (p *plan) template(ref *wfv1.TemplateRef) (*wfv1.ClusterWorkflowTemplate, *
 func supported(t *wfv1.Template) error {
 	what := "template " + t.Name
 	// Left out on purpose: resources, security contexts and mutexes are a cluster's.
-	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext", "synchronization", "volumes", "container")
+	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext", "synchronization", "podSpecPatch", "volumes", "container")
+	if err == nil {
+		err = patchesArgo(what+": podSpecPatch", t.PodSpecPatch)
+	}
 	if err == nil && t.Container == nil {
 		err = fmt.Errorf("%s: has no container", what)
 	}
@@ -352,6 +355,20 @@ func (p *plan) program(command string) (string, error) {
 		return "", fmt.Errorf("the step %s is not in %s: run make build, or say where it is with --steps-dir", filepath.Base(command), p.machine.Programs)
 	}
 	return path, nil
+}
+
+// patchesArgo refuses a patch of what runs here. Argo's own containers do not, and the pod's user namespace is a cluster's, too.
+func patchesArgo(what, patch string) error {
+	var spec corev1.PodSpec
+	if err := yaml.UnmarshalStrict([]byte(patch), &spec); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	for _, c := range append(spec.InitContainers, spec.Containers...) {
+		if c.Name != common.InitContainerName && c.Name != common.WaitContainerName {
+			return fmt.Errorf("%s: the container %q cannot be patched here", what, c.Name)
+		}
+	}
+	return only(what, spec, "initContainers", "containers", "hostUsers")
 }
 
 // only refuses an object that has other fields than those.

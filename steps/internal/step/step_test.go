@@ -110,7 +110,7 @@ func TestRun(t *testing.T) {
 
 func TestRunDecodesParameters(t *testing.T) {
 	_, _, _, stderr := run(t, t.Context(), func(_ context.Context, in checkout, env Environment) (Results, error) {
-		if in.GitRepo != "https://git.example.com/a.git" || !in.Submodules || in.GitSecretTimeout != 60 || in.Workspace != "/w" || env.Retry.Attempts != 5 {
+		if in.GitRepo != "https://git.example.com/a.git" || !in.Submodules || in.GitSecretTimeout != 60 || in.Workspace != "/w" || env.Retry.Attempts != 7 {
 			t.Errorf("got %+v, %+v", in, env.Retry)
 		}
 		return nil, nil
