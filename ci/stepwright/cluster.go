@@ -64,7 +64,10 @@ func (o *runOptions) submit(ctx context.Context, out io.Writer, files []string) 
 	if err != nil {
 		return err
 	}
-	if err := create(ctx, plane, set, object); err != nil {
+	// An interrupt in the middle of it would leave open whether there is a run.
+	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := create(creating, plane, set, object); err != nil {
 		return err
 	}
 	ended, err := follow(ctx, plane, run.Namespace, run.Name)
