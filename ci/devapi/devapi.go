@@ -25,6 +25,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/stepwright/stepwright/ci/devidp"
 )
 
 // Kind is a kind of object, as its URL and its folder name it.
@@ -87,7 +89,10 @@ func New(options Options) (*Server, error) {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{options: options, store: store{options.Dir}, tokens: tokens{until: map[string]time.Time{}}, mux: http.NewServeMux()}
-	s.mux.HandleFunc("POST /oauth2/token", s.issueToken)
+	s.mux.Handle("POST /oauth2/token", devidp.Endpoint{
+		Clients: map[string]string{options.ClientID: options.ClientSecret}, Lifetime: options.TokenLifetime,
+		Issue: func(string) (string, error) { return s.Token(), nil },
+	})
 	for _, kind := range kinds {
 		collection := "/api/v1/namespaces/{namespace}/" + string(kind)
 		handle := func(pattern string, serve func(*request)) {

@@ -2,7 +2,6 @@ package devapi
 
 import (
 	"crypto/rand"
-	"crypto/subtle"
 	"net/http"
 	"strings"
 	"sync"
@@ -39,35 +38,6 @@ func (t *tokens) expire() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.until)
-}
-
-// issueToken answers as OpenChoreo's default identity provider: client_credentials, with the client's secret in the body.
-func (s *Server) issueToken(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store")
-	refuse := func(status int, code, description string) {
-		writeJSON(w, status, map[string]string{"error": code, "error_description": description})
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
-	if err := r.ParseForm(); err != nil {
-		refuse(http.StatusBadRequest, "invalid_request", "the body is not a form")
-		return
-	}
-	same := func(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
-	switch {
-	case r.Header.Get("Authorization") != "":
-		refuse(http.StatusUnauthorized, "unauthorized_client", "the client must authenticate with client_secret_post")
-	case !same(r.PostForm.Get("client_id"), s.options.ClientID) || !same(r.PostForm.Get("client_secret"), s.options.ClientSecret):
-		refuse(http.StatusUnauthorized, "invalid_client", "Invalid client credentials")
-	case r.PostForm.Get("grant_type") != "client_credentials":
-		refuse(http.StatusBadRequest, "unsupported_grant_type", "only client_credentials is supported")
-	default:
-		writeJSON(w, http.StatusOK, map[string]any{
-			"access_token": s.tokens.issue(s.options.TokenLifetime),
-			"token_type":   "Bearer",
-			"expires_in":   int(s.options.TokenLifetime.Seconds()),
-			"scope":        r.PostForm.Get("scope"),
-		})
-	}
 }
 
 // authenticated lets requests with a valid token through.

@@ -50,7 +50,7 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{options: o, key: key}
 	p.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	p.mux.HandleFunc("GET /jwks", p.keys)
-	p.mux.HandleFunc("POST /oauth2/token", p.token)
+	p.mux.Handle("POST /oauth2/token", Endpoint{o.Clients, o.Lifetime, func(client string) (string, error) { return p.sign(client, time.Now()) }})
 	return p, nil
 }
 
@@ -64,8 +64,15 @@ func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
 	}}})
 }
 
-// token answers as OpenChoreo's default identity provider: the client's secret is in the form, never in a header.
-func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
+// Endpoint answers requests for tokens as OpenChoreo's default identity provider: client_credentials, with the client's secret in the form,
+// never in a header.
+type Endpoint struct {
+	Clients  map[string]string // secrets by client
+	Lifetime time.Duration     // of a token
+	Issue    func(client string) (token string, err error)
+}
+
+func (e Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	refuse := func(status int, code, description string) {
 		writeJSON(w, status, map[string]string{"error": code, "error_description": description})
@@ -76,7 +83,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	client := r.PostForm.Get("client_id")
-	secret, known := p.options.Clients[client]
+	secret, known := e.Clients[client]
 	switch {
 	case r.Header.Get("Authorization") != "":
 		refuse(http.StatusUnauthorized, "unauthorized_client", "the client must authenticate with client_secret_post")
@@ -88,14 +95,16 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusBadRequest, "unsupported_grant_type", "only client_credentials is supported")
 		return
 	}
-	token, err := p.sign(client, time.Now())
+	token, err := e.Issue(client)
 	if err != nil {
 		refuse(http.StatusInternalServerError, "server_error", err.Error())
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{
-		"access_token": token, "token_type": "Bearer", "expires_in": int(p.options.Lifetime.Seconds()),
-	})
+	answer := map[string]any{"access_token": token, "token_type": "Bearer", "expires_in": int(e.Lifetime.Seconds())}
+	if scope := r.PostForm.Get("scope"); scope != "" {
+		answer["scope"] = scope
+	}
+	writeJSON(w, http.StatusOK, answer)
 }
 
 // sign makes a token: a JWS in its compact form.
