@@ -171,6 +171,11 @@ func TestRequiredSecret(t *testing.T) {
 		run := start(t, 30)
 		time.AfterFunc(100*time.Millisecond, func() { os.Symlink(secretDir(t, "password", canary), run.GitSecretDir) })
 		run.run(t).ok(t, g.second)
+		for _, part := range []string{"Waiting for the Git secret", "The Git secret is there"} {
+			if strings.Count(run.log, part) != 1 {
+				t.Errorf("the log does not say %q once:\n%s", part, run.log)
+			}
+		}
 	})
 	t.Run("never appears", func(t *testing.T) {
 		t.Parallel()
