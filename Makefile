@@ -22,6 +22,7 @@ help: ## Show the targets
 	@echo "  ARGS='--keep-serving …'           more flags for stepwright run; see bin/stepwright run --help"
 	@echo "  VERSION=<version>                 of make images (default what git describe says)"
 	@echo "  REGISTRY=<host>[:port][/path]     where make push-images publishes <path>/<step>:<version>; PLAIN_HTTP=1 where it is on this machine"
+	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster in Docker; see ci/cluster"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  DIGESTS=<folder of image layouts> whose digests make bundle puts in"
 
@@ -72,7 +73,7 @@ bundle: ## Write single-file installs, dist/workflow-plane.yaml and dist/control
 	@$(GO) run ./ci/bundle $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
 
 cluster-up: ## Start a Kubernetes of one node with Argo and OpenChoreo, on this machine: see ci/cluster
-	@ci/install/install.sh cluster
+	@$(if $(CLUSTER),,ci/install/install.sh cluster)
 	@$(GO) run ./ci/cluster up
 
 cluster-down: ## End it and remove all that it has left

@@ -20,7 +20,8 @@ import (
 // local is how the cluster's registry is called by processes of the node.
 const local = "localhost:5000"
 
-func loadImagesCommand(state *node.State) *cobra.Command {
+// loadImagesCommand runs itself inside, by enter.
+func loadImagesCommand(state *node.State, enter func(ctx context.Context, args ...string) error) *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "load-images",
@@ -41,7 +42,7 @@ ghcr.io/stepwright/<step>:<version> too, and the base images that this machine m
 				if err := store.Ensure(cmd.Context()); err != nil {
 					return err
 				}
-				return enter(state, state.Program(), "load-images", "--dir", dir)
+				return enter(cmd.Context(), state.Program(), "load-images", "--dir", dir)
 			}
 			if err := loadSteps(cmd.Context(), p, dir); err != nil {
 				return err

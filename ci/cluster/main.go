@@ -14,13 +14,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/stepwright/stepwright/ci/cluster/kind"
 	"github.com/stepwright/stepwright/ci/cluster/node"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := command().ExecuteContext(ctx)
+	other, err := onKind()
+	if err == nil {
+		err = command(other).ExecuteContext(ctx)
+	}
 	if failed, ok := errors.AsType[*exec.ExitError](err); ok {
 		os.Exit(max(failed.ExitCode(), 1))
 	}
@@ -30,8 +34,9 @@ func main() {
 	}
 }
 
-func command() *cobra.Command {
-	state := &node.State{Dir: defaultState()}
+// command is this program, for the cluster of this machine's or for the other, in Docker.
+func command(other bool) *cobra.Command {
+	state := &node.State{Dir: defaultState(other)}
 	root := &cobra.Command{
 		Use:   "cluster",
 		Short: "A Kubernetes of one node with Argo Workflows and OpenChoreo, on this machine",
@@ -45,7 +50,9 @@ The cluster has network, mounts, processes and host name of its own: nothing of 
   ` + node.Registry + `   the registry, plain HTTP; every image is pulled from here, whatever registry its name says
 
 It needs root, iptables, and Go and gcc to build everything at the first start, some 15 minutes of two processors. That is kept: later starts
-take half a minute.`,
+take half a minute.
+
+With ` + kind.Variable + `=` + kind.Name + ` in the environment the cluster is one of kind instead, for machines with Docker and a network.`,
 		Example: `  cluster up
   cluster load-images                          # after make images
   cluster kubectl get pods -A
@@ -63,7 +70,12 @@ take half a minute.`,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.PersistentFlags().StringVar(&state.Dir, "state", state.Dir, "folder with all that the running cluster keeps; made by up, removed by down")
-	root.AddCommand(upCommand(state), downCommand(state), statusCommand(state), execCommand(state), kubectlCommand(state), loadImagesCommand(state))
+	if other {
+		root.AddCommand(kindCommands(state)...)
+		return root
+	}
+	images := loadImagesCommand(state, func(_ context.Context, args ...string) error { return enter(state, args...) })
+	root.AddCommand(upCommand(state), downCommand(state), statusCommand(state), execCommand(state), kubectlCommand(state), images)
 	for _, action := range []string{"start", "stop", "restart"} {
 		root.AddCommand(actCommand(state, action))
 	}
@@ -72,7 +84,7 @@ take half a minute.`,
 }
 
 // defaultState is the folder of the cluster that this process is in, or one in the user's cache folder.
-func defaultState() string {
+func defaultState(other bool) string {
 	if dir := os.Getenv(node.StateVariable); dir != "" {
 		return dir
 	}
@@ -80,7 +92,11 @@ func defaultState() string {
 	if err != nil {
 		dir = os.TempDir()
 	}
-	return filepath.Join(dir, "stepwright", "cluster", "state")
+	state := "state"
+	if other {
+		state = kind.Name
+	}
+	return filepath.Join(dir, "stepwright", "cluster", state)
 }
 
 // inside tells whether this process is in the cluster's namespaces.

@@ -27,6 +27,7 @@ func main() {
 
   go run ./ci/e2e                                          all of them
   go run ./ci/e2e -keep -run TestTemplates/failures        some, and leave the cluster running to look at
+  CLUSTER=kind go run ./ci/e2e                             on a cluster in Docker; see ci/cluster/README.md
 
 `)
 		flag.PrintDefaults()
