@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -93,13 +94,28 @@ func network() error {
 	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: bridge.Index, Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}}); err != nil {
 		return fmt.Errorf("make the default route: %w", err)
 	}
+	const bridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+	if err := load("br_netfilter", bridgeFilter); err != nil {
+		return err
+	}
 	for file, without := range map[string]string{
-		"/proc/sys/net/ipv4/ip_forward":                "no pod reaches another",
-		"/proc/sys/net/bridge/bridge-nf-call-iptables": "no pod reaches a service (is the kernel's module br_netfilter loaded?)",
+		"/proc/sys/net/ipv4/ip_forward": "no pod reaches another",
+		bridgeFilter:                    "no pod reaches a service",
 	} {
 		if err := os.WriteFile(file, []byte("1"), 0o644); err != nil {
 			return fmt.Errorf("without this %s: %w", without, err)
 		}
+	}
+	return nil
+}
+
+// load has the kernel load a module that it does not load by itself when it is used, unless the file that comes with it is there.
+func load(module, proof string) error {
+	if _, err := os.Stat(proof); err == nil {
+		return nil
+	}
+	if out, err := exec.Command("modprobe", module).CombinedOutput(); err != nil {
+		return fmt.Errorf("the kernel lacks %s, without which no pod reaches a service; modprobe %s: %v\n%s", module, module, err, out)
 	}
 	return nil
 }
