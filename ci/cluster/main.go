@@ -83,20 +83,12 @@ With ` + kind.Variable + `=` + kind.Name + ` in the environment the cluster is o
 	return root
 }
 
-// defaultState is the folder of the cluster that this process is in, or one in the user's cache folder.
+// defaultState is the folder of this machine's cluster, or of the other, beside it.
 func defaultState(other bool) string {
-	if dir := os.Getenv(node.StateVariable); dir != "" {
-		return dir
+	if !other {
+		return node.DefaultDir()
 	}
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	state := "state"
-	if other {
-		state = kind.Name
-	}
-	return filepath.Join(dir, "stepwright", "cluster", state)
+	return filepath.Join(filepath.Dir(node.DefaultDir()), kind.Name)
 }
 
 // inside tells whether this process is in the cluster's namespaces.

@@ -33,6 +33,18 @@ const (
 // State is the folder with all that a running cluster keeps.
 type State struct{ Dir string }
 
+// DefaultDir is the folder of the cluster that this process is in, or one in the user's cache folder.
+func DefaultDir() string {
+	if dir := os.Getenv(StateVariable); dir != "" {
+		return dir
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "stepwright", "cluster", "state")
+}
+
 // Path is a file's in the folder.
 func (s State) Path(parts ...string) string {
 	return filepath.Join(append([]string{s.Dir}, parts...)...)
