@@ -2,6 +2,7 @@ package externalci_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -87,7 +88,7 @@ func (p *platform) call(t *testing.T, c client, method, path string, body, answe
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, c.api+"/api/v1/namespaces/"+p.namespace+path, bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, c.api+"/api/v1/namespaces/"+p.namespace+path, bytes.NewReader(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func (p *platform) call(t *testing.T, c client, method, path string, body, answe
 	return resp.StatusCode
 }
 
-// component makes a Component of a name that there has not been before.
+// component makes a Component of a name that there has not been before. It is deleted at the test's end.
 func (p *platform) component(t *testing.T) string {
 	t.Helper()
 	name := "ci-" + strings.ToLower(rand.Text()[:10])
@@ -125,6 +126,13 @@ func (p *platform) component(t *testing.T) string {
 	}, nil)
 	if status != http.StatusCreated {
 		t.Fatalf("making Component %s: %d", name, status)
+	}
+	if *apiURL != "" { // a development API is removed whole
+		t.Cleanup(func() {
+			if status := p.call(t, p.admin, "DELETE", "/components/"+name, nil, nil); status > 299 {
+				t.Errorf("deleting Component %s: %d", name, status)
+			}
+		})
 	}
 	return name
 }
