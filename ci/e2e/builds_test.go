@@ -210,41 +210,55 @@ func testFailures(t *testing.T) {
 			b := test.build
 			serving.repository(t, b.name+".git", test.files)
 			b.url = "https://" + publicGit + "/" + b.name + ".git"
-			b.start(t)
-			run := b.finish(t, 4*time.Minute)
-			for kind, want := range map[string]string{"WorkflowCompleted": "True/WorkflowFailed", "WorkflowFailed": "True/WorkflowFailed"} {
-				if c := condition(run, kind); c == nil || string(c.Status)+"/"+c.Reason != want {
-					t.Errorf("condition %s is %+v, want %s", kind, c, want)
-				}
-			}
-			messages := map[string]string{}
-			if last := run.Status.Tasks[len(run.Status.Tasks)-1]; last.Name != test.task || last.Phase != "Failed" {
-				t.Errorf("the last task is %+v, want %s to fail", last, test.task)
-			} else {
-				messages["WorkflowRun's task"] = last.Message
-			}
-			for _, node := range must(k8s.workflow(t.Context(), b.runName()))(t).Status.Nodes {
-				if node.Type == "Pod" && node.DisplayName == test.task {
-					messages["Argo node"] = node.Message
-				}
-			}
-			hint := cmp.Or(test.hint, hintOf(t, test.reason))
-			for where, message := range messages {
-				for _, want := range append([]string{test.reason + ": ", hint}, test.says...) {
-					if !strings.Contains(message, want) {
-						t.Errorf("the %s's message lacks %q:\n%s", where, want, message)
-					}
-				}
-			}
-			if len(messages) != 2 {
-				t.Errorf("messages: %q", messages)
-			}
-			if w := workload(t, b.name); w != nil {
-				t.Errorf("a Workload was made: %s", w.Name)
-			}
-			checkCanaries(t, b.runName())
+			failure{test.task, test.reason, test.hint, test.says}.check(t, b)
 		})
 	}
+}
+
+// failure is how a run is to fail.
+type failure struct {
+	task   string
+	reason string
+	hint   string   // empty: the reason's
+	says   []string // in the message, besides reason and hint
+}
+
+// check runs a build and wants it to fail like that: in the WorkflowRun's conditions and tasks, and in Argo's node.
+func (f failure) check(t *testing.T, b build) {
+	t.Helper()
+	b.start(t)
+	run := b.finish(t, 4*time.Minute)
+	for kind, want := range map[string]string{"WorkflowCompleted": "True/WorkflowFailed", "WorkflowFailed": "True/WorkflowFailed"} {
+		if c := condition(run, kind); c == nil || string(c.Status)+"/"+c.Reason != want {
+			t.Errorf("condition %s is %+v, want %s", kind, c, want)
+		}
+	}
+	messages := map[string]string{}
+	if last := run.Status.Tasks[len(run.Status.Tasks)-1]; last.Name != f.task || last.Phase != "Failed" {
+		t.Errorf("the last task is %+v, want %s to fail", last, f.task)
+	} else {
+		messages["WorkflowRun's task"] = last.Message
+	}
+	for _, node := range must(k8s.workflow(t.Context(), b.runName()))(t).Status.Nodes {
+		if node.Type == "Pod" && node.DisplayName == f.task {
+			messages["Argo node"] = node.Message
+		}
+	}
+	hint := cmp.Or(f.hint, hintOf(t, f.reason))
+	for where, message := range messages {
+		for _, want := range append([]string{f.reason + ": ", hint}, f.says...) {
+			if !strings.Contains(message, want) {
+				t.Errorf("the %s's message lacks %q:\n%s", where, want, message)
+			}
+		}
+	}
+	if len(messages) != 2 {
+		t.Errorf("messages: %q", messages)
+	}
+	if w := workload(t, b.name); w != nil {
+		t.Errorf("a Workload was made: %s", w.Name)
+	}
+	checkCanaries(t, b.runName())
 }
 
 func testBusyRegistry(t *testing.T) {

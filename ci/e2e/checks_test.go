@@ -64,7 +64,7 @@ func checkCanaries(t *testing.T, run string) {
 	}
 	places["the pods"] = canonical(t, pods(t, run))
 	for place, text := range places {
-		for _, secret := range []string{gitPassword, pushPassword, "openchoreo-workload-publisher-secret", "canary-oauth-77d0", "OPENSSH PRIVATE KEY"} {
+		for _, secret := range []string{gitPassword, pushPassword, pullPassword, "openchoreo-workload-publisher-secret", "canary-oauth-77d0", "OPENSSH PRIVATE KEY"} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s of %s show a secret: %s…", place, run, secret[:8])
 			}

@@ -8,15 +8,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
 	"github.com/stepwright/stepwright/ci/baseimages"
+	"github.com/stepwright/stepwright/ci/testbuilders"
 )
 
 func main() {
@@ -53,12 +56,15 @@ const (
 	clusterBin = "bin/cluster"
 	cliBin     = "bin/stepwright"
 	testBin    = "bin/e2e.test"
+	pipesBin   = "bin/externalci.test"
+	pipesSteps = "dist/e2e-bin" // what pipelines of external CI fetch
 	table      = "dist/e2e.txt"
-	version    = "e2e" // of the images, as the overlays name it
+	logsDir    = "dist/e2e-logs" // only after a failure
+	version    = "e2e"           // of the images, as the overlays name it
 )
 
 func (r runner) all(ctx context.Context) (err error) {
-	if err := os.MkdirAll(filepath.Dir(table), 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Dir(table), 0o755), os.RemoveAll(logsDir)); err != nil {
 		return err
 	}
 	if err := r.step(ctx, "Building the tests", func(ctx context.Context) error {
@@ -67,16 +73,22 @@ func (r runner) all(ctx context.Context) (err error) {
 			r.command(ctx, "go", "build", "-o", cliBin, "./ci/stepwright"),
 			// What the images of components run.
 			r.command(ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause", "github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl"),
-			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"))
+			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"),
+			r.command(ctx, "go", "test", "-c", "-o", pipesBin, "./ci/externalci"),
+			r.command(ctx, "make", "--silent", "binaries", "BINARIES="+pipesSteps, "ARCHITECTURES="+runtime.GOARCH, "STEPS=containerfile-build publish-image generate-workload-cr"),
+			r.prepareExternalCI(ctx))
 	}); err != nil {
 		return err
 	}
-	if err := r.step(ctx, "Making base images", func(ctx context.Context) error {
+	if err := r.step(ctx, "Making base images and builders", func(ctx context.Context) error {
 		dir, err := baseimages.DefaultDir()
 		if err != nil {
 			return err
 		}
-		return baseimages.Store{Dir: dir, Log: slog.New(slog.NewTextHandler(r.stderr, nil))}.Ensure(ctx, append(baseimages.Names(), baseimages.Rootless)...)
+		log := slog.New(slog.NewTextHandler(r.stderr, nil))
+		return errors.Join(
+			baseimages.Store{Dir: dir, Log: log}.Ensure(ctx, append(baseimages.Names(), baseimages.Rootless)...),
+			testbuilders.Store{Dir: dir, Log: log}.Ensure(ctx))
 	}); err != nil {
 		return err
 	}
@@ -85,12 +97,16 @@ func (r runner) all(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if !r.keep {
-		defer func() {
-			// Also after an interrupt.
-			err = errors.Join(err, r.step(context.WithoutCancel(ctx), "Ending the cluster", func(ctx context.Context) error { return r.command(ctx, clusterBin, "down") }))
-		}()
-	}
+	defer func() {
+		// Also after an interrupt.
+		ctx := context.WithoutCancel(ctx)
+		if err != nil {
+			err = errors.Join(err, r.step(ctx, "Keeping logs in "+logsDir, r.keepLogs))
+		}
+		if !r.keep {
+			err = errors.Join(err, r.step(ctx, "Ending the cluster", func(ctx context.Context) error { return r.command(ctx, clusterBin, "down") }))
+		}
+	}()
 	if err := r.step(ctx, "Starting the cluster", func(ctx context.Context) error {
 		// A new one: a node keeps the images it has, and OpenChoreo the runs.
 		for _, verb := range []string{"down", "up", "load-images"} {
@@ -103,12 +119,22 @@ func (r runner) all(ctx context.Context) (err error) {
 		return err
 	}
 	return r.step(ctx, "Testing", func(ctx context.Context) error {
-		args := []string{"exec", testBin, "-test.v", "-test.timeout", "30m", "-test.parallel", "4", "-stepwright", cliBin, "-repository", ".", "-report", table}
+		args := []string{"exec", testBin, "-test.v", "-test.timeout", "30m", "-test.parallel", "4",
+			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps, "-report", table}
 		if r.run != "" {
 			args = append(args, "-test.run", r.run)
 		}
 		return r.command(ctx, clusterBin, args...)
 	})
+}
+
+// prepareExternalCI fetches and builds what the tests of external CI would, were there a network inside the cluster: act, and Groovy's parser.
+func (r runner) prepareExternalCI(ctx context.Context) error {
+	errs := []error{r.command(ctx, "go", "build", "-C", "ci/act", "-o", os.DevNull, "github.com/nektos/act")} // go keeps it for the next time
+	if _, err := os.Stat("ci/groovy/node_modules"); errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, r.command(ctx, "npm", "ci", "--prefix", "ci/groovy", "--ignore-scripts", "--no-audit", "--no-fund"))
+	}
+	return errors.Join(errs...)
 }
 
 // step says what is being done, and how long it took.
@@ -124,9 +150,14 @@ func (r runner) step(ctx context.Context, what string, do func(context.Context) 
 }
 
 func (r runner) command(ctx context.Context, name string, args ...string) error {
+	return r.commandTo(ctx, r.stdout, name, args...)
+}
+
+// commandTo runs a command whose output goes elsewhere.
+func (r runner) commandTo(ctx context.Context, stdout io.Writer, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // some of what is built runs in images without a libc
-	cmd.Stdout, cmd.Stderr = r.stdout, r.stderr
+	cmd.Stdout, cmd.Stderr = stdout, r.stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	if err := cmd.Run(); err != nil {

@@ -44,6 +44,7 @@ const (
 const (
 	gitUser, gitPassword   = "octavia", "canary-git-3f1c"
 	pushUser, pushPassword = "pusher", "canary-push-9a42"
+	pullUser, pullPassword = "puller", "canary-pull-5be8"
 )
 
 // services are a Git server by HTTPS, public and private, one by SSH, and a registry, with faults where a repository's name asks for them.
@@ -77,7 +78,7 @@ func startServices(ctx context.Context, dir string) (*services, error) {
 		return nil, err
 	}
 	registry, err := devregistry.New(devregistry.Options{
-		Dir: filepath.Join(dir, "registry"), Users: map[string]string{pushUser: pushPassword}, Certificate: certificate,
+		Dir: filepath.Join(dir, "registry"), Users: map[string]string{pushUser: pushPassword, pullUser: pullPassword}, Certificate: certificate,
 	})
 	if err != nil {
 		return nil, err
@@ -158,13 +159,15 @@ func newKey() ([]byte, ssh.PublicKey, error) {
 
 const busyFor = 20 * time.Second
 
-// faults denies pushes to repositories that are named …-denied, and answers 503 for a while to those named …-busy.
+// faults denies pushes to repositories that are named …-denied, and answers 503 for a while to those named …-busy. The puller may only read.
 func (s *services) faults(registry http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		repository, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/blobs/")
 		repository, _, _ = strings.Cut(repository, "/manifests/")
+		user, _, _ := r.BasicAuth()
+		reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch {
-		case strings.HasSuffix(repository, "-denied") && r.Method == http.MethodPost:
+		case strings.HasSuffix(repository, "-denied") && r.Method == http.MethodPost, user == pullUser && !reads:
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusForbidden)
 			io.WriteString(w, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`)
@@ -186,8 +189,8 @@ func (s *services) firstAsked(repository string) time.Time {
 }
 
 // dockerConfig is what docker login would have written.
-func dockerConfig() string {
-	auth := base64.StdEncoding.EncodeToString([]byte(pushUser + ":" + pushPassword))
+func dockerConfig(user, password string) string {
+	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 	return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, registryHost, auth)
 }
 

@@ -28,6 +28,8 @@ var (
 	repository = flag.String("repository", "../..", "the project's checkout")
 	kubeconfig = flag.String("kubeconfig", os.Getenv("KUBECONFIG"), "of an administrator of the cluster")
 	cli        = flag.String("stepwright", "stepwright", "the program stepwright")
+	pipelines  = flag.String("pipelines", "externalci.test", "the compiled tests of ci/externalci")
+	steps      = flag.String("pipelines-steps", "dist/bin", "the steps' binaries that pipelines of external CI fetch, with their SHA256SUMS")
 	report     = flag.String("report", "", "file to write times and admitted Pod Security levels to")
 )
 
@@ -78,8 +80,8 @@ func setUp(ctx context.Context, dir string) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	images := baseimages.Store{Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
-	if images.Dir, err = baseimages.DefaultDir(); err != nil {
+	images, err := imageStore()
+	if err != nil {
 		return err
 	}
 	if err := images.Push(ctx, "127.0.0.1:5000", baseimages.Busybox, baseimages.Golang, baseimages.Static); err != nil {
@@ -95,8 +97,8 @@ func setUp(ctx context.Context, dir string) (err error) {
 	}
 	err = k8s.apply(ctx,
 		configMap(planeNamespace, "stepwright-ca-bundle", map[string]string{"ca.crt": string(serving.ca)}),
-		stored("registry-push-secret", nil, map[string]string{"value": dockerConfig()}),
-		stored("registry-pull-secret", nil, map[string]string{"value": `{"auths":{}}`}),
+		stored("registry-push-secret", nil, map[string]string{"value": dockerConfig(pushUser, pushPassword)}),
+		stored("registry-pull-secret", nil, map[string]string{"value": dockerConfig(pullUser, pullPassword)}),
 		stored("workload-publisher-client-secret", nil, map[string]string{"value": "openchoreo-workload-publisher-secret"}),
 		stored("wrong-client-secret", nil, map[string]string{"value": "canary-oauth-77d0"}),
 		stored("git-basic", nil, map[string]string{"username": gitUser, "password": gitPassword}),
@@ -115,6 +117,9 @@ func setUp(ctx context.Context, dir string) (err error) {
 			"allowedWorkflows": []any{
 				object{"kind": "ClusterWorkflow", "name": "dockerfile-builder"},
 				object{"kind": "ClusterWorkflow", "name": "dockerfile-builder-wrong-client"},
+				object{"kind": "ClusterWorkflow", "name": "gcp-buildpacks-builder"},
+				object{"kind": "ClusterWorkflow", "name": "paketo-buildpacks-builder"},
+				object{"kind": "ClusterWorkflow", "name": "ballerina-buildpack-builder"},
 			},
 			"resources": []any{object{"id": "deployment", "template": object{"apiVersion": "apps/v1", "kind": "Deployment",
 				"metadata": object{"name": "${metadata.name}", "namespace": "${metadata.namespace}"}}}},
@@ -124,6 +129,12 @@ func setUp(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	return install(ctx, "default")
+}
+
+// imageStore has what the program that started the tests has made.
+func imageStore() (baseimages.Store, error) {
+	dir, err := baseimages.DefaultDir()
+	return baseimages.Store{Dir: dir, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}, err
 }
 
 // install applies one of the overlays in this folder.

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	clusternode "github.com/stepwright/stepwright/ci/cluster/node"
+)
+
+// keepLogs puts what is needed to look into a failure into the folder logsDir, since the cluster takes all of it along: the logs of the control plane's
+// processes, the objects of all namespaces that tell how far they got, and the logs of pods that failed or still run.
+func (r runner) keepLogs(ctx context.Context) error {
+	state := clusternode.State{Dir: clusternode.DefaultDir()}
+	if pid, err := state.Running(); err != nil || pid == 0 {
+		return err // it did not start, and says itself where its logs are
+	}
+	if err := os.MkdirAll(logsDir, 0o755); err != nil {
+		return err
+	}
+	errs := []error{os.CopyFS(filepath.Join(logsDir, "plane"), os.DirFS(state.Path("log")))}
+	for file, args := range map[string][]string{
+		"events.txt":          {"get", "events", "-A", "--sort-by=.lastTimestamp"},
+		"pods.txt":            {"get", "pods", "-A", "-o", "wide"},
+		"pods.yaml":           {"get", "pods", "-A", "-o", "yaml"},
+		"workflowruns.yaml":   {"get", "workflowruns", "-A", "-o", "yaml"},
+		"workflows.yaml":      {"get", "workflows", "-A", "-o", "yaml"},
+		"nodes.txt":           {"describe", "nodes"},
+		"namespaces.txt":      {"get", "namespaces", "--show-labels"},
+		"externalsecrets.txt": {"get", "externalsecrets", "-A"},
+	} {
+		errs = append(errs, r.kubectlTo(ctx, file, args...))
+	}
+	var list strings.Builder
+	errs = append(errs, r.commandTo(ctx, &list, clusterBin, "kubectl", "get", "pods", "-A", "--field-selector=status.phase!=Succeeded", "--no-headers",
+		"-o", "custom-columns=namespace:.metadata.namespace,name:.metadata.name"))
+	for line := range strings.Lines(list.String()) {
+		if pod := strings.Fields(line); len(pod) == 2 {
+			// A container that never started has no log, and kubectl says so by its exit code: what there is, is kept.
+			_ = r.kubectlTo(ctx, filepath.Join("pods", pod[0], pod[1]+".log"), "logs", "--all-containers", "--prefix", "--timestamps", "--ignore-errors", "-n", pod[0], pod[1])
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("not all logs are in %s: %w", logsDir, err)
+	}
+	return nil
+}
+
+// kubectlTo writes what kubectl prints into a file below logsDir.
+func (r runner) kubectlTo(ctx context.Context, file string, args ...string) (err error) {
+	path := filepath.Join(logsDir, file)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return r.commandTo(ctx, f, clusterBin, append([]string{"kubectl"}, args...)...)
+}
