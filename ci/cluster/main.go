@@ -56,7 +56,7 @@ With ` + kind.Variable + `=` + kind.Name + ` in the environment the cluster is o
 		Example: `  cluster up
   cluster load-images                          # after make images
   cluster kubectl get pods -A
-  cluster exec go test ./ci/e2e                # a test inside the cluster
+  cluster exec go test ./your/test             # a test inside the cluster
   cluster restart openchoreo-api
   cluster down`,
 		SilenceUsage:  true,
