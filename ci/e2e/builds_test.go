@@ -198,7 +198,7 @@ func testFailures(t *testing.T) {
 		{"a Dockerfile that fails", build{name: "broken"}, with(map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo no such luck >&2; exit 7\n"}),
 			"containerfile-build", "BuildFailed", []string{"no such luck", "exit code 7"}, ""},
 		{"a push that is denied", build{name: "denied"}, small, "publish-image", "PushDenied", []string{"denied", registryHost}, ""},
-		{"a wrong OAuth secret", build{name: "wrong-client", workflow: "dockerfile-builder-wrong-client"}, small, "generate-workload-cr", "Unauthorized", []string{"invalid_client"}, ""},
+		{"a wrong OAuth secret", build{name: "wrong-client", workflow: "dockerfile-builder-wrong-client"}, small, "generate-workload-cr", "Unauthorized", []string{"invalid_client"}, "Check the client ID and secret: "},
 		{"a branch that is not there", build{name: "no-branch", branch: "nowhere"}, small, "checkout-source", "RevisionNotFound", []string{"nowhere", "main"}, ""},
 		{"a Secret that never comes", build{name: "no-secret", secret: "git-never"}, small, "checkout-source", "AuthenticationFailed", []string{"git-secret"}, "Check that repository.secretRef names a SecretReference whose secret exists."},
 		{"parameters that nobody validated", build{name: "odd", more: object{"buildEnv": "A=b", "docker": object{"filePath": "../../etc/passwd"}}}, small,
