@@ -85,7 +85,7 @@ With ` + kind.Variable + `=` + kind.Name + ` in the environment the cluster is o
 
 // defaultState is the folder of this machine's cluster, or of the other, beside it.
 func defaultState(other bool) string {
-	if !other {
+	if !other || inside() {
 		return node.DefaultDir()
 	}
 	return filepath.Join(filepath.Dir(node.DefaultDir()), kind.Name)
