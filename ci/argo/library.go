@@ -117,4 +117,26 @@ func (l *Library) Get(_ context.Context, name string) (*wfv1.ClusterWorkflowTemp
 	return nil, fmt.Errorf("there is no ClusterWorkflowTemplate %q; there is %s", name, names(l.Templates))
 }
 
+// WithSchema finds the templates whose step has its parameters described by a schema.
+func (l *Library) WithSchema(schema string) []*wfv1.ClusterWorkflowTemplate {
+	var found []*wfv1.ClusterWorkflowTemplate
+	for _, name := range slices.Sorted(maps.Keys(l.Templates)) {
+		if template := l.Templates[name]; template.Annotations[schemaAnnotation] == schema {
+			found = append(found, template)
+		}
+	}
+	return found
+}
+
+// Refers tells whether a step of the workflow is of the named template.
+func Refers(workflow *wfv1.Workflow, name string) bool {
+	return slices.ContainsFunc(workflow.Spec.Templates, func(t wfv1.Template) bool {
+		return slices.ContainsFunc(t.Steps, func(group wfv1.ParallelSteps) bool {
+			return slices.ContainsFunc(group.Steps, func(step wfv1.WorkflowStep) bool {
+				return step.TemplateRef != nil && step.TemplateRef.Name == name
+			})
+		})
+	})
+}
+
 func names[V any](m map[string]V) string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }

@@ -1,7 +1,9 @@
 package argo
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -9,6 +11,8 @@ import (
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/stepwright/stepwright/ci/container"
 )
 
 // Machine is what stands for the cluster. All paths are absolute.
@@ -22,7 +26,11 @@ type Machine struct {
 	Secrets    map[string]Source // by name
 	ConfigMaps map[string]Source // by name
 	Volumes    map[string]string // folders, by name of an emptyDir volume, that outlive this run
-	Mounts     map[string]string // folders, by a container's path, that every container has besides its own
+	Mounts     map[string]string // folders, by a container's path, that every process has besides its container's own
+
+	// Containers runs those containers that a process of this machine cannot stand for. nil: they are refused.
+	Containers *container.Runtime
+	Images     map[string]string // by ClusterWorkflowTemplate: the image that such a container has instead of its own
 }
 
 // Source is what a Secret or ConfigMap holds: the files of a folder, or single files by key. Nothing is copied.
@@ -36,18 +44,17 @@ type mount struct {
 	path   string
 	folder string
 	links  map[string]string // to make in the folder
+
+	readOnly bool
 }
 
 // mounts are those of one container, longer paths first.
 type mounts []mount
 
 // mounts finds a folder for each volume of a template's container.
-func (m *Machine) mounts(step string, spec *wfv1.WorkflowSpec, template *wfv1.Template) (mounts, error) {
+func (m *Machine) mounts(step string, spec *wfv1.WorkflowSpec, template *wfv1.Template, of *corev1.Container) (mounts, error) {
 	var all mounts
-	for path, folder := range m.Mounts {
-		all = append(all, mount{path: path, folder: folder})
-	}
-	for _, v := range template.Container.VolumeMounts {
+	for _, v := range of.VolumeMounts {
 		if err := only("volumeMount "+v.Name, v, "name", "mountPath", "readOnly"); err != nil {
 			return nil, err
 		}
@@ -56,7 +63,13 @@ func (m *Machine) mounts(step string, spec *wfv1.WorkflowSpec, template *wfv1.Te
 			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 		found.path = filepath.Clean(v.MountPath)
+		found.readOnly = found.readOnly || v.ReadOnly
 		all = append(all, found)
+	}
+	if !all.bring(of) {
+		for path, folder := range m.Mounts {
+			all = append(all, mount{path: path, folder: folder})
+		}
 	}
 	slices.SortFunc(all, func(a, b mount) int { return len(b.path) - len(a.path) })
 	return all, nil
@@ -97,6 +110,7 @@ func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *w
 
 // of fills a mount; what is optional and absent is an empty folder, as in a cluster.
 func (m mount) of(kind, name string, sources map[string]Source, optional *bool) (mount, error) {
+	m.readOnly = true
 	source, ok := sources[name]
 	switch {
 	case !ok && (optional == nil || !*optional):
@@ -118,6 +132,32 @@ func (all mounts) local(path string) (string, bool) {
 	return path, false
 }
 
+// bring tells whether a container's program is on a volume: another container has put it there, so what counts of this one is its image.
+func (all mounts) bring(c *corev1.Container) bool {
+	if len(c.Command) == 0 {
+		return false
+	}
+	_, mapped := all.local(c.Command[0])
+	return mapped
+}
+
+// inside are the mounts as a container has them.
+func (all mounts) inside() []container.Mount {
+	var list []container.Mount
+	for _, m := range slices.Backward(all) { // the shorter paths first
+		if len(m.links) == 0 {
+			list = append(list, container.Mount{Path: m.path, Source: m.folder, ReadOnly: m.readOnly})
+			continue
+		}
+		// A link's target is not in the container.
+		list = append(list, container.Mount{Path: m.path, ReadOnly: true})
+		for _, key := range slices.Sorted(maps.Keys(m.links)) {
+			list = append(list, container.Mount{Path: filepath.Join(m.path, key), Source: m.links[key], ReadOnly: true})
+		}
+	}
+	return list
+}
+
 // make makes the folders and links there are not yet.
 func (all mounts) make() error {
 	for _, m := range all {
@@ -125,7 +165,8 @@ func (all mounts) make() error {
 			return err
 		}
 		for key, file := range m.links {
-			if err := os.Symlink(file, filepath.Join(m.folder, key)); err != nil {
+			// Several containers of a step may have the volume.
+			if err := os.Symlink(file, filepath.Join(m.folder, key)); err != nil && !errors.Is(err, os.ErrExist) {
 				return err
 			}
 		}

@@ -1,11 +1,14 @@
 package argo
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/ci/container"
 	"github.com/stepwright/stepwright/ci/pipeline"
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -162,7 +166,7 @@ func (p *plan) sequence() ([]wfv1.WorkflowStep, error) {
 	return steps, nil
 }
 
-// process substitutes a step, its arguments first and then its template with them, and makes its container a process.
+// process substitutes a step, its arguments first and then its template with them, and makes its containers processes.
 func (p *plan) process(step *wfv1.WorkflowStep, done pipeline.Outputs) (*pipeline.Process, mounts, error) {
 	arguments, err := p.arguments(step, done)
 	if err != nil {
@@ -172,29 +176,70 @@ func (p *plan) process(step *wfv1.WorkflowStep, done pipeline.Outputs) (*pipelin
 	if err != nil {
 		return nil, nil, err
 	}
-	local := common.Parameters{common.LocalVarPodName: p.name + "-" + step.Name}
-	fail := func(err error) error {
-		return fmt.Errorf("ClusterWorkflowTemplate %s, template %s: %w", cluster.Name, raw.Name, err)
+	fail := func(what string, err error) error {
+		return fmt.Errorf("ClusterWorkflowTemplate %s, template %s: %s%w", cluster.Name, raw.Name, what, err)
 	}
-	// Volumes name their Secrets with parameters, so they are substituted before paths can be mapped.
-	substituted, err := common.ProcessArgs(p.ctx, raw, arguments, p.globals, local, false, "", nil)
+	substitute := func(t *wfv1.Template) (*wfv1.Template, error) {
+		local := common.Parameters{common.LocalVarPodName: p.name + "-" + step.Name}
+		return common.ProcessArgs(p.ctx, t, arguments, p.globals, local, false, "", nil)
+	}
+	var (
+		all    mounts // those of every container
+		before []*pipeline.Process
+		last   *wfv1.Template // as the last container has it, which is the main one
+	)
+	one := func(which selector) (*pipeline.Process, error) {
+		// Volumes name their Secrets with parameters, so they are substituted before paths can be mapped.
+		substituted, err := substitute(raw)
+		if err != nil {
+			return nil, err
+		}
+		mounts, err := p.machine.mounts(step.Name, &p.spec, substituted, which(substituted))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, mounts...)
+		// Paths are mapped where the template's author wrote them, before values come in: a developer's path /tmp is in the repository.
+		mapped, entered := raw.DeepCopy(), mounts.bring(which(substituted))
+		if !entered {
+			mapPaths(mapped, which(mapped), mounts)
+		}
+		mapOutputs(mapped, mounts)
+		if substituted, err = substitute(mapped); err != nil {
+			return nil, err
+		}
+		last = substituted
+		schema := cluster.Annotations[schemaAnnotation]
+		if entered {
+			return p.enter(cluster.Name, substituted, which(substituted), mounts, schema)
+		}
+		return p.start(which(substituted), mounts, schema)
+	}
+	for i, init := range raw.InitContainers {
+		process, err := one(initContainer(i))
+		if err != nil {
+			return nil, nil, fail("init container "+init.Name+": ", err)
+		}
+		before = append(before, process)
+	}
+	process, err := one(mainContainer)
 	if err != nil {
-		return nil, nil, fail(err)
+		return nil, nil, fail("", err)
 	}
-	mounts, err := p.machine.mounts(step.Name, &p.spec, substituted)
-	if err != nil {
-		return nil, nil, fail(err)
+	process.Before = before
+	if err := finish(process, last); err != nil {
+		return nil, nil, fail("", err)
 	}
-	// Paths are mapped where the template's author wrote them, before values come in: a developer's path /tmp is in the repository.
-	mapPaths(raw, mounts)
-	if substituted, err = common.ProcessArgs(p.ctx, raw, arguments, p.globals, local, false, "", nil); err != nil {
-		return nil, nil, fail(err)
-	}
-	process, err := p.start(substituted, mounts, cluster.Annotations[schemaAnnotation])
-	if err != nil {
-		return nil, nil, fail(err)
-	}
-	return process, mounts, nil
+	return process, all, nil
+}
+
+// A selector is one of a template's containers.
+type selector func(*wfv1.Template) *corev1.Container
+
+func mainContainer(t *wfv1.Template) *corev1.Container { return t.Container }
+
+func initContainer(i int) selector {
+	return func(t *wfv1.Template) *corev1.Container { return &t.InitContainers[i].Container }
 }
 
 // arguments substitutes the outputs of earlier steps.
@@ -244,8 +289,9 @@ func (p *plan) template(ref *wfv1.TemplateRef) (*wfv1.ClusterWorkflowTemplate, *
 // supported refuses what this package would leave out.
 func supported(t *wfv1.Template) error {
 	what := "template " + t.Name
-	// Left out on purpose: resources, security contexts and mutexes are a cluster's.
-	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext", "synchronization", "podSpecPatch", "volumes", "container")
+	// Left out on purpose: resources, mutexes and what a patch says of Argo's own containers are a cluster's.
+	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext", "synchronization", "podSpecPatch", "volumes",
+		"initContainers", "container")
 	if err == nil {
 		err = patchesArgo(what+": podSpecPatch", t.PodSpecPatch)
 	}
@@ -253,19 +299,22 @@ func supported(t *wfv1.Template) error {
 		err = fmt.Errorf("%s: has no container", what)
 	}
 	if err == nil {
-		err = only(what+": container", *t.Container, "name", "image", "imagePullPolicy", "command", "args", "env", "volumeMounts", "resources", "securityContext")
-	}
-	if err == nil {
 		err = only(what+": inputs", t.Inputs, "parameters")
 	}
 	if err == nil {
 		err = only(what+": outputs", t.Outputs, "parameters")
 	}
+	if err == nil {
+		err = supportedContainer(what+": container", t.Container)
+	}
 	if err != nil {
 		return err
 	}
-	for _, variable := range t.Container.Env {
-		if err := only(what+": variable "+variable.Name, variable, "name", "value"); err != nil {
+	for i := range t.InitContainers {
+		if err := only(what+": init container "+t.InitContainers[i].Name, t.InitContainers[i], containerFields...); err != nil {
+			return err
+		}
+		if err := supportedContainer(what+": init container "+t.InitContainers[i].Name, &t.InitContainers[i].Container); err != nil {
 			return err
 		}
 	}
@@ -277,8 +326,22 @@ func supported(t *wfv1.Template) error {
 	return nil
 }
 
-// mapPaths replaces the container's paths that a template's author wrote by those of this machine.
-func mapPaths(t *wfv1.Template, mounts mounts) {
+var containerFields = []string{"name", "image", "imagePullPolicy", "command", "args", "env", "volumeMounts", "resources", "securityContext"}
+
+func supportedContainer(what string, c *corev1.Container) error {
+	if err := only(what, *c, containerFields...); err != nil {
+		return err
+	}
+	for _, variable := range c.Env {
+		if err := only(strings.TrimSuffix(what, ": container")+": variable "+variable.Name, variable, "name", "value"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mapPaths replaces the paths that a template's author wrote for one of its containers by those of this machine.
+func mapPaths(t *wfv1.Template, c *corev1.Container, mounts mounts) {
 	for i := range t.Inputs.Parameters {
 		in := &t.Inputs.Parameters[i]
 		for _, value := range []**wfv1.AnyString{&in.Default, &in.Value} {
@@ -290,49 +353,151 @@ func mapPaths(t *wfv1.Template, mounts mounts) {
 			}
 		}
 	}
-	for i := range t.Container.Env {
-		t.Container.Env[i].Value, _ = mounts.local(t.Container.Env[i].Value)
+	for i := range c.Env {
+		c.Env[i].Value, _ = mounts.local(c.Env[i].Value)
 	}
+	for i := range c.Args {
+		c.Args[i], _ = mounts.local(c.Args[i])
+	}
+	for i := range c.Command {
+		if i > 0 { // of the program only the name counts
+			c.Command[i], _ = mounts.local(c.Command[i])
+		}
+	}
+}
+
+// mapOutputs replaces the paths of outputs, which are read on this machine.
+func mapOutputs(t *wfv1.Template, mounts mounts) {
 	for i := range t.Outputs.Parameters {
 		from := t.Outputs.Parameters[i].ValueFrom
 		from.Path, _ = mounts.local(from.Path)
 	}
 }
 
-// start makes a container's process. The parameters that its variables leave to their defaults are set where those are paths of a volume.
-func (p *plan) start(t *wfv1.Template, mounts mounts, schema string) (*pipeline.Process, error) {
-	if len(t.Container.Command) == 0 {
+// start makes a container a process of this machine. The parameters that its variables leave to their defaults are set where those are paths
+// of a volume.
+func (p *plan) start(c *corev1.Container, mounts mounts, schema string) (*pipeline.Process, error) {
+	if len(c.Command) == 0 {
 		return nil, fmt.Errorf("the container has no command")
 	}
-	process := &pipeline.Process{Args: slices.Concat(t.Container.Command[1:], t.Container.Args), Env: map[string]string{}, Outputs: map[string]pipeline.Output{}}
+	process := &pipeline.Process{Args: slices.Concat(c.Command[1:], c.Args)}
 	var err error
-	if process.Program, err = p.program(t.Container.Command[0]); err != nil {
+	if process.Program, err = p.program(c.Command[0]); err != nil {
 		return nil, err
 	}
-	for _, variable := range t.Container.Env {
-		process.Env[variable.Name] = expand(variable.Value, process.Env)
+	process.Env, process.Args = variables(c, process.Args)
+	defaults, err := defaults(schema)
+	if err != nil {
+		return nil, err
 	}
-	for i, argument := range process.Args {
-		process.Args[i] = expand(argument, process.Env)
-	}
-	if schema != "" {
-		described, err := schemas.Load(schema)
-		if err != nil {
-			return nil, err
-		}
-		for _, property := range described.Properties {
-			variable := strings.ToUpper(strings.ReplaceAll(property.Name, "-", "_"))
-			path, mapped := mounts.local(schemas.Text(property.Default))
-			if process.Env[variable] == "" && mapped {
-				process.Env[variable] = path
-			}
+	for variable, value := range defaults {
+		path, mapped := mounts.local(value)
+		if process.Env[variable] == "" && mapped {
+			process.Env[variable] = path
 		}
 	}
-	process.Results = process.Env["RESULTS_DIR"]
+	process.Results = process.Env[resultsVariable]
+	return process, nil
+}
+
+// enter makes a container one that runs in its image.
+func (p *plan) enter(name string, t *wfv1.Template, c *corev1.Container, mounts mounts, schema string) (*pipeline.Process, error) {
+	if p.machine.Containers == nil {
+		return nil, fmt.Errorf("image %s cannot be run here", c.Image)
+	}
+	inside := container.Container{Image: cmp.Or(p.machine.Images[name], c.Image), Mounts: mounts.inside()}
+	if err := restrict(&inside, t, c); err != nil {
+		return nil, err
+	}
+	if err := container.Check(p.ctx); err != nil {
+		return nil, err
+	}
+	inside.Env, inside.Args = variables(c, slices.Concat(c.Command, c.Args))
+	if _, err := p.program(c.Command[0]); err != nil { // what an init container is to bring
+		return nil, err
+	}
+	defaults, err := defaults(schema)
+	if err != nil {
+		return nil, err
+	}
+	process := &pipeline.Process{Args: inside.Args, Env: inside.Env}
+	process.Results, _ = mounts.local(cmp.Or(inside.Env[resultsVariable], defaults[resultsVariable]))
+	process.Enter = func(ctx context.Context, log func(string)) (*exec.Cmd, func() error, error) {
+		cmd, leave, err := p.machine.Containers.Command(ctx, inside, log)
+		if _, ok := errors.AsType[*container.ImageError](err); ok {
+			err = &pipeline.Unready{Reason: "BaseImageUnavailable", Err: err}
+		}
+		return cmd, leave, err
+	}
+	return process, nil
+}
+
+// restrict takes what a container's security context and its pod's say. A right that a container of this machine does not have is refused.
+func restrict(into *container.Container, t *wfv1.Template, c *corev1.Container) error {
+	pod, own := t.SecurityContext, c.SecurityContext
+	if pod == nil {
+		pod = new(corev1.PodSecurityContext)
+	}
+	if own == nil {
+		own = new(corev1.SecurityContext)
+	}
+	if err := only("securityContext", *own, "privileged", "allowPrivilegeEscalation", "readOnlyRootFilesystem", "runAsNonRoot", "runAsUser", "runAsGroup", "capabilities",
+		"seccompProfile", "appArmorProfile"); err != nil {
+		return err
+	}
+	user, group := cmp.Or(own.RunAsUser, pod.RunAsUser), cmp.Or(own.RunAsGroup, pod.RunAsGroup)
+	switch {
+	case user == nil || group == nil || *user <= 0:
+		return fmt.Errorf("a container of image %s is run here only with a runAsUser other than root, and a runAsGroup", c.Image)
+	case own.Privileged != nil && *own.Privileged:
+		return fmt.Errorf("a privileged container cannot be run here")
+	case own.Capabilities == nil || len(own.Capabilities.Add) > 0 || !slices.Contains(own.Capabilities.Drop, "ALL"):
+		return fmt.Errorf("a container of image %s is run here only without capabilities: drop ALL and add none", c.Image)
+	}
+	into.User, into.Group = uint32(*user), uint32(*group)
+	into.ReadOnlyRoot = own.ReadOnlyRootFilesystem != nil && *own.ReadOnlyRootFilesystem
+	into.NoNewRights = own.AllowPrivilegeEscalation != nil && !*own.AllowPrivilegeEscalation
+	return nil
+}
+
+// resultsVariable names the folder in which a step leaves its outcome.
+const resultsVariable = "RESULTS_DIR"
+
+// variables expands a container's variables and arguments as Kubernetes does.
+func variables(c *corev1.Container, args []string) (map[string]string, []string) {
+	env, args := map[string]string{}, slices.Clone(args)
+	for _, variable := range c.Env {
+		env[variable.Name] = expand(variable.Value, env)
+	}
+	for i, argument := range args {
+		args[i] = expand(argument, env)
+	}
+	return env, args
+}
+
+// defaults are those of a schema's parameters, by variable.
+func defaults(schema string) (map[string]string, error) {
+	all := map[string]string{}
+	if schema == "" {
+		return all, nil
+	}
+	described, err := schemas.Load(schema)
+	if err != nil {
+		return nil, err
+	}
+	for _, property := range described.Properties {
+		all[strings.ToUpper(strings.ReplaceAll(property.Name, "-", "_"))] = schemas.Text(property.Default)
+	}
+	return all, nil
+}
+
+// finish takes what is of the whole pod: how long it may take, and what it puts out.
+func finish(process *pipeline.Process, t *wfv1.Template) error {
+	process.Outputs = map[string]pipeline.Output{}
 	if seconds := t.ActiveDeadlineSeconds; seconds != nil {
 		whole, err := intstr.Int32(seconds)
 		if err != nil {
-			return nil, fmt.Errorf("activeDeadlineSeconds: %w", err)
+			return fmt.Errorf("activeDeadlineSeconds: %w", err)
 		}
 		process.Deadline = time.Duration(*whole) * time.Second
 	}
@@ -344,7 +509,7 @@ func (p *plan) start(t *wfv1.Template, mounts mounts, schema string) (*pipeline.
 		}
 		process.Outputs[output.Name] = pipeline.Output{Path: output.ValueFrom.Path, Default: absent}
 	}
-	return process, nil
+	return nil
 }
 
 // program finds the binary of a container's command. Only its name counts: nothing outside the folder of steps is ever run.

@@ -185,7 +185,7 @@ func TestPlanRefuses(t *testing.T) {
 		{"a setting", plane + "publish-image.yaml", []string{"- name: registry\n", "- name: host\n", "inputs.parameters.registry}}", "inputs.parameters.host}}"}, "has no input parameter registry, which this machine sets"},
 		{"a template", control, []string{"template: publish-image", "template: push-image"}, "push-image"},
 		{"a script", plane + "publish-image.yaml", []string{"      container:\n        image: ghcr.io/stepwright/publish-image\n", "      script:\n        source: echo\n        image: ghcr.io/stepwright/publish-image\n"}, "script cannot be run here"},
-		{"an init container", plane + "publish-image.yaml", []string{"      container:\n", "      initContainers: [{name: a, image: b, command: [c]}]\n      container:\n"}, "template publish-image: initContainers cannot be run here"},
+		{"an init container", plane + "publish-image.yaml", []string{"      container:\n", "      initContainers: [{name: a, image: b, command: [c]}]\n      container:\n"}, "template publish-image: init container a: the step c is not in "},
 		{"a patch of the container", plane + "publish-image.yaml", []string{"          - name: wait\n", "          - name: main\n"}, `template publish-image: podSpecPatch: the container "main" cannot be patched here`},
 		{"a patch of the pod", plane + "publish-image.yaml", []string{"        containers:\n          - name: wait\n", "        hostNetwork: true\n        containers:\n          - name: wait\n"}, "template publish-image: podSpecPatch: hostNetwork cannot be run here"},
 		{"retries", plane + "publish-image.yaml", []string{"      container:\n", "      retryStrategy: {limit: 2}\n      container:\n"}, "retryStrategy cannot be run here"},

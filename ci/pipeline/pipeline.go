@@ -29,13 +29,28 @@ type Step struct {
 
 // Process is what a step runs.
 type Process struct {
-	Program  string // path of the step's binary
+	Before   []*Process // what runs first, one after the other; the first that fails ends the step
+	Program  string     // path of the step's binary
 	Args     []string
 	Env      map[string]string // wins over what is inherited
 	Results  string            // folder in which the process leaves outcome.json; empty: it leaves none
 	Deadline time.Duration     // how long it may take; 0: as long as it likes
 	Outputs  map[string]Output // by name
+
+	// Enter, when it is not nil, makes ready what the process runs in, and returns the command that runs it there in place of Program with Args
+	// and Env; leave is called at its end. An Unready error is the step's outcome. log hears what takes long.
+	Enter func(ctx context.Context, log func(string)) (cmd *exec.Cmd, leave func() error, err error)
 }
+
+// Unready says why a step's process could not start.
+type Unready struct {
+	Reason string // of the closed list
+	Err    error
+}
+
+func (e *Unready) Error() string { return e.Err.Error() }
+
+func (e *Unready) Unwrap() error { return e.Err }
 
 // Output is where a process leaves an output parameter.
 type Output struct {
@@ -152,16 +167,59 @@ func (p *Process) run(ctx context.Context, line func(string)) (Outcome, error) {
 		limited, cancel = context.WithTimeout(ctx, p.Deadline)
 	}
 	defer cancel()
-	cmd := exec.CommandContext(limited, p.Program, p.Args...)
+	started := time.Now()
+	how, err := p.all(limited, line)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if limited.Err() != nil && ctx.Err() == nil {
+		how = outcomeOf("Timeout", fmt.Sprintf("it was ended after %s, which is all it may take", p.Deadline), how)
+	}
+	how.Took = time.Since(started)
+	return how, nil
+}
+
+// all runs the process, and before it those that come before it.
+func (p *Process) all(ctx context.Context, line func(string)) (how Outcome, err error) {
+	for _, before := range p.Before {
+		if how, err := before.all(ctx, line); err != nil || how.Failed() {
+			return how, err
+		}
+	}
+	if p.Enter == nil {
+		cmd := exec.CommandContext(ctx, p.Program, p.Args...)
+		cmd.Env = environment(p.Env)
+		return p.execute(ctx, cmd, line)
+	}
+	cmd, leave, err := p.Enter(ctx, line)
+	if unready, ok := errors.AsType[*Unready](err); ok && ctx.Err() == nil {
+		return outcomeOf(unready.Reason, unready.Error(), Outcome{}), nil
+	}
+	if err != nil && ctx.Err() != nil {
+		return outcomeOf("Cancelled", "it was told to end before it had started", Outcome{}), nil
+	}
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer func() { err = errors.Join(err, leave()) }()
+	return p.execute(ctx, cmd, line)
+}
+
+// outcomeOf is how a step ended for which its process cannot speak.
+func outcomeOf(reason, message string, how Outcome) Outcome {
+	known := schemas.ReasonNamed(reason)
+	how.Reason, how.ExitCode, how.Hint, how.Message = known.Name, known.ExitCode, known.Hint, message
+	return how
+}
+
+func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string)) (Outcome, error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
 	// Ctrl-C goes to the whole foreground group; the step is told once, by us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Env = environment(p.Env)
 	read, write := io.Pipe()
 	cmd.Stdout, cmd.Stderr = write, write
 
-	started := time.Now()
 	if err := cmd.Start(); err != nil {
 		return Outcome{}, err
 	}
@@ -181,17 +239,10 @@ func (p *Process) run(ctx context.Context, line func(string)) (Outcome, error) {
 	err := cmd.Wait()
 	write.Close()
 	reading.Wait()
-	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended && limited.Err() == nil {
+	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended && ctx.Err() == nil {
 		return Outcome{}, err
 	}
-	how := p.outcome(cmd.ProcessState)
-	if limited.Err() != nil && ctx.Err() == nil {
-		timeout := schemas.ReasonNamed("Timeout")
-		how.Reason, how.ExitCode, how.Hint = timeout.Name, timeout.ExitCode, timeout.Hint
-		how.Message = fmt.Sprintf("it was ended after %s, which is all it may take", p.Deadline)
-	}
-	how.Took = time.Since(started)
-	return how, nil
+	return p.outcome(cmd.ProcessState), nil
 }
 
 // outcome reads outcome.json. A process that left none, or whose exit code says otherwise, was killed.

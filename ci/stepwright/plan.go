@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/stepwright/stepwright/ci/argo"
+	"github.com/stepwright/stepwright/ci/container"
 	"github.com/stepwright/stepwright/ci/pipeline"
 	"github.com/stepwright/stepwright/ci/render"
 	"github.com/stepwright/stepwright/ci/workflowrun"
@@ -54,7 +56,7 @@ func (o *runOptions) plan(ctx context.Context, run *workflowrun.Run, plane *plan
 	if err != nil {
 		return nil, nil, err
 	}
-	steps, err := argo.Plan(ctx, workflow, library, o.machine(run, plane, scratch))
+	steps, err := argo.Plan(ctx, workflow, library, o.machine(run, library, plane, scratch))
 	return rendered.Workflow, steps, err
 }
 
@@ -98,7 +100,7 @@ func (o *runOptions) withSource(run *v1alpha1.WorkflowRun, repository string) (*
 }
 
 // machine is this one: the Secrets are the developer's files, and the platform's settings the addresses of the plane.
-func (o *runOptions) machine(run *workflowrun.Run, plane *plane, scratch string) argo.Machine {
+func (o *runOptions) machine(run *workflowrun.Run, library *argo.Library, plane *plane, scratch string) argo.Machine {
 	m := argo.Machine{
 		Programs: o.stepsDir,
 		Scratch:  scratch,
@@ -106,7 +108,10 @@ func (o *runOptions) machine(run *workflowrun.Run, plane *plane, scratch string)
 			// A Secret may come late; a folder that a developer names does not come much later.
 			"checkout-source":     {"git-secret-timeout": "10"},
 			"containerfile-build": {"registry-mirrors": jsonText(plane.mirrors), "insecure-registries": jsonText(plane.insecure)},
-			"publish-image":       {"registry": plane.registry, "insecure-plain-http": strconv.FormatBool(plane.registryPlainHTTP)},
+			"publish-image": {
+				"registry": plane.registry, "insecure-plain-http": strconv.FormatBool(plane.registryPlainHTTP),
+				"registry-mirrors": jsonText(plane.mirrors), "insecure-registries": jsonText(plane.insecure),
+			},
 			"generate-workload": {
 				"api-server-url": plane.apiServerURL, "oauth-token-url": plane.tokenURL, "oauth-client-id": plane.clientID, "oauth-scope": o.scope,
 				"insecure-plain-http": strconv.FormatBool(o.plainHTTP),
@@ -120,6 +125,26 @@ func (o *runOptions) machine(run *workflowrun.Run, plane *plane, scratch string)
 		ConfigMaps: map[string]argo.Source{},
 		Volumes:    map[string]string{"buildkit": plane.buildCache},
 		Mounts:     map[string]string{},
+		Containers: &container.Runtime{
+			Dir: plane.builders, Mirrors: map[string]string{}, Insecure: plane.insecure, DockerConfig: o.dockerConfig, CABundle: o.caBundle,
+		},
+		Images: map[string]string{},
+	}
+	for _, at := range plane.mirrors {
+		m.Containers.Mirrors[at.Registry] = at.Mirror
+	}
+	for _, template := range library.WithSchema("buildpacks-build") {
+		settings := map[string]string{
+			"registry": plane.registry, "insecure-plain-http": strconv.FormatBool(plane.registryPlainHTTP),
+			"registry-mirrors": jsonText(plane.mirrors), "insecure-registries": jsonText(plane.insecure),
+		}
+		if image := cmp.Or(o.builderImage, plane.builderImage); image != "" {
+			settings["builder-image"], m.Images[template.Name] = image, image
+		}
+		if image := cmp.Or(o.runImage, plane.runImage); image != "" {
+			settings["run-image"] = image
+		}
+		m.Settings[template.Name] = settings
 	}
 	if o.gitSecretDir != "" && o.source == "" {
 		m.Secrets[run.Name+"-git-secret"] = argo.Source{Dir: o.gitSecretDir}

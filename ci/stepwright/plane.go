@@ -10,14 +10,18 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/ci/argo"
 	"github.com/stepwright/stepwright/ci/baseimages"
 	"github.com/stepwright/stepwright/ci/devapi"
 	"github.com/stepwright/stepwright/ci/devgit"
 	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/ci/testbuilders"
 	"github.com/stepwright/stepwright/ci/workflowrun"
 )
 
@@ -25,12 +29,15 @@ import (
 type plane struct {
 	repository  string // empty: the one of the WorkflowRun
 	buildCache  string
+	builders    string // folder of unpacked builder images
 	mirrors     []mirror
 	insecure    []string // registries on plain HTTP to pull from
 	registry    string
 	registryOwn bool
 
 	registryPlainHTTP bool
+
+	builderImage, runImage string // instead of a template's own; empty: those
 
 	apiServerURL, tokenURL     string
 	clientID, clientSecretFile string
@@ -56,14 +63,18 @@ const (
 // sourceBranch is the branch of the repository that --source becomes.
 const sourceBranch = "main"
 
-// startPlane starts what o gives no address of.
-func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run) (_ *plane, err error) {
+// startPlane starts what o gives no address of. builder is the image of buildpacks that the run builds with; empty where it has a Dockerfile.
+func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, builder string) (_ *plane, err error) {
 	state, err := filepath.Abs(o.state)
 	if err != nil {
 		return nil, err
 	}
+	images, err := baseimages.DefaultDir()
+	if err != nil {
+		return nil, err
+	}
 	p := &plane{
-		buildCache: filepath.Join(state, "buildkit"), mirrors: []mirror{}, insecure: []string{},
+		buildCache: filepath.Join(state, "buildkit"), builders: filepath.Join(filepath.Dir(images), "builders"), mirrors: []mirror{}, insecure: []string{},
 		registry: o.registry, registryPlainHTTP: o.plainHTTP,
 		apiServerURL: o.apiServerURL, tokenURL: o.tokenURL, clientID: o.clientID, clientSecretFile: o.clientSecretFile,
 	}
@@ -78,8 +89,19 @@ func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run) (_ *p
 		}
 		p.registryOwn, p.registryPlainHTTP = true, true
 	}
-	if err := p.mirrorBaseImages(ctx, o.baseImages, filepath.Join(state, "mirror")); err != nil {
-		return nil, err
+	if made(ctx, o.baseImages) {
+		mirror, err := p.startMirror(filepath.Join(state, "mirror"))
+		if err != nil {
+			return nil, err
+		}
+		if builder == "" {
+			err = mirrorBaseImages(ctx, images, mirror)
+		} else if o.builderImage == "" {
+			err = p.mirrorBuilder(ctx, images, mirror, builder)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	if o.source != "" {
 		if err := p.serveSource(ctx, o.source, run.ComponentName()); err != nil {
@@ -120,35 +142,102 @@ const (
 	autoImages = "auto" // real where the registries answer, else made
 )
 
-// mirrorBaseImages makes base images and serves them under the names of the real ones.
-func (p *plane) mirrorBaseImages(ctx context.Context, which, dir string) error {
-	if which == realImages || which == autoImages && baseimages.Reachable(ctx) {
-		return nil
+// made tells whether images are to be made.
+func made(ctx context.Context, which string) bool {
+	return which == madeImages || which == autoImages && !baseimages.Reachable(ctx)
+}
+
+// startMirror starts a registry for images under the names of the real ones.
+func (p *plane) startMirror(dir string) (host string, err error) {
+	host, err = p.startRegistry(dir, anyAddress)
+	for _, registry := range []string{"docker.io", "gcr.io", "ghcr.io"} {
+		p.mirrors = append(p.mirrors, mirror{registry, host})
 	}
-	images, err := baseimages.DefaultDir()
-	if err != nil {
-		return err
-	}
-	plain := &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	p.insecure = append(p.insecure, host)
+	return host, err
+}
+
+// plainLog is for people.
+func plainLog() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
 			return slog.Attr{}
 		}
 		return a
-	}}
-	store := baseimages.Store{Dir: images, Log: slog.New(slog.NewTextHandler(os.Stderr, plain))}
+	}}))
+}
+
+// mirrorBaseImages makes what Dockerfiles start from.
+func mirrorBaseImages(ctx context.Context, dir, mirror string) error {
+	store := baseimages.Store{Dir: dir, Log: plainLog()}
 	if err := store.Ensure(ctx); err != nil {
 		return err
 	}
-	host, err := p.startRegistry(dir, anyAddress)
+	return store.Push(ctx, mirror)
+}
+
+// mirrorBuilder makes the builder for tests that stands in for an image, and its run image.
+func (p *plane) mirrorBuilder(ctx context.Context, dir, mirror, image string) error {
+	wanted, err := name.ParseReference(image)
 	if err != nil {
-		return err
+		return fmt.Errorf("the builder's image: %w", err)
 	}
-	if err := store.Push(ctx, host); err != nil {
-		return err
+	for _, family := range testbuilders.Families {
+		if known, err := name.ParseReference(family.Builder); err != nil || known.Context() != wanted.Context() {
+			continue
+		}
+		store := testbuilders.Store{Dir: dir, Log: plainLog()}
+		if err := store.Ensure(ctx); err != nil {
+			return err
+		}
+		if err := store.Push(ctx, mirror, family); err != nil {
+			return err
+		}
+		if p.builderImage, err = pinned(store, family.Builder); err != nil {
+			return err
+		}
+		if p.runImage, err = pinned(store, family.Run); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "Building with a builder for tests, %s, and its run image, instead of %s\n", p.builderImage, image)
+		return nil
 	}
-	p.mirrors = append(p.mirrors, mirror{"docker.io", host}, mirror{"gcr.io", host})
-	p.insecure = append(p.insecure, host)
-	return nil
+	return fmt.Errorf("there is no builder for tests that stands in for %s: name one with --builder-image and --run-image", image)
+}
+
+// pinned is an image's name with its digest.
+func pinned(store testbuilders.Store, image string) (string, error) {
+	ref, err := name.ParseReference(image)
+	if err != nil {
+		return "", err
+	}
+	found, err := store.Image(image)
+	if err != nil {
+		return "", err
+	}
+	digest, err := found.Digest()
+	repository, _, _ := strings.Cut(image, ":"+ref.Identifier())
+	return repository + "@" + digest.String(), err
+}
+
+// builder is the image of buildpacks that a rendered workflow builds with, as its template names it; empty where it builds with none.
+func (o *runOptions) builder(rendered map[string]any) (string, error) {
+	library, err := o.library()
+	if err != nil {
+		return "", err
+	}
+	workflow, err := argo.Decode(rendered)
+	if err != nil {
+		return "", err
+	}
+	for _, cluster := range library.WithSchema("buildpacks-build") {
+		for _, template := range cluster.Spec.Templates {
+			if argo.Refers(workflow, cluster.Name) && template.Container != nil {
+				return template.Container.Image, nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // serveSource makes one commit of a folder and serves it.

@@ -31,6 +31,8 @@ type runOptions struct {
 	plainHTTP    bool
 	dockerConfig string
 	baseImages   string
+	builderImage string
+	runImage     string
 
 	apiServerURL     string
 	tokenURL         string
@@ -67,6 +69,11 @@ anything starts, and every fault is listed.
 What runs are the templates that a WorkflowPlane has installed: the WorkflowRun is rendered as OpenChoreo does, and each container's command,
 variables, volumes and outputs become those of a process. Settings of the platform have the values of this machine.
 
+A buildpack builder's container is entered by runc: its image unpacked, as the user that the template names, without capabilities, its root file
+system read-only. An ordinary user needs newuidmap and a range in /etc/subuid for that. Builders and run images are those that the templates
+name by digest. With --base-images made, or auto where the registries do not answer, they are small ones for tests, made on this machine from
+Stepwright's source.
+
 What a WorkflowPlane would have runs inside this process where no address is given: a registry, an OAuth token endpoint, and an
 OpenChoreo API that keeps its objects as files. They live below --state and their addresses are on loopback.
 
@@ -99,6 +106,8 @@ interrupt ends only the showing.`,
 	f.BoolVar(&o.plainHTTP, "insecure-plain-http", false, "speak plain HTTP to --registry, --api-server-url and --oauth-token-url")
 	f.StringVar(&o.dockerConfig, "docker-config", "", "docker configuration file with the credentials to pull and push with")
 	f.StringVar(&o.baseImages, "base-images", realImages, "real from their registries, made on this machine from Debian packages, or auto: real where those registries answer")
+	f.StringVar(&o.builderImage, "builder-image", "", "image of buildpacks to build with instead of the template's own")
+	f.StringVar(&o.runImage, "run-image", "", "image that what buildpacks build starts with, instead of the template's own")
 	f.StringVar(&o.apiServerURL, "api-server-url", "", "OpenChoreo API (default: one inside this process)")
 	f.StringVar(&o.tokenURL, "oauth-token-url", "", "token endpoint for --api-server-url")
 	f.StringVar(&o.clientID, "oauth-client-id", "", "client for --api-server-url")
@@ -138,10 +147,15 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (er
 		return err
 	}
 	// Without a plane first: what is wrong with run or templates must not be found only after base images were made.
-	if _, _, err := o.plan(ctx, run, &plane{}, os.TempDir()); err != nil {
+	planned, _, err := o.plan(ctx, run, &plane{}, os.TempDir())
+	if err != nil {
 		return err
 	}
-	plane, err := o.startPlane(ctx, run)
+	builder, err := o.builder(planned)
+	if err != nil {
+		return err
+	}
+	plane, err := o.startPlane(ctx, run, builder)
 	if err != nil {
 		return err
 	}

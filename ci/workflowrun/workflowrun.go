@@ -3,6 +3,7 @@ package workflowrun
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
@@ -17,11 +18,8 @@ const (
 	ComponentLabel = "openchoreo.dev/component"
 )
 
-// builder is the one ClusterWorkflow that can be run here so far.
-const builder = "dockerfile-builder"
-
-// builders are the ClusterWorkflows that we have schemas of.
-var builders = []string{builder, "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder"}
+// builders are the ClusterWorkflows that can be run here, and that we have schemas of.
+var builders = []string{"dockerfile-builder", "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder"}
 
 const clusterWorkflow = string(v1alpha1.WorkflowRefKindClusterWorkflow)
 
@@ -115,9 +113,11 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 			faults = append(faults, o.Fault([]string{"metadata", "labels"}, "", label+" is required"))
 		}
 	}
-	if w := run.Spec.Workflow; string(w.Kind) != clusterWorkflow || w.Name != builder {
+	w := run.Spec.Workflow
+	ours := string(w.Kind) == clusterWorkflow && slices.Contains(builders, w.Name)
+	if !ours {
 		faults = append(faults, o.Fault([]string{"spec", "workflow", "name"}, "",
-			fmt.Sprintf("%s %q cannot be run here; there is %s %q", w.Kind, w.Name, clusterWorkflow, builder)))
+			fmt.Sprintf("%s %q cannot be run here; there is %s %s", w.Kind, w.Name, clusterWorkflow, strings.Join(builders, ", "))))
 	}
 	if f := checkComponent(set, o, run.WorkflowRun, true); f != nil {
 		faults = append(faults, *f)
@@ -127,9 +127,12 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 			faults = append(faults, c.Fault(nil, "", err.Error()))
 		}
 	}
-	var more []objects.Fault
-	run.Parameters, more = stepParameters(o, builder, run.Spec.Workflow.Parameters)
-	return run, append(faults, more...)
+	if ours {
+		var more []objects.Fault
+		run.Parameters, more = stepParameters(o, w.Name, w.Parameters)
+		faults = append(faults, more...)
+	}
+	return run, faults
 }
 
 func invalid(faults ...objects.Fault) *InvalidError {
