@@ -22,6 +22,7 @@ import (
 // Container is what runs, and where.
 type Container struct {
 	Image        string            // a reference; one with a digest is verified by it
+	Root         string            // root file system to use instead of an image's
 	Args         []string          // the program and its arguments
 	Env          map[string]string // wins over the image's
 	User, Group  uint32            // without any capability
@@ -80,9 +81,11 @@ func run(cmd *exec.Cmd) error {
 // Command makes all ready for a container, its image to begin with, and returns the command that runs it. SIGTERM goes through to the program,
 // whose exit code is the command's. Whoever calls it must call leave at its end, however it ends. log hears what takes long.
 func (r *Runtime) Command(ctx context.Context, c Container, log func(string)) (cmd *exec.Cmd, leave func() error, err error) {
-	image, err := r.image(ctx, c.Image, log)
-	if err != nil {
-		return nil, nil, err
+	from := image{root: c.Root}
+	if c.Root == "" {
+		if from, err = r.image(ctx, c.Image, log); err != nil {
+			return nil, nil, err
+		}
 	}
 	bundle, err := os.MkdirTemp("", "stepwright-container-")
 	if err != nil {
@@ -98,7 +101,7 @@ func (r *Runtime) Command(ctx context.Context, c Container, log func(string)) (c
 		}
 		return errors.Join(c.give(ctx, 0, 0), run(asRoot(ctx, "rm", "-rf", "--", bundle)))
 	}
-	raw, err := json.Marshal(c.spec(image))
+	raw, err := json.Marshal(c.spec(from))
 	if err == nil {
 		err = os.WriteFile(filepath.Join(bundle, "config.json"), raw, 0o600)
 	}

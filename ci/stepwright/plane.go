@@ -96,7 +96,7 @@ func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, build
 		}
 		if builder == "" {
 			err = mirrorBaseImages(ctx, images, mirror)
-		} else if o.builderImage == "" {
+		} else if o.builderImage == "" || o.runImage == "" {
 			err = p.mirrorBuilder(ctx, images, mirror, builder)
 		}
 		if err != nil {
