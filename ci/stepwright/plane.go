@@ -83,6 +83,13 @@ func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, build
 			p.Close()
 		}
 	}()
+	if o.plainHTTP {
+		for _, image := range []string{o.builderImage, o.runImage} {
+			if ref, err := name.ParseReference(image); err == nil {
+				p.insecure = append(p.insecure, ref.Context().RegistryStr())
+			}
+		}
+	}
 	if o.registry == "" {
 		if p.registry, err = p.startRegistry(filepath.Join(state, "registry"), registryAddress); err != nil {
 			return nil, err

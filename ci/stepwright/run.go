@@ -103,7 +103,7 @@ interrupt ends only the showing.`,
 	f.StringVar(&o.state, "state", defaultState(), "folder of what is kept between runs: images, the API's objects, the build cache")
 	f.StringVar(&o.stepsDir, "steps-dir", "", "folder of the steps' binaries (default: that of this program)")
 	f.StringVar(&o.registry, "registry", "", "registry to push to (default: one inside this process)")
-	f.BoolVar(&o.plainHTTP, "insecure-plain-http", false, "speak plain HTTP to --registry, --api-server-url and --oauth-token-url")
+	f.BoolVar(&o.plainHTTP, "insecure-plain-http", false, "speak plain HTTP to the registries of --registry, --builder-image and --run-image, to --api-server-url and --oauth-token-url")
 	f.StringVar(&o.dockerConfig, "docker-config", "", "docker configuration file with the credentials to pull and push with")
 	f.StringVar(&o.baseImages, "base-images", realImages, "real from their registries, made on this machine from Debian packages, or auto: real where those registries answer")
 	f.StringVar(&o.builderImage, "builder-image", "", "image of buildpacks to build with instead of the template's own")
