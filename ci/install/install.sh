@@ -18,7 +18,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # Each line: a Debian package, the tool or file that shows it is there, and what it is for.
 for_run='
 git git to serve and to clone the source
-runc runc to run the steps of a Dockerfile
+runc runc to run the steps of a Dockerfile and to enter builders
 ca-certificates /etc/ssl/certs/ca-certificates.crt to know whom to trust'
 for_images='
 git git to tell the commit that images are of
