@@ -111,7 +111,7 @@ func TestPlanRefusesRights(t *testing.T) {
 	}{
 		{"no group", []string{pod, "        runAsUser: 1000\n"}, "only with a runAsUser other than root, and a runAsGroup"},
 		{"a privileged container", []string{"        securityContext:\n          privileged: false\n", "        securityContext:\n          privileged: true\n"}, "a privileged container cannot be run here"},
-		{"root", []string{"        runAsUser: 1000\n        runAsGroup: 1000\n", "        runAsUser: 0\n        runAsGroup: 1000\n"}, "only with a runAsUser other than root, and a runAsGroup"},
+		{"root", []string{"          runAsNonRoot: true\n          runAsUser: 1000\n", "          runAsUser: 0\n"}, "only with a runAsUser other than root, and a runAsGroup"},
 		{"a field of its own", []string{own, own + "        workingDir: /workspace\n"}, "container: workingDir cannot be run here"},
 		{"a variable of a Secret", []string{"          - name: APP_PATH\n            value: '{{workflow.parameters.app-path}}'\n", "          - name: APP_PATH\n            valueFrom: {secretKeyRef: {name: a, key: b}}\n"}, "variable APP_PATH: valueFrom cannot be run here"},
 		{"no program in the folder of steps", []string{own, "        command: [/opt/stepwright/sh]\n"}, "the step sh is not in "},
