@@ -85,8 +85,20 @@ func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "stepwright"), append(args, "--keep-serving")...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	// A file can be read while the program goes on.
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	said := func() string {
+		text, err := os.ReadFile(stderr.Name())
+		if err != nil {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	cmd.Stderr = stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +110,7 @@ func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 		cmd.Process.Signal(os.Interrupt)
 		io.Copy(io.Discard, stdout)
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("%v\n%s", err, &stderr)
+			t.Errorf("%v\n%s", err, said())
 		}
 	})
 	t.Cleanup(stop)
@@ -108,7 +120,7 @@ func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Serving until interrupted") {
 		text.WriteString(lines.Text() + "\n")
 	}
-	return result{stdout: text.String(), stderr: stderr.String()}, stop
+	return result{stdout: text.String(), stderr: said()}, stop
 }
 
 // ask pulls an image, starts it in a root file system of its own, as its user and without any right, and returns what it answers.
