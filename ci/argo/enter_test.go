@@ -19,23 +19,7 @@ import (
 // planBuildpacks plans a run of Google Cloud's buildpacks.
 func planBuildpacks(t *testing.T, library *Library, machine Machine) ([]pipeline.Step, error) {
 	t.Helper()
-	run := &v1alpha1.WorkflowRun{ObjectMeta: metav1.ObjectMeta{
-		Name: "cart-1", Namespace: "acme", Labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
-	}}
-	run.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: []byte(`{"repository": {"url": "https://git.example.com/cart.git", "appPath": "/tmp/app"}}`)}
-	definition, err := library.Workflow("gcp-buildpacks-builder")
-	if err != nil {
-		t.Fatal(err)
-	}
-	rendered, err := render.Render(render.Input{Run: run, Workflow: definition, SecretStore: "local"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	workflow, err := Decode(rendered.Workflow)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Plan(t.Context(), workflow, library, machine)
+	return planRunOf(t, "gcp-buildpacks-builder", library, machine, object{"repository": object{"url": "https://git.example.com/cart.git", "appPath": "/tmp/app"}})
 }
 
 func buildpacksMachine(t *testing.T) Machine {

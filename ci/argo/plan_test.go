@@ -74,6 +74,12 @@ func edited(t *testing.T, file string, replace ...string) *Library {
 // planRun plans a run with these parameters.
 func planRun(t *testing.T, library *Library, machine Machine, parameters any) ([]pipeline.Step, error) {
 	t.Helper()
+	return planRunOf(t, "dockerfile-builder", library, machine, parameters)
+}
+
+// planRunOf is planRun for any ClusterWorkflow.
+func planRunOf(t *testing.T, workflowName string, library *Library, machine Machine, parameters any) ([]pipeline.Step, error) {
+	t.Helper()
 	raw, err := json.Marshal(parameters)
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +88,7 @@ func planRun(t *testing.T, library *Library, machine Machine, parameters any) ([
 		Name: "cart-1", Namespace: "acme", Labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 	}}
 	run.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: raw}
-	definition, err := library.Workflow("dockerfile-builder")
+	definition, err := library.Workflow(workflowName)
 	if err != nil {
 		t.Fatal(err)
 	}

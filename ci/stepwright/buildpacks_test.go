@@ -124,7 +124,8 @@ func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 }
 
 // ask pulls an image, starts it in a root file system of its own, as its user and without any right, and returns what it answers.
-func ask(t *testing.T, reference, path string) string {
+// Its variables may say $PORT, which is a variable of its own, too.
+func ask(t *testing.T, reference, path string, variables ...string) string {
 	t.Helper()
 	ref, err := name.ParseReference(reference)
 	if err != nil {
@@ -138,7 +139,10 @@ func ask(t *testing.T, reference, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	user, group, _ := strings.Cut(file.Config.User, ":")
+	user, group, ok := strings.Cut(file.Config.User, ":")
+	if !ok {
+		group = user
+	}
 	uid, uidErr := strconv.ParseUint(user, 10, 32)
 	gid, gidErr := strconv.ParseUint(group, 10, 32)
 	if uidErr != nil || gidErr != nil || uid == 0 {
@@ -154,9 +158,9 @@ func ask(t *testing.T, reference, path string) string {
 		Root: rootOf(t, image), Args: file.Config.Entrypoint, User: uint32(uid), Group: uint32(gid), ReadOnlyRoot: true, NoNewRights: true,
 		Env: map[string]string{"PORT": strconv.Itoa(port)},
 	}
-	for _, variable := range file.Config.Env {
+	for _, variable := range append(file.Config.Env, variables...) {
 		name, value, _ := strings.Cut(variable, "=")
-		service.Env[name] = value
+		service.Env[name] = strings.ReplaceAll(value, "$PORT", strconv.Itoa(port))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -125,7 +125,7 @@ func TestExample(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, text.String())
 		}
 	}
-	answer := runImage(t, image[0])
+	answer := ask(t, image[0], "/greeter/greet?name=Ada", "ADDRESS=127.0.0.1:$PORT", "GREETING=Hello")
 	if want := "Hello, Ada"; !strings.Contains(answer, want) {
 		t.Errorf("the service answers %q, want %q", answer, want)
 	}
@@ -172,65 +172,6 @@ func TestOneCommitIsOneImage(t *testing.T) {
 	}
 	if digests[0] != digests[1] {
 		t.Errorf("%s and %s", digests[0], digests[1])
-	}
-}
-
-// runImage pulls an image, starts its entrypoint in its own file system, and returns what the greeting service answers.
-func runImage(t *testing.T, reference string) string {
-	t.Helper()
-	ref, err := name.ParseReference(reference, name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := remote.Image(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := image.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := t.TempDir()
-	untar := exec.Command("tar", "-x", "-C", root)
-	files := mutate.Extract(image)
-	defer files.Close()
-	untar.Stdin = files
-	if out, err := untar.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	service := exec.CommandContext(t.Context(), config.Config.Entrypoint[0], config.Config.Entrypoint[1:]...)
-	service.Env = append(config.Config.Env, fmt.Sprintf("ADDRESS=127.0.0.1:%d", port), "GREETING=Hello")
-	service.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
-	service.Dir = "/"
-	var log bytes.Buffer
-	service.Stdout, service.Stderr = &log, &log
-	if err := service.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer service.Wait()
-	defer service.Process.Kill()
-	url := fmt.Sprintf("http://127.0.0.1:%d/greeter/greet?name=Ada", port)
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		resp, err := http.Get(url)
-		if err == nil {
-			defer resp.Body.Close()
-			body, err := io.ReadAll(resp.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return string(body)
-		}
-		if time.Now().After(deadline) {
-			service.Process.Kill()
-			service.Wait()
-			t.Fatalf("%v; the service said: %s", err, log.String())
-		}
 	}
 }
 
