@@ -29,7 +29,7 @@ help: ## Show the targets
 build: ## Build the steps and the stepwright command into bin/
 	@echo "Building bin/ ($(STEPS) stepwright)"
 	@mkdir -p bin
-	@CGO_ENABLED=0 $(GO) build $(STRIP) -o bin/ $(addprefix ./steps/,$(STEPS)) ./ci/stepwright
+	@CGO_ENABLED=0 $(GO) build $(STRIP) -o bin/ $(addprefix ./steps/,$(STEPS)) ./cmd/stepwright
 
 binaries: ## Write the steps' binaries as a release has them, with SHA256SUMS, into dist/bin
 	@rm -rf '$(BINARIES)' && mkdir -p '$(BINARIES)'
@@ -58,7 +58,7 @@ lint: ## gofmt, go vet, staticcheck, and who may import whom
 	$(GO) test ./ci/lint
 
 docs: ## Write docs/ anew from the schemas, and what is generated in templates/
-	$(GO) run ./ci/docs
+	$(GO) run ./ci/generate
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
 	@ci/install/install.sh images
@@ -70,7 +70,7 @@ push-images: ## Make the steps' images and publish them: REGISTRY=…, with the 
 	@$(IMAGES) push --registry '$(REGISTRY)' $(if $(PLAIN_HTTP),--plain-http)
 
 bundle: ## Write single-file installs, dist/workflow-plane.yaml and dist/control-plane.yaml
-	@$(GO) run ./ci/bundle $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
+	@$(GO) run ./ci/release $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
 
 cluster-up: ## Start a Kubernetes of one node with Argo and OpenChoreo, on this machine: see ci/cluster
 	@$(if $(CLUSTER),,ci/install/install.sh cluster)

@@ -18,8 +18,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/stepwright/stepwright/ci/baseimages"
-	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
 // extract writes an image's files as a container runtime does, with their owners and file capabilities.

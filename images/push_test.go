@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
 // readLayout returns the one image of a layout that is not an index.

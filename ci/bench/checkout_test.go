@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepwright/stepwright/ci/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
 )
 
 // BenchmarkCheckout compares checkout-source with git clone --depth 1 on a repository of 20,000 files. Besides the time it reports the peak

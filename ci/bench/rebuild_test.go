@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
 // BenchmarkRebuild compares the first build of an example by buildpacks with a build after one line of its source has changed, which has the
@@ -18,7 +18,7 @@ import (
 // reports medians: of the build step alone, init containers included, and of the whole run, which publishes, too.
 func BenchmarkRebuild(b *testing.B) {
 	bin, state := b.TempDir(), b.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../stepwright", "../../steps/...")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../../cmd/stepwright", "../../steps/...")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)

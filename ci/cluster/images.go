@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/spf13/cobra"
 
-	"github.com/stepwright/stepwright/ci/baseimages"
 	"github.com/stepwright/stepwright/ci/cluster/node"
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
 // local is how the cluster's registry is called by processes of the node.

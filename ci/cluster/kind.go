@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/stepwright/stepwright/ci/baseimages"
 	"github.com/stepwright/stepwright/ci/cluster/kind"
 	"github.com/stepwright/stepwright/ci/cluster/node"
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
 // kindCommands are this program's on kind: of the same names, and with the same meaning.

@@ -19,8 +19,8 @@ import (
 	"github.com/stepwright/stepwright/ci/cluster/plane"
 	"github.com/stepwright/stepwright/ci/cluster/secretstore"
 	"github.com/stepwright/stepwright/ci/cluster/volumes"
-	"github.com/stepwright/stepwright/ci/devidp"
-	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
 // initCommand is the first process of the namespaces.

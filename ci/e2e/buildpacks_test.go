@@ -22,7 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
-	"github.com/stepwright/stepwright/ci/testbuilders"
+	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
 )
 
 // TestBuildpacks builds examples without a Dockerfile, by each of the builders, in a namespace that lets in no pod but restricted ones.

@@ -19,7 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/stepwright/stepwright/ci/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
 )
 
 // small is a build that takes no longer than its steps' pods.

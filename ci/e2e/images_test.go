@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/stepwright/stepwright/ci/baseimages"
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
 // registryConfig is that of the real image, in what counts here.

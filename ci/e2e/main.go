@@ -18,8 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stepwright/stepwright/ci/baseimages"
-	"github.com/stepwright/stepwright/ci/testbuilders"
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
 )
 
 func main() {
@@ -70,7 +70,7 @@ func (r runner) all(ctx context.Context) (err error) {
 	if err := r.step(ctx, "Building the tests", func(ctx context.Context) error {
 		return errors.Join(
 			r.command(ctx, "go", "build", "-o", clusterBin, "./ci/cluster"),
-			r.command(ctx, "go", "build", "-o", cliBin, "./ci/stepwright"),
+			r.command(ctx, "go", "build", "-o", cliBin, "./cmd/stepwright"),
 			// What the images of components run.
 			r.command(ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause", "github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl"),
 			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"),
@@ -130,9 +130,9 @@ func (r runner) all(ctx context.Context) (err error) {
 
 // prepareExternalCI fetches and builds what the tests of external CI would, were there a network inside the cluster: act, and Groovy's parser.
 func (r runner) prepareExternalCI(ctx context.Context) error {
-	errs := []error{r.command(ctx, "go", "build", "-C", "ci/act", "-o", os.DevNull, "github.com/nektos/act")} // go keeps it for the next time
-	if _, err := os.Stat("ci/groovy/node_modules"); errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, r.command(ctx, "npm", "ci", "--prefix", "ci/groovy", "--ignore-scripts", "--no-audit", "--no-fund"))
+	errs := []error{r.command(ctx, "go", "build", "-C", "ci/externalci/act", "-o", os.DevNull, "github.com/nektos/act")} // go keeps it for the next time
+	if _, err := os.Stat("ci/externalci/groovy/node_modules"); errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, r.command(ctx, "npm", "ci", "--prefix", "ci/externalci/groovy", "--ignore-scripts", "--no-audit", "--no-fund"))
 	}
 	return errors.Join(errs...)
 }

@@ -14,8 +14,8 @@ import (
 	argo "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/stepwright/stepwright/ci/objects"
-	"github.com/stepwright/stepwright/ci/workflowrun"
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
+	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 )
 
 // testParity holds what OpenChoreo's controller made of a run against what `stepwright render` makes of it.

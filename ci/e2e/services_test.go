@@ -27,8 +27,8 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
-	"github.com/stepwright/stepwright/ci/devgit"
-	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
 // Where pods find what this process serves, on the cluster's node.

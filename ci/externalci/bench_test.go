@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
 // pushCanary is the password for the registry. Like canary it must not appear in anything that is written.

@@ -16,7 +16,7 @@ import (
 func actBinary(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "act")
-	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../act", "-o", path, "github.com/nektos/act")
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", "act", "-o", path, "github.com/nektos/act")
 	build.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building act: %v\n%s", err, out)

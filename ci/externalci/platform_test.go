@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stepwright/stepwright/ci/devapi"
+	"github.com/stepwright/stepwright/internal/devserver/devapi"
 )
 
 // canary is the secret of the development API's client. It must not appear in anything that is written, whatever writes it.

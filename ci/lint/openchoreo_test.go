@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	"github.com/stepwright/stepwright/ci/render"
+	"github.com/stepwright/stepwright/internal/controlplane/render"
 )
 
 // run is what the controller knows of a WorkflowRun.

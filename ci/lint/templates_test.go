@@ -30,8 +30,8 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
-	"github.com/stepwright/stepwright/ci/objects"
-	"github.com/stepwright/stepwright/ci/render"
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
+	"github.com/stepwright/stepwright/internal/controlplane/render"
 	"github.com/stepwright/stepwright/schemas"
 )
 

@@ -26,7 +26,7 @@ func TestVersions(t *testing.T) {
 		"github.com/argoproj/argo-workflows/v4": {"argo", Argo},
 		"github.com/openchoreo/openchoreo":      {"openchoreo", OpenChoreo},
 	} {
-		content, err := os.ReadFile(filepath.Join("..", want[0], "go.mod"))
+		content, err := os.ReadFile(filepath.Join("../modules", want[0], "go.mod"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,9 @@ import (
 // here is this program's folder, from the project's root.
 const here = "ci/cluster/"
 
+// modules is the folder of the modules that the programs are built from, each of its own: they want libraries at their own versions.
+const modules = here + "modules/"
+
 const strip = "-s -w"
 
 // units are what a set is made of. Where each is goes into the set.
@@ -23,28 +26,28 @@ func units(set *Set) []unit {
 	list := func(module string) []string { return []string{module + "/go.mod", module + "/go.sum"} }
 	return []unit{
 		{
-			name: "kubernetes", what: "etcd, Kubernetes and kubectl " + Kubernetes, module: here + "kubernetes",
-			inputs: sources(here + "kubernetes"), make: makeKubernetes, into: &set.Kubernetes,
+			name: "kubernetes", what: "etcd, Kubernetes and kubectl " + Kubernetes, module: modules + "kubernetes",
+			inputs: sources(modules + "kubernetes"), make: makeKubernetes, into: &set.Kubernetes,
 		},
 		{
-			name: "containerd", what: "containerd " + containerd + " and CNI plugins", module: here + "containerd",
-			inputs: list(here + "containerd"), make: makeContainerd, into: &set.Containerd,
+			name: "containerd", what: "containerd " + containerd + " and CNI plugins", module: modules + "containerd",
+			inputs: list(modules + "containerd"), make: makeContainerd, into: &set.Containerd,
 		},
 		{
 			name: "runc", what: "runc", module: "images/runc",
 			inputs: list("images/runc"), make: makeRunc, into: &set.Runc,
 		},
 		{
-			name: "coredns", what: "CoreDNS " + CoreDNS, module: here + "coredns",
-			inputs: sources(here + "coredns"), make: makeCoreDNS, into: &set.CoreDNS,
+			name: "coredns", what: "CoreDNS " + CoreDNS, module: modules + "coredns",
+			inputs: sources(modules + "coredns"), make: makeCoreDNS, into: &set.CoreDNS,
 		},
 		{
-			name: "argo", what: "Argo Workflows " + Argo, module: here + "argo",
-			inputs: list(here + "argo"), make: makeArgo, into: &set.Argo,
+			name: "argo", what: "Argo Workflows " + Argo, module: modules + "argo",
+			inputs: list(modules + "argo"), make: makeArgo, into: &set.Argo,
 		},
 		{
-			name: "openchoreo", what: "OpenChoreo " + OpenChoreo, module: here + "openchoreo",
-			inputs: list(here + "openchoreo"), make: makeOpenChoreo, into: &set.OpenChoreo,
+			name: "openchoreo", what: "OpenChoreo " + OpenChoreo, module: modules + "openchoreo",
+			inputs: list(modules + "openchoreo"), make: makeOpenChoreo, into: &set.OpenChoreo,
 		},
 		{
 			name: "pause", what: "pause", module: ".",

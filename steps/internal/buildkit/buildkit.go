@@ -18,7 +18,7 @@ import (
 
 	"github.com/moby/buildkit/client"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // BuildKit is a builder that is ready.

@@ -36,7 +36,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	"google.golang.org/grpc"
 
-	"github.com/stepwright/stepwright/steps/internal/trust"
+	"github.com/stepwright/stepwright/internal/trust"
 )
 
 // daemon is what of buildkitd a step needs: the solver, the Dockerfile frontend, and one worker that runs instructions with runc.

@@ -18,7 +18,7 @@ import (
 	"github.com/BurntSushi/toml"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Where a builder has what it consists of (CNB platform specification), and where the build takes place.

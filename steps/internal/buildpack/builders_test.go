@@ -14,8 +14,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
-	"github.com/stepwright/stepwright/ci/baseimages"
-	"github.com/stepwright/stepwright/ci/testbuilders"
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
 	"github.com/stepwright/stepwright/steps/internal/registrytest"
 )
 

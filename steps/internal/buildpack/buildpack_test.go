@@ -13,7 +13,7 @@ import (
 
 	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/registrytest"
 )
 

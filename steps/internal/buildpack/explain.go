@@ -12,7 +12,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"golang.org/x/sys/unix"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Exit codes of the lifecycle (CNB platform specification).

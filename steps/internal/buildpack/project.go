@@ -15,7 +15,7 @@ import (
 	"github.com/buildpacks/pack/pkg/project/types"
 	ignore "github.com/sabhiram/go-gitignore"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 

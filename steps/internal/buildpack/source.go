@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/secret"
 )
 

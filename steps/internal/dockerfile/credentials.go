@@ -8,8 +8,8 @@ import (
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"google.golang.org/grpc"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/secret"
 )
 

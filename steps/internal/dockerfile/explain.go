@@ -10,8 +10,8 @@ import (
 	"github.com/moby/buildkit/solver/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 )
 
 // explain gives a build's failure its reason.

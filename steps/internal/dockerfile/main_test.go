@@ -27,9 +27,9 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"

@@ -18,9 +18,9 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/trust"
 	"github.com/stepwright/stepwright/steps/internal/step"
-	"github.com/stepwright/stepwright/steps/internal/trust"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 

@@ -19,11 +19,11 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/stepwright/stepwright/ci/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )

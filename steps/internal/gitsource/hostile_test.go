@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 )
 
 // Nothing that a repository holds may make the step write outside of its folder, or into .git.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 )
 
 // httpConnection speaks Git's smart HTTP protocol: gitprotocol-http(5).

@@ -21,7 +21,7 @@ import (
 	"github.com/klauspost/compress/zlib"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // pack is a received packfile, gitformat-pack(5), and where each of its objects is.

@@ -15,8 +15,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/klauspost/compress/zlib"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 )
 
 func testKey(t *testing.T) []byte { return gittest.NewKey(t, "") }

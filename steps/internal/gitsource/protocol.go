@@ -12,7 +12,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // This is the client's half of Git's pack protocol, version 0, which every server speaks: gitprotocol-pack(5). It is written here rather than

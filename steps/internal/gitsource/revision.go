@@ -10,7 +10,7 @@ import (
 	"github.com/agext/levenshtein"
 	"github.com/go-git/go-git/v5/plumbing"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // revision is what to check out. A commit wins over the branch (contract section 5).

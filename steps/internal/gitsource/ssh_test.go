@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 )
 
 func TestSSH(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 )
 
 func modules(pairs ...string) gittest.Item {

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepwright/stepwright/ci/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
 )
 
 // Server is a Git server over HTTPS whose certificate only its own CA bundle makes trusted.

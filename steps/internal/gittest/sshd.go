@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
-	"github.com/stepwright/stepwright/ci/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
 )
 
 // SSHServer is an OpenSSH server on the loopback interface. It lets the test's own user in, with Key.

@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 const (

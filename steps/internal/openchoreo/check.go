@@ -11,8 +11,8 @@ import (
 	"net/url"
 	"syscall"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 )
 
 // The hints of this file are the checks that a person makes next. They name parameters as the schema does, and tell no secret.

@@ -18,9 +18,9 @@ import (
 
 	"golang.org/x/oauth2"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
-	"github.com/stepwright/stepwright/steps/internal/trust"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
+	"github.com/stepwright/stepwright/internal/trust"
 )
 
 // Settings say where the API is and who asks.

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
 )
 
 // against returns a client of a handler, which also answers as token endpoint unless it does so itself.

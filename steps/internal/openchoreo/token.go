@@ -12,8 +12,8 @@ import (
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 )
 
 // authorization returns a token that has not expired, and whether it was fetched just now.

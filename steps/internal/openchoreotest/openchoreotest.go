@@ -14,7 +14,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/stepwright/stepwright/ci/devapi"
+	"github.com/stepwright/stepwright/internal/devserver/devapi"
 )
 
 // The one client. The secret is a canary: it must not appear in anything that a step writes.

@@ -16,9 +16,9 @@ import (
 
 	"github.com/agext/levenshtein"
 
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/schemas"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
 )
 
 // ErrHelp says that --help was asked for.

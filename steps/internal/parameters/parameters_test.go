@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/schemas"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 )
 
 type pair struct {

@@ -19,12 +19,12 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/trust"
 	"github.com/stepwright/stepwright/steps/internal/baseimage"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/registryauth"
 	"github.com/stepwright/stepwright/steps/internal/step"
-	"github.com/stepwright/stepwright/steps/internal/trust"
 )
 
 // Parameters are those of schemas/publish-image.schema.json.

@@ -11,8 +11,8 @@ import (
 	"github.com/docker/cli/cli/config/configfile"
 	"github.com/docker/cli/cli/config/types"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/redact"
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 )
 
 // Load reads a docker configuration file, such as a mounted kubernetes.io/dockerconfigjson Secret, and makes its credentials secret.

@@ -28,7 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/stepwright/stepwright/ci/devregistry"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
 // Registry is a running registry. It ends with the test.

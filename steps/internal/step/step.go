@@ -14,10 +14,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/schemas"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/parameters"
-	"github.com/stepwright/stepwright/steps/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 type checkout struct {

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/faulttest"
 	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 

@@ -15,8 +15,8 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 

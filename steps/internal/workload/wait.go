@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 )
 
 // lookAgain is how long to wait before the API is asked again what it shows.

@@ -16,8 +16,8 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
-	"github.com/stepwright/stepwright/steps/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepwright/stepwright/steps/internal/outcome"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // repository makes a workspace with a source folder, and something outside that nobody may read.

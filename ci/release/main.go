@@ -1,0 +1,160 @@
+// Command bundle writes single-file installs: one file for each plane, of the planes as they are or of an overlay.
+//
+//	go run ./ci/release
+//	go run ./ci/release --digests dist/images templates/overlays/example
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+)
+
+// planeLabel is on every object and tells which cluster it is for.
+const planeLabel = "stepwright.dev/plane"
+
+func main() {
+	var out, digests string
+	cmd := &cobra.Command{
+		Use:   "bundle [kustomization…]",
+		Short: "Write dist/workflow-plane.yaml and dist/control-plane.yaml",
+		Long: "Builds kustomizations, by default templates/workflow-plane and templates/control-plane, and writes their objects to one file for\n" +
+			"each plane. Nothing but kubectl apply -f is needed to install it.",
+		SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, dirs []string) error {
+			if len(dirs) == 0 {
+				dirs = []string{"templates/workflow-plane", "templates/control-plane"}
+			}
+			files, err := bundle(dirs, digests)
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(out, 0o755); err != nil {
+				return err
+			}
+			for _, name := range slices.Sorted(maps.Keys(files)) {
+				file := filepath.Join(out, name)
+				if err := os.WriteFile(file, files[name], 0o644); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), "Wrote", file)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&out, "out", "dist", "where the files go")
+	cmd.Flags().StringVar(&digests, "digests", "", "folder with an OCI image layout <step> for each image whose digest is to be in the files, as make images leaves it")
+	if err := cmd.Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "bundle:", err)
+		os.Exit(1)
+	}
+}
+
+// bundle builds kustomizations and returns one file for each plane: <plane>-plane.yaml to its text.
+func bundle(dirs []string, digests string) (map[string][]byte, error) {
+	planes := map[string]*bytes.Buffer{}
+	for _, dir := range dirs {
+		built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+		for _, r := range built.Resources() {
+			plane := r.GetLabels()[planeLabel]
+			if plane == "" {
+				return nil, fmt.Errorf("%s: %s %s lacks the label %s", dir, r.GetKind(), r.GetName(), planeLabel)
+			}
+			object, err := r.Map()
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", dir, r.GetName(), err)
+			}
+			if digests != "" {
+				if err := pin(object, digests); err != nil {
+					return nil, fmt.Errorf("%s: %s: %w", dir, r.GetName(), err)
+				}
+			}
+			text, err := yaml.Marshal(object)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", dir, r.GetName(), err)
+			}
+			b := planes[plane]
+			if b == nil {
+				b = &bytes.Buffer{}
+				planes[plane] = b
+			} else {
+				b.WriteString("---\n")
+			}
+			b.Write(text)
+		}
+	}
+	files := map[string][]byte{}
+	for plane, b := range planes {
+		files[plane+"-plane.yaml"] = b.Bytes()
+	}
+	return files, nil
+}
+
+// pin adds the digest to every image at any depth that has a layout in digests. An image that has none keeps its tag alone.
+func pin(v any, digests string) error {
+	switch v := v.(type) {
+	case []any:
+		for _, inner := range v {
+			if err := pin(inner, digests); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for key, inner := range v {
+			image, isText := inner.(string)
+			if key != "image" || !isText || strings.Contains(image, "@") {
+				if err := pin(inner, digests); err != nil {
+					return err
+				}
+				continue
+			}
+			name, _, _ := strings.Cut(path.Base(image), ":")
+			digest, err := digestOf(filepath.Join(digests, name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			v[key] = image + "@" + digest
+		}
+	}
+	return nil
+}
+
+// digestOf is the digest that the image of a layout has in a registry.
+func digestOf(layout string) (string, error) {
+	file := filepath.Join(layout, "index.json")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	var index struct {
+		Manifests []struct {
+			Digest string `json:"digest"`
+		} `json:"manifests"`
+	}
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	if len(index.Manifests) != 1 {
+		return "", fmt.Errorf("%s: has %d manifests, want one", file, len(index.Manifests))
+	}
+	return index.Manifests[0].Digest, nil
+}

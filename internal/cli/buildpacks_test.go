@@ -1,0 +1,448 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/localplane/container"
+)
+
+// builders is a state that has the builders' images in its registry, for all tests that run buildpacks, one after the other.
+var builders = sync.OnceValues(func() (string, error) { return os.MkdirTemp(bin, "state-") })
+
+func buildersState(t *testing.T) string {
+	t.Helper()
+	state, err := builders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+var (
+	anyImage   = regexp.MustCompile(`127\.0\.0\.1:\d+/[a-z-]+:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
+	substitute = regexp.MustCompile(`Building with a builder for tests, \S+@sha256:[0-9a-f]{64}, and its run image, instead of \S+@sha256:[0-9a-f]{64}`)
+)
+
+// The examples without a Dockerfile, from Git to a service that answers. A second run of the commit, with the cache, makes the same image.
+func TestBuildpackExamples(t *testing.T) {
+	for _, test := range []struct{ example, path, want string }{
+		{"reading-list-service", "/reading-list/books", "[]"},
+		{"link-shortener", "/nobody", `{"error":"no such name"}`},
+		{"unit-converter", "/convert?value=1&from=mi&to=km", `{"value": "1.609344", "unit": "km"}`},
+		{"factor-service", "/factors/360", `{"number":360,"factors":[2,2,2,3,3,5]}`},
+	} {
+		t.Run(test.example, func(t *testing.T) {
+			folder := filepath.Join("../../examples", test.example)
+			args := []string{"run", "--state", buildersState(t), "--base-images", "made", "--source", folder, folder}
+			first, stop := keepServing(t, args...)
+			image := anyImage.FindStringSubmatch(first.stdout)
+			if image == nil {
+				t.Fatalf("no image in\n%s\n%s", first.stdout, first.stderr)
+			}
+			if !substitute.MatchString(first.stderr) {
+				t.Errorf("nothing says which builder was taken in\n%s", first.stderr)
+			}
+			if got := ask(t, image[0], test.path); got != test.want {
+				t.Errorf("%s answered %s, want %s", test.path, got, test.want)
+			}
+			stop()
+			again, _ := stepwright(t, args...)
+			if other := anyImage.FindStringSubmatch(again.stdout); again.code != 0 || other == nil || other[1] != image[1] {
+				t.Errorf("%v, want %s\n%s", other, image[1], again.stderr)
+			}
+		})
+	}
+}
+
+// keepServing runs the command until what it made is served, and leaves it running.
+func keepServing(t *testing.T, args ...string) (got result, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "stepwright"), append(args, "--keep-serving")...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	// A file can be read while the program goes on.
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stderr.Close()
+	said := func() string {
+		text, err := os.ReadFile(stderr.Name())
+		if err != nil {
+			t.Error(err)
+		}
+		return string(text)
+	}
+	cmd.Stderr = stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		cmd.Process.Signal(os.Interrupt)
+		io.Copy(io.Discard, stdout)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, said())
+		}
+	})
+	t.Cleanup(stop)
+	var text strings.Builder
+	lines := bufio.NewScanner(stdout)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Serving until interrupted") {
+		text.WriteString(lines.Text() + "\n")
+	}
+	return result{stdout: text.String(), stderr: said()}, stop
+}
+
+// ask pulls an image, starts it in a root file system of its own, as its user and without any right, and returns what it answers.
+// Its variables may say $PORT, which is a variable of its own, too.
+func ask(t *testing.T, reference, path string, variables ...string) string {
+	t.Helper()
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := remote.Image(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, group, ok := strings.Cut(file.Config.User, ":")
+	if !ok {
+		group = user
+	}
+	uid, uidErr := strconv.ParseUint(user, 10, 32)
+	gid, gidErr := strconv.ParseUint(group, 10, 32)
+	if uidErr != nil || gidErr != nil || uid == 0 {
+		t.Fatalf("the image's user is %q", file.Config.User)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	service := container.Container{
+		Root: rootOf(t, image), Args: file.Config.Entrypoint, User: uint32(uid), Group: uint32(gid), ReadOnlyRoot: true, NoNewRights: true,
+		Env: map[string]string{"PORT": strconv.Itoa(port)},
+	}
+	for _, variable := range append(file.Config.Env, variables...) {
+		name, value, _ := strings.Cut(variable, "=")
+		service.Env[name] = strings.ReplaceAll(value, "$PORT", strconv.Itoa(port))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd, leave, err := new(container.Runtime).Command(ctx, service, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.Cancel = &log, &log, func() error { return cmd.Process.Signal(os.Interrupt) }
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	defer leave()
+	defer func() {
+		cmd.Process.Signal(os.Interrupt)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Errorf("told to end, the service did not: %s", &log)
+		}
+	}()
+	for {
+		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		if err == nil {
+			defer response.Body.Close()
+			body, err := io.ReadAll(response.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.TrimSpace(string(body))
+		}
+		select {
+		case <-ended:
+			t.Fatalf("the service ended: %s", &log)
+		case <-ctx.Done():
+			t.Fatalf("%v; the service said: %s", err, &log)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// bases are first layers, most of an image that others share, unpacked once: by tar, since the race detector takes minutes.
+var bases = map[v1.Hash]string{}
+
+func rootOf(t *testing.T, image v1.Image) string {
+	t.Helper()
+	layers, err := image.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := layers[0].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bases[first] == "" {
+		dir, err := os.MkdirTemp(bin, "base-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		untar(t, dir, layers[0])
+		bases[first] = dir
+	}
+	root := filepath.Join(bin, filepath.Base(t.TempDir())+filepath.Base(bases[first])+t.Name()[strings.LastIndex(t.Name(), "/")+1:])
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if out, err := exec.Command("cp", "--archive", "--link", bases[first], root).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	untar(t, root, layers[1:]...)
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func untar(t *testing.T, dir string, layers ...v1.Layer) {
+	t.Helper()
+	for _, layer := range layers {
+		content, err := layer.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tar := exec.Command("tar", "--extract", "--gzip", "--preserve-permissions", "--numeric-owner", "--directory", dir)
+		tar.Stdin = content
+		out, err := tar.CombinedOutput()
+		content.Close()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+}
+
+// application writes a project without a Dockerfile and returns its folder.
+func application(t *testing.T, builder string, files map[string]string, parameters string) string {
+	t.Helper()
+	dir := project(t, "", parameters)
+	run, err := os.ReadFile(filepath.Join(dir, "run.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{"run.yaml": strings.Replace(string(run), "dockerfile-builder", builder, 1)}
+	for path, text := range files {
+		all["source/"+path] = text
+	}
+	for path, text := range all {
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+const cartRepository = `{repository: {url: "https://git.example.com/cart.git"}}`
+
+// A build that fails says why, by the reason and the exit code of the step.
+func TestBuildpacksThatFail(t *testing.T) {
+	tests := []struct {
+		name, builder string
+		files         map[string]string
+		code          int
+		want          []string
+	}{
+		{
+			name: "nothing that a buildpack knows", builder: "gcp-buildpacks-builder", files: map[string]string{"README": "Nothing to build.\n"}, code: 25,
+			want: []string{"NoBuildpackDetected: gcp-buildpacks-build: ", "stepwright-test/golang", "there is no package.json"},
+		},
+		{
+			name: "a program that does not compile", builder: "paketo-buildpacks-builder", code: 22,
+			files: map[string]string{"go.mod": "module example.com/cart\n\ngo 1.26\n", "main.go": "package main\n\nfunc main() { cart() }\n"},
+			want:  []string{"BuildFailed: paketo-buildpacks-build: ", "stepwright-test/golang", "undefined: cart"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := application(t, test.builder, test.files, cartRepository)
+			got, temp := stepwright(t, "run", "--state", buildersState(t), "--base-images", "made", "--source", filepath.Join(dir, "source"), dir)
+			failure := got.stderr[max(0, strings.LastIndex(got.stderr, test.want[0])):]
+			for _, want := range test.want {
+				if !strings.Contains(failure, want) {
+					t.Errorf("%q is missing in\n%s", want, failure)
+				}
+			}
+			if left, _ := os.ReadDir(temp); got.code != test.code || len(left) > 0 {
+				t.Errorf("exit code %d, want %d; left behind: %v", got.code, test.code, left)
+			}
+		})
+	}
+}
+
+// A builder whose lifecycle is too old, and one that is nowhere.
+func TestBuilderImage(t *testing.T) {
+	registry, err := devregistry.New(devregistry.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registry.Close()
+	host, err := registry.Start("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	push(t, host+"/old:1", oldBuilder(t))
+	dir := application(t, "gcp-buildpacks-builder", map[string]string{"package.json": "{}"}, cartRepository)
+	for _, test := range []struct {
+		image string
+		code  int
+		want  string
+	}{
+		{"old:1", 26, "BuilderUnsupported: gcp-buildpacks-build: "},
+		{"none:1", 23, "BaseImageUnavailable: gcp-buildpacks-build: image " + host + "/none:1: "},
+	} {
+		image := host + "/" + test.image
+		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--builder-image", image, "--run-image", image, "--source", filepath.Join(dir, "source"), dir)
+		if got.code != test.code || !strings.Contains(got.stderr, test.want) {
+			t.Errorf("%s: exit code %d, want %d and %q in\n%s", image, got.code, test.code, test.want, got.stderr)
+		}
+	}
+}
+
+// oldBuilder is an image whose lifecycle does not have the platform API that layouts need.
+func oldBuilder(t *testing.T) v1.Image {
+	t.Helper()
+	root := t.TempDir()
+	lifecycle := filepath.Join(root, "cnb", "lifecycle")
+	build := exec.Command("go", "build", "-o", filepath.Join(lifecycle, "analyzer"), "../../steps/internal/buildpack/testdata/oldlifecycle")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, phase := range []string{"detector", "restorer", "builder", "exporter", "launcher"} {
+		if err := os.Link(filepath.Join(lifecycle, "analyzer"), filepath.Join(lifecycle, phase)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	content, err := exec.Command("tar", "--create", "--directory", root, "cnb").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture = "linux", "amd64"
+	file.Config.Env = []string{"CNB_USER_ID=1000", "CNB_GROUP_ID=1000"}
+	if image, err = mutate.ConfigFile(image, file); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+func push(t *testing.T, reference string, image v1.Image) {
+	t.Helper()
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, image); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What runs the developer's code has the builder's user, no capability, no way to one, no credential and no token, seen from inside.
+func TestBuildFromInside(t *testing.T) {
+	const canary = "push-me-not-7c1f"
+	docker := filepath.Join(t.TempDir(), "config.json")
+	raw, err := json.Marshal(map[string]any{"auths": map[string]any{"registry.example.com": map[string]string{"username": "publisher", "password": canary}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(docker, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	look := `
+const fs = require("fs"), path = require("path");
+const say = (k, v) => console.log("INSIDE " + k + "=" + v);
+for (const line of fs.readFileSync("/proc/self/status", "utf8").split("\n")) if (/^(Uid|Gid|Groups|Cap|NoNewPrivs)/.test(line)) say("status", line.replace(/\s+/g, " ").trim());
+say("env", Object.keys(process.env).filter(n => !n.startsWith("npm_")).sort().join(","));
+say("step", fs.readFileSync("/proc/1/environ", "utf8").split("\0").map(v => v.split("=")[0]).sort().join(","));
+say("processes", fs.readdirSync("/proc").filter(n => /^\d+$/.test(n)).length < 20);
+try { fs.writeFileSync("/written", ""); say("root", "writable"); } catch (e) { say("root", e.code); }
+let files = 0, found = [];
+const walk = dir => { for (const e of fs.readdirSync(dir, {withFileTypes: true})) { const p = path.join(dir, e.name);
+  try { if (e.isDirectory()) walk(p); else if (e.isFile() && p !== "/workspace/look.js" && !p.startsWith("/workspace/node_modules")) { files++;
+    if (fs.readFileSync(p).includes(["push", "me", "not"].join("-"))) found.push(p); } } catch (e) {} } };
+for (const dir of ["/etc", "/mnt", "/opt", "/run", "/var/run", "/tmp", "/workspace", "/platform", "/layers", "/home", "/root"]) { try { walk(dir); } catch (e) {} }
+for (const pid of fs.readdirSync("/proc")) try { if (fs.readFileSync("/proc/" + pid + "/environ").includes(["push", "me", "not"].join("-"))) found.push(pid); } catch (e) {}
+say("files", files > 10); say("found", found.join(","));
+for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccount"]) { let list = []; try { list = fs.readdirSync(dir); } catch (e) {} say(dir, list.join(",")); }
+`
+	dir := application(t, "paketo-buildpacks-builder", map[string]string{
+		"package.json": `{"name": "cart", "version": "1.0.0", "main": "look.js", "scripts": {"look": "node look.js"}}`, "look.js": look,
+	}, `{repository: {url: "https://git.example.com/cart.git"}, buildEnv: [{name: BP_NODE_RUN_SCRIPTS, value: look}]}`)
+	got, _ := stepwright(t, "run", "--state", buildersState(t), "--base-images", "made", "--docker-config", docker, "--build-secrets-dir", filepath.Dir(docker),
+		"--source", filepath.Join(dir, "source"), dir)
+	if got.code != 0 {
+		t.Fatal(got.stderr)
+	}
+	inside := regexp.MustCompile(`(?m)INSIDE (.*)$`).FindAllStringSubmatch(got.stderr, -1)
+	var lines []string
+	for _, line := range inside {
+		lines = append(lines, strings.TrimSpace(line[1]))
+	}
+	text := strings.Join(lines, "\n") + "\n"
+	for _, want := range []string{
+		"status=Uid: 1001 1001 1001 1001\n", "status=Gid: 1000 1000 1000 1000\n", "status=Groups:\n", "status=NoNewPrivs: 1\n",
+		"status=CapInh: 0000000000000000\n", "status=CapPrm: 0000000000000000\n", "status=CapEff: 0000000000000000\n", "status=CapBnd: 0000000000000000\n", "status=CapAmb: 0000000000000000\n",
+		"step=,APP_PATH,", "processes=true\n", "root=EROFS\n", "files=true\n", "found=\n", "/etc/secrets=\n", "/var/run/secrets/kubernetes.io/serviceaccount=\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	if secret := regexp.MustCompile(`(?mi)^(env|step)=.*(secret|token|password|registry|oauth).*$`).FindString(text); secret != "" {
+		t.Errorf("the build sees %s", secret)
+	}
+}

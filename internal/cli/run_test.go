@@ -1,0 +1,372 @@
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
+)
+
+// bin holds the stepwright command and the steps, as make build makes them.
+var bin string
+
+func TestMain(m *testing.M) {
+	var err error
+	if bin, err = os.MkdirTemp("", "stepwright-bin-"); err != nil {
+		panic(err)
+	}
+	build := exec.Command("go", "build", "-o", bin, "../../cmd/stepwright", "../../steps/...")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(bin)
+	os.Exit(code)
+}
+
+const example = "../../examples/greeting-service"
+
+// result is what a finished command left.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// stepwright runs the command in a process of its own, its temporary files below the test's folder.
+func stepwright(t *testing.T, args ...string) (got result, temp string) {
+	t.Helper()
+	temp = t.TempDir()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if _, ended := errors.AsType[*exec.ExitError](err); !ended {
+			t.Fatal(err)
+		}
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}, temp
+}
+
+var published = regexp.MustCompile(`127\.0\.0\.1:\d+/acme-online-store-greeting-service:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
+
+// exampleFiles are the example's WorkflowRun and Component, its repository on a Git server that keeps its address.
+func exampleFiles(t *testing.T) string {
+	t.Helper()
+	repositories, dir := t.TempDir(), t.TempDir()
+	if _, err := devgit.Import(t.Context(), example, filepath.Join(repositories, "greeting-service.git"), "first", time.Unix(1767225600, 0)); err != nil {
+		t.Fatal(err)
+	}
+	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"component.yaml", "workflowrun.yaml"} {
+		raw, err := os.ReadFile(filepath.Join(example, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.ReplaceAll(string(raw), "https://git.example.com/acme", server)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// The example, from Git to a service: the image can be pulled while the registry is up, and it runs.
+func TestExample(t *testing.T) {
+	state, files := t.TempDir(), exampleFiles(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "stepwright"), "run", "--state", state, "--base-images", "made", "--keep-serving", files)
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	for lines := bufio.NewScanner(stdout); lines.Scan() && !strings.HasPrefix(lines.Text(), "Serving until interrupted"); {
+		text.WriteString(lines.Text() + "\n")
+	}
+	image := published.FindStringSubmatch(text.String())
+	if image == nil {
+		cmd.Wait()
+		t.Fatalf("no image in\n%s\n%s", text.String(), stderr.String())
+	}
+	for _, want := range []string{"Workload acme/greeting-service-workload", "kind: Workload", "image: " + image[0], `openchoreo.dev/workload-from-source: true`, `openchoreo.dev/workload: {"`} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, text.String())
+		}
+	}
+	answer := ask(t, image[0], "/greeter/greet?name=Ada", "ADDRESS=127.0.0.1:$PORT", "GREETING=Hello")
+	if want := "Hello, Ada"; !strings.Contains(answer, want) {
+		t.Errorf("the service answers %q, want %q", answer, want)
+	}
+	cmd.Process.Signal(os.Interrupt)
+	go io.Copy(io.Discard, stdout)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after the interrupt: %v", err)
+	}
+	object, err := os.ReadFile(filepath.Join(state, "api", "acme", "workloads", "greeting-service-workload.yaml"))
+	if err != nil || !strings.Contains(string(object), image[0]) {
+		t.Errorf("%v: %s", err, object)
+	}
+
+	t.Run("a second run uses the cache and makes the same image", func(t *testing.T) {
+		again, _ := stepwright(t, "run", "--state", state, "--base-images", "made", files)
+		other := published.FindStringSubmatch(again.stdout)
+		if again.code != 0 || other == nil || other[1] != image[1] || !strings.Contains(again.stderr, " CACHED") {
+			t.Errorf("%v, want %s\n%s", other, image[1], again.stderr)
+		}
+	})
+}
+
+// Two machines that share nothing make one commit into one image.
+func TestOneCommitIsOneImage(t *testing.T) {
+	repositories := t.TempDir()
+	dir := project(t, "FROM busybox:1\nARG VERSION\nCOPY . /app\nRUN chown -R 1000:1000 /app && echo $VERSION > /app/version\n", "")
+	if _, err := devgit.Import(t.Context(), filepath.Join(dir, "source"), filepath.Join(repositories, "cart.git"), "first", time.Unix(1767225600, 0)); err != nil {
+		t.Fatal(err)
+	}
+	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := regexp.MustCompile(`acme-shop-cart:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
+	var digests []string
+	for range 2 {
+		project := project(t, "", fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: 1.0}]}`, server+"/cart.git"))
+		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--base-images", "made", project)
+		found := digest.FindStringSubmatch(got.stdout)
+		if got.code != 0 || found == nil {
+			t.Fatal(got.stderr)
+		}
+		digests = append(digests, found[1])
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("%s and %s", digests[0], digests[1])
+	}
+}
+
+// project writes a component, a run of it, and a source folder, and returns the folder.
+func project(t *testing.T, dockerfile, parameters string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for path, text := range map[string]string{
+		"component.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: Component\nmetadata: {name: cart, namespace: acme}\nspec:\n  owner: {projectName: shop}\n  componentType: {kind: ClusterComponentType, name: deployment/service}\n",
+		"run.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: WorkflowRun\nmetadata:\n  name: cart-1\n  namespace: acme\n  labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}\n" +
+			"spec:\n  workflow:\n    kind: ClusterWorkflow\n    name: dockerfile-builder\n    parameters: " + parameters + "\n",
+		"source/Dockerfile": dockerfile,
+	} {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestRunThatFails(t *testing.T) {
+	const ok = `{repository: {url: "https://git.example.com/cart.git"}}`
+	tests := []struct {
+		name       string
+		dockerfile string
+		parameters string
+		code       int
+		stderr     []string
+		started    bool
+	}{
+		{
+			name: "three faults start nothing", dockerfile: "FROM busybox:1\n",
+			parameters: `{repository: {url: "https://me:hunter22@git.example.com/cart.git", revision: {commit: nope}}, buildEnv: "A=b"}`,
+			code:       2,
+			stderr: []string{
+				"InvalidParameters: 3 faults:\n", ": spec.workflow.parameters.repository.url: does not have the right form",
+				": spec.workflow.parameters.repository.revision.commit: does not have the right form", ": spec.workflow.parameters.buildEnv: expected array, but got string",
+			},
+		},
+		{
+			name: "a RUN that fails", dockerfile: "FROM busybox:1\nRUN echo about to break && ls /no/such/folder\n", parameters: ok,
+			code: 22, stderr: []string{"BuildFailed: containerfile-build: ", "ls /no/such/folder", "ls: /no/such/folder: No such file or directory"}, started: true,
+		},
+		{
+			name: "a Dockerfile elsewhere", dockerfile: "FROM busybox:1\n", parameters: `{repository: {url: "https://git.example.com/cart.git"}, docker: {filePath: app/Dockerfile}}`,
+			code: 20, stderr: []string{"DockerfileNotFound: containerfile-build: ", "app/Dockerfile"}, started: true,
+		},
+		{
+			name: "a path out of the repository", dockerfile: "FROM busybox:1\n", parameters: `{repository: {url: "https://git.example.com/cart.git"}, docker: {context: ../..}}`,
+			code: 14, stderr: []string{"PathEscapesRepository: containerfile-build: "}, started: true,
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := project(t, test.dockerfile, test.parameters)
+			state := filepath.Join(t.TempDir(), "state")
+			got, temp := stepwright(t, "run", "--state", state, "--base-images", "made", "--source", filepath.Join(dir, "source"), dir)
+			if got.code != test.code || got.stdout != "" {
+				t.Errorf("exit code %d, want %d; stdout %q", got.code, test.code, got.stdout)
+			}
+			for _, want := range test.stderr {
+				if !strings.Contains(got.stderr, want) {
+					t.Errorf("%q is missing in\n%s", want, got.stderr)
+				}
+			}
+			if strings.Contains(got.stderr, "hunter22") {
+				t.Errorf("a password:\n%s", got.stderr)
+			}
+			if _, err := os.Stat(state); (err == nil) != test.started {
+				t.Errorf("something was started, or nothing: %v", err)
+			}
+			if left, _ := os.ReadDir(temp); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			if workloads, _ := filepath.Glob(filepath.Join(state, "api", "*", "workloads", "*")); len(workloads) > 0 {
+				t.Errorf("a Workload was made: %v", workloads)
+			}
+		})
+	}
+}
+
+// A run that names a secret is told where to get it from before anything starts.
+func TestSecretThatIsNotGiven(t *testing.T) {
+	dir := project(t, "", `{repository: {url: "https://git.example.com/cart.git", secretRef: git-credentials}}`)
+	state := filepath.Join(t.TempDir(), "state")
+	got, _ := stepwright(t, "run", "--state", state, dir)
+	if got.code != 2 || !strings.Contains(got.stderr, "--git-secret-dir") {
+		t.Errorf("exit code %d\n%s", got.code, got.stderr)
+	}
+	if _, err := os.Stat(state); err == nil {
+		t.Error("something was started")
+	}
+}
+
+// A run that is run again publishes, although another was run since: it is not the late build of an old commit.
+func TestRunAgain(t *testing.T) {
+	dir := project(t, "FROM scratch\nCOPY . /app\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
+	first, err := os.ReadFile(filepath.Join(dir, "run.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := strings.Replace(string(first), "cart-1", "cart-2", 1)
+	if err := os.WriteFile(filepath.Join(dir, "second.yaml"), []byte(second), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	for i, name := range []string{"cart-1", "cart-2", "cart-1"} {
+		if err := os.WriteFile(filepath.Join(dir, "source", "version"), fmt.Append(nil, i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// The API's times are in whole seconds.
+		for start := time.Now().Unix(); time.Now().Unix() == start; time.Sleep(10 * time.Millisecond) {
+		}
+		got, _ := stepwright(t, "run", "--state", state, "--name", name, "--source", filepath.Join(dir, "source"), dir)
+		image := regexp.MustCompile(`127\S+@sha256:[0-9a-f]{64}`).FindString(got.stdout)
+		stored, err := os.ReadFile(filepath.Join(state, "api", "acme", "workloads", "cart-workload.yaml"))
+		if got.code != 0 || err != nil || image == "" || !strings.Contains(string(stored), image) {
+			t.Errorf("run %d: the Workload does not have image %s: %v\n%s\n%s", i, image, err, stored, got.stderr)
+		}
+	}
+}
+
+// An interrupt ends the run within seconds, and the command says so.
+func TestRunInterrupted(t *testing.T) {
+	dir := project(t, "FROM busybox:1\nRUN echo now-it-runs; sleep 600\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", t.TempDir(), "--base-images", "made", "--source", filepath.Join(dir, "source"), dir)
+	temp := t.TempDir()
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	var interrupted time.Time
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		text.WriteString(lines.Text() + "\n")
+		if interrupted.IsZero() && strings.HasSuffix(lines.Text(), " now-it-runs") {
+			interrupted = time.Now()
+			cmd.Process.Signal(os.Interrupt)
+		}
+	}
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 130 || time.Since(interrupted) > 20*time.Second || !strings.Contains(text.String(), "✗ Cancelled") {
+		t.Errorf("exit code %d, %s after the interrupt\n%s", code, time.Since(interrupted), text.String())
+	}
+	if left, _ := os.ReadDir(temp); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestDevAPI(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "dev-api", "--dir", dir, "--listen", "127.0.0.1:0", filepath.Join(example, "component.yaml"))
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Signal(syscall.SIGTERM)
+	var base string
+	if _, err := fmt.Fscanf(stdout, "API %s\n", &base); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := os.ReadFile(filepath.Join(dir, "client-secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := map[string][]string{"grant_type": {"client_credentials"}, "client_id": {"stepwright-local"}, "client_secret": {strings.TrimSpace(string(secret))}}
+	resp, err := http.PostForm(base+"/oauth2/token", form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var token struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&token); err != nil || token.AccessToken == "" {
+		t.Fatal(resp.Status, err)
+	}
+	request, err := http.NewRequest("GET", base+"/api/v1/namespaces/acme/components/greeting-service", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token.AccessToken)
+	got, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer got.Body.Close()
+	if body, _ := io.ReadAll(got.Body); got.StatusCode != http.StatusOK || !strings.Contains(string(body), `"projectName":"online-store"`) {
+		t.Errorf("%s: %s", got.Status, body)
+	}
+}

@@ -1,0 +1,148 @@
+package workflowrun
+
+import (
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
+)
+
+// One file for each row of the user guide's table, and for what it does not have.
+func TestCheck(t *testing.T) {
+	set, err := objects.Load("testdata/faults")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		file    string
+		partial string // the want when what is missing may be in the cluster: "" for the same, "-" for none
+		want    []string
+	}{
+		{file: "good"},
+		{file: "standalone"},
+		{file: "one-label", want: []string{"6: WorkflowRun acme/one-label: metadata.labels: ComponentValidationFailed: " +
+			"component workflow run must have both openchoreo.dev/project and openchoreo.dev/component labels"}},
+		{file: "no-component", partial: "-", want: []string{"6: WorkflowRun acme/no-component: metadata.labels[openchoreo.dev/component]: ComponentValidationFailed: " +
+			`component "none" not found`}},
+		{file: "other-project", want: []string{"6: WorkflowRun acme/other-project: metadata.labels[openchoreo.dev/project]: ComponentValidationFailed: " +
+			`workflow run project label "bank" does not match component "cart" owner project "shop"`}},
+		{file: "no-component-type", partial: "-", want: []string{"6: WorkflowRun acme/no-component-type: metadata.labels[openchoreo.dev/component]: ComponentValidationFailed: " +
+			`component type "deployment/none" not found for component "typeless"`}},
+		{file: "not-allowed", want: []string{"9: WorkflowRun acme/not-allowed: spec.workflow.name: ComponentValidationFailed: " +
+			`workflow ClusterWorkflow/other is not allowed for component type "service"; allowed: [ClusterWorkflow/dockerfile-builder, ClusterWorkflow/failing]`}},
+		{file: "none-allowed", want: []string{"9: WorkflowRun acme/none-allowed: spec.workflow.name: ComponentValidationFailed: " +
+			`no workflows are allowed by component type "closed", but workflow run references workflow ClusterWorkflow/dockerfile-builder`}},
+		{file: "other-workflow", want: []string{"9: WorkflowRun acme/other-workflow: spec.workflow.name: ComponentValidationFailed: " +
+			`workflow run references workflow ClusterWorkflow/failing but component "cart" is configured with workflow ClusterWorkflow/dockerfile-builder`}},
+		{file: "no-workflow", partial: "-", want: []string{"9: WorkflowRun acme/no-workflow: spec.workflow.name: WorkflowFailed: Workflow is not found in the cluster"}},
+		{file: "no-secret", partial: "-", want: []string{"10: WorkflowRun acme/no-secret: spec.workflow.parameters: WorkflowPending: " +
+			`stays pending for ever, and only the controller's log says why: there is no SecretReference "none" in namespace "acme"`}},
+		{file: "parameters", want: []string{
+			`14: WorkflowRun acme/parameters: spec.workflow.parameters.repository.revision.commit: does not have the right form`,
+			`15: WorkflowRun acme/parameters: spec.workflow.parameters.buildEnv: expected array, but got string`,
+			`18: WorkflowRun acme/parameters: spec.workflow.parameters.buildArgs[0].value: expected string, but got null`,
+			`19: WorkflowRun acme/parameters: spec.workflow.parameters.more: is not a parameter`,
+		}},
+		{file: "components", want: []string{`39: Component acme/disallowed: spec.workflow.name: WorkflowNotAllowed: ` +
+			`Workflow "other" (kind ClusterWorkflow) is not allowed by ComponentType "service"; allowed workflows: [{ClusterWorkflow dockerfile-builder} {ClusterWorkflow failing}]`}},
+		{file: "platform", want: []string{`55: ClusterWorkflow failing: spec.runTemplate.spec.arguments.parameters[0].value: WorkflowPending: ` +
+			"WorkflowRun acme/failing-expression stays pending for ever, and only the controller's log says why: ${parameters.none}: no such key: none"}},
+		{file: "failing-expression"},
+	}
+	for _, partial := range []bool{false, true} {
+		found := map[string][]string{}
+		for _, f := range Check(set, partial) {
+			file, text, _ := strings.Cut(strings.TrimPrefix(f.String(), "testdata/faults/"), ".yaml:")
+			found[file] = append(found[file], text)
+		}
+		for _, test := range tests {
+			want := test.want
+			if partial && test.partial == "-" {
+				want = nil
+			}
+			got := found[test.file]
+			slices.Sort(got)
+			if !slices.EqualFunc(got, want, strings.HasPrefix) {
+				t.Errorf("%s, partial %v: got\n  %s\nwant\n  %s", test.file, partial, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+			}
+			delete(found, test.file)
+		}
+		if len(found) > 0 {
+			t.Errorf("partial %v: not expected: %v", partial, found)
+		}
+	}
+}
+
+func TestStandalone(t *testing.T) {
+	set, err := objects.Load("testdata/faults")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]bool{"standalone": true, "one-label": false, "good": false} {
+		if got := Standalone(set.Find("WorkflowRun", "acme", name)); got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// OpenChoreo's own platform objects are without fault, and what a webhook of OpenChoreo refuses in a workflow is found.
+func TestCheckWorkflows(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/openchoreo/openchoreo").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples := filepath.Join(strings.TrimSpace(string(dir)), "samples/getting-started")
+	set, err := objects.Load(filepath.Join(samples, "ci-workflows"), filepath.Join(samples, "component-types"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if faults := Check(set, false); len(faults) > 0 || len(set.OfKind("ClusterWorkflow")) != 4 {
+		t.Errorf("got %v for %v", faults, set.Objects)
+	}
+
+	set, err = objects.Load(folder(t, map[string]string{"a.yaml": `
+apiVersion: openchoreo.dev/v1alpha1
+kind: ClusterWorkflow
+metadata: {name: broken}
+spec:
+  parameters:
+    openAPIV3Schema:
+      type: object
+      properties:
+        a: {$ref: "#/$defs/none"}
+  runTemplate:
+    apiVersion: argoproj.io/v1alpha1
+    kind: ${parameters.kind}
+    metadata:
+      name: a
+      namespace: fixed
+  resources:
+    - id: twice
+      template: {apiVersion: v1, kind: Secret, metadata: {name: a, namespace: "${metadata.namespace}"}}
+    - id: twice
+      template: {metadata: {namespace: "${metadata.namespace}"}}
+`}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"13: ClusterWorkflow broken: spec.runTemplate.kind: kind must be a literal value",
+		`16: ClusterWorkflow broken: spec.runTemplate.metadata.namespace: metadata.namespace must be set to "${metadata.namespace}"`,
+		`20: ClusterWorkflow broken: spec.resources[1].id: resource id "twice" is already used at index 0`,
+		"21: ClusterWorkflow broken: spec.resources[1].template.apiVersion: apiVersion is required",
+		"21: ClusterWorkflow broken: spec.resources[1].template.kind: kind is required",
+		"21: ClusterWorkflow broken: spec.resources[1].template.metadata.name: metadata.name is required",
+		`7: ClusterWorkflow broken: spec.parameters.openAPIV3Schema: $ref "#/$defs/none": there is no such definition`,
+	}
+	var got []string
+	for _, f := range Check(set, false) {
+		_, text, _ := strings.Cut(f.String(), "a.yaml:")
+		got = append(got, text)
+	}
+	if !slices.EqualFunc(got, want, strings.HasPrefix) {
+		t.Errorf("got\n  %s", strings.Join(got, "\n  "))
+	}
+}

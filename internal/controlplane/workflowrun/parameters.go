@@ -1,0 +1,84 @@
+package workflowrun
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
+	"github.com/stepwright/stepwright/internal/controlplane/render"
+	"github.com/stepwright/stepwright/schemas"
+)
+
+// parametersPath is where parameters are in WorkflowRuns and Components.
+var parametersPath = []string{"spec", "workflow", "parameters"}
+
+// checkParameters holds parameters against our own schema of that workflow, or else that of the workflow itself. OpenChoreo does neither:
+// what is wrong is found by the steps, minutes later.
+func checkParameters(set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string, given *runtime.RawExtension) []objects.Fault {
+	if string(kind) == clusterWorkflow && slices.Contains(builders, name) {
+		_, faults := stepParameters(o, name, given)
+		return faults
+	}
+	found := findWorkflow(set, namespace, kind, name)
+	if found == nil {
+		return nil
+	}
+	workflow, err := objects.Decode[v1alpha1.Workflow](found)
+	if err != nil {
+		return nil
+	}
+	props, err := render.Schema(workflow.Spec.Parameters)
+	if err != nil || props == nil {
+		return nil // it is the workflow's fault
+	}
+	structural, err := schema.NewStructural(props)
+	if err != nil {
+		return nil
+	}
+	validator, _, err := validation.NewSchemaValidator(props)
+	if err != nil {
+		return nil
+	}
+	values := map[string]any{}
+	if given != nil {
+		if err := utiljson.Unmarshal(given.Raw, &values); err != nil {
+			return nil
+		}
+	}
+	defaulting.Default(values, structural)
+	var faults []objects.Fault
+	for _, refusal := range validation.ValidateCustomResource(field.NewPath("spec", "workflow", "parameters"), values, validator) {
+		refusal.BadValue = field.OmitValueType{} // it may be a secret
+		faults = append(faults, o.Fault(objects.Path(refusal.Field), "", refusal.ErrorBody()))
+	}
+	return faults
+}
+
+// stepParameters returns parameters with the defaults of our own schema of that ClusterWorkflow, as steps take them, and every fault of them.
+func stepParameters(o *objects.Object, builder string, raw *runtime.RawExtension) (map[string]any, []objects.Fault) {
+	given := map[string]any{}
+	if raw != nil {
+		dec := json.NewDecoder(bytes.NewReader(raw.Raw))
+		dec.UseNumber()
+		if err := dec.Decode(&given); err != nil {
+			return nil, []objects.Fault{o.Fault(parametersPath, "", err.Error())}
+		}
+	}
+	schema := schemas.MustLoad(builder)
+	schema.Soften(given)
+	values := schema.WithDefaults(given)
+	var faults []objects.Fault
+	for _, f := range schema.Validate(values) {
+		faults = append(faults, o.Fault(slices.Concat(parametersPath, f.Path), "", f.Message))
+	}
+	return values, faults
+}

@@ -1,0 +1,544 @@
+// Package devapi is an OpenChoreo API for development: the part that a pipeline's last step uses, with the answers of the real one (contract
+// section 4), in one process and with its objects as files. It has a token endpoint, too, in place of an identity provider.
+//
+// It differs on purpose in this: there are no controllers, so nothing has a status; Projects and ClusterWorkflows are not looked up; a
+// client may do everything in the namespaces it is allowed.
+package devapi
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
+)
+
+// Kind is a kind of object, as its URL and its folder name it.
+type Kind string
+
+// The kinds there are.
+const (
+	Workloads    Kind = "workloads"
+	WorkflowRuns Kind = "workflowruns"
+	Components   Kind = "components"
+)
+
+var kinds = []Kind{Workloads, WorkflowRuns, Components}
+
+// names are the kinds as an object's kind field has them.
+var names = map[Kind]string{Workloads: "Workload", WorkflowRuns: "WorkflowRun", Components: "Component"}
+
+// The limits of the real API, in bytes: of an object in etcd, and of an object's annotations together.
+const (
+	objectLimit      = 3 << 19
+	annotationsLimit = 256 << 10
+)
+
+// The labels that the API sets itself.
+const (
+	projectLabel   = "openchoreo.dev/project"
+	componentLabel = "openchoreo.dev/component"
+)
+
+// Options say what to serve, and to whom.
+type Options struct {
+	Dir           string        // folder of the objects; it is made when absent
+	ClientID      string        // the one client
+	ClientSecret  string        //
+	Namespaces    []string      // in which the client may do everything; empty: in all
+	TokenLifetime time.Duration // 0: an hour
+	Log           *slog.Logger  // hears of each request; may be nil
+}
+
+// Server is the API and the token endpoint, an http.Handler.
+type Server struct {
+	options Options
+	store   store
+	tokens  tokens
+	mux     *http.ServeMux
+
+	mu       sync.Mutex // held while an object is checked and written
+	updating sync.Map   // Workloads that a PUT is at
+}
+
+// New returns a server.
+func New(options Options) (*Server, error) {
+	if options.Dir == "" || options.ClientID == "" || options.ClientSecret == "" {
+		return nil, errors.New("devapi: folder, client ID and client secret are required")
+	}
+	if options.TokenLifetime == 0 {
+		options.TokenLifetime = time.Hour
+	}
+	if options.Log == nil {
+		options.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{options: options, store: store{options.Dir}, tokens: tokens{until: map[string]time.Time{}}, mux: http.NewServeMux()}
+	s.mux.Handle("POST /oauth2/token", devidp.Endpoint{
+		Clients: map[string]string{options.ClientID: options.ClientSecret}, Lifetime: options.TokenLifetime,
+		Issue: func(string) (string, error) { return s.Token(), nil },
+	})
+	for _, kind := range kinds {
+		collection := "/api/v1/namespaces/{namespace}/" + string(kind)
+		handle := func(pattern string, serve func(*request)) {
+			s.mux.HandleFunc(pattern, s.authenticated(func(w http.ResponseWriter, r *http.Request) {
+				serve(&request{Request: r, w: w, server: s, kind: kind, namespace: r.PathValue("namespace"), name: r.PathValue("name")})
+			}))
+		}
+		handle("GET "+collection, (*request).list)
+		handle("POST "+collection, (*request).create)
+		handle("GET "+collection+"/{name}", (*request).get)
+		handle("PUT "+collection+"/{name}", (*request).update)
+	}
+	return s, nil
+}
+
+// TokenPath is where the token endpoint is.
+const TokenPath = "/oauth2/token"
+
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	recorded := &recorder{ResponseWriter: w}
+	s.mux.ServeHTTP(recorded, r)
+	s.options.Log.Info(r.Method+" "+r.URL.Path, "status", recorded.status, "took", time.Since(started))
+}
+
+// recorder remembers the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Start serves on an address, which must be on loopback, such as 127.0.0.1:0, and returns the base URL. Close the server to end it.
+func (s *Server) Start(address string) (base string, closer io.Closer, err error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", nil, err
+	}
+	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
+		l.Close()
+		return "", nil, fmt.Errorf("devapi: %s is not on loopback; this server is for development on one machine", address)
+	}
+	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
+	go server.Serve(l) // ends with Close
+	return "http://" + l.Addr().String(), server, nil
+}
+
+// Token returns a token without asking for the client's secret, as one that somebody else has fetched.
+func (s *Server) Token() string { return s.tokens.issue(s.options.TokenLifetime) }
+
+// ExpireTokens makes every token invalid that was given so far, as a new key of an identity provider does.
+func (s *Server) ExpireTokens() { s.tokens.expire() }
+
+// Apply makes the objects of a YAML text as kubectl apply would: Components, WorkflowRuns and Workloads, new or instead of those of that name.
+// New ones keep what else the text says of them, such as their age and status.
+func (s *Server) Apply(text []byte) error {
+	for i, doc := range strings.Split("\n"+string(text), "\n---") {
+		o, err := decodeYAML([]byte(doc))
+		if err != nil {
+			return fmt.Errorf("document %d: %w", i+1, err)
+		}
+		if o == nil {
+			continue
+		}
+		if err := s.apply(o); err != nil {
+			return fmt.Errorf("document %d: %w", i+1, err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) apply(o map[string]any) error {
+	var kind Kind
+	for k, name := range names {
+		if o["kind"] == name && o["apiVersion"] == v1alpha1.GroupVersion.String() {
+			kind = k
+		}
+	}
+	if kind == "" {
+		return fmt.Errorf("%v of %v is not served here; there are %s of %s", o["kind"], o["apiVersion"], slices.Sorted(maps.Values(names)), v1alpha1.GroupVersion)
+	}
+	meta := object(o["metadata"])
+	namespace, _ := meta["namespace"].(string)
+	name, _ := meta["name"].(string)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	existing, err := s.store.read(namespace, kind, name)
+	if err != nil {
+		return err
+	}
+	if existing == nil {
+		existing = maps.Clone(o)
+	}
+	admitted, faults := admit(kind, namespace, name, o, existing)
+	if len(faults) > 0 {
+		return fmt.Errorf("%s %s/%s: %s", names[kind], namespace, name, faultsText(faults))
+	}
+	return s.store.write(namespace, kind, name, admitted)
+}
+
+// Delete removes an object, if it is there.
+func (s *Server) Delete(namespace string, kind Kind, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.remove(namespace, kind, name)
+}
+
+// Workload returns a Workload; nil when there is none.
+func (s *Server) Workload(namespace, name string) (*v1alpha1.Workload, error) {
+	return typed[v1alpha1.Workload](s, namespace, Workloads, name)
+}
+
+// WorkflowRun returns a WorkflowRun; nil when there is none.
+func (s *Server) WorkflowRun(namespace, name string) (*v1alpha1.WorkflowRun, error) {
+	return typed[v1alpha1.WorkflowRun](s, namespace, WorkflowRuns, name)
+}
+
+// Component returns a Component; nil when there is none.
+func (s *Server) Component(namespace, name string) (*v1alpha1.Component, error) {
+	return typed[v1alpha1.Component](s, namespace, Components, name)
+}
+
+// WorkloadsOf returns a component's Workloads. There should be one.
+func (s *Server) WorkloadsOf(namespace, component string) ([]v1alpha1.Workload, error) {
+	all, err := s.store.list(namespace, Workloads)
+	if err != nil {
+		return nil, err
+	}
+	var found []v1alpha1.Workload
+	for _, o := range all {
+		if ownerOf(o, "componentName") == component {
+			w, err := convert[v1alpha1.Workload](o)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, *w)
+		}
+	}
+	return found, nil
+}
+
+func typed[T any](s *Server, namespace string, kind Kind, name string) (*T, error) {
+	o, err := s.store.read(namespace, kind, name)
+	if o == nil || err != nil {
+		return nil, err
+	}
+	return convert[T](o)
+}
+
+func convert[T any](o map[string]any) (*T, error) {
+	raw, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	t := new(T)
+	return t, json.Unmarshal(raw, t)
+}
+
+func ownerOf(o map[string]any, field string) string {
+	text, _ := object(object(o["spec"])["owner"])[field].(string)
+	return text
+}
+
+// admit makes the object to store of one that was received: what the server keeps of the existing one, with the spec, labels and
+// annotations received, pruned and checked. The received object is changed.
+func admit(kind Kind, namespace, name string, received, existing map[string]any) (map[string]any, []fault) {
+	var faults []fault
+	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
+		faults = append(faults, fault{path: "metadata.namespace", message: fmt.Sprintf("Invalid value: %q: %s", namespace, problems[0])})
+	}
+	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
+		faults = append(faults, fault{path: "metadata.name", message: fmt.Sprintf("Invalid value: %q: %s", name, problems[0])})
+	}
+	o := map[string]any{}
+	maps.Copy(o, existing)
+	meta := map[string]any{"uid": string(uuid.NewUUID()), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}
+	maps.Copy(meta, object(existing["metadata"]))
+	meta["name"], meta["namespace"] = name, namespace
+	total := 0
+	for _, field := range []string{"labels", "annotations"} {
+		texts := object(object(received["metadata"])[field])
+		if texts == nil {
+			texts = map[string]any{}
+		}
+		for k, v := range texts {
+			text, ok := v.(string)
+			if !ok {
+				faults = append(faults, fault{"metadata." + field + "." + k, "must be a string", true})
+			}
+			if field == "annotations" {
+				total += len(k) + len(text)
+			}
+		}
+		meta[field] = texts
+	}
+	if total > annotationsLimit {
+		faults = append(faults, fault{path: "metadata.annotations", message: fmt.Sprintf("Too long: may not be more than %d bytes", annotationsLimit)})
+	}
+	o["apiVersion"], o["kind"], o["metadata"], o["spec"] = v1alpha1.GroupVersion.String(), names[kind], meta, received["spec"]
+	if received["spec"] == nil {
+		o["spec"] = map[string]any{}
+	}
+	schemas()[kind].Properties["spec"].admit("spec", o["spec"], existing["spec"], &faults)
+	stamped := object(meta["labels"])
+	if kind != WorkflowRuns {
+		stamped[projectLabel] = ownerOf(o, "projectName")
+	}
+	if kind == Workloads {
+		stamped[componentLabel] = ownerOf(o, "componentName")
+	}
+	for _, field := range []string{"labels", "annotations"} {
+		if len(object(meta[field])) == 0 {
+			delete(meta, field)
+		}
+	}
+	return o, faults
+}
+
+func faultsText(faults []fault) string {
+	texts := make([]string, len(faults))
+	for i, f := range faults {
+		texts[i] = f.String()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// request is one request to the API.
+type request struct {
+	*http.Request
+	w               http.ResponseWriter
+	server          *Server
+	kind            Kind
+	namespace, name string
+}
+
+func (r *request) allowed() bool {
+	return len(r.server.options.Namespaces) == 0 || slices.Contains(r.server.options.Namespaces, r.namespace)
+}
+
+func (r *request) refuse(status int, code, message string) {
+	writeJSON(r.w, status, map[string]string{"code": code, "error": message})
+}
+
+func (r *request) forbidden() {
+	r.refuse(http.StatusForbidden, "FORBIDDEN", "You do not have permission to perform this operation")
+}
+
+func (r *request) notFound() {
+	r.refuse(http.StatusNotFound, "NOT_FOUND", names[r.kind]+" not found")
+}
+
+func (r *request) broken(err error) {
+	r.server.options.Log.Error("Cannot serve "+r.URL.Path, "error", err)
+	r.refuse(http.StatusInternalServerError, "INTERNAL_ERROR", "Internal server error")
+}
+
+// show is an object as the API gives it: some of its metadata stay inside.
+func show(o map[string]any) map[string]any {
+	shown := maps.Clone(o)
+	meta := map[string]any{}
+	for _, field := range []string{"name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "labels", "annotations"} {
+		if v := object(o["metadata"])[field]; v != nil {
+			meta[field] = v
+		}
+	}
+	shown["metadata"] = meta
+	return shown
+}
+
+func (r *request) get() {
+	o, err := r.server.store.read(r.namespace, r.kind, r.name)
+	switch {
+	case err != nil:
+		r.broken(err)
+	case o == nil:
+		r.notFound()
+	case !r.allowed():
+		r.forbidden()
+	default:
+		writeJSON(r.w, http.StatusOK, show(o))
+	}
+}
+
+func (r *request) list() {
+	query := r.URL.Query()
+	limit := 20
+	if raw := query.Get("limit"); raw != "" {
+		n, err := strconv.Atoi(raw)
+		if err != nil {
+			http.Error(r.w, "Invalid format for parameter limit: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		limit = min(max(n, 1), 100)
+	}
+	selector, err := labels.Parse(query.Get("labelSelector"))
+	if err != nil {
+		r.refuse(http.StatusBadRequest, "BAD_REQUEST", "invalid label selector: "+err.Error())
+		return
+	}
+	after, err := base64.RawURLEncoding.DecodeString(query.Get("cursor"))
+	if err != nil {
+		r.broken(err)
+		return
+	}
+	all, err := r.server.store.list(r.namespace, r.kind)
+	if err != nil {
+		r.broken(err)
+		return
+	}
+	items, pagination := []any{}, map[string]any{}
+	for _, o := range all {
+		meta := object(o["metadata"])
+		name, _ := meta["name"].(string)
+		set := labels.Set{}
+		for k, v := range object(meta["labels"]) {
+			set[k] = fmt.Sprint(v)
+		}
+		component := query.Get("component")
+		// What the client may not see is left out, without a word.
+		if name <= string(after) || !r.allowed() || !selector.Matches(set) || r.kind == Workloads && component != "" && ownerOf(o, "componentName") != component {
+			continue
+		}
+		if len(items) == limit {
+			last := object(object(items[limit-1])["metadata"])["name"].(string)
+			pagination["nextCursor"] = base64.RawURLEncoding.EncodeToString([]byte(last))
+			break
+		}
+		items = append(items, show(o))
+	}
+	writeJSON(r.w, http.StatusOK, map[string]any{"items": items, "pagination": pagination})
+}
+
+// body reads the object that the client sent; nil when it was refused.
+func (r *request) body() map[string]any {
+	raw, err := io.ReadAll(http.MaxBytesReader(r.w, r.Body, 32<<20))
+	if err != nil {
+		r.broken(err)
+		return nil
+	}
+	o, err := decodeJSON(raw)
+	if err != nil || o == nil {
+		http.Error(r.w, fmt.Sprintf("can't decode JSON body: %v", err), http.StatusBadRequest)
+		return nil
+	}
+	if len(raw) > objectLimit {
+		r.broken(fmt.Errorf("%d bytes do not fit into etcd", len(raw)))
+		return nil
+	}
+	return o
+}
+
+func (r *request) create() {
+	o := r.body()
+	if o == nil {
+		return
+	}
+	if !r.allowed() {
+		r.forbidden()
+		return
+	}
+	s := r.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.kind == Workloads {
+		component, err := s.store.read(r.namespace, Components, ownerOf(o, "componentName"))
+		if err != nil {
+			r.broken(err)
+			return
+		}
+		if component == nil {
+			r.refuse(http.StatusBadRequest, "BAD_REQUEST", "Referenced component not found")
+			return
+		}
+	}
+	name, _ := object(o["metadata"])["name"].(string)
+	existing, err := s.store.read(r.namespace, r.kind, name)
+	switch {
+	case err != nil:
+		r.broken(err)
+	case name == "":
+		r.broken(errors.New("the object has no name"))
+	case existing != nil && r.kind == WorkflowRuns:
+		r.broken(errors.New("there is such a WorkflowRun already")) // the real API forgot this case
+	case existing != nil:
+		r.refuse(http.StatusConflict, "CONFLICT", names[r.kind]+" already exists")
+	default:
+		r.put(http.StatusCreated, name, o, nil)
+	}
+}
+
+func (r *request) update() {
+	o := r.body()
+	if o == nil {
+		return
+	}
+	s := r.server
+	if r.kind == Workloads {
+		// Of two updates at once the real API lets one fail with a conflict that it reports as its own fault.
+		key := r.namespace + "/" + r.name
+		if _, busy := s.updating.LoadOrStore(key, true); busy {
+			r.broken(errors.New("the object has been modified"))
+			return
+		}
+		defer s.updating.Delete(key)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	existing, err := s.store.read(r.namespace, r.kind, r.name)
+	switch {
+	case err != nil:
+		r.broken(err)
+	case r.kind == WorkflowRuns && !r.allowed(): // the real API asks in this order
+		r.forbidden()
+	case existing == nil:
+		r.notFound()
+	case !r.allowed():
+		r.forbidden()
+	default:
+		r.put(http.StatusOK, r.name, o, existing)
+	}
+}
+
+// put checks and writes an object.
+func (r *request) put(status int, name string, received, existing map[string]any) {
+	o, faults := admit(r.kind, r.namespace, name, received, existing)
+	if i := slices.IndexFunc(faults, func(f fault) bool { return f.mistyped }); i >= 0 {
+		http.Error(r.w, "can't decode JSON body: "+faults[i].String(), http.StatusBadRequest)
+		return
+	}
+	if len(faults) > 0 {
+		r.refuse(http.StatusUnprocessableEntity, "UNPROCESSABLE_CONTENT", faultsText(faults))
+		return
+	}
+	if err := r.server.store.write(r.namespace, r.kind, name, o); err != nil {
+		r.broken(err)
+		return
+	}
+	writeJSON(r.w, status, show(o))
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v)
+}

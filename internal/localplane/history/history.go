@@ -1,0 +1,170 @@
+// Package history keeps what runs on this machine came to, in a folder per run: the WorkflowRun with its status as OpenChoreo's controller
+// would write it, the rendered Argo Workflow, and one log file per task.
+package history
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/google/renameio/v2"
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+)
+
+// Store is a folder of runs: <namespace>/<name>/.
+type Store struct {
+	Dir string
+}
+
+// The files of a run. Logs are in a folder, named after their tasks.
+const (
+	runFile      = "workflowrun.yaml"
+	workflowFile = "workflow.yaml"
+	lockFile     = "lock" // held while the run runs
+	logFolder    = "logs"
+)
+
+// NotFoundError says that there is no such run.
+type NotFoundError struct {
+	Name  string
+	Where string   // the place that was looked in; empty: a Store
+	There []string // namespace/name of some that are there
+}
+
+func (e *NotFoundError) Error() string {
+	missing := fmt.Sprintf("there is no run %q", e.Name)
+	if e.Where != "" {
+		missing += " in " + e.Where
+	}
+	if len(e.There) == 0 {
+		return missing + ": nothing was run yet"
+	}
+	return missing + "; there is " + strings.Join(e.There, ", ")
+}
+
+// List returns the runs, the newest first.
+func (s Store) List() ([]*v1alpha1.WorkflowRun, error) {
+	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "*", runFile))
+	if err != nil {
+		return nil, err
+	}
+	var all []*v1alpha1.WorkflowRun
+	for _, file := range files {
+		run, err := read(filepath.Dir(file))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, run)
+	}
+	slices.SortStableFunc(all, func(a, b *v1alpha1.WorkflowRun) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
+	return all, nil
+}
+
+// Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a *NotFoundError.
+func (s Store) Get(namespace, name string) (*v1alpha1.WorkflowRun, error) {
+	all, err := s.List()
+	if err != nil {
+		return nil, err
+	}
+	var found, there []string
+	var run *v1alpha1.WorkflowRun
+	for _, r := range all {
+		there = append(there, r.Namespace+"/"+r.Name)
+		if r.Name == name && (namespace == "" || r.Namespace == namespace) {
+			found, run = append(found, r.Namespace), r
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, &NotFoundError{Name: name, There: there}
+	case 1:
+		return run, nil
+	}
+	return nil, fmt.Errorf("there is a run %q in each of the namespaces %s: choose one", name, strings.Join(found, ", "))
+}
+
+// Log is the path of a task's log; the file is there once the task has started.
+func (s Store) Log(run *v1alpha1.WorkflowRun, task string) string {
+	return filepath.Join(s.Dir, run.Namespace, run.Name, logFolder, task+".log")
+}
+
+// folder is that of a run; names come from a developer's file and must not lead elsewhere.
+func (s Store) folder(run *v1alpha1.WorkflowRun) (string, error) {
+	for _, name := range []string{run.Namespace, run.Name} {
+		if faults := validation.IsDNS1123Subdomain(name); len(faults) > 0 {
+			return "", fmt.Errorf("%q is no name of a namespace or run: %s", name, faults[0])
+		}
+	}
+	return filepath.Join(s.Dir, run.Namespace, run.Name), nil
+}
+
+// read reads a run. One that says it is running and is not was killed: to OpenChoreo, its Argo Workflow would be gone.
+func read(dir string) (*v1alpha1.WorkflowRun, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, runFile))
+	if err != nil {
+		return nil, err
+	}
+	run := new(v1alpha1.WorkflowRun)
+	if err := yaml.UnmarshalStrict(raw, run); err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, runFile), err)
+	}
+	if runstatus.Completed(run) {
+		return run, nil
+	}
+	free, err := lock(dir)
+	if errors.Is(err, errRunning) {
+		return run, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	free.Close()
+	runstatus.Gone(run)
+	return run, nil
+}
+
+var errRunning = errors.New("it is running")
+
+// lock says that a run runs, until the file is closed or the process ends.
+func lock(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errRunning
+		}
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return f, nil
+}
+
+// write replaces a file at once: readers never see half of it.
+func write(path string, object any) error {
+	raw, err := yaml.Marshal(object)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, raw, 0o644)
+}
+
+// forget removes what an earlier run of the same name left.
+func forget(dir string) error {
+	for _, name := range []string{runFile, workflowFile, logFolder} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package history
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+)
+
+// Record writes down a run while it runs. It is a pipeline.Observer; what it cannot write, End returns.
+type Record struct {
+	store Store
+	dir   string
+	lock  *os.File
+
+	mu   sync.Mutex
+	run  *v1alpha1.WorkflowRun
+	log  *os.File // of the task that runs
+	errs []error
+}
+
+// Create begins the record of a run, in place of an earlier one of the same name. The workflow is the rendered one.
+func (s Store) Create(run *v1alpha1.WorkflowRun, workflow map[string]any) (*Record, error) {
+	dir, err := s.folder(run)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	held, err := lock(dir)
+	if err != nil {
+		return nil, fmt.Errorf("run %s/%s: %w", run.Namespace, run.Name, err)
+	}
+	r := &Record{store: s, dir: dir, lock: held, run: run.DeepCopy()}
+	r.run.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "WorkflowRun"}
+	r.run.CreationTimestamp = *now()
+	r.run.Status = v1alpha1.WorkflowRunStatus{StartedAt: now()}
+	r.run.Status.RunReference = reference(workflow)
+	runstatus.Pending(r.run)
+	err = forget(dir)
+	if err == nil {
+		err = os.Mkdir(filepath.Join(dir, logFolder), 0o755)
+	}
+	if err == nil {
+		err = write(filepath.Join(dir, workflowFile), workflow)
+	}
+	if err == nil {
+		err = write(filepath.Join(dir, runFile), r.run)
+	}
+	if err != nil {
+		held.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func reference(workflow map[string]any) *v1alpha1.ResourceReference {
+	text := func(object map[string]any, key string) string { s, _ := object[key].(string); return s }
+	metadata, _ := workflow["metadata"].(map[string]any)
+	return &v1alpha1.ResourceReference{
+		APIVersion: text(workflow, "apiVersion"), Kind: text(workflow, "kind"), Name: text(metadata, "name"), Namespace: text(metadata, "namespace"),
+	}
+}
+
+// now is the time as Kubernetes keeps it: in whole seconds.
+func now() *metav1.Time {
+	t := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
+	return &t
+}
+
+func (r *Record) save() { r.note(write(filepath.Join(r.dir, runFile), r.run)) }
+
+func (r *Record) note(err error) {
+	if err != nil {
+		r.errs = append(r.errs, err)
+	}
+}
+
+// Started implements pipeline.Observer.
+func (r *Record) Started(step string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	runstatus.Started(r.run)
+	log, err := os.Create(r.store.Log(r.run, step))
+	r.note(err)
+	r.log = log
+	// As in a cluster, a task is listed once it has started: Argo has no pod for it before.
+	r.run.Status.Tasks = append(r.run.Status.Tasks, v1alpha1.WorkflowTask{Name: step, Phase: runstatus.TaskRunning, StartedAt: now()})
+	r.save()
+}
+
+// Line implements pipeline.Observer.
+func (r *Record) Line(_, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.log != nil {
+		_, err := fmt.Fprintln(r.log, text)
+		r.note(err)
+	}
+}
+
+// Ended implements pipeline.Observer.
+func (r *Record) Ended(_ string, how pipeline.Outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closeLog()
+	task := &r.run.Status.Tasks[len(r.run.Status.Tasks)-1]
+	task.Phase, task.CompletedAt, task.Message = runstatus.TaskSucceeded, now(), Message(how)
+	if how.Failed() {
+		task.Phase = runstatus.TaskFailed
+	}
+	r.save()
+}
+
+func (r *Record) closeLog() {
+	if r.log != nil {
+		r.note(r.log.Close())
+		r.log = nil
+	}
+}
+
+// End writes how the run ended, with annotations that it got meanwhile. A task that an error kept from ending has phase Error. It returns the
+// run and what could not be written.
+func (r *Record) End(err error, annotations map[string]string) (*v1alpha1.WorkflowRun, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closeLog()
+	if tasks := r.run.Status.Tasks; len(tasks) > 0 && tasks[len(tasks)-1].Phase == runstatus.TaskRunning {
+		last := &tasks[len(tasks)-1]
+		last.Phase, last.CompletedAt, last.Message = runstatus.TaskError, now(), err.Error()
+	}
+	r.run.Status.CompletedAt = now()
+	if len(annotations) > 0 {
+		r.run.Annotations = annotations
+	}
+	runstatus.End(r.run, err == nil)
+	r.save()
+	r.note(r.lock.Close())
+	return r.run, errors.Join(r.errs...)
+}
+
+// Message is a step's outcome in one line, as its pod's termination message has it. A step that did well says nothing.
+func Message(how pipeline.Outcome) string {
+	if !how.Failed() {
+		return ""
+	}
+	line := how.Reason + ": " + strings.TrimRight(how.Message, ".\n")
+	if how.Hint != "" {
+		line += ". " + how.Hint
+	}
+	return line
+}

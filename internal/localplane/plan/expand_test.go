@@ -1,0 +1,16 @@
+package plan
+
+import "testing"
+
+// The cases are those of Kubernetes' documentation, and of its own tests.
+func TestExpand(t *testing.T) {
+	defined := map[string]string{"A": "a", "EMPTY": "", "NESTED": "$(A)"}
+	for text, want := range map[string]string{
+		"": "", "plain": "plain", "$(A)": "a", "x$(A)y$(A)": "xaya", "$(EMPTY)": "", "$(NESTED)": "$(A)", "$(UNKNOWN)": "$(UNKNOWN)",
+		"$$(A)": "$(A)", "$$$(A)": "$a", "$$$$": "$$", "$": "$", "a$": "a$", "$A": "$A", "$(A": "$(A", "$$": "$", "$()": "$()", "${A}": "${A}", "$($(A))": "$($(A))",
+	} {
+		if got := expand(text, defined); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}

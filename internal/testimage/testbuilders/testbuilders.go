@@ -1,0 +1,241 @@
+// Package testbuilders makes builders of Cloud Native Buildpacks for tests, and for machines that cannot reach the registries that the
+// real ones live in: images of real parts under the real ones' names.
+//
+// Each has the lifecycle and the launcher from their own module, systems of Debian packages from internal/testimage/baseimages, and four small
+// buildpacks, in the folder buildpacks, which know the variables that users of the real ones set. pack's own code puts them together.
+// They are for the machine's own platform only, have one version of each language, and are no product: the real builders find far more,
+// and download the versions that they are asked for. The builder for Ballerina has the product's own buildpack, of images/ballerina-builder,
+// but a stand-in for Ballerina itself, which is no Debian package.
+package testbuilders
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+)
+
+// edition is part of the key of what is made. Raise it when the code here changes what that is.
+const edition = 1
+
+// A Family is a builder and the run image of what it builds, under the names of the real ones.
+type Family struct {
+	Name       string   // as in the names of ClusterWorkflows: gcp, paketo, ballerina
+	Builder    string   // image that builds
+	Run        string   // image that what is built starts with
+	Buildpacks []string // IDs, in the order in which they are tried
+
+	BuildUser, RunUser User
+}
+
+// A User is whom an image runs as.
+type User struct{ UID, GID int }
+
+func (u User) String() string { return fmt.Sprintf("%d:%d", u.UID, u.GID) }
+
+// ballerinaBuildpack is the ID of the product's own buildpack. The others are of the languages that their IDs end with.
+const ballerinaBuildpack = "stepwright/ballerina"
+
+var languages = []string{"stepwright-test/golang", "stepwright-test/java", "stepwright-test/nodejs", "stepwright-test/python"}
+
+// Families are those that can be made. Their builders' users are those that the templates give the real ones.
+var Families = []Family{
+	{
+		Name: "gcp", Builder: "gcr.io/buildpacks/builder:latest", Run: "gcr.io/buildpacks/google-22/run:latest",
+		Buildpacks: languages, BuildUser: User{1000, 1000}, RunUser: User{33, 33},
+	},
+	{
+		Name: "paketo", Builder: "docker.io/paketobuildpacks/builder-jammy-full:latest", Run: "docker.io/paketobuildpacks/run-jammy-full:latest",
+		Buildpacks: languages, BuildUser: User{1001, 1000}, RunUser: User{1002, 1000},
+	},
+	{
+		Name: "ballerina", Builder: "ghcr.io/openchoreo/buildpack/ballerina:18", Run: "ghcr.io/openchoreo/buildpack/ballerina:18-run",
+		Buildpacks: []string{ballerinaBuildpack}, BuildUser: User{1000, 1000}, RunUser: User{1000, 1000},
+	},
+}
+
+// A Store is a folder of builders, inside one of base images. Several processes may use one at a time.
+type Store struct {
+	Dir    string       // baseimages.DefaultDir, or another
+	Source string       // root of this repository, which the buildpacks are built from; empty: found upwards from the working directory
+	Log    *slog.Logger // hears what is made and how long it took; nil: nobody
+}
+
+// Ensure makes the builders and run images of all families where they are absent, or were made from other packages, another Go or
+// another source than the present ones. When all are there it takes milliseconds and needs no network.
+func (s Store) Ensure(ctx context.Context) error {
+	base := baseimages.Store{Dir: s.Dir, Log: s.Log}
+	if err := base.Ensure(ctx, baseimages.Toolchains, baseimages.Runtimes); err != nil {
+		return err
+	}
+	unlock, err := baseimages.Lock(ctx, s.dir(), syscall.LOCK_EX)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := s.plan()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if err := os.Chtimes(p.folder, now, now); err == nil {
+		return nil
+	}
+	started := time.Now()
+	s.log().Info("Making the builders for tests")
+	if err := s.make(ctx, p); err != nil {
+		return fmt.Errorf("make the builders for tests: %w", err)
+	}
+	s.log().Info("Made the builders for tests", "took", time.Since(started).Round(10*time.Millisecond))
+	return s.removeOld(now)
+}
+
+// Image opens a builder or a run image, by its name in Families, that Ensure has made.
+func (s Store) Image(name string) (v1.Image, error) {
+	p, err := s.plan()
+	if err != nil {
+		return nil, err
+	}
+	index, err := layout.ImageIndexFromPath(p.folder)
+	if err != nil {
+		return nil, fmt.Errorf("open the builders for tests: %w", err)
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("open the builders for tests: %w", err)
+	}
+	for _, descriptor := range manifest.Manifests {
+		if descriptor.Annotations[refName] == name {
+			return index.Image(descriptor.Digest)
+		}
+	}
+	return nil, fmt.Errorf("%s is no builder for tests and no run image of one: %w", name, fs.ErrNotExist)
+}
+
+// A plan tells what the builders would be made of now, and where they are then.
+type plan struct {
+	source  string              // root of this repository
+	systems map[string]v1.Image // base images, by their names
+	folder  string              // of the layout; the name tells what it is made of
+}
+
+func (s Store) plan() (plan, error) {
+	p := plan{systems: map[string]v1.Image{}}
+	var err error
+	if p.source, err = s.source(); err != nil {
+		return plan{}, err
+	}
+	for _, name := range []string{baseimages.Toolchains, baseimages.Runtimes} {
+		if p.systems[name], err = (baseimages.Store{Dir: s.Dir}).Image(name); err != nil {
+			return plan{}, err
+		}
+	}
+	facts, err := inputs(p.source, p.systems)
+	if err != nil {
+		return plan{}, err
+	}
+	key := sha256.Sum256([]byte(facts))
+	p.folder = filepath.Join(s.dir(), "layout@"+hex.EncodeToString(key[:6]))
+	return p, nil
+}
+
+// refName is the annotation of a layout's image that holds its name.
+const refName = "org.opencontainers.image.ref.name"
+
+func (s Store) dir() string { return filepath.Join(s.Dir, "test-builders") }
+
+func (s Store) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+// kept is how long a layout stays that nobody uses. Work trees of several commits use one store in turn.
+const kept = 24 * time.Hour
+
+// removeOld removes layouts that were made of something else long ago, and what killed processes left.
+func (s Store) removeOld(now time.Time) error {
+	entries, err := os.ReadDir(s.dir())
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		info, statErr := entry.Info()
+		if statErr == nil && entry.IsDir() && (strings.HasPrefix(entry.Name(), unfinishedPrefix) || now.Sub(info.ModTime()) > kept) {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir(), entry.Name())))
+		}
+	}
+	return err
+}
+
+const unfinishedPrefix = ".unfinished-"
+
+const module = "github.com/stepwright/stepwright"
+
+// source returns the root of this repository.
+func (s Store) source() (string, error) {
+	if s.Source != "" {
+		return s.Source, nil
+	}
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		content, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if first, _, _ := strings.Cut(string(content), "\n"); err == nil && first == "module "+module {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("the buildpacks for tests are built from Stepwright's source, and %s is not in it", start)
+		}
+	}
+}
+
+// inputs tells what the builders are made of, a fact a line: the same facts make the same images.
+func inputs(source string, systems map[string]v1.Image) (string, error) {
+	var facts strings.Builder
+	fmt.Fprintf(&facts, "edition %d\nplatform linux/%s\ncompiler %s\n", edition, runtime.GOARCH, runtime.Version())
+	for _, family := range Families {
+		fmt.Fprintln(&facts, family)
+	}
+	for _, name := range []string{baseimages.Toolchains, baseimages.Runtimes} {
+		digest, err := systems[name].Digest()
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(&facts, name, digest)
+	}
+	for _, part := range []string{"internal/testimage/testbuilders/builder", "internal/testimage/testbuilders/buildpacks", "internal/testimage/testbuilders/standin", "images/ballerina-builder"} {
+		if err := filepath.WalkDir(filepath.Join(source, part), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			content, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			below, err := filepath.Rel(source, path)
+			fmt.Fprintf(&facts, "%s %x\n", below, sha256.Sum256(content))
+			return err
+		}); err != nil {
+			return "", err
+		}
+	}
+	return facts.String(), nil
+}

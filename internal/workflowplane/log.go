@@ -1,0 +1,169 @@
+package workflowplane
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/localplane/history"
+)
+
+// Argo's names for the container of a step, and for how it marks pods.
+const (
+	mainContainer = "main"
+	workflowLabel = "workflows.argoproj.io/workflow"
+	nodeKey       = "workflows.argoproj.io/node-id"
+)
+
+// Log opens what a task of a run wrote. Its EOF says that there is no more now; with follow it waits for more, as long as the container runs.
+// Reading where there is no pod is an fs.ErrNotExist.
+func (p *Plane) Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error) {
+	where := run.Status.RunReference
+	if where == nil {
+		return nil, fmt.Errorf("run %s/%s has no workflow: %w", run.Namespace, run.Name, fs.ErrNotExist)
+	}
+	workflow, err := p.workflow(ctx, where.Namespace, where.Name)
+	if missing, ok := errors.AsType[*history.NotFoundError](err); ok {
+		return nil, fmt.Errorf("%w: its log is gone with it: %w", missing, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, node := range runstatus.Pods(workflow.Status.Nodes) {
+		if runstatus.TaskName(&node) == task {
+			return &podLog{ctx: ctx, plane: p, namespace: where.Namespace, workflow: where.Name, node: node.ID, task: task, follow: follow}, nil
+		}
+	}
+	return nil, fmt.Errorf("workflow %s/%s has no task %q any more", where.Namespace, where.Name, task)
+}
+
+// podLog reads the log of one pod, in whole lines and without those of Argo's own program. The connection may break while the container runs,
+// and the API server may end it before the last lines are there. So the log is read once more after the container has ended, behind what has
+// been read already.
+type podLog struct {
+	ctx                             context.Context
+	plane                           *Plane
+	namespace, workflow, node, task string
+	follow                          bool
+
+	body  io.ReadCloser // nil: to be opened
+	lines *bufio.Reader // of body
+	line  string        // what is left of one that is handed on
+	read  int64         // bytes of the lines before
+	whole bool          // the container had ended before body was opened
+	done  bool
+}
+
+// Read implements io.Reader.
+func (l *podLog) Read(into []byte) (int, error) {
+	for l.line == "" {
+		if l.done {
+			return 0, io.EOF
+		}
+		if l.body == nil {
+			if err := l.open(); err != nil {
+				return 0, err
+			}
+		}
+		line, err := l.lines.ReadString('\n')
+		if err == nil {
+			l.read += int64(len(line))
+		} else if err := l.ended(err); err != nil {
+			return 0, err
+		}
+		if line != "" && !executors(line) {
+			l.line = strings.TrimSuffix(line, "\n") + "\n"
+		}
+	}
+	n := copy(into, l.line)
+	l.line = l.line[n:]
+	return n, nil
+}
+
+// ended decides what the end of a connection means: io.EOF that there is no more now, nil that the log is complete.
+func (l *podLog) ended(err error) error {
+	l.Close()
+	l.body = nil
+	switch {
+	case l.ctx.Err() != nil:
+		return l.ctx.Err()
+	case !errors.Is(err, io.EOF) && (l.whole || !l.follow):
+		return l.plane.explain(l.ctx, "log of "+l.task, err)
+	case !l.whole:
+		return io.EOF
+	}
+	l.done = true
+	return nil
+}
+
+// executors tells whether a line is of Argo's program that runs the step, as the argo command does.
+func executors(line string) bool {
+	return strings.HasPrefix(line, "time=") && strings.Contains(line, " argo=true")
+}
+
+// open opens the log behind what has been read. io.EOF says that there is none yet.
+func (l *podLog) open() error {
+	pod, err := l.pod()
+	if err != nil {
+		return err
+	}
+	if pod == nil {
+		return &Error{
+			Reason: "NotFound", Err: fmt.Errorf("%s: its pod is gone, and its log with it: %w", l.task, fs.ErrNotExist),
+			Hint: "A pod goes with its workflow or by the workflow's podGC. Logs are kept where the cluster's logging keeps them.",
+		}
+	}
+	i := slices.IndexFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == mainContainer })
+	if i < 0 || pod.Status.ContainerStatuses[i].State.Running == nil && pod.Status.ContainerStatuses[i].State.Terminated == nil {
+		return io.EOF
+	}
+	l.whole = pod.Status.ContainerStatuses[i].State.Terminated != nil
+	request := l.plane.client.Get().AbsPath("/api/v1/namespaces/"+url.PathEscape(l.namespace)+"/pods/"+url.PathEscape(pod.Name)+"/log").
+		Param("container", mainContainer)
+	if l.follow && !l.whole {
+		request.Param("follow", "true")
+	}
+	body, err := request.Stream(l.ctx)
+	if err != nil {
+		return l.plane.explain(l.ctx, "log of pod "+l.namespace+"/"+pod.Name, err)
+	}
+	l.body, l.lines = body, bufio.NewReader(body)
+	if _, err := io.CopyN(io.Discard, l.lines, l.read); err != nil && !errors.Is(err, io.EOF) {
+		return l.plane.explain(l.ctx, "log of pod "+l.namespace+"/"+pod.Name, err)
+	}
+	return nil
+}
+
+// pod finds the task's pod; its name has changed between versions of Argo, its marks have not.
+func (l *podLog) pod() (*corev1.Pod, error) {
+	var list corev1.PodList
+	path := "/api/v1/namespaces/" + url.PathEscape(l.namespace) + "/pods"
+	err := l.plane.get(l.ctx, "pods in namespace "+l.namespace, path, url.Values{"labelSelector": {workflowLabel + "=" + l.workflow}}, &list)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list.Items {
+		if list.Items[i].Annotations[nodeKey] == l.node {
+			return &list.Items[i], nil
+		}
+	}
+	return nil, nil
+}
+
+// Close implements io.Closer.
+func (l *podLog) Close() error {
+	if l.body == nil {
+		return nil
+	}
+	return l.body.Close()
+}

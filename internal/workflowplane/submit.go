@@ -1,0 +1,152 @@
+package workflowplane
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/localplane/history"
+	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/schemas"
+)
+
+// OpenChoreo tells whether the cluster has OpenChoreo's own kinds: there a WorkflowRun is all that is to be created.
+func (p *Plane) OpenChoreo(ctx context.Context) (bool, error) {
+	_, err := p.resource(ctx, v1alpha1.GroupVersion.String(), "WorkflowRun")
+	if failed, ok := errors.AsType[*Error](err); ok && failed.Reason == "NotFound" {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// resource is the path element of a kind, as the cluster says.
+func (p *Plane) resource(ctx context.Context, version, kind string) (string, error) {
+	var list metav1.APIResourceList
+	missing := &Error{
+		Reason: "NotFound", Err: fmt.Errorf("the cluster at %s has no kind %s of %s", p.host, kind, version),
+		Hint: "Install what has that kind: Argo Workflows, or External Secrets. Or choose the cluster of the WorkflowPlane with --kubeconfig or --context.",
+	}
+	err := p.get(ctx, "kinds of "+version, groupPath(version), nil, &list)
+	if failed, ok := errors.AsType[*Error](err); ok && failed.Reason == "NotFound" {
+		return "", missing
+	}
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Kind == kind && !strings.Contains(r.Name, "/") })
+	if i < 0 {
+		return "", missing
+	}
+	return list.APIResources[i].Name, nil
+}
+
+func groupPath(version string) string {
+	if strings.Contains(version, "/") {
+		return "/apis/" + version
+	}
+	return "/api/" + version
+}
+
+// Create creates an object in its namespace. That there is one of that name is an error.
+func (p *Plane) Create(ctx context.Context, object map[string]any) error {
+	return p.write(ctx, object, func(path, _ string) *rest.Request {
+		return p.client.Post().AbsPath(path).SetHeader("Content-Type", "application/json")
+	})
+}
+
+// Apply creates an object in its namespace, or makes the one of that name like it, as kubectl apply --server-side does.
+func (p *Plane) Apply(ctx context.Context, object map[string]any) error {
+	return p.write(ctx, object, func(path, name string) *rest.Request {
+		return p.client.Patch(types.ApplyPatchType).AbsPath(path+"/"+url.PathEscape(name)).Param("fieldManager", "stepwright")
+	})
+}
+
+func (p *Plane) write(ctx context.Context, object map[string]any, request func(path, name string) *rest.Request) error {
+	o := unstructured.Unstructured{Object: object}
+	resource, err := p.resource(ctx, o.GetAPIVersion(), o.GetKind())
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(object)
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	path := groupPath(o.GetAPIVersion()) + "/namespaces/" + url.PathEscape(o.GetNamespace()) + "/" + resource
+	err = request(path, o.GetName()).Body(raw).Do(limited).Error()
+	if err == nil {
+		return nil
+	}
+	explained := p.explain(ctx, fmt.Sprintf("%s %s/%s", o.GetKind(), o.GetNamespace(), o.GetName()), err)
+	failed, ok := errors.AsType[*Error](explained)
+	switch status := apierrors.APIStatus(nil); {
+	case !ok || !errors.As(err, &status):
+	case failed.Reason == "Forbidden":
+		failed.Hint = fmt.Sprintf("The user of the kubeconfig needs a Role in namespace %s with create and patch on %s.", o.GetNamespace(), resource)
+	case failed.Reason == "NotFound":
+		failed.Hint = fmt.Sprintf("The namespace must be there: kubectl create namespace %s makes it.", o.GetNamespace())
+	case status.Status().Code == http.StatusConflict:
+		failed.Reason = "InvalidParameters"
+		failed.Hint = "Give the run another name, or delete what is there."
+	case status.Status().Code < http.StatusInternalServerError:
+		failed.Reason, failed.Hint = "InvalidParameters", "The cluster does not take this object; it says why."
+	}
+	return explained
+}
+
+// Outcome is nil for a run that has ended well. Otherwise it is a *pipeline.FailedError, with the reason of the step's exit code.
+func (p *Plane) Outcome(ctx context.Context, run *v1alpha1.WorkflowRun) error {
+	why := runstatus.Failure(run)
+	if why == "" {
+		return nil
+	}
+	failed := &pipeline.FailedError{Step: run.Name, Outcome: outcome("", why)}
+	where := run.Status.RunReference
+	if where == nil {
+		return failed
+	}
+	workflow, err := p.workflow(ctx, where.Namespace, where.Name)
+	if _, gone := errors.AsType[*history.NotFoundError](err); gone {
+		return failed
+	}
+	if err != nil {
+		return err
+	}
+	for _, node := range runstatus.Pods(workflow.Status.Nodes) {
+		if node.Phase != wfv1.NodeFailed && node.Phase != wfv1.NodeError {
+			continue
+		}
+		var code string
+		if node.Outputs != nil && node.Outputs.ExitCode != nil {
+			code = *node.Outputs.ExitCode
+		}
+		return &pipeline.FailedError{Step: runstatus.TaskName(&node), Outcome: outcome(code, node.Message)}
+	}
+	return failed
+}
+
+// outcome is that of a container's exit code.
+func outcome(code, message string) pipeline.Outcome {
+	reason := schemas.ReasonNamed("Failed")
+	for _, r := range schemas.Reasons() {
+		if fmt.Sprint(r.ExitCode) == code && code != "0" {
+			reason = r
+		}
+	}
+	return pipeline.Outcome{Reason: reason.Name, Message: message, Hint: reason.Hint, ExitCode: reason.ExitCode}
+}
