@@ -49,7 +49,10 @@ func TestWorkflowRunBuildsTheComponent(t *testing.T) {
 			t.Errorf("kinds are %s and %s", component.Kind, run.Kind)
 		}
 		if component.Name != folder || component.Namespace != run.Namespace {
-			t.Errorf("component %s/%s of a run in namespace %s, in folder %s", component.Namespace, component.Name, run.Namespace, folder)
+			t.Errorf(
+				"component %s/%s of a run in namespace %s, in folder %s", component.Namespace, component.Name,
+				run.Namespace, folder,
+			)
 		}
 		labels := map[string]string{
 			"openchoreo.dev/project":   component.Spec.Owner.ProjectName,
@@ -67,7 +70,10 @@ func TestWorkflowRunBuildsTheComponent(t *testing.T) {
 			t.Fatal(err)
 		}
 		var ofComponent, ofRun any
-		for raw, into := range map[*[]byte]*any{&workflow.Parameters.Raw: &ofComponent, &run.Spec.Workflow.Parameters.Raw: &ofRun} {
+		for raw, into := range map[*[]byte]*any{
+			&workflow.Parameters.Raw:          &ofComponent,
+			&run.Spec.Workflow.Parameters.Raw: &ofRun,
+		} {
 			if err := json.Unmarshal(*raw, into); err != nil {
 				t.Fatal(err)
 			}

@@ -101,7 +101,9 @@ func build(ctx context.Context, s source, images []image, architectures []string
 					return err
 				}
 				if size > img.limit {
-					return fmt.Errorf("image %s for %s has %d bytes, and may have %d", img.step, architecture, size, img.limit)
+					return fmt.Errorf(
+						"image %s for %s has %d bytes, and may have %d", img.step, architecture, size, img.limit,
+					)
 				}
 				r.sizes[architecture] = size
 				index = mutate.AppendManifests(index, mutate.IndexAddendum{
@@ -137,7 +139,8 @@ func assemble(s source, img image, architecture string, layers []v1.Layer) (v1.I
 	assembled := mutate.MediaType(mutate.ConfigMediaType(empty.Image, types.OCIConfigJSON), types.OCIManifestSchema1)
 	for _, layer := range layers {
 		var err error
-		assembled, err = mutate.Append(assembled, mutate.Addendum{Layer: layer, MediaType: types.OCILayer, History: v1.History{Created: created, CreatedBy: "stepwright/images"}})
+		assembled, err = mutate.Append(assembled, mutate.Addendum{Layer: layer, MediaType: types.OCILayer,
+			History: v1.History{Created: created, CreatedBy: "stepwright/images"}})
 		if err != nil {
 			return nil, err
 		}

@@ -11,8 +11,8 @@ import (
 	"slices"
 )
 
-// The binaries are the same wherever and whenever they are built from the same files by the same Go: they know neither paths nor the
-// commit, and the settings of whoever builds them are overruled.
+// The binaries are the same wherever and whenever they are built from the same files by the same Go: they know neither
+// paths nor the commit, and the settings of whoever builds them are overruled.
 var (
 	buildFlags = []string{"build", "-trimpath", "-buildvcs=false"}
 	strip      = "-s -w"
@@ -41,8 +41,8 @@ func (e noToolchain) Error() string {
 	return fmt.Sprintf("%s is missing, needed to build runc for %s", e.missing, e.architecture)
 }
 
-// compileRunc builds runc as a file that needs no libraries. For another architecture than this machine's it needs a cross compiler and a
-// libseccomp of that one; where they are absent, the error is a noToolchain.
+// compileRunc builds runc as a file that needs no libraries. For another architecture than this machine's it needs a
+// cross compiler and a libseccomp of that one; where they are absent, the error is a noToolchain.
 func compileRunc(ctx context.Context, s source, architecture, path string) error {
 	environment := []string{"CGO_ENABLED=1", "GOARCH=" + architecture}
 	if !native(architecture) {
@@ -56,9 +56,11 @@ func compileRunc(ctx context.Context, s source, architecture, path string) error
 		}
 		environment = append(environment, "CC="+compiler, "PKG_CONFIG_LIBDIR="+filepath.Join(libraries, "pkgconfig"))
 	}
-	// Without build IDs: Go's tells of the objects that went in, and those in its cache may be of older C headers, of which Go knows nothing.
+	// Without build IDs: Go's tells of the objects that went in, and those in its cache may be of older C headers, of
+	// which Go knows nothing.
 	args := slices.Concat(buildFlags, []string{
-		"-tags", "seccomp netgo osusergo", "-ldflags", strip + " -buildid= -B none -linkmode external -extldflags -static", "-o", path,
+		"-tags", "seccomp netgo osusergo", "-ldflags",
+		strip + " -buildid= -B none -linkmode external -extldflags -static", "-o", path,
 		"github.com/opencontainers/runc",
 	})
 	return compile(ctx, filepath.Join(s.dir, "images", "runc"), args, environment...)
@@ -72,7 +74,8 @@ func compile(ctx context.Context, dir string, args []string, environment ...stri
 	return err
 }
 
-// authorities is where Debian's package ca-certificates has what Mozilla trusts. The bundle in /etc may have more: this machine's own.
+// authorities is where Debian's package ca-certificates has what Mozilla trusts. The bundle in /etc may have more: this
+// machine's own.
 const authorities = "/usr/share/ca-certificates/mozilla"
 
 // certificateBundle joins the certificate authorities of the web.

@@ -58,8 +58,9 @@ type pod struct {
 	escalation   bool     // allowPrivilegeEscalation
 }
 
-// run runs the image's entrypoint as a container runtime runs it for a kubelet: by the image's user, with a root file system that cannot be
-// written to, without a capability but those given, in the node's network. It returns what the container says.
+// run runs the image's entrypoint as a container runtime runs it for a kubelet: by the image's user, with a root file
+// system that cannot be written to, without a capability but those given, in the node's network. It returns what the
+// container says.
 func (p pod) run(t testing.TB) (string, error) {
 	t.Helper()
 	all, _ := platforms(t, filepath.Join(madeImages(t), p.image))
@@ -106,15 +107,25 @@ func (p pod) run(t testing.TB) (string, error) {
 			"user": object{"uid": uid, "gid": gid, "additionalGids": []int{2000}},
 			"args": append(config.Config.Entrypoint, p.args...),
 			"env":  config.Config.Env, "cwd": "/",
-			"capabilities":    object{"bounding": p.capabilities, "permitted": p.capabilities, "effective": p.capabilities},
+			"capabilities": object{
+				"bounding":  p.capabilities,
+				"permitted": p.capabilities,
+				"effective": p.capabilities,
+			},
 			"noNewPrivileges": !p.escalation,
 		},
 		"root":   object{"path": root, "readonly": true},
 		"mounts": mounts,
 		"linux": object{
-			"namespaces":    []object{{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}},
-			"maskedPaths":   []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug", "/proc/scsi", "/sys/firmware"},
-			"readonlyPaths": []string{"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			"namespaces": []object{{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}},
+			"maskedPaths": []string{
+				"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+				"/proc/sched_debug",
+				"/proc/scsi", "/sys/firmware",
+			},
+			"readonlyPaths": []string{
+				"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+			},
 		},
 	})
 	if err != nil {
@@ -183,9 +194,11 @@ func TestBuildInContainer(t *testing.T) {
 			files:      map[string]int{"m": 1234},
 		},
 		{
-			name:       "run as several users",
-			dockerfile: "FROM busybox:1 AS make\nCOPY message /m\nRUN test $(id -u) = 0 && cp /m /n && chown 65534 /n\nUSER 4321\nRUN cp /m /tmp/o\nFROM scratch\nCOPY --from=make /n /tmp/o /\n",
-			files:      map[string]int{"n": 65534, "o": 4321},
+			name: "run as several users",
+			dockerfile: "FROM busybox:1 AS make\nCOPY message /m\n" +
+				"RUN test $(id -u) = 0 && cp /m /n && chown 65534 /n\nUSER 4321\nRUN cp /m /tmp/o\nFROM scratch\n" +
+				"COPY --from=make /n /tmp/o /\n",
+			files: map[string]int{"n": 65534, "o": 4321},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -195,7 +208,9 @@ func TestBuildInContainer(t *testing.T) {
 			}
 			for name, content := range map[string]string{"Dockerfile": test.dockerfile, "message": "hi\n"} {
 				path := filepath.Join(workspace, "source", name)
-				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+				if err := errors.Join(
+					os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644),
+				); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -207,8 +222,10 @@ func TestBuildInContainer(t *testing.T) {
 				image: "containerfile-build", workspace: workspace,
 				capabilities: []string{"CAP_SETUID", "CAP_SETGID"}, escalation: true,
 				args: []string{
-					"--source-date-epoch=1700000000", "--provenance=none", "--max-attempts=1", "--results-dir=/tmp/results",
-					`--registry-mirrors=[{"registry":"docker.io","mirror":"` + host + `"}]`, `--insecure-registries=["` + host + `"]`,
+					"--source-date-epoch=1700000000", "--provenance=none", "--max-attempts=1",
+					"--results-dir=/tmp/results",
+					`--registry-mirrors=[{"registry":"docker.io","mirror":"` + host + `"}]`,
+					`--insecure-registries=["` + host + `"]`,
 				},
 			}.run(t)
 			if err != nil {
@@ -219,7 +236,9 @@ func TestBuildInContainer(t *testing.T) {
 				t.Fatal(err)
 			}
 			owners := map[string]int{}
-			walk(t, index, func(header *tar.Header, _ io.Reader) { owners[strings.TrimPrefix(header.Name, "/")] = header.Uid })
+			walk(t, index, func(header *tar.Header, _ io.Reader) {
+				owners[strings.TrimPrefix(header.Name, "/")] = header.Uid
+			})
 			for name, owner := range test.files {
 				if got, ok := owners[name]; !ok || got != owner {
 					t.Errorf("%s: there is %t, owner %d, want %d", name, ok, got, owner)
@@ -232,11 +251,21 @@ func TestBuildInContainer(t *testing.T) {
 	t.Run("in a pod that adds no capabilities", func(t *testing.T) {
 		workspace := t.TempDir()
 		if err := errors.Join(os.Chmod(workspace, 0o777), os.Mkdir(filepath.Join(workspace, "source"), 0o755),
-			os.WriteFile(filepath.Join(workspace, "source", "Dockerfile"), []byte("FROM scratch\nCOPY . /\n"), 0o644)); err != nil {
+			os.WriteFile(
+				filepath.Join(workspace, "source", "Dockerfile"), []byte("FROM scratch\nCOPY . /\n"), 0o644,
+			)); err != nil {
 			t.Fatal(err)
 		}
-		out, err := pod{image: "containerfile-build", workspace: workspace, args: []string{"--results-dir=/tmp/results"}, escalation: true}.run(t)
-		if err == nil || !strings.Contains(out, "BuilderUnavailable: cannot build as user 1000: the process has not the capabilities SETUID and SETGID") {
+		out, err := pod{
+			image:      "containerfile-build",
+			workspace:  workspace,
+			args:       []string{"--results-dir=/tmp/results"},
+			escalation: true,
+		}.run(t)
+		if err == nil || !strings.Contains(
+			out,
+			"BuilderUnavailable: cannot build as user 1000: the process has not the capabilities SETUID and SETGID",
+		) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})

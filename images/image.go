@@ -61,12 +61,19 @@ const (
 	certificates = "etc/ssl/certs/ca-certificates.crt" // where Go looks first
 )
 
-// systemFiles is what every image starts with. It is the same for all steps and platforms, so that registries and nodes have it once.
+// systemFiles is what every image starts with. It is the same for all steps and platforms, so that registries and nodes
+// have it once.
 func systemFiles(bundle []byte) []file {
 	return []file{
 		folder("etc", 0o755),
 		text("etc/group", fmt.Sprintf("root:x:0:\nstepwright:x:%d:\n", user)),
-		text("etc/passwd", fmt.Sprintf("root:x:0:0:root:/nonexistent:/nonexistent\nstepwright:x:%d:%d:stepwright:/nonexistent:/nonexistent\n", user, user)),
+		text(
+			"etc/passwd",
+			fmt.Sprintf(
+				"root:x:0:0:root:/nonexistent:/nonexistent\nstepwright:x:%d:%d:stepwright:/nonexistent:/nonexistent\n",
+				user, user,
+			),
+		),
 		folder("etc/ssl", 0o755),
 		folder("etc/ssl/certs", 0o755),
 		{name: certificates, mode: 0o644, content: bundle},

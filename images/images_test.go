@@ -63,7 +63,8 @@ func run(t testing.TB, environment []string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// clone is a repository in a folder of its own with this one's files, as they are now. All clones have the same one commit.
+// clone is a repository in a folder of its own with this one's files, as they are now. All clones have the same one
+// commit.
 func clone(t testing.TB, dir string) string {
 	t.Helper()
 	listed, err := git(t.Context(), "..", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -76,18 +77,22 @@ func clone(t testing.TB, dir string) string {
 			continue // removed, and not yet committed
 		}
 		path := filepath.Join(dir, name)
-		if err := errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644)); err != nil {
+		if err := errors.Join(
+			err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, content, 0o644),
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, args := range [][]string{
 		{"init", "--quiet"},
 		{"add", "--all"},
-		{"-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false", "commit", "--quiet", "--message=All"},
+		{"-c", "user.name=A", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false", "commit", "--quiet",
+			"--message=All"},
 	} {
 		cmd := exec.CommandContext(t.Context(), "git", args...)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GIT_AUTHOR_DATE="+committed.Format(time.RFC3339), "GIT_COMMITTER_DATE="+committed.Format(time.RFC3339))
+		cmd.Env = append(os.Environ(), "GIT_AUTHOR_DATE="+committed.Format(time.RFC3339), "GIT_COMMITTER_DATE="+
+			committed.Format(time.RFC3339))
 		if _, err := output(cmd); err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +118,10 @@ func madeImages(t testing.TB) (dir string) {
 		made.source = clone(t, filepath.Join(scratch, "source"))
 		made.dir = filepath.Join(scratch, "made")
 		var err error
-		if made.out, err = run(t, nil, "build", "--source", made.source, "--dir", made.dir, "--version", version, "--arch", runtime.GOARCH); err != nil {
+		if made.out, err = run(
+			t, nil, "build", "--source", made.source, "--dir", made.dir, "--version", version, "--arch",
+			runtime.GOARCH,
+		); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -199,11 +207,19 @@ func TestImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	always := []string{
-		"drwxr-xr-x etc/", "-rw-r--r-- etc/group", "-rw-r--r-- etc/passwd", "drwxr-xr-x etc/ssl/", "drwxr-xr-x etc/ssl/certs/",
-		"-rw-r--r-- etc/ssl/certs/ca-certificates.crt", "dtrwxrwxrwx tmp/", "drwxr-xr-x usr/", "drwxr-xr-x usr/local/", "drwxr-xr-x usr/local/bin/",
+		"drwxr-xr-x etc/", "-rw-r--r-- etc/group", "-rw-r--r-- etc/passwd", "drwxr-xr-x etc/ssl/",
+		"drwxr-xr-x etc/ssl/certs/",
+		"-rw-r--r-- etc/ssl/certs/ca-certificates.crt", "dtrwxrwxrwx tmp/", "drwxr-xr-x usr/",
+		"drwxr-xr-x usr/local/", "drwxr-xr-x usr/local/bin/",
 	}
 	// Of issue and README: they hold whatever the table says.
-	limits := map[string]int64{"checkout-source": 8_000_000, "containerfile-build": 24_000_000, "buildpacks-build": 8_000_000, "publish-image": 8_000_000, "generate-workload-cr": 8_000_000}
+	limits := map[string]int64{
+		"checkout-source":      8_000_000,
+		"containerfile-build":  24_000_000,
+		"buildpacks-build":     8_000_000,
+		"publish-image":        8_000_000,
+		"generate-workload-cr": 8_000_000,
+	}
 	var system []v1.Hash
 	for step, limit := range limits {
 		t.Run(step, func(t *testing.T) {
@@ -239,8 +255,10 @@ func TestImages(t *testing.T) {
 			want := v1.Config{
 				User: "1000:1000", Env: []string{"PATH=/usr/local/bin"}, Entrypoint: []string{"/usr/local/bin/" + step},
 				Labels: map[string]string{
-					"org.opencontainers.image.title": step, "org.opencontainers.image.source": "https://github.com/stepwright/stepwright",
-					"org.opencontainers.image.version": version, "org.opencontainers.image.revision": commit, "org.opencontainers.image.created": "2026-03-04T05:06:07Z",
+					"org.opencontainers.image.title":   step,
+					"org.opencontainers.image.source":  "https://github.com/stepwright/stepwright",
+					"org.opencontainers.image.version": version, "org.opencontainers.image.revision": commit,
+					"org.opencontainers.image.created": "2026-03-04T05:06:07Z",
 				},
 			}
 			if diff := cmp.Diff(want, config.Config); diff != "" {
@@ -322,7 +340,9 @@ func TestReproducible(t *testing.T) {
 	again := filepath.Join(t.TempDir(), "again")
 	source := clone(t, filepath.Join(t.TempDir(), "elsewhere"))
 	environment := []string{"TMPDIR=" + t.TempDir(), "GOFLAGS=-buildvcs=true", "GOAMD64=v2", "TZ=Asia/Colombo"}
-	out, err := run(t, environment, "build", "--source", source, "--dir", again, "--version", version, "--arch", runtime.GOARCH)
+	out, err := run(
+		t, environment, "build", "--source", source, "--dir", again, "--version", version, "--arch", runtime.GOARCH,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +372,9 @@ func contents(t testing.TB, dir string) map[string]string {
 func TestPlatforms(t *testing.T) {
 	dir := t.TempDir()
 	madeImages(t)
-	if _, err := run(t, nil, "build", "--source", made.source, "--dir", dir, "--version", version, "publish-image"); err != nil {
+	if _, err := run(
+		t, nil, "build", "--source", made.source, "--dir", dir, "--version", version, "publish-image",
+	); err != nil {
 		t.Fatal(err)
 	}
 	all, _ := platforms(t, filepath.Join(dir, "publish-image"))
@@ -407,7 +429,8 @@ func TestSource(t *testing.T) {
 	}{
 		{name: "no tag", want: source{version: commit[:12], revision: commit, time: committed}},
 		{name: "version", version: "2.0.0", want: source{version: "2.0.0", revision: commit, time: committed}},
-		{name: "epoch", epoch: "1000000000", want: source{version: commit[:12], revision: commit, time: time.Unix(1000000000, 0).UTC()}},
+		{name: "epoch", epoch: "1000000000",
+			want: source{version: commit[:12], revision: commit, time: time.Unix(1000000000, 0).UTC()}},
 		{
 			name:   "tag",
 			before: func() error { _, err := git(t.Context(), dir, "tag", "v0.3.0"); return err },
@@ -440,14 +463,18 @@ func TestFailures(t *testing.T) {
 	other := clone(t, t.TempDir())
 	program := func(t *testing.T, text string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(other, "steps", "publish-image", "main.go"), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(
+			filepath.Join(other, "steps", "publish-image", "main.go"), []byte(text), 0o644,
+		); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Run("too large", func(t *testing.T) {
 		program(t, "package main\nfunc main() {}\n")
 		dir := t.TempDir()
-		_, err := build(t.Context(), source{dir: other}, []image{{step: "publish-image", limit: 100_000}}, []string{runtime.GOARCH}, dir)
+		_, err := build(t.Context(), source{dir: other}, []image{
+			{step: "publish-image", limit: 100_000},
+		}, []string{runtime.GOARCH}, dir)
 		if err == nil || !strings.Contains(err.Error(), "image publish-image for "+runtime.GOARCH+" has ") {
 			t.Error(err)
 		}
@@ -457,19 +484,22 @@ func TestFailures(t *testing.T) {
 	})
 	t.Run("does not compile", func(t *testing.T) {
 		program(t, "package main\nfunc main() { nonesuch() }\n")
-		if _, err := run(t, nil, "build", "--source", other, "--dir", t.TempDir(), "publish-image"); err == nil || !strings.Contains(err.Error(), "undefined: nonesuch") {
+		if _, err := run(t, nil, "build", "--source", other, "--dir", t.TempDir(), "publish-image"); err == nil ||
+			!strings.Contains(err.Error(), "undefined: nonesuch") {
 			t.Error(err)
 		}
 	})
 	t.Run("no cross compiler", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
 		err := compileRunc(t.Context(), source{dir: ".."}, foreign, filepath.Join(t.TempDir(), "runc"))
-		if missing, ok := errors.AsType[noToolchain](err); !ok || missing.architecture != foreign || missing.missing != triplets[foreign]+"-gcc" {
+		if missing, ok := errors.AsType[noToolchain](err); !ok || missing.architecture != foreign ||
+			missing.missing != triplets[foreign]+"-gcc" {
 			t.Error(err)
 		}
 	})
 	t.Run("no such image", func(t *testing.T) {
-		if _, err := run(t, nil, "build", "checkout"); err == nil || !strings.Contains(err.Error(), `no image is called "checkout"`) {
+		if _, err := run(t, nil, "build", "checkout"); err == nil ||
+			!strings.Contains(err.Error(), `no image is called "checkout"`) {
 			t.Error(err)
 		}
 	})

@@ -1,8 +1,9 @@
 // Command images makes the images of the steps, without a container daemon, and publishes them.
 //
-// An image holds the step as a static binary, the certificate authorities of the web, a user and /tmp: no shell, no package, no library.
-// containerfile-build has a runc besides. Two builds of one commit are equal to the last bit, by the same Go and the same versions of the
-// Debian packages ca-certificates and, for runc, gcc, libc6-dev and libseccomp-dev.
+// An image holds the step as a static binary, the certificate authorities of the web, a user and /tmp: no shell, no
+// package, no library. containerfile-build has a runc besides. Two builds of one commit are equal to the last bit, by
+// the same Go and the same versions of the Debian packages ca-certificates and, for runc, gcc, libc6-dev and
+// libseccomp-dev.
 package main
 
 import (
@@ -39,7 +40,8 @@ func buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build [step…]",
 		Short: "Build images, each an OCI image layout <dir>/<step>",
-		Long: "Builds the images of all steps, or of those named, each an OCI image layout <dir>/<step>, and prints digests and compressed sizes.\n" +
+		Long: "Builds the images of all steps, or of those named, each an OCI image layout <dir>/<step>, and prints " +
+			"digests and compressed sizes.\n" +
 			"An image whose parts cannot be built for an architecture goes without it.",
 		RunE: func(cmd *cobra.Command, steps []string) error {
 			chosen, err := imagesOf(steps)
@@ -83,7 +85,8 @@ func pushCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "push [step…]",
 		Short: "Publish images that build has made as <registry>/<step>:<version>",
-		Long:  "Publishes the images of all steps, or of those named, as <registry>/<step>:<version>, with the credentials of docker login, and prints their references.",
+		Long: "Publishes the images of all steps, or of those named, as <registry>/<step>:<version>, with the " +
+			"credentials of docker login, and prints their references.",
 		RunE: func(cmd *cobra.Command, steps []string) error {
 			chosen, err := imagesOf(steps)
 			if err != nil {
@@ -100,7 +103,9 @@ func pushCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", filepath.Join("dist", "images"), "where the layouts are")
-	cmd.Flags().StringVar(&registry, "registry", "", "host, with optional port and path, such as ghcr.io/acme/stepwright")
+	cmd.Flags().StringVar(
+		&registry, "registry", "", "host, with optional port and path, such as ghcr.io/acme/stepwright",
+	)
 	cmd.Flags().BoolVar(&plainHTTP, "plain-http", false, "speak plain HTTP with a registry on this machine")
 	cmd.MarkFlagRequired("registry")
 	return cmd

@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// push publishes an image that build has made in dir as <registry>/<step>:<version>, with the credentials of Docker's configuration.
-// A registry may have a path. It returns the reference with the digest.
+// push publishes an image that build has made in dir as <registry>/<step>:<version>, with the credentials of Docker's
+// configuration. A registry may have a path. It returns the reference with the digest.
 func push(ctx context.Context, dir, step, registry string, plainHTTP bool) (string, error) {
 	index, version, err := openLayout(filepath.Join(dir, step))
 	if err != nil {
@@ -30,7 +30,8 @@ func push(ctx context.Context, dir, step, registry string, plainHTTP bool) (stri
 		return "", err
 	}
 	err = remote.WriteIndex(tag, index,
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithUserAgent("stepwright/images"),
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain),
+		remote.WithUserAgent("stepwright/images"),
 		remote.WithTransport(guard{remote.DefaultTransport, plainHTTP}))
 	if err != nil {
 		return "", fmt.Errorf("push %s: %w", tag, err)
@@ -59,7 +60,8 @@ func openLayout(dir string) (v1.ImageIndex, string, error) {
 	return index, manifest.Manifests[0].Annotations[refName], err
 }
 
-// A guard lets nothing out in the clear: go-containerregistry, by itself, tries plain HTTP on whatever looks like a private network.
+// A guard lets nothing out in the clear: go-containerregistry, by itself, tries plain HTTP on whatever looks like a
+// private network.
 type guard struct {
 	next      http.RoundTripper
 	plainHTTP bool // to this machine

@@ -39,7 +39,10 @@ func readLayout(dir string) (v1.Image, error) {
 
 func TestPush(t *testing.T) {
 	dir := madeImages(t)
-	registry, err := devregistry.New(devregistry.Options{Dir: t.TempDir(), Users: map[string]string{"pusher": "s3cret"}})
+	registry, err := devregistry.New(devregistry.Options{
+		Dir:   t.TempDir(),
+		Users: map[string]string{"pusher": "s3cret"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +72,9 @@ func TestPush(t *testing.T) {
 		}
 	})
 	t.Run("without credentials", func(t *testing.T) {
-		_, err := run(t, []string{"DOCKER_CONFIG=" + t.TempDir()}, "push", "--dir", dir, "--registry", target, "--plain-http", "publish-image")
+		_, err := run(t, []string{
+			"DOCKER_CONFIG=" + t.TempDir(),
+		}, "push", "--dir", dir, "--registry", target, "--plain-http", "publish-image")
 		if err == nil || !strings.Contains(err.Error(), "401 Unauthorized") {
 			t.Error(err)
 		}
@@ -100,11 +105,16 @@ func TestPush(t *testing.T) {
 	})
 	t.Run("next version", func(t *testing.T) {
 		next := t.TempDir()
-		if _, err := run(t, nil, "build", "--source", made.source, "--dir", next, "--version", "v1.2.4", "--arch", runtime.GOARCH, "publish-image"); err != nil {
+		if _, err := run(
+			t, nil, "build", "--source", made.source, "--dir", next, "--version", "v1.2.4", "--arch", runtime.GOARCH,
+			"publish-image",
+		); err != nil {
 			t.Fatal(err)
 		}
 		uploads.Store(0)
-		if _, err := run(t, environment, "push", "--dir", next, "--registry", target, "--plain-http", "publish-image"); err != nil {
+		if _, err := run(
+			t, environment, "push", "--dir", next, "--registry", target, "--plain-http", "publish-image",
+		); err != nil {
 			t.Fatal(err)
 		}
 		if n := uploads.Load(); n != 1 {
@@ -134,7 +144,9 @@ func TestPushInTheClear(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = guard{next: roundTripper(func(*http.Request) (*http.Response, error) { return nil, called }), plainHTTP: test.plain}.RoundTrip(r)
+		_, err = guard{next: roundTripper(func(*http.Request) (*http.Response, error) {
+			return nil, called
+		}), plainHTTP: test.plain}.RoundTrip(r)
 		if errors.Is(err, called) != test.ok {
 			t.Errorf("%s, plain HTTP %t: %v", test.url, test.plain, err)
 		}

@@ -1,5 +1,5 @@
-// Package schemas holds the JSON Schemas of Stepwright: the one description of what steps take, what developers may set,
-// and how a step can end. Flags, environment names, help, documentation and templates are made from them.
+// Package schemas holds the JSON Schemas of Stepwright: the one description of what steps take, what developers may
+// set, and how a step can end. Flags, environment names, help, documentation and templates are made from them.
 package schemas
 
 import (

@@ -9,7 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Every property tells a stranger all there is to know about it: help, documentation and the portal's forms are made from this.
+// Every property tells a stranger all there is to know about it: help, documentation and the portal's forms are made
+// from this.
 func TestEveryPropertyIsDescribed(t *testing.T) {
 	for _, name := range Names() {
 		s := MustLoad(name)
@@ -83,42 +84,55 @@ func TestValidateListsEveryFault(t *testing.T) {
 		{
 			"three faults", "dockerfile-builder",
 			`{"repository":{"url":"","revision":{"commit":"xyz"}},"buildEnv":"A=b"}`,
-			[]string{"repository.url: must not be empty", "repository.revision.commit: does not have the right form", "buildEnv: expected array, but got string"},
+			[]string{"repository.url: must not be empty", "repository.revision.commit: does not have the right form",
+				"buildEnv: expected array, but got string"},
 		},
 		{
 			"inside a list", "dockerfile-builder",
-			`{"repository":{"url":"https://h/r"},"buildArgs":[{"name":"A","value":"b"},{"name":"1A","value":"b"},{"value":"c"}]}`,
+			`{"repository":{"url":"https://h/r"},"buildArgs":[{"name":"A","value":"b"},{"name":"1A","value":"b"},` +
+				`{"value":"c"}]}`,
 			[]string{"buildArgs[1].name: does not have the right form", "buildArgs[2].name: is required"},
 		},
 		{
 			"unknown names", "dockerfile-builder",
 			`{"repository":{"url":"https://h/r","Branch":"x"},"dokcer":{}}`,
-			[]string{"repository.Branch: is not a parameter (there are url, secretRef, revision, appPath)", "dokcer: is not a parameter"},
+			[]string{"repository.Branch: is not a parameter (there are url, secretRef, revision, appPath)",
+				"dokcer: is not a parameter"},
 		},
-		{"a password in the URL", "dockerfile-builder", `{"repository":{"url":"https://me:secret@h/r"}}`, []string{"repository.url: does not have the right form"}},
-		{"a user in the URL", "dockerfile-builder", `{"repository":{"url":"https://acme@dev.azure.com/acme/shop/_git/cart"}}`, nil},
+		{"a password in the URL", "dockerfile-builder", `{"repository":{"url":"https://me:secret@h/r"}}`,
+			[]string{"repository.url: does not have the right form"}},
+		{"a user in the URL", "dockerfile-builder",
+			`{"repository":{"url":"https://acme@dev.azure.com/acme/shop/_git/cart"}}`, nil},
 		{"scp-like", "dockerfile-builder", `{"repository":{"url":"git@github.com:acme/cart.git"}}`, nil},
-		{"scp-like with an absolute path", "dockerfile-builder", `{"repository":{"url":"git@github.com:/srv/cart.git"}}`, nil},
-		{"a program as transport", "dockerfile-builder", `{"repository":{"url":"ext::sh -c id"}}`, []string{"repository.url: does not have the right form"}},
-		{"a local path", "dockerfile-builder", `{"repository":{"url":"/etc"}}`, []string{"repository.url: does not have the right form"}},
+		{"scp-like with an absolute path", "dockerfile-builder",
+			`{"repository":{"url":"git@github.com:/srv/cart.git"}}`, nil},
+		{"a program as transport", "dockerfile-builder", `{"repository":{"url":"ext::sh -c id"}}`,
+			[]string{"repository.url: does not have the right form"}},
+		{"a local path", "dockerfile-builder", `{"repository":{"url":"/etc"}}`,
+			[]string{"repository.url: does not have the right form"}},
 		{
 			"a last step that is to call the API", "generate-workload-cr",
-			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"i","dry-run":false,"api-server-url":"","oauth-token-url":"https://idp/token"}`,
+			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"i","dry-run":false,` +
+				`"api-server-url":"","oauth-token-url":"https://idp/token"}`,
 			[]string{"oauth-client-id: is required", "api-server-url: must not be empty"},
 		},
 		{
 			"a last step without an image", "generate-workload-cr",
 			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"","image-file":"","dry-run":true}`,
-			[]string{"image: must not be empty (Reference of the published image, best with its digest. Required without "},
+			[]string{
+				"image: must not be empty (Reference of the published image, best with its digest. Required without ",
+			},
 		},
 		{
 			"a last step with a token and the image in a file", "generate-workload-cr",
-			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"","image-file":"f","dry-run":false,"token-file":"t","api-server-url":"https://api"}`,
+			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"","image-file":"f",` +
+				`"dry-run":false,"token-file":"t","api-server-url":"https://api"}`,
 			nil,
 		},
 		{
 			"a last step that is not", "generate-workload-cr",
-			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"i","dry-run":true,"api-server-url":""}`,
+			`{"namespace-name":"a","project-name":"b","component-name":"c","image":"i","dry-run":true,` +
+				`"api-server-url":""}`,
 			nil,
 		},
 	}

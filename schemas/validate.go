@@ -51,7 +51,8 @@ func (f Fault) String() string {
 	return f.Parameter() + ": " + f.Message
 }
 
-// Validate checks a value, made of what encoding/json decodes to, and lists every fault, in the order of the schema's properties.
+// Validate checks a value, made of what encoding/json decodes to, and lists every fault, in the order of the schema's
+// properties.
 func (s *Schema) Validate(value any) []Fault {
 	err := s.compiled.Validate(value)
 	if err == nil {
@@ -64,7 +65,10 @@ func (s *Schema) Validate(value any) []Fault {
 	var faults []Fault
 	s.collect(invalid, &faults)
 	slices.SortStableFunc(faults, func(a, b Fault) int {
-		return cmp.Or(slices.Compare(s.rank(a.Path), s.rank(b.Path)), b.weight()-a.weight(), strings.Compare(a.Message, b.Message))
+		return cmp.Or(
+			slices.Compare(s.rank(a.Path), s.rank(b.Path)), b.weight()-a.weight(),
+			strings.Compare(a.Message, b.Message),
+		)
 	})
 	// One fault a place.
 	seen := map[string]bool{}

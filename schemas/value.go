@@ -21,8 +21,8 @@ func Text(v any) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// WithDefaults returns a copy of an object in which what is absent has the schema's default, at every depth, as OpenChoreo applies
-// defaults before it renders a run (contract section 2).
+// WithDefaults returns a copy of an object in which what is absent has the schema's default, at every depth, as
+// OpenChoreo applies defaults before it renders a run (contract section 2).
 func (s *Schema) WithDefaults(object map[string]any) map[string]any {
 	return withDefaults(s.Properties, object)
 }
@@ -48,8 +48,9 @@ func withDefaults(ps []*Property, object map[string]any) map[string]any {
 	return out
 }
 
-// Soften returns a value in which numbers and booleans are text where the schema wants text, at every depth: developers write `value: 8080`
-// in a list of variables, and OpenChoreo lets it through (contract section 2). It may change the value it is given.
+// Soften returns a value in which numbers and booleans are text where the schema wants text, at every depth: developers
+// write `value: 8080` in a list of variables, and OpenChoreo lets it through (contract section 2). It may change the
+// value it is given.
 func (p *Property) Soften(value any) any {
 	switch v := value.(type) {
 	case []any:

@@ -30,7 +30,8 @@ func TestParametersAreThoseOfTheSchemas(t *testing.T) {
 
 // kinds are the kinds of Go values that hold a type of JSON Schema.
 var kinds = map[string][]reflect.Kind{
-	"string": {reflect.String}, "integer": {reflect.Int, reflect.Int64}, "boolean": {reflect.Bool}, "array": {reflect.Slice}, "object": {reflect.Struct},
+	"string": {reflect.String}, "integer": {reflect.Int, reflect.Int64}, "boolean": {reflect.Bool},
+	"array": {reflect.Slice}, "object": {reflect.Struct},
 }
 
 func check(t *testing.T, at string, properties []*schemas.Property, parameters reflect.Type) {

@@ -1,4 +1,5 @@
-// Package templates holds the ClusterWorkflowTemplates and ClusterWorkflows as they are installed, for stepwright run to run them.
+// Package templates holds the ClusterWorkflowTemplates and ClusterWorkflows as they are installed, for stepwright run
+// to run them.
 package templates
 
 import "embed"

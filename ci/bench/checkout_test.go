@@ -15,8 +15,8 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 )
 
-// BenchmarkCheckout compares checkout-source with git clone --depth 1 on a repository of 20,000 files. Besides the time it reports the peak
-// of the process's memory.
+// BenchmarkCheckout compares checkout-source with git clone --depth 1 on a repository of 20,000 files. Besides the time
+// it reports the peak of the process's memory.
 func BenchmarkCheckout(b *testing.B) {
 	source, root, bin := b.TempDir(), b.TempDir(), filepath.Join(b.TempDir(), "checkout-source")
 	manyFiles(b, source)
@@ -31,7 +31,10 @@ func BenchmarkCheckout(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "github.com/stepwright/stepwright/steps/checkout-source")
+	build := exec.Command(
+		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
+		"github.com/stepwright/stepwright/steps/checkout-source",
+	)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
@@ -41,7 +44,8 @@ func BenchmarkCheckout(b *testing.B) {
 			return exec.Command("git", "clone", "--quiet", "--depth=1", url+"/big.git", filepath.Join(dir, "source"))
 		},
 		"checkout-source": func(dir string) *exec.Cmd {
-			return exec.Command(bin, "--git-repo", url+"/big.git", "--branch", "main", "--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
+			return exec.Command(bin, "--git-repo", url+
+				"/big.git", "--branch", "main", "--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
 		},
 	} {
 		b.Run(name, func(b *testing.B) {

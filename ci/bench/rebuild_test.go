@@ -13,12 +13,15 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
-// BenchmarkRebuild compares the first build of an example by buildpacks with a build after one line of its source has changed, which has the
-// cache of the first. The build is that of stepwright run, with the builders for tests: real builders download more, and cache more. It
-// reports medians: of the build step alone, init containers included, and of the whole run, which publishes, too.
+// BenchmarkRebuild compares the first build of an example by buildpacks with a build after one line of its source has
+// changed, which has the cache of the first. The build is that of stepwright run, with the builders for tests: real
+// builders download more, and cache more. It reports medians: of the build step alone, init containers included, and of
+// the whole run, which publishes, too.
 func BenchmarkRebuild(b *testing.B) {
 	bin, state := b.TempDir(), b.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../../cmd/stepwright", "../../steps/...")
+	build := exec.Command(
+		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../../cmd/stepwright", "../../steps/...",
+	)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
@@ -69,7 +72,9 @@ func BenchmarkRebuild(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if err := os.WriteFile(filepath.Join(source, bench.file), append(raw, bench.line...), 0o644); err != nil {
+				if err := os.WriteFile(
+					filepath.Join(source, bench.file), append(raw, bench.line...), 0o644,
+				); err != nil {
 					b.Fatal(err)
 				}
 				steps[1], alls[1] = run(host, source)

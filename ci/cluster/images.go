@@ -26,8 +26,10 @@ func loadImagesCommand(state *node.State, enter func(ctx context.Context, args .
 	cmd := &cobra.Command{
 		Use:   "load-images",
 		Short: "Put the steps' images and the base images into the cluster's registry",
-		Long: `Publishes every image that make images has made as ` + node.Registry + `/stepwright/<step>:<version>, where the node finds
-ghcr.io/stepwright/<step>:<version> too, and the base images that this machine makes of Debian packages (docker.io/library/busybox:1 and others) as
+		Long: `Publishes every image that make images has made as ` + node.Registry +
+			`/stepwright/<step>:<version>, where the node finds
+ghcr.io/stepwright/<step>:<version> too, and the base images that this machine makes of Debian packages
+(docker.io/library/busybox:1 and others) as
 ` + node.Registry + `/library/busybox:1 and so on. What is there already is not sent again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -87,7 +89,8 @@ func loadSteps(ctx context.Context, p *progress, dir string) error {
 			if err := remote.WriteIndex(tag, index, remote.WithContext(ctx)); err != nil {
 				return fmt.Errorf("push %s: %w", tag, err)
 			}
-			p.say("%s@%s, took %s", node.Registry+path, descriptor.Digest, time.Since(started).Round(10*time.Millisecond))
+			p.say("%s@%s, took %s", node.Registry+
+				path, descriptor.Digest, time.Since(started).Round(10*time.Millisecond))
 		}
 	}
 	return nil

@@ -20,7 +20,9 @@ import (
 
 // kindCommands are this program's on kind: of the same names, and with the same meaning.
 func kindCommands(state *node.State) []*cobra.Command {
-	command := func(use, short string, args cobra.PositionalArgs, run func(*cobra.Command, *kind.Cluster, []string) error) *cobra.Command {
+	command := func(
+		use, short string, args cobra.PositionalArgs, run func(*cobra.Command, *kind.Cluster, []string) error,
+	) *cobra.Command {
 		return &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
 			cluster, err := newKind(*state, newProgress(cmd.OutOrStdout()))
 			if err != nil {
@@ -29,7 +31,9 @@ func kindCommands(state *node.State) []*cobra.Command {
 			return run(cmd, cluster, args)
 		}}
 	}
-	up := command("up", "Start the cluster in Docker", cobra.NoArgs, func(cmd *cobra.Command, c *kind.Cluster, _ []string) error {
+	up := command("up", "Start the cluster in Docker", cobra.NoArgs, func(
+		cmd *cobra.Command, c *kind.Cluster, _ []string,
+	) error {
 		if err := tools("go", "docker"); err != nil {
 			return err
 		}
@@ -39,17 +43,25 @@ func kindCommands(state *node.State) []*cobra.Command {
 		c.Say("The cluster is up: go run ./ci/cluster kubectl get pods -A")
 		return nil
 	})
-	down := command("down", "End the cluster and remove all that it has left", cobra.NoArgs, func(cmd *cobra.Command, c *kind.Cluster, _ []string) error {
+	down := command("down", "End the cluster and remove all that it has left", cobra.NoArgs, func(
+		cmd *cobra.Command, c *kind.Cluster, _ []string,
+	) error {
 		if err := c.Down(cmd.Context()); err != nil {
 			return err
 		}
 		c.Say("The cluster is down")
 		return nil
 	})
-	execute := command("exec COMMAND [ARGUMENT…]", "Run a command in the network of the cluster's node", cobra.MinimumNArgs(1), func(cmd *cobra.Command, c *kind.Cluster, args []string) error {
-		return enterKind(cmd.Context(), c, args...)
-	})
-	kubectl := command("kubectl [ARGUMENT…]", "Run kubectl as the cluster's administrator", nil, func(cmd *cobra.Command, c *kind.Cluster, args []string) error {
+	execute := command("exec COMMAND [ARGUMENT…]", "Run a command in the network of the cluster's node",
+		cobra.MinimumNArgs(1),
+		func(
+			cmd *cobra.Command, c *kind.Cluster, args []string,
+		) error {
+			return enterKind(cmd.Context(), c, args...)
+		})
+	kubectl := command("kubectl [ARGUMENT…]", "Run kubectl as the cluster's administrator", nil, func(
+		cmd *cobra.Command, c *kind.Cluster, args []string,
+	) error {
 		return enterKind(cmd.Context(), c, append([]string{"kubectl"}, args...)...)
 	})
 	execute.DisableFlagParsing, kubectl.DisableFlagParsing = true, true
@@ -62,7 +74,8 @@ func kindCommands(state *node.State) []*cobra.Command {
 	})
 	commands := []*cobra.Command{up, down, execute, kubectl, images, serveCommand(state)}
 	for _, action := range []string{"start", "stop", "restart"} {
-		commands = append(commands, command(action+" PART", strings.ToUpper(action[:1])+action[1:]+" a part of OpenChoreo's control plane", cobra.ExactArgs(1),
+		commands = append(commands, command(action+" PART", strings.ToUpper(action[:1])+action[1:]+
+			" a part of OpenChoreo's control plane", cobra.ExactArgs(1),
 			func(cmd *cobra.Command, c *kind.Cluster, args []string) error {
 				return c.Act(cmd.Context(), args[0], action)
 			}))
@@ -97,7 +110,8 @@ func output(ctx context.Context, command kind.Command) ([]byte, error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	if err := cmd.Run(); err != nil {
-		// It does not wrap the error: this program exits silently, and as it did, only for a command that a person ran inside.
+		// It does not wrap the error: this program exits silently, and as it did, only for a command that a person ran
+		// inside.
 		return nil, fmt.Errorf("%s: %v\n%s%s", strings.Join(command.Args, " "), err, stdout.Bytes(), stderr.Bytes())
 	}
 	return stdout.Bytes(), nil
@@ -132,6 +146,9 @@ func onKind() (bool, error) {
 	case kind.Name:
 		return true, nil
 	default:
-		return false, fmt.Errorf("%s=%s: there is only %s, and without it the cluster that needs no Docker", kind.Variable, provider, kind.Name)
+		return false, fmt.Errorf(
+			"%s=%s: there is only %s, and without it the cluster that needs no Docker", kind.Variable, provider,
+			kind.Name,
+		)
 	}
 }

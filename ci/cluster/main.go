@@ -1,5 +1,6 @@
-// Command cluster runs a Kubernetes of one node on this machine, with Argo Workflows and OpenChoreo's control plane, from their Go modules:
-// no image and no binary is downloaded. All of it is in namespaces of its own, with one process at their head, and leaves with it.
+// Command cluster runs a Kubernetes of one node on this machine, with Argo Workflows and OpenChoreo's control plane,
+// from their Go modules: no image and no binary is downloaded. All of it is in namespaces of its own, with one process
+// at their head, and leaves with it.
 package main
 
 import (
@@ -43,16 +44,18 @@ func command(other bool) *cobra.Command {
 		Long: `Runs a Kubernetes of one node on this machine, with Argo Workflows and OpenChoreo's control plane.
 
 The cluster has network, mounts, processes and host name of its own: nothing of it is reachable from this machine but by
-"cluster exec", which runs a command inside. In there, every name in ` + node.Domain + ` is the node (` + node.Address + `):
+"cluster exec", which runs a command inside. In there, every name in ` + node.Domain + ` is the node (` +
+			node.Address + `):
 
   api.` + node.Domain + `:8090        OpenChoreo's API
   idp.` + node.Domain + `:8091        its identity provider: POST /oauth2/token
   ` + node.Registry + `   the registry, plain HTTP; every image is pulled from here, whatever registry its name says
 
-It needs root, iptables, and Go and gcc to build everything at the first start, some 15 minutes of two processors. That is kept: later starts
-take half a minute.
+It needs root, iptables, and Go and gcc to build everything at the first start, some 15 minutes of two
+processors. That is kept: later starts take half a minute.
 
-With ` + kind.Variable + `=` + kind.Name + ` in the environment the cluster is one of kind instead, for machines with Docker and a network.`,
+With ` + kind.Variable + `=` + kind.Name +
+			` in the environment the cluster is one of kind instead, for machines with Docker and a network.`,
 		Example: `  cluster up
   cluster load-images                          # after make images
   cluster kubectl get pods -A
@@ -69,13 +72,17 @@ With ` + kind.Variable + `=` + kind.Name + ` in the environment the cluster is o
 		},
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.PersistentFlags().StringVar(&state.Dir, "state", state.Dir, "folder with all that the running cluster keeps; made by up, removed by down")
+	root.PersistentFlags().StringVar(
+		&state.Dir, "state", state.Dir, "folder with all that the running cluster keeps; made by up, removed by down",
+	)
 	if other {
 		root.AddCommand(kindCommands(state)...)
 		return root
 	}
 	images := loadImagesCommand(state, func(_ context.Context, args ...string) error { return enter(state, args...) })
-	root.AddCommand(upCommand(state), downCommand(state), statusCommand(state), execCommand(state), kubectlCommand(state), images)
+	root.AddCommand(
+		upCommand(state), downCommand(state), statusCommand(state), execCommand(state), kubectlCommand(state), images,
+	)
 	for _, action := range []string{"start", "stop", "restart"} {
 		root.AddCommand(actCommand(state, action))
 	}

@@ -23,8 +23,9 @@ func upCommand(state *node.State) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the cluster; build what is not built yet",
-		Long:  "Starts the cluster and returns when all of it is ready. What it is made of is built from Go modules first; that is kept, by what it is built from.",
-		Args:  cobra.NoArgs,
+		Long: "Starts the cluster and returns when all of it is ready. What it is made of is built from Go modules " +
+			"first; that is kept, by what it is built from.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := newProgress(cmd.OutOrStdout())
 			if inside() {
@@ -60,7 +61,9 @@ func upCommand(state *node.State) *cobra.Command {
 				return err
 			}
 			p.say("Starting the cluster in %s", state.Dir)
-			if err := state.Start(cmd.Context(), node.Config{Programs: set}, func(line string) { p.say("%s", line) }); err != nil {
+			if err := state.Start(cmd.Context(), node.Config{Programs: set}, func(line string) {
+				p.say("%s", line)
+			}); err != nil {
 				// Nobody wants the logs of what was interrupted, here or by down elsewhere.
 				if _, gone := os.Stat(state.Path("init.pid")); cmd.Context().Err() == nil && gone == nil {
 					logs, kept := os.MkdirTemp("", "stepwright-cluster-")
@@ -75,7 +78,11 @@ func upCommand(state *node.State) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&source, "source", ".", "root of the project")
-	cmd.Flags().StringVar(&dir, "programs", "", "folder that keeps what was built (default cluster/programs in $STEPWRIGHT_CACHE, or in stepwright in the user's cache folder)")
+	cmd.Flags().StringVar(
+		&dir, "programs", "",
+		"folder that keeps what was built (default cluster/programs in $STEPWRIGHT_CACHE, or in stepwright in the "+
+			"user's cache folder)",
+	)
 	cmd.Flags().BoolVar(&buildOnly, "build-only", false, "build what is not built yet, and start nothing")
 	return cmd
 }
@@ -84,8 +91,9 @@ func downCommand(state *node.State) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "End the cluster and remove all that it has left",
-		Long:  "Ends the cluster, whoever started it and whatever state it is in: its processes, mounts, control groups and files. It may be repeated.",
-		Args:  cobra.NoArgs,
+		Long: "Ends the cluster, whoever started it and whatever state it is in: its processes, mounts, control " +
+			"groups and files. It may be repeated.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := newProgress(cmd.OutOrStdout())
 			if inside() {
@@ -125,10 +133,15 @@ func statusCommand(state *node.State) *cobra.Command {
 
 func actCommand(state *node.State, action string) *cobra.Command {
 	return &cobra.Command{
-		Use:   action + " PROCESS",
-		Short: map[string]string{"start": "Start one of the node's processes", "stop": "Stop one of the node's processes", "restart": "Stop and start one of the node's processes"}[action],
-		Long:  "Returns when the process has ended, or is ready. It works inside the cluster too. Command status knows the processes' names.",
-		Args:  cobra.ExactArgs(1),
+		Use: action + " PROCESS",
+		Short: map[string]string{
+			"start":   "Start one of the node's processes",
+			"stop":    "Stop one of the node's processes",
+			"restart": "Stop and start one of the node's processes",
+		}[action],
+		Long: "Returns when the process has ended, or is ready. It works inside the cluster too. Command status " +
+			"knows the processes' names.",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return state.Act(cmd.Context(), args[0], action)
 		},
@@ -139,8 +152,11 @@ func execCommand(state *node.State) *cobra.Command {
 	return &cobra.Command{
 		Use:   "exec COMMAND [ARGUMENT…]",
 		Short: "Run a command inside the cluster's namespaces",
-		Long: `Runs a command inside the cluster's namespaces, in the same folder of the same file system, and exits as it does. It finds the cluster's
-programs first (kubectl, argo, ctr, cluster), KUBECONFIG is the administrator's, and ` + node.StateVariable + ` is the cluster's state.`,
+		Long: `Runs a command inside the cluster's namespaces, in the same folder of the same file system, and
+exits as it does. It finds the cluster's programs first (kubectl, argo, ctr, cluster), KUBECONFIG is the
+administrator's, and ` +
+			node.StateVariable +
+			` is the cluster's state.`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 || args[0] == "--help" || args[0] == "-h" {
@@ -186,7 +202,9 @@ func tools(names ...string) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%s: not found; ci/install/install.sh cluster installs what a cluster needs", strings.Join(missing, ", "))
+		return fmt.Errorf(
+			"%s: not found; ci/install/install.sh cluster installs what a cluster needs", strings.Join(missing, ", "),
+		)
 	}
 	return nil
 }

@@ -25,7 +25,8 @@ import (
 	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
 )
 
-// TestBuildpacks builds examples without a Dockerfile, by each of the builders, in a namespace that lets in no pod but restricted ones.
+// TestBuildpacks builds examples without a Dockerfile, by each of the builders, in a namespace that lets in no pod but
+// restricted ones.
 func TestBuildpacks(t *testing.T) {
 	images := must(imageStore())(t)
 	builders := testbuilders.Store{Dir: images.Dir, Source: *repository, Log: images.Log}
@@ -41,11 +42,15 @@ func TestBuildpacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range []example{
-		{name: "reading-list-service", task: "gcp-buildpacks-build", keeps: true, get: "/reading-list/books", want: "[]"},
-		{name: "unit-converter", task: "gcp-buildpacks-build", keeps: true, get: "/convert?value=26.2&from=mi&to=km", want: "42.16"},
+		{name: "reading-list-service", task: "gcp-buildpacks-build", keeps: true, get: "/reading-list/books",
+			want: "[]"},
+		{name: "unit-converter", task: "gcp-buildpacks-build", keeps: true, get: "/convert?value=26.2&from=mi&to=km",
+			want: "42.16"},
 		{name: "link-shortener", task: "paketo-buildpacks-build", get: "/nobody", want: "no such name"},
-		{name: "factor-service", task: "paketo-buildpacks-build", keeps: true, get: "/factors/360", want: `"factors":[2,2,2,3,3,5]`},
-		{name: "patient-management-service", task: "ballerina-buildpack-build", keeps: true, get: "/mediflow/health", want: `{"status":"ok"}`},
+		{name: "factor-service", task: "paketo-buildpacks-build", keeps: true, get: "/factors/360",
+			want: `"factors":[2,2,2,3,3,5]`},
+		{name: "patient-management-service", task: "ballerina-buildpack-build", keeps: true, get: "/mediflow/health",
+			want: `{"status":"ok"}`},
 	} {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -79,11 +84,14 @@ func (e example) test(t *testing.T) {
 	for _, task := range run.Status.Tasks {
 		names = append(names, task.Name)
 	}
-	if want := []string{"checkout-source", e.task, "publish-image", "generate-workload-cr"}; !slices.Equal(names, want) {
+	if want := []string{
+		"checkout-source", e.task, "publish-image", "generate-workload-cr",
+	}; !slices.Equal(names, want) {
 		t.Errorf("tasks are %q, want %q", names, want)
 	}
 	reportSecurity(t, b.runName(), "default, "+b.workflow, map[string]string{
-		"checkout-source": "restricted", e.task: "restricted", "publish-image": "restricted", "generate-workload-cr": "restricted",
+		"checkout-source": "restricted", e.task: "restricted", "publish-image": "restricted",
+		"generate-workload-cr": "restricted",
 	})
 	e.checkCredentials(t, b.runName())
 
@@ -120,7 +128,8 @@ func (e example) build(t *testing.T, folder string) build {
 		t.Fatal(err)
 	}
 	delete(parameters, "repository")
-	return build{name: e.name, workflow: run.Spec.Workflow.Name, url: "https://" + publicGit + "/" + e.name + ".git", more: parameters}
+	return build{name: e.name, workflow: run.Spec.Workflow.Name, url: "https://" + publicGit + "/" + e.name + ".git",
+		more: parameters}
 }
 
 // checkCredentials wants none where buildpacks run, which is code that others wrote.
@@ -155,17 +164,20 @@ func (e example) checkAnswer(t *testing.T, image v1.Image, made *v1alpha1.Worklo
 	if err := remote.Write(tag, image, remote.WithContext(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	container := corev1.Container{Name: "main", Image: "registry.stepwright.test:5000/builds/" + e.name + ":latest", SecurityContext: &corev1.SecurityContext{
-		AllowPrivilegeEscalation: ptr.To(false), RunAsNonRoot: ptr.To(true),
-		Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-	}}
+	container := corev1.Container{Name: "main", Image: "registry.stepwright.test:5000/builds/" + e.name + ":latest",
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: ptr.To(false), RunAsNonRoot: ptr.To(true),
+			Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		}}
 	for _, variable := range made.Spec.Container.Env {
 		container.Env = append(container.Env, corev1.EnvVar{Name: variable.Key, Value: variable.Value})
 	}
 	api := k8s.core.CoreV1().Pods(planeNamespace)
 	pod := must(api.Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: e.name + "-answers"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{container}, AutomountServiceAccountToken: ptr.To(false), TerminationGracePeriodSeconds: ptr.To(int64(1))},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{container}, AutomountServiceAccountToken: ptr.To(false),
+			TerminationGracePeriodSeconds: ptr.To(int64(1))},
 	}, metav1.CreateOptions{}))(t)
 	defer func() {
 		if err := api.Delete(context.WithoutCancel(t.Context()), pod.Name, metav1.DeleteOptions{}); err != nil {
@@ -181,7 +193,9 @@ func (e example) checkAnswer(t *testing.T, image v1.Image, made *v1alpha1.Worklo
 		if err != nil || pod.Status.PodIP == "" {
 			return false, err
 		}
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s:%d%s", pod.Status.PodIP, port, e.get), nil)
+		request, err := http.NewRequestWithContext(
+			ctx, http.MethodGet, fmt.Sprintf("http://%s:%d%s", pod.Status.PodIP, port, e.get), nil,
+		)
 		if err != nil {
 			return false, err
 		}
@@ -211,10 +225,15 @@ func (e example) checkAgain(t *testing.T, b build, image string) {
 			continue
 		}
 		said := func(container string) string {
-			raw := must(k8s.core.CoreV1().Pods(planeNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: container}).DoRaw(t.Context()))(t)
+			raw := must(k8s.core.CoreV1().Pods(planeNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{
+				Container: container,
+			}).DoRaw(t.Context()))(t)
 			return string(raw)
 		}
-		for container, want := range map[string]string{"fetch": "Took the cache of the last build", "main": "Restoring data for"} {
+		for container, want := range map[string]string{
+			"fetch": "Took the cache of the last build",
+			"main":  "Restoring data for",
+		} {
 			if log := said(container); !strings.Contains(log, want) {
 				t.Errorf("container %s of the second build does not say %q:\n%s", container, want, log)
 			}

@@ -24,8 +24,9 @@ import (
 
 // small is a build that takes no longer than its steps' pods.
 var small = map[string]string{
-	"Dockerfile":    "FROM busybox:1\nRUN echo built > /built\nCMD [\"cat\", \"/built\"]\n",
-	"workload.yaml": "apiVersion: openchoreo.dev/v1alpha1\nmetadata:\n  name: small\nendpoints:\n  - name: web\n    type: HTTP\n    port: 8080\n",
+	"Dockerfile": "FROM busybox:1\nRUN echo built > /built\nCMD [\"cat\", \"/built\"]\n",
+	"workload.yaml": "apiVersion: openchoreo.dev/v1alpha1\nmetadata:\n  name: small\nendpoints:\n  - name: web\n" +
+		"    type: HTTP\n    port: 8080\n",
 }
 
 // with is small with some files changed.
@@ -45,8 +46,10 @@ func TestTemplates(t *testing.T) {
 	t.Run("from kubectl apply to a Workload", testGoldenPath)
 	t.Run("private repositories", func(t *testing.T) {
 		t.Run("basic auth", private("private-basic", "https://"+privateGit+"/private-basic.git", "git-basic"))
-		t.Run("SSH", private("private-ssh", "ssh://"+serving.sshUser+"@"+sshGit+filepath.Join(serving.gitRoot, "private-ssh.git"), "git-ssh"))
-		t.Run("a Secret that comes 15 s late", private("private-late", "https://"+privateGit+"/private-late.git", "git-late"))
+		t.Run("SSH", private("private-ssh", "ssh://"+serving.sshUser+"@"+sshGit+
+			filepath.Join(serving.gitRoot, "private-ssh.git"), "git-ssh"))
+		t.Run("a Secret that comes 15 s late", private("private-late", "https://"+privateGit+
+			"/private-late.git", "git-late"))
 	})
 	t.Run("failures", testFailures)
 	t.Run("a registry that answers 503 for 20 s", testBusyRegistry)
@@ -83,18 +86,21 @@ func testGoldenPath(t *testing.T) {
 	})
 	reportTimes(t, b.runName(), began, toWorkload, time.Since(began))
 	reportSecurity(t, b.runName(), "default", map[string]string{
-		"checkout-source": "restricted", "containerfile-build": "privileged", "publish-image": "restricted", "generate-workload-cr": "restricted",
+		"checkout-source": "restricted", "containerfile-build": "privileged", "publish-image": "restricted",
+		"generate-workload-cr": "restricted",
 	})
 
 	var names []string
 	for _, task := range run.Status.Tasks {
 		names = append(names, task.Name+" "+task.Phase)
 	}
-	if want := []string{"checkout-source Succeeded", "containerfile-build Succeeded", "publish-image Succeeded", "generate-workload-cr Succeeded"}; !slices.Equal(names, want) {
+	if want := []string{"checkout-source Succeeded", "containerfile-build Succeeded", "publish-image Succeeded",
+		"generate-workload-cr Succeeded"}; !slices.Equal(names, want) {
 		t.Errorf("tasks are %q, want %q", names, want)
 	}
 	for kind, want := range map[string]string{
-		"WorkflowCompleted": "True/WorkflowSucceeded", "WorkflowRunning": "False/WorkflowRunning", "WorkflowSucceeded": "True/WorkflowSucceeded",
+		"WorkflowCompleted": "True/WorkflowSucceeded", "WorkflowRunning": "False/WorkflowRunning",
+		"WorkflowSucceeded": "True/WorkflowSucceeded",
 	} {
 		c := condition(run, kind)
 		if c == nil {
@@ -116,7 +122,8 @@ func testGoldenPath(t *testing.T) {
 	if made.Name != "greeting-service-workload" {
 		t.Errorf("the Workload is called %s", made.Name)
 	}
-	if e, ok := made.Spec.Endpoints["greeter-api"]; !ok || e.Port != 8080 || e.Schema == nil || !strings.Contains(e.Schema.Content, "openapi:") {
+	if e, ok := made.Spec.Endpoints["greeter-api"]; !ok || e.Port != 8080 || e.Schema == nil ||
+		!strings.Contains(e.Schema.Content, "openapi:") {
 		t.Errorf("the Workload's endpoints are %+v", made.Spec.Endpoints)
 	}
 	if got := run.Annotations["openchoreo.dev/workload-from-source"]; got != "true" {
@@ -134,7 +141,9 @@ func testGoldenPath(t *testing.T) {
 		if err != nil {
 			return false, err
 		}
-		return !slices.ContainsFunc(claimNames(claims.Items), func(n string) bool { return strings.HasPrefix(n, b.runName()) }), nil
+		return !slices.ContainsFunc(claimNames(claims.Items), func(n string) bool {
+			return strings.HasPrefix(n, b.runName())
+		}), nil
 	})
 	checkCanaries(t, b.runName())
 	lookAt(t, b.runName())
@@ -152,8 +161,10 @@ func lookAt(t *testing.T, run string) {
 		return string(out)
 	}
 	for output, words := range map[string][]string{
-		stepwright("list"):                   {run, "Succeeded"},
-		stepwright("get", run):               {"checkout-source", "containerfile-build", "publish-image", "generate-workload-cr", "Succeeded"},
+		stepwright("list"): {run, "Succeeded"},
+		stepwright("get", run): {
+			"checkout-source", "containerfile-build", "publish-image", "generate-workload-cr", "Succeeded",
+		},
 		stepwright("logs", run):              {"Cloning", "Published", "Workload"},
 		stepwright("get", run, "-o", "yaml"): {"kind: WorkflowRun", "type: WorkflowSucceeded"},
 	} {
@@ -195,13 +206,21 @@ func testFailures(t *testing.T) {
 		says   []string // in the message
 		hint   string   // empty: the reason's
 	}{
-		{"a Dockerfile that fails", build{name: "broken"}, with(map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo no such luck >&2; exit 7\n"}),
+		{"a Dockerfile that fails", build{name: "broken"},
+			with(map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo no such luck >&2; exit 7\n"}),
 			"containerfile-build", "BuildFailed", []string{"no such luck", "exit code 7"}, ""},
-		{"a push that is denied", build{name: "denied"}, small, "publish-image", "PushDenied", []string{"denied", registryHost}, ""},
-		{"a wrong OAuth secret", build{name: "wrong-client", workflow: "dockerfile-builder-wrong-client"}, small, "generate-workload-cr", "Unauthorized", []string{"invalid_client"}, "Check the client ID and secret: "},
-		{"a branch that is not there", build{name: "no-branch", branch: "nowhere"}, small, "checkout-source", "RevisionNotFound", []string{"nowhere", "main"}, ""},
-		{"a Secret that never comes", build{name: "no-secret", secret: "git-never"}, small, "checkout-source", "AuthenticationFailed", []string{"git-secret"}, "Check that repository.secretRef names a SecretReference whose secret exists."},
-		{"parameters that nobody validated", build{name: "odd", more: object{"buildEnv": "A=b", "docker": object{"filePath": "../../etc/passwd"}}}, small,
+		{"a push that is denied", build{name: "denied"}, small, "publish-image", "PushDenied",
+			[]string{"denied", registryHost}, ""},
+		{"a wrong OAuth secret", build{name: "wrong-client", workflow: "dockerfile-builder-wrong-client"}, small,
+			"generate-workload-cr", "Unauthorized", []string{"invalid_client"}, "Check the client ID and secret: "},
+		{"a branch that is not there", build{name: "no-branch", branch: "nowhere"}, small, "checkout-source",
+			"RevisionNotFound", []string{"nowhere", "main"}, ""},
+		{"a Secret that never comes", build{name: "no-secret", secret: "git-never"}, small, "checkout-source",
+			"AuthenticationFailed", []string{"git-secret"},
+			"Check that repository.secretRef names a SecretReference whose secret exists."},
+		{"parameters that nobody validated",
+			build{name: "odd", more: object{"buildEnv": "A=b", "docker": object{"filePath": "../../etc/passwd"}}},
+			small,
 			"containerfile-build", "InvalidParameters", []string{"build-env"}, ""},
 	}
 	for _, test := range tests {
@@ -228,7 +247,10 @@ func (f failure) check(t *testing.T, b build) {
 	t.Helper()
 	b.start(t)
 	run := b.finish(t, 4*time.Minute)
-	for kind, want := range map[string]string{"WorkflowCompleted": "True/WorkflowFailed", "WorkflowFailed": "True/WorkflowFailed"} {
+	for kind, want := range map[string]string{
+		"WorkflowCompleted": "True/WorkflowFailed",
+		"WorkflowFailed":    "True/WorkflowFailed",
+	} {
 		if c := condition(run, kind); c == nil || string(c.Status)+"/"+c.Reason != want {
 			t.Errorf("condition %s is %+v, want %s", kind, c, want)
 		}
@@ -307,7 +329,13 @@ func testNewestWins(t *testing.T) {
 	t.Parallel()
 	const repo = "newest.git"
 	serving.repository(t, repo, with(map[string]string{"Dockerfile": "FROM busybox:1\nRUN sleep 45\n"}))
-	must(devgit.Git(t.Context(), filepath.Join(serving.gitRoot, repo), nil, nil, "update-ref", "refs/heads/slow", "main"))(t)
+	must(
+		devgit.Git(
+			t.Context(), filepath.Join(serving.gitRoot, repo), nil, nil, "update-ref", "refs/heads/slow", "main",
+		),
+	)(
+		t,
+	)
 	commit := serving.repository(t, repo, small)
 	older := build{name: "newest", run: "newest-1", url: "https://" + publicGit + "/" + repo, branch: "slow"}
 	newer := build{name: "newest", run: "newest-2", url: older.url}
@@ -329,7 +357,10 @@ func testNewestWins(t *testing.T) {
 	}
 	ended := func(run *v1alpha1.WorkflowRun) time.Time { return run.Status.Tasks[3].CompletedAt.Time }
 	if !ended(first).After(ended(last)) {
-		t.Fatalf("the older run ended at %v, before the newer one at %v: the case did not arise", ended(first), ended(last))
+		t.Fatalf(
+			"the older run ended at %v, before the newer one at %v: the case did not arise", ended(first),
+			ended(last),
+		)
 	}
 	if got := workload(t, "newest").Spec.Container.Image; !strings.Contains(got, ":v1-"+commit[:8]+"@") {
 		t.Errorf("the Workload's image is %s, want the newer one, of %s", got, commit[:8])
@@ -351,7 +382,9 @@ func testCancel(t *testing.T) {
 	must(k8s.kubectl(t.Context(), "", "-n", namespace, "delete", "workflowrun", b.runName(), "--timeout=60s"))(t)
 	eventually(t, time.Minute, "an end without remains", func(ctx context.Context) (bool, error) {
 		var left []string
-		for _, resource := range []schema.GroupVersionResource{workflows, externalSecrets, core("pods"), core("secrets"), core("persistentvolumeclaims")} {
+		for _, resource := range []schema.GroupVersionResource{
+			workflows, externalSecrets, core("pods"), core("secrets"), core("persistentvolumeclaims"),
+		} {
 			list, err := k8s.dynamic.Resource(resource).Namespace(planeNamespace).List(ctx, metav1.ListOptions{})
 			if err != nil {
 				return false, err

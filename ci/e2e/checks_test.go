@@ -56,15 +56,22 @@ func control(t *testing.T, verb, part string) {
 func checkCanaries(t *testing.T, run string) {
 	t.Helper()
 	places := map[string]string{"logs": logs(t, run)}
-	if w, err := k8s.dynamic.Resource(workflows).Namespace(planeNamespace).Get(t.Context(), run, metav1.GetOptions{}); err == nil {
+	if w, err := k8s.dynamic.Resource(workflows).Namespace(planeNamespace).Get(
+		t.Context(), run, metav1.GetOptions{},
+	); err == nil {
 		places["the Argo Workflow"] = canonical(t, w)
 	}
-	if r, err := k8s.dynamic.Resource(workflowRuns).Namespace(namespace).Get(t.Context(), run, metav1.GetOptions{}); err == nil {
+	if r, err := k8s.dynamic.Resource(workflowRuns).Namespace(namespace).Get(
+		t.Context(), run, metav1.GetOptions{},
+	); err == nil {
 		places["the WorkflowRun"] = canonical(t, r)
 	}
 	places["the pods"] = canonical(t, pods(t, run))
 	for place, text := range places {
-		for _, secret := range []string{gitPassword, pushPassword, pullPassword, "openchoreo-workload-publisher-secret", "canary-oauth-77d0", "OPENSSH PRIVATE KEY"} {
+		for _, secret := range []string{
+			gitPassword, pushPassword, pullPassword, "openchoreo-workload-publisher-secret", "canary-oauth-77d0",
+			"OPENSSH PRIVATE KEY",
+		} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s of %s show a secret: %s…", place, run, secret[:8])
 			}
@@ -81,14 +88,18 @@ func admitted(t *testing.T, pod corev1.Pod) (level, refusal string) {
 	for _, level := range levels {
 		ns := "pod-security-" + level
 		err := k8s.apply(t.Context(),
-			object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns, "labels": object{"pod-security.kubernetes.io/enforce": level}}},
-			object{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": object{"name": pod.Spec.ServiceAccountName, "namespace": ns}})
+			object{"apiVersion": "v1", "kind": "Namespace",
+				"metadata": object{"name": ns, "labels": object{"pod-security.kubernetes.io/enforce": level}}},
+			object{"apiVersion": "v1", "kind": "ServiceAccount",
+				"metadata": object{"name": pod.Spec.ServiceAccountName, "namespace": ns}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		again := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, Namespace: ns}, Spec: *pod.Spec.DeepCopy()}
 		again.Spec.NodeName = ""
-		_, err = k8s.core.CoreV1().Pods(ns).Create(t.Context(), &again, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		_, err = k8s.core.CoreV1().Pods(ns).Create(t.Context(), &again, metav1.CreateOptions{
+			DryRun: []string{metav1.DryRunAll},
+		})
 		if err == nil {
 			return level, refusal
 		}
@@ -160,7 +171,10 @@ func reportSecurity(t *testing.T, run, overlay string, promised map[string]strin
 // reportTimes tells where the time of a run went. Kubernetes' times are whole seconds.
 func reportTimes(t *testing.T, run string, began time.Time, toWorkload, toEnd time.Duration) {
 	t.Helper()
-	reportf("\n%s: %.1f s from kubectl apply to the Workload, %.1f s to the WorkflowRun's end\n", run, toWorkload.Seconds(), toEnd.Seconds())
+	reportf(
+		"\n%s: %.1f s from kubectl apply to the Workload, %.1f s to the WorkflowRun's end\n", run,
+		toWorkload.Seconds(), toEnd.Seconds(),
+	)
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  step\tbefore\tscheduling\tinit\tstarting\tstep\tafter\tpulling of images")
@@ -198,7 +212,9 @@ func reportTimes(t *testing.T, run string, began time.Time, toWorkload, toEnd ti
 		if gap > longest {
 			longest, where = gap, "before "+step(pod)
 		}
-		fmt.Fprintf(w, "  %s\t%v\t%v\t%v\t%v\t%v\t%v\t%s\n", step(pod), gap, scheduled.Sub(pod.CreationTimestamp.Time), initialised.Sub(scheduled),
+		fmt.Fprintf(w, "  %s\t%v\t%v\t%v\t%v\t%v\t%v\t%s\n", step(pod), gap, scheduled.Sub(
+			pod.CreationTimestamp.Time,
+		), initialised.Sub(scheduled),
 			started.Sub(initialised), finished.Sub(started), end.Sub(finished), pulls(t, pod))
 		previous = end
 	}
@@ -208,7 +224,9 @@ func reportTimes(t *testing.T, run string, began time.Time, toWorkload, toEnd ti
 
 // pulls are the kubelet's own words on how long it pulled images for.
 func pulls(t *testing.T, pod corev1.Pod) string {
-	events, err := k8s.core.CoreV1().Events(pod.Namespace).List(context.WithoutCancel(t.Context()), metav1.ListOptions{FieldSelector: "reason=Pulled,involvedObject.name=" + pod.Name})
+	events, err := k8s.core.CoreV1().Events(pod.Namespace).List(context.WithoutCancel(t.Context()), metav1.ListOptions{
+		FieldSelector: "reason=Pulled,involvedObject.name=" + pod.Name,
+	})
 	if err != nil {
 		return err.Error()
 	}

@@ -33,7 +33,11 @@ var (
 	workloads        = openchoreo.WithResource("workloads")
 	clusterWorkflows = openchoreo.WithResource("clusterworkflows")
 	workflows        = schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "workflows"}
-	externalSecrets  = schema.GroupVersionResource{Group: "external-secrets.io", Version: "v1", Resource: "externalsecrets"}
+	externalSecrets  = schema.GroupVersionResource{
+		Group:    "external-secrets.io",
+		Version:  "v1",
+		Resource: "externalsecrets",
+	}
 )
 
 // cluster is the Kubernetes that the tests run in.
@@ -87,7 +91,9 @@ func (c *cluster) apply(ctx context.Context, objects ...any) error {
 }
 
 // get reads an object into a type; it is nil when there is none.
-func get[T any](ctx context.Context, c *cluster, resource schema.GroupVersionResource, namespace, name string) (*T, error) {
+func get[T any](
+	ctx context.Context, c *cluster, resource schema.GroupVersionResource, namespace, name string,
+) (*T, error) {
 	u, err := c.dynamic.Resource(resource).Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -112,7 +118,9 @@ func (c *cluster) workflow(ctx context.Context, name string) (*argo.Workflow, er
 
 // poke makes OpenChoreo look at a run at once, instead of after up to 20 s: any write to the run does.
 func (c *cluster) poke(ctx context.Context, run string) error {
-	patch := fmt.Sprintf(`{"metadata":{"annotations":{"stepwright.test/poke":%q}}}`, time.Now().Format(time.RFC3339Nano))
+	patch := fmt.Sprintf(
+		`{"metadata":{"annotations":{"stepwright.test/poke":%q}}}`, time.Now().Format(time.RFC3339Nano),
+	)
 	_, err := c.kubectl(ctx, "", "-n", namespace, "patch", "workflowrun", run, "--type=merge", "-p", patch)
 	return err
 }

@@ -13,10 +13,12 @@ import (
 	"time"
 )
 
-// TestComponents runs a build with each of the kustomize components, in a namespace that enforces what the component promises.
+// TestComponents runs a build with each of the kustomize components, in a namespace that enforces what the component
+// promises.
 func TestComponents(t *testing.T) {
 	restricted := map[string]string{
-		"checkout-source": "restricted", "containerfile-build": "restricted", "publish-image": "restricted", "generate-workload-cr": "restricted",
+		"checkout-source": "restricted", "containerfile-build": "restricted", "publish-image": "restricted",
+		"generate-workload-cr": "restricted",
 	}
 	promise := func(build string) map[string]string {
 		m := map[string]string{}
@@ -34,11 +36,14 @@ func TestComponents(t *testing.T) {
 		prepare  func(t *testing.T)
 		check    func(t *testing.T, run string)
 	}{
-		{overlay: "seccomp-profile", enforced: "baseline", promised: promise("baseline"), prepare: rollout("stepwright-system", "daemonset/stepwright-seccomp-profile")},
+		{overlay: "seccomp-profile", enforced: "baseline", promised: promise("baseline"),
+			prepare: rollout("stepwright-system", "daemonset/stepwright-seccomp-profile")},
 		{overlay: "user-namespaces", enforced: "privileged", promised: promise("privileged"), check: inUserNamespace},
-		{overlay: "registry-cache", enforced: "privileged", promised: promise("privileged"), prepare: rollout("stepwright-registry-cache", "statefulset/registry-cache"),
-			check: inRegistryCache},
-		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates, prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
+		{overlay: "registry-cache", enforced: "privileged", promised: promise("privileged"),
+			prepare: rollout("stepwright-registry-cache", "statefulset/registry-cache"),
+			check:   inRegistryCache},
+		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates,
+			prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
 	}
 	for _, test := range tests {
 		t.Run(test.overlay, func(t *testing.T) {
@@ -50,7 +55,9 @@ func TestComponents(t *testing.T) {
 			}
 			t.Cleanup(func() {
 				// A component's patches go when the templates are applied without it.
-				if err := errors.Join(install(context.Background(), "default"), enforce(context.Background(), "privileged")); err != nil {
+				if err := errors.Join(
+					install(context.Background(), "default"), enforce(context.Background(), "privileged"),
+				); err != nil {
 					t.Error(err)
 				}
 			})
@@ -74,7 +81,9 @@ func TestComponents(t *testing.T) {
 
 // enforce sets the Pod Security level of the namespace that builds run in.
 func enforce(ctx context.Context, level string) error {
-	_, err := k8s.kubectl(ctx, "", "label", "--overwrite", "namespace", planeNamespace, "pod-security.kubernetes.io/enforce="+level)
+	_, err := k8s.kubectl(
+		ctx, "", "label", "--overwrite", "namespace", planeNamespace, "pod-security.kubernetes.io/enforce="+level,
+	)
 	return err
 }
 
@@ -103,7 +112,8 @@ func buildkitCertificates(t *testing.T) {
 	}
 	if err := k8s.apply(t.Context(),
 		object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}},
-		object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "buildkitd-tls", "namespace": ns}, "stringData": files(server)},
+		object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "buildkitd-tls", "namespace": ns},
+			"stringData": files(server)},
 		stored("buildkit-client", nil, files(client)),
 	); err != nil {
 		t.Fatal(err)
@@ -113,7 +123,9 @@ func buildkitCertificates(t *testing.T) {
 func inDaemon(t *testing.T, run string) {
 	for _, pod := range pods(t, run) {
 		if step(pod) == "containerfile-build" && pod.Spec.Containers[1].SecurityContext.Capabilities.Add != nil {
-			t.Errorf("the build's container has capabilities: %v", pod.Spec.Containers[1].SecurityContext.Capabilities.Add)
+			t.Errorf(
+				"the build's container has capabilities: %v", pod.Spec.Containers[1].SecurityContext.Capabilities.Add,
+			)
 		}
 	}
 	if said := logs(t, run); !strings.Contains(said, "tcp://buildkitd.stepwright-buildkit.svc:1234") {

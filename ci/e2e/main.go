@@ -1,5 +1,6 @@
-// Command e2e runs the end-to-end tests: the templates, as kubectl applies them, with the images that make images makes, on a Kubernetes with
-// Argo and OpenChoreo. It starts the cluster of ci/cluster and ends it again, whatever happens.
+// Command e2e runs the end-to-end tests: the templates, as kubectl applies them, with the images that make images
+// makes, on a Kubernetes with Argo and OpenChoreo. It starts the cluster of ci/cluster and ends it again, whatever
+// happens.
 package main
 
 import (
@@ -72,10 +73,14 @@ func (r runner) all(ctx context.Context) (err error) {
 			r.command(ctx, "go", "build", "-o", clusterBin, "./ci/cluster"),
 			r.command(ctx, "go", "build", "-o", cliBin, "./cmd/stepwright"),
 			// What the images of components run.
-			r.command(ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause", "github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl"),
+			r.command(
+				ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause",
+				"github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl",
+			),
 			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"),
 			r.command(ctx, "go", "test", "-c", "-o", pipesBin, "./ci/externalci"),
-			r.command(ctx, "make", "--silent", "binaries", "BINARIES="+pipesSteps, "ARCHITECTURES="+runtime.GOARCH, "STEPS=containerfile-build publish-image generate-workload-cr"),
+			r.command(ctx, "make", "--silent", "binaries", "BINARIES="+pipesSteps, "ARCHITECTURES="+
+				runtime.GOARCH, "STEPS=containerfile-build publish-image generate-workload-cr"),
 			r.prepareExternalCI(ctx))
 	}); err != nil {
 		return err
@@ -104,7 +109,9 @@ func (r runner) all(ctx context.Context) (err error) {
 			err = errors.Join(err, r.step(ctx, "Keeping logs in "+logsDir, r.keepLogs))
 		}
 		if !r.keep {
-			err = errors.Join(err, r.step(ctx, "Ending the cluster", func(ctx context.Context) error { return r.command(ctx, clusterBin, "down") }))
+			err = errors.Join(err, r.step(ctx, "Ending the cluster", func(ctx context.Context) error {
+				return r.command(ctx, clusterBin, "down")
+			}))
 		}
 	}()
 	if err := r.step(ctx, "Starting the cluster", func(ctx context.Context) error {
@@ -120,7 +127,8 @@ func (r runner) all(ctx context.Context) (err error) {
 	}
 	return r.step(ctx, "Testing", func(ctx context.Context) error {
 		args := []string{"exec", testBin, "-test.v", "-test.timeout", "30m", "-test.parallel", "4",
-			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps, "-report", table}
+			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
+			"-report", table}
 		if r.run != "" {
 			args = append(args, "-test.run", r.run)
 		}
@@ -128,11 +136,18 @@ func (r runner) all(ctx context.Context) (err error) {
 	})
 }
 
-// prepareExternalCI fetches and builds what the tests of external CI would, were there a network inside the cluster: act, and Groovy's parser.
+// prepareExternalCI fetches and builds what the tests of external CI would, were there a network inside the cluster:
+// act, and Groovy's parser.
 func (r runner) prepareExternalCI(ctx context.Context) error {
-	errs := []error{r.command(ctx, "go", "build", "-C", "ci/externalci/act", "-o", os.DevNull, "github.com/nektos/act")} // go keeps it for the next time
+	// go keeps it for the next time
+	errs := []error{r.command(ctx, "go", "build", "-C", "ci/externalci/act", "-o", os.DevNull, "github.com/nektos/act")}
 	if _, err := os.Stat("ci/externalci/groovy/node_modules"); errors.Is(err, fs.ErrNotExist) {
-		errs = append(errs, r.command(ctx, "npm", "ci", "--prefix", "ci/externalci/groovy", "--ignore-scripts", "--no-audit", "--no-fund"))
+		errs = append(
+			errs,
+			r.command(
+				ctx, "npm", "ci", "--prefix", "ci/externalci/groovy", "--ignore-scripts", "--no-audit", "--no-fund",
+			),
+		)
 	}
 	return errors.Join(errs...)
 }

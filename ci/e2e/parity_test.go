@@ -26,19 +26,24 @@ func testParity(t *testing.T) {
 	}{
 		{"nothing but a URL", object{}},
 		{"everything", object{"docker": object{"context": "app", "filePath": "app/Containerfile"},
-			"buildEnv": []any{object{"name": "A", "value": "x=y\nz"}}, "buildArgs": []any{object{"name": "B", "value": ""}}}},
-		{"texts that Argo would expand", object{"docker": object{"context": "{{inputs.parameters.git-secret}}", "filePath": `{{=sprig.upper("x")}}`},
-			"buildArgs": []any{object{"name": "A", "value": "{{workflow.name}} $(HOME) $$"}}}},
+			"buildEnv":  []any{object{"name": "A", "value": "x=y\nz"}},
+			"buildArgs": []any{object{"name": "B", "value": ""}}}},
+		{"texts that Argo would expand",
+			object{"docker": object{"context": "{{inputs.parameters.git-secret}}", "filePath": `{{=sprig.upper("x")}}`},
+				"buildArgs": []any{object{"name": "A", "value": "{{workflow.name}} $(HOME) $$"}}}},
 		{"a list as text", object{"docker": object{"context": "[1, 2]"}}},
 		{"numbers and booleans", object{"docker": object{"context": 1000000, "filePath": true}, "buildEnv": 7}},
 		{"null", object{"docker": object{"context": nil}, "buildEnv": nil, "buildArgs": []any{nil}}},
-		{"lists of odd things", object{"buildEnv": []any{"A=b", 1, object{"name": 1, "value": object{}}, []any{}}, "buildArgs": "{}"}},
+		{"lists of odd things",
+			object{"buildEnv": []any{"A=b", 1, object{"name": 1, "value": object{}}, []any{}}, "buildArgs": "{}"}},
 		{"markup and odd letters", object{"buildArgs": []any{object{"name": "A", "value": "<&> \u2028 é \\ \" '"}}}},
 		{"objects where texts go", object{"docker": "no object", "buildArgs": object{"A": "b"}}},
-		{"a SecretReference", object{"repository": object{"url": "https://git.example.com/x.git", "secretRef": "git-basic"}}},
+		{"a SecretReference",
+			object{"repository": object{"url": "https://git.example.com/x.git", "secretRef": "git-basic"}}},
 	}
 	for i, test := range tests {
-		b := build{name: "parity", run: fmt.Sprintf("parity-%d", i+1), url: "https://git.example.com/acme/x.git", more: test.parameters}
+		b := build{name: "parity", run: fmt.Sprintf("parity-%d", i+1), url: "https://git.example.com/acme/x.git",
+			more: test.parameters}
 		t.Run(test.name, func(t *testing.T) { compare(t, b.component(), b.workflowRun()) })
 	}
 	examples := must(filepath.Glob(filepath.Join(*repository, "examples/*/workflowrun.yaml")))(t)
@@ -84,7 +89,8 @@ func compare(t *testing.T, component, run object) {
 	dir := t.TempDir()
 	for file, args := range map[string][]string{
 		"run": nil, "workflows": {"clusterworkflows"}, "references": {"-n", namespace, "secretreferences"},
-		"planes": {"clusterworkflowplanes"}, "projects": {"-n", namespace, "projects"}, "types": {"clustercomponenttypes"},
+		"planes": {"clusterworkflowplanes"}, "projects": {"-n", namespace, "projects"},
+		"types": {"clustercomponenttypes"},
 	} {
 		text := ""
 		if args == nil {

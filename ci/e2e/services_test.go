@@ -47,7 +47,8 @@ const (
 	pullUser, pullPassword = "puller", "canary-pull-5be8"
 )
 
-// services are a Git server by HTTPS, public and private, one by SSH, and a registry, with faults where a repository's name asks for them.
+// services are a Git server by HTTPS, public and private, one by SSH, and a registry, with faults where a repository's
+// name asks for them.
 type services struct {
 	ca         []byte // PEM, of the authority that all certificates are of
 	gitRoot    string
@@ -78,7 +79,8 @@ func startServices(ctx context.Context, dir string) (*services, error) {
 		return nil, err
 	}
 	registry, err := devregistry.New(devregistry.Options{
-		Dir: filepath.Join(dir, "registry"), Users: map[string]string{pushUser: pushPassword, pullUser: pullPassword}, Certificate: certificate,
+		Dir: filepath.Join(dir, "registry"), Users: map[string]string{pushUser: pushPassword, pullUser: pullPassword},
+		Certificate: certificate,
 	})
 	if err != nil {
 		return nil, err
@@ -159,7 +161,8 @@ func newKey() ([]byte, ssh.PublicKey, error) {
 
 const busyFor = 20 * time.Second
 
-// faults denies pushes to repositories that are named …-denied, and answers 503 for a while to those named …-busy. The puller may only read.
+// faults denies pushes to repositories that are named …-denied, and answers 503 for a while to those named …-busy. The
+// puller may only read.
 func (s *services) faults(registry http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		repository, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/blobs/")
@@ -217,8 +220,11 @@ func (s *services) repository(t *testing.T, path string, files map[string]string
 	return s.publish(t, path, dir)
 }
 
-// publish makes folder the only commit of main in a bare repository. Done again it makes another commit, and the old one stays fetchable.
+// publish makes folder the only commit of main in a bare repository. Done again it makes another commit, and the old
+// one stays fetchable.
 func (s *services) publish(t *testing.T, path, folder string) string {
 	t.Helper()
-	return must(devgit.Import(t.Context(), folder, filepath.Join(s.gitRoot, path), "e2e", time.Unix(1_700_000_000, 0)))(t)
+	return must(devgit.Import(t.Context(), folder, filepath.Join(s.gitRoot, path), "e2e", time.Unix(1_700_000_000, 0)))(
+		t,
+	)
 }

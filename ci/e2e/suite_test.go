@@ -1,6 +1,7 @@
 //go:build e2e
 
-// The tests run inside the cluster's namespaces, where names and addresses of pods and services lead somewhere: `make e2e` puts them there.
+// The tests run inside the cluster's namespaces, where names and addresses of pods and services lead somewhere: `make
+// e2e` puts them there.
 package main
 
 import (
@@ -29,8 +30,11 @@ var (
 	kubeconfig = flag.String("kubeconfig", os.Getenv("KUBECONFIG"), "of an administrator of the cluster")
 	cli        = flag.String("stepwright", "stepwright", "the program stepwright")
 	pipelines  = flag.String("pipelines", "externalci.test", "the compiled tests of ci/externalci")
-	steps      = flag.String("pipelines-steps", "dist/bin", "the steps' binaries that pipelines of external CI fetch, with their SHA256SUMS")
-	report     = flag.String("report", "", "file to write times and admitted Pod Security levels to")
+	steps      = flag.String(
+		"pipelines-steps", "dist/bin",
+		"the steps' binaries that pipelines of external CI fetch, with their SHA256SUMS",
+	)
+	report = flag.String("report", "", "file to write times and admitted Pod Security levels to")
 )
 
 const (
@@ -91,7 +95,11 @@ func setUp(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	for _, ns := range []string{namespace, planeNamespace} {
-		if err := k8s.apply(ctx, object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}}); err != nil {
+		if err := k8s.apply(ctx, object{
+			"apiVersion": "v1",
+			"kind":       "Namespace",
+			"metadata":   object{"name": ns},
+		}); err != nil {
 			return err
 		}
 	}
@@ -99,31 +107,50 @@ func setUp(ctx context.Context, dir string) (err error) {
 		configMap(planeNamespace, "stepwright-ca-bundle", map[string]string{"ca.crt": string(serving.ca)}),
 		stored("registry-push-secret", nil, map[string]string{"value": dockerConfig(pushUser, pushPassword)}),
 		stored("registry-pull-secret", nil, map[string]string{"value": dockerConfig(pullUser, pullPassword)}),
-		stored("workload-publisher-client-secret", nil, map[string]string{"value": "openchoreo-workload-publisher-secret"}),
+		stored("workload-publisher-client-secret", nil, map[string]string{
+			"value": "openchoreo-workload-publisher-secret",
+		}),
 		stored("wrong-client-secret", nil, map[string]string{"value": "canary-oauth-77d0"}),
 		stored("git-basic", nil, map[string]string{"username": gitUser, "password": gitPassword}),
-		stored("git-late", map[string]string{"stepwright.test/delay": "15s"}, map[string]string{"username": gitUser, "password": gitPassword}),
-		stored("git-ssh", nil, map[string]string{"ssh-privatekey": string(serving.sshKey), "known_hosts": serving.knownHosts}),
+		stored("git-late", map[string]string{"stepwright.test/delay": "15s"}, map[string]string{
+			"username": gitUser,
+			"password": gitPassword,
+		}),
+		stored("git-ssh", nil, map[string]string{
+			"ssh-privatekey": string(serving.sshKey),
+			"known_hosts":    serving.knownHosts,
+		}),
 		secretReference("git-basic", "kubernetes.io/basic-auth", "username", "password"),
 		secretReference("git-late", "kubernetes.io/basic-auth", "username", "password"),
 		secretReference("git-ssh", "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts"),
 		secretReference("git-never", "kubernetes.io/basic-auth", "username", "password"),
-		object{"apiVersion": openchoreo.String(), "kind": "ClusterProjectType", "metadata": object{"name": "default"}, "spec": object{"resources": []any{object{
-			"id": "cell-namespace", "template": object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": "${metadata.namespace}"}}}}}},
-		object{"apiVersion": openchoreo.String(), "kind": "Project", "metadata": object{"name": project, "namespace": namespace}, "spec": object{
-			"deploymentPipelineRef": object{"name": "default"}, "type": object{"kind": "ClusterProjectType", "name": "default"}}},
-		object{"apiVersion": openchoreo.String(), "kind": "ClusterComponentType", "metadata": object{"name": "service"}, "spec": object{
-			"workloadType": "deployment",
-			"allowedWorkflows": []any{
-				object{"kind": "ClusterWorkflow", "name": "dockerfile-builder"},
-				object{"kind": "ClusterWorkflow", "name": "dockerfile-builder-wrong-client"},
-				object{"kind": "ClusterWorkflow", "name": "gcp-buildpacks-builder"},
-				object{"kind": "ClusterWorkflow", "name": "paketo-buildpacks-builder"},
-				object{"kind": "ClusterWorkflow", "name": "ballerina-buildpack-builder"},
-			},
-			"resources": []any{object{"id": "deployment", "template": object{"apiVersion": "apps/v1", "kind": "Deployment",
-				"metadata": object{"name": "${metadata.name}", "namespace": "${metadata.namespace}"}}}},
-		}},
+		object{"apiVersion": openchoreo.String(), "kind": "ClusterProjectType", "metadata": object{"name": "default"},
+			"spec": object{"resources": []any{object{
+				"id": "cell-namespace",
+				"template": object{
+					"apiVersion": "v1",
+					"kind":       "Namespace",
+					"metadata":   object{"name": "${metadata.namespace}"},
+				}}}}},
+		object{"apiVersion": openchoreo.String(), "kind": "Project",
+			"metadata": object{"name": project, "namespace": namespace},
+			"spec": object{
+				"deploymentPipelineRef": object{"name": "default"},
+				"type":                  object{"kind": "ClusterProjectType", "name": "default"}}},
+		object{"apiVersion": openchoreo.String(), "kind": "ClusterComponentType", "metadata": object{"name": "service"},
+			"spec": object{
+				"workloadType": "deployment",
+				"allowedWorkflows": []any{
+					object{"kind": "ClusterWorkflow", "name": "dockerfile-builder"},
+					object{"kind": "ClusterWorkflow", "name": "dockerfile-builder-wrong-client"},
+					object{"kind": "ClusterWorkflow", "name": "gcp-buildpacks-builder"},
+					object{"kind": "ClusterWorkflow", "name": "paketo-buildpacks-builder"},
+					object{"kind": "ClusterWorkflow", "name": "ballerina-buildpack-builder"},
+				},
+				"resources": []any{object{"id": "deployment",
+					"template": object{"apiVersion": "apps/v1", "kind": "Deployment",
+						"metadata": object{"name": "${metadata.name}", "namespace": "${metadata.namespace}"}}}},
+			}},
 	)
 	if err != nil {
 		return err
@@ -146,7 +173,12 @@ func install(ctx context.Context, overlay string) error {
 type object = map[string]any
 
 func configMap(ns, name string, data map[string]string) object {
-	return object{"apiVersion": "v1", "kind": "ConfigMap", "metadata": object{"name": name, "namespace": ns}, "data": data}
+	return object{
+		"apiVersion": "v1",
+		"kind":       "ConfigMap",
+		"metadata":   object{"name": name, "namespace": ns},
+		"data":       data,
+	}
 }
 
 // stored is an entry of the secret store.
@@ -164,8 +196,9 @@ func secretReference(name, kind string, keys ...string) object {
 	for _, key := range keys {
 		data = append(data, object{"secretKey": key, "remoteRef": object{"key": name, "property": key}})
 	}
-	return object{"apiVersion": openchoreo.String(), "kind": "SecretReference", "metadata": object{"name": name, "namespace": namespace},
-		"spec": object{"template": object{"type": kind}, "data": data}}
+	return object{"apiVersion": openchoreo.String(), "kind": "SecretReference",
+		"metadata": object{"name": name, "namespace": namespace},
+		"spec":     object{"template": object{"type": kind}, "data": data}}
 }
 
 // build is a component and one or more WorkflowRuns of it.
@@ -194,23 +227,28 @@ func (b build) reference() object {
 	if branch == "" {
 		branch = "main"
 	}
-	parameters := object{"repository": object{"url": b.url, "secretRef": b.secret, "revision": object{"branch": branch}}}
+	parameters := object{
+		"repository": object{"url": b.url, "secretRef": b.secret, "revision": object{"branch": branch}},
+	}
 	maps.Copy(parameters, b.more)
 	return object{"kind": "ClusterWorkflow", "name": workflow, "parameters": parameters}
 }
 
 func (b build) component() object {
-	return object{"apiVersion": openchoreo.String(), "kind": "Component", "metadata": object{"name": b.name, "namespace": namespace}, "spec": object{
-		"owner":         object{"projectName": project},
-		"componentType": object{"kind": "ClusterComponentType", "name": "deployment/service"},
-		"workflow":      b.reference(),
-	}}
+	return object{"apiVersion": openchoreo.String(), "kind": "Component",
+		"metadata": object{"name": b.name, "namespace": namespace},
+		"spec": object{
+			"owner":         object{"projectName": project},
+			"componentType": object{"kind": "ClusterComponentType", "name": "deployment/service"},
+			"workflow":      b.reference(),
+		}}
 }
 
 func (b build) workflowRun() object {
 	return object{"apiVersion": openchoreo.String(), "kind": "WorkflowRun",
-		"metadata": object{"name": b.runName(), "namespace": namespace, "labels": object{"openchoreo.dev/project": project, "openchoreo.dev/component": b.name}},
-		"spec":     object{"workflow": b.reference()}}
+		"metadata": object{"name": b.runName(), "namespace": namespace,
+			"labels": object{"openchoreo.dev/project": project, "openchoreo.dev/component": b.name}},
+		"spec": object{"workflow": b.reference()}}
 }
 
 // start applies the component and the run.
@@ -301,7 +339,9 @@ func workload(t *testing.T, component string) *v1alpha1.Workload {
 // pods are those of a run, in the order in which they were made.
 func pods(t *testing.T, run string) []corev1.Pod {
 	t.Helper()
-	list := must(k8s.core.CoreV1().Pods(planeNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "workflows.argoproj.io/workflow=" + run}))(t)
+	list := must(k8s.core.CoreV1().Pods(planeNamespace).List(t.Context(), metav1.ListOptions{
+		LabelSelector: "workflows.argoproj.io/workflow=" + run,
+	}))(t)
 	return list.Items
 }
 
@@ -310,7 +350,9 @@ func logs(t *testing.T, run string) string {
 	t.Helper()
 	var all strings.Builder
 	for _, pod := range pods(t, run) {
-		raw, err := k8s.core.CoreV1().Pods(planeNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{Container: "main"}).DoRaw(t.Context())
+		raw, err := k8s.core.CoreV1().Pods(planeNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{
+			Container: "main",
+		}).DoRaw(t.Context())
 		fmt.Fprintf(&all, "== %s (%s) %s\n%s\n", pod.Name, pod.Status.Phase, pod.Status.Message, raw)
 		if err != nil {
 			fmt.Fprintln(&all, err)

@@ -68,14 +68,16 @@ func apiCases() []apiCase {
 				x := before(t, p, nil)
 				first := register(t, x.lead(p, p.parameters(c, newImage)))
 				second := register(t, x.lead(p, p.parameters(c, newImage)))
-				if posts, puts := x.count("POST", "/workloads"), x.count("PUT", "/workloads"); first.Reason != "Succeeded" || posts != 1 || puts != 0 {
+				posts, puts := x.count("POST", "/workloads"), x.count("PUT", "/workloads")
+				if first.Reason != "Succeeded" || posts != 1 || puts != 0 {
 					t.Errorf("%s, %d POST and %d PUT", first.Reason, posts, puts)
 				}
 				return second, c
 			},
 		},
 		{
-			name: "It has one that the list does not show yet: 409, then an update", after: one("", "new"), reason: "Succeeded",
+			name: "It has one that the list does not show yet: 409, then an update", after: one("", "new"),
+			reason: "Succeeded",
 			run: func(t *testing.T, p *platform) (outcome, string) {
 				c := p.component(t)
 				p.give(t, c, c+"-workload", oldImage)
@@ -88,14 +90,16 @@ func apiCases() []apiCase {
 					return hide
 				})
 				o := register(t, x.lead(p, p.parameters(c, newImage)))
-				if posts, puts := x.count("POST", "/workloads"), x.count("PUT", "/workloads/"); posts != 1 || puts != 1 {
+				if posts, puts := x.count("POST", "/workloads"), x.count("PUT", "/workloads/"); posts != 1 ||
+					puts != 1 {
 					t.Errorf("%d POST and %d PUT", posts, puts)
 				}
 				return o, c
 			},
 		},
 		{
-			name: "It has one of another name, made in the portal", after: one("‹component›-by-hand", "new"), reason: "Succeeded",
+			name: "It has one of another name, made in the portal", after: one("‹component›-by-hand", "new"),
+			reason: "Succeeded",
 			run: func(t *testing.T, p *platform) (outcome, string) {
 				c := p.component(t)
 				p.give(t, c, c+"-by-hand", oldImage)
@@ -107,8 +111,10 @@ func apiCases() []apiCase {
 			},
 		},
 		{
-			name: "It has two", after: one("‹component›-second", "old") + ", " + one("‹component›-workload", "old"), reason: "WorkloadRejected",
-			say: []string{"has 2 Workloads: ‹component›-second, ‹component›-workload", "delete the others"},
+			name:   "It has two",
+			after:  one("‹component›-second", "old") + ", " + one("‹component›-workload", "old"),
+			reason: "WorkloadRejected",
+			say:    []string{"has 2 Workloads: ‹component›-second, ‹component›-workload", "delete the others"},
 			run: func(t *testing.T, p *platform) (outcome, string) {
 				c := p.component(t)
 				p.give(t, c, c+"-workload", oldImage)
@@ -117,17 +123,22 @@ func apiCases() []apiCase {
 			},
 		},
 		{
-			name: "The client's secret is wrong", reason: "Unauthorized", after: none, say: []string{"invalid_client", "Check the client ID and secret"},
+			name: "The client's secret is wrong", reason: "Unauthorized", after: none,
+			say: []string{"invalid_client", "Check the client ID and secret"},
 			run: direct(func(_ *platform, in map[string]string) { in["OAUTH_CLIENT_SECRET"] = "canary-but-wrong" }),
 		},
 		{
-			name: "The client has no role", reason: "Forbidden", after: none, say: []string{"403 Forbidden", "is bound to a role"},
+			name: "The client has no role", reason: "Forbidden", after: none,
+			say: []string{"403 Forbidden", "is bound to a role"},
 			run: direct(func(p *platform, in map[string]string) {
-				in["API_SERVER_URL"], in["OAUTH_TOKEN_URL"], in["OAUTH_CLIENT_ID"], in["OAUTH_CLIENT_SECRET"] = p.nobody.api, p.nobody.token, p.nobody.id, p.nobody.secret
+				in["API_SERVER_URL"], in["OAUTH_TOKEN_URL"] = p.nobody.api, p.nobody.token
+				in["OAUTH_CLIENT_ID"], in["OAUTH_CLIENT_SECRET"] = p.nobody.id, p.nobody.secret
 			}),
 		},
 		{
-			name: "There is no such component", reason: "NotFound", after: none, say: []string{"component ‹component› in namespace", "Referenced component not found", "Check the component and namespace names"},
+			name: "There is no such component", reason: "NotFound", after: none,
+			say: []string{"component ‹component› in namespace", "Referenced component not found",
+				"Check the component and namespace names"},
 			run: func(t *testing.T, p *platform) (outcome, string) {
 				const c = "ci-never-made"
 				return register(t, p.parameters(c, newImage)), c
@@ -149,22 +160,25 @@ func apiCases() []apiCase {
 			},
 		},
 		{
-			name: "Nothing listens at the API's address, for longer than it is tried", reason: "ApiUnavailable", after: none,
-			say: []string{"connection refused", "nothing listens on that port"},
+			name: "Nothing listens at the API's address, for longer than it is tried", reason: "ApiUnavailable",
+			after: none,
+			say:   []string{"connection refused", "nothing listens on that port"},
 			run: direct(func(_ *platform, in map[string]string) {
 				in["API_SERVER_URL"], in["MAX_ATTEMPTS"] = "http://127.0.0.1:1", "3"
 			}),
 		},
 		{
-			name: "The connection breaks after the API has created the Workload", reason: "Succeeded", after: one("", "new"),
-			run: func(t *testing.T, p *platform) (outcome, string) { return cutOnce(t, p, "POST", "") },
+			name: "The connection breaks after the API has created the Workload", reason: "Succeeded",
+			after: one("", "new"),
+			run:   func(t *testing.T, p *platform) (outcome, string) { return cutOnce(t, p, "POST", "") },
 		},
 		{
 			name: "The connection breaks after the API has updated it", reason: "Succeeded", after: one("", "new"),
 			run: func(t *testing.T, p *platform) (outcome, string) { return cutOnce(t, p, "PUT", oldImage) },
 		},
 		{
-			name: "The token is no longer accepted, in the middle: one fresh token", reason: "Succeeded", after: one("", "new"),
+			name: "The token is no longer accepted, in the middle: one fresh token", reason: "Succeeded",
+			after: one("", "new"),
 			run: func(t *testing.T, p *platform) (outcome, string) {
 				c := p.component(t)
 				var refused atomic.Bool
@@ -271,20 +285,24 @@ func TestAPI(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	table := "\n| case | result | exit code | the component afterwards |\n|---|---|---|---|\n" + strings.Join(rows, "") + "\n"
+	table := "\n| case | result | exit code | the component afterwards |\n|---|---|---|---|\n" +
+		strings.Join(rows, "") + "\n"
 	const page = "../../docs/external-ci.md"
 	raw, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	part := regexp.MustCompile(`(?s)(<!-- Written by go test ./ci/externalci -update\. -->\n)(.*?)(<!-- End of it\. -->)`)
+	part := regexp.MustCompile(
+		`(?s)(<!-- Written by go test ./ci/externalci -update\. -->\n)(.*?)(<!-- End of it\. -->)`,
+	)
 	found := part.FindSubmatch(raw)
 	switch {
 	case found == nil:
 		t.Fatalf("%s has no place for the table", page)
 	case string(found[2]) == table:
 	case *update:
-		if err := os.WriteFile(page, part.ReplaceAll(raw, []byte("${1}"+strings.ReplaceAll(table, "$", "$$")+"${3}")), 0o644); err != nil {
+		if err := os.WriteFile(page, part.ReplaceAll(raw, []byte("${1}"+strings.ReplaceAll(table, "$", "$$")+
+			"${3}")), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	default:

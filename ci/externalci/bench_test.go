@@ -97,7 +97,9 @@ func write(t *testing.T, path, text string) {
 
 func (b *bench) git(args ...string) string {
 	b.t.Helper()
-	cmd := exec.Command("git", append([]string{"-C", b.repo, "-c", "user.name=Ada", "-c", "user.email=ada@example.com"}, args...)...)
+	cmd := exec.Command("git", append([]string{
+		"-C", b.repo, "-c", "user.name=Ada", "-c", "user.email=ada@example.com",
+	}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -114,8 +116,8 @@ func (b *bench) commitAll() {
 	b.commit = b.git("rev-parse", "HEAD")
 }
 
-// docker makes a folder in which podman, which has docker's commands and needs no daemon, goes by docker's name. As docker does, it speaks plain
-// HTTP to a registry on loopback.
+// docker makes a folder in which podman, which has docker's commands and needs no daemon, goes by docker's name. As
+// docker does, it speaks plain HTTP to a registry on loopback.
 func (b *bench) docker() string {
 	b.t.Helper()
 	podman, err := exec.LookPath("podman")
@@ -123,10 +125,26 @@ func (b *bench) docker() string {
 		b.t.Fatalf("%v: run ci/install/install.sh test", err)
 	}
 	dir := b.t.TempDir()
-	write(b.t, filepath.Join(dir, "registries.conf"), fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", b.registry))
-	write(b.t, filepath.Join(dir, "storage.conf"), fmt.Sprintf("[storage]\ndriver = \"vfs\"\nrunroot = %q\ngraphroot = %q\n", filepath.Join(dir, "run"), filepath.Join(dir, "root")))
+	write(
+		b.t, filepath.Join(dir, "registries.conf"),
+		fmt.Sprintf("[[registry]]\nlocation = %q\ninsecure = true\n", b.registry),
+	)
+	write(
+		b.t, filepath.Join(dir, "storage.conf"),
+		fmt.Sprintf(
+			"[storage]\ndriver = \"vfs\"\nrunroot = %q\ngraphroot = %q\n", filepath.Join(dir, "run"),
+			filepath.Join(dir, "root"),
+		),
+	)
 	shim := filepath.Join(dir, "bin", "docker")
-	write(b.t, shim, fmt.Sprintf("#!/bin/sh\nexport CONTAINERS_REGISTRIES_CONF=%[1]s/registries.conf CONTAINERS_STORAGE_CONF=%[1]s/storage.conf REGISTRY_AUTH_FILE=%[1]s/auth.json\nexec %s \"$@\"\n", dir, podman))
+	write(
+		b.t, shim,
+		fmt.Sprintf(
+			"#!/bin/sh\nexport CONTAINERS_REGISTRIES_CONF=%[1]s/registries.conf "+
+				"CONTAINERS_STORAGE_CONF=%[1]s/storage.conf REGISTRY_AUTH_FILE=%[1]s/auth.json\nexec %s \"$@\"\n",
+			dir, podman,
+		),
+	)
 	if err := os.Chmod(shim, 0o755); err != nil {
 		b.t.Fatal(err)
 	}
@@ -144,7 +162,8 @@ func overHTTP() string { return fmt.Sprintf("INSECURE_PLAIN_HTTP=%t", *apiURL !=
 // thunderURL is the identity provider's base, as the guide's credentials have it.
 func (b *bench) thunderURL() string { return strings.TrimSuffix(b.tokenURL, "/oauth2/token") }
 
-// registered wants the component to have one Workload, made of the descriptor, with an image that is in the registry, and returns the image.
+// registered wants the component to have one Workload, made of the descriptor, with an image that is in the registry,
+// and returns the image.
 func (b *bench) registered() string {
 	b.t.Helper()
 	all := b.workloads(b.t, b.component)
@@ -166,12 +185,17 @@ func (b *bench) registered() string {
 	} else {
 		reference = tag
 	}
-	req, err := http.NewRequestWithContext(b.t.Context(), "GET", "http://"+b.registry+"/v2/"+repository+"/manifests/"+url.PathEscape(reference), nil)
+	req, err := http.NewRequestWithContext(b.t.Context(), "GET", "http://"+b.registry+"/v2/"+repository+"/manifests/"+
+		url.PathEscape(reference), nil)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	req.SetBasicAuth("pusher", pushCanary)
-	req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json")
+	req.Header.Set(
+		"Accept",
+		"application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "+
+			"application/vnd.docker.distribution.manifest.v2+json",
+	)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		b.t.Fatal(err)
@@ -188,8 +212,8 @@ func (b *bench) secrets() []string {
 	return []string{b.publisher.secret, url.QueryEscape(b.publisher.secret), pushCanary, url.QueryEscape(pushCanary)}
 }
 
-// watched runs something while the machine's list of processes is looked at, and wants no secret in the command line of any that is new: a server
-// that was there before, such as a test's identity provider, is not the pipeline's.
+// watched runs something while the machine's list of processes is looked at, and wants no secret in the command line of
+// any that is new: a server that was there before, such as a test's identity provider, is not the pipeline's.
 func (b *bench) watched(run func()) {
 	b.t.Helper()
 	processes := func() []string {
@@ -217,7 +241,9 @@ func (b *bench) watched(run func()) {
 				line, _ := os.ReadFile(path) // of a process that has ended since, nothing
 				for _, secret := range b.secrets() {
 					if bytes.Contains(line, []byte(secret)) {
-						seen[strings.ReplaceAll(strings.ReplaceAll(string(line), secret, "<THE SECRET>"), "\x00", " ")] = true
+						seen[strings.ReplaceAll(
+							strings.ReplaceAll(string(line), secret, "<THE SECRET>"), "\x00", " ",
+						)] = true
 					}
 				}
 			}

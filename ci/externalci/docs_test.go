@@ -34,7 +34,8 @@ var (
 	camel    = regexp.MustCompile(`^[A-Z][a-z]+([A-Z][a-z]+)*$`)
 )
 
-// TestDocsAreTrue holds what people wrote in the pages on external CI against the schema, the outcomes and the examples.
+// TestDocsAreTrue holds what people wrote in the pages on external CI against the schema, the outcomes and the
+// examples.
 func TestDocsAreTrue(t *testing.T) {
 	t.Parallel()
 	known := map[string]bool{ // what is neither a parameter, a result nor of the examples
@@ -62,7 +63,9 @@ func TestDocsAreTrue(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, page := range []string{"../../docs/external-ci.md", examples + "/README.md", "../../examples/backstage/README.md"} {
+	for _, page := range []string{
+		"../../docs/external-ci.md", examples + "/README.md", "../../examples/backstage/README.md",
+	} {
 		text := read(t, page)
 		for _, m := range link.FindAllStringSubmatch(text, -1) {
 			if strings.Contains(m[1], "://") {
@@ -106,10 +109,17 @@ func TestDocsAreTrue(t *testing.T) {
 	}
 	// What the guide calls its credentials and secrets is what the examples use.
 	for file, names := range map[string][]string{
-		"jenkins/Jenkinsfile":                {"workflows-credentials", "thunder-url", "openchoreo-api-url", "registry-credentials"},
-		"jenkins/Jenkinsfile.without-docker": {"workflows-credentials", "thunder-url", "openchoreo-api-url", "registry-push-secret"},
-		"github-actions/workflow.yml":        {"OPENCHOREO_CLIENT_ID", "OPENCHOREO_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL", "REGISTRY_USER", "REGISTRY_PASSWORD"},
-		"gitlab/.gitlab-ci.yml":              {"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL"},
+		"jenkins/Jenkinsfile": {
+			"workflows-credentials", "thunder-url", "openchoreo-api-url", "registry-credentials",
+		},
+		"jenkins/Jenkinsfile.without-docker": {
+			"workflows-credentials", "thunder-url", "openchoreo-api-url", "registry-push-secret",
+		},
+		"github-actions/workflow.yml": {
+			"OPENCHOREO_CLIENT_ID", "OPENCHOREO_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL", "REGISTRY_USER",
+			"REGISTRY_PASSWORD",
+		},
+		"gitlab/.gitlab-ci.yml": {"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL"},
 	} {
 		text := read(t, filepath.Join(examples, file))
 		for _, name := range names {
@@ -141,7 +151,8 @@ func TestAuthorization(t *testing.T) {
 		t.Errorf("actions %q", role.Spec.Actions)
 	}
 	mapping := binding.Spec.RoleMappings[0]
-	if mapping.RoleRef.Name != role.Name || string(mapping.RoleRef.Kind) != role.Kind || mapping.Scope.Namespace == "" || mapping.Scope.Project == "" {
+	if mapping.RoleRef.Name != role.Name || string(mapping.RoleRef.Kind) != role.Kind ||
+		mapping.Scope.Namespace == "" || mapping.Scope.Project == "" {
 		t.Errorf("%+v", mapping)
 	}
 	hint := read(t, "../../steps/internal/openchoreo/check.go")

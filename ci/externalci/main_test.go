@@ -1,7 +1,8 @@
-// Package externalci_test runs what external CI runs, the step's binary and the examples, against an OpenChoreo API: the development API, or with
-// -api the real one:
+// Package externalci_test runs what external CI runs, the step's binary and the examples, against an OpenChoreo API:
+// the development API, or with -api the real one:
 //
-//	go test ./ci/externalci -run TestAPI -api http://… -token-url http://…/oauth2/token -publisher ID=FILE -nobody ID=FILE -admin ID=FILE
+//	go test ./ci/externalci -run TestAPI -api http://… -token-url http://…/oauth2/token \
+//	    -publisher ID=FILE -nobody ID=FILE -admin ID=FILE
 package externalci_test
 
 import (

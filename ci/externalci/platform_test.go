@@ -19,7 +19,8 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
 )
 
-// canary is the secret of the development API's client. It must not appear in anything that is written, whatever writes it.
+// canary is the secret of the development API's client. It must not appear in anything that is written, whatever writes
+// it.
 const canary = "canary-s3cret/+&=ä"
 
 // client is an OAuth client, and where it gets its tokens.
@@ -52,7 +53,8 @@ func newPlatform(t *testing.T) *platform {
 	}
 	serve := func(id string, namespaces ...string) client {
 		api, err := devapi.New(devapi.Options{
-			Dir: t.TempDir(), ClientID: id, ClientSecret: canary, Namespaces: namespaces, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			Dir: t.TempDir(), ClientID: id, ClientSecret: canary, Namespaces: namespaces,
+			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -88,7 +90,8 @@ func (p *platform) call(t *testing.T, c client, method, path string, body, answe
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, c.api+"/api/v1/namespaces/"+p.namespace+path, bytes.NewReader(raw))
+	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, c.api+"/api/v1/namespaces/"+
+		p.namespace+path, bytes.NewReader(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +195,8 @@ type outcome struct {
 func (p *platform) parameters(component, image string) map[string]string {
 	return map[string]string{
 		"NAMESPACE_NAME": p.namespace, "PROJECT_NAME": p.project, "COMPONENT_NAME": component, "IMAGE": image,
-		"API_SERVER_URL": p.url, "OAUTH_TOKEN_URL": p.tokenURL, "OAUTH_CLIENT_ID": p.publisher.id, "OAUTH_CLIENT_SECRET": p.publisher.secret,
+		"API_SERVER_URL": p.url, "OAUTH_TOKEN_URL": p.tokenURL, "OAUTH_CLIENT_ID": p.publisher.id,
+		"OAUTH_CLIENT_SECRET": p.publisher.secret,
 		"INSECURE_PLAIN_HTTP": fmt.Sprint(*apiURL != ""), "WAIT": "true",
 	}
 }

@@ -49,7 +49,8 @@ func TestShell(t *testing.T) {
 	}
 	const image = "registry.example.com/cart:1"
 	b.script("sh", b.repo, string(text), b.credentials("IMAGE="+image))
-	if all := b.workloads(t, b.component); len(all) != 1 || all[0].Spec.Container.Image != image || all[0].Spec.Endpoints["web"].Port != 8080 {
+	if all := b.workloads(t, b.component); len(all) != 1 || all[0].Spec.Container.Image != image ||
+		all[0].Spec.Endpoints["web"].Port != 8080 {
 		t.Errorf("%+v", all)
 	}
 	b.quietTree(b.repo)
@@ -59,7 +60,8 @@ func TestShell(t *testing.T) {
 	for name, checksum := range map[string]string{"another release": strings.Repeat("0", 64), "no checksum": ""} {
 		file := filepath.Join(t.TempDir(), "script.sh")
 		write(t, file, string(text))
-		log, code := command(t, b.repo, b.credentials("IMAGE=registry.example.com/cart:2", "STEPWRIGHT_SHA256="+checksum), "sh", file)
+		log, code := command(t, b.repo, b.credentials("IMAGE=registry.example.com/cart:2", "STEPWRIGHT_SHA256="+
+			checksum), "sh", file)
 		if code == 0 || strings.Contains(log, "generate-workload-cr  ") {
 			t.Errorf("%s: exit code %d: %s", name, code, log)
 		}
@@ -90,7 +92,8 @@ func TestReadme(t *testing.T) {
 		t.Fatalf("%d lines: %q", len(lines), lines)
 	}
 	// Of the first line, the names are examples.
-	lines[0] = strings.NewReplacer("=acme", "="+b.namespace, "=online-store", "="+b.project, "=cart", "="+b.component).Replace(lines[0])
+	lines[0] = strings.NewReplacer("=acme", "="+b.namespace, "=online-store", "="+b.project, "=cart", "="+
+		b.component).Replace(lines[0])
 	bin := t.TempDir()
 	if err := os.Symlink(binary("generate-workload-cr"), filepath.Join(bin, "generate-workload-cr")); err != nil {
 		t.Fatal(err)
@@ -98,9 +101,11 @@ func TestReadme(t *testing.T) {
 	b.path = bin + ":" + b.path
 	b.script("sh", b.repo, strings.Join(lines, "\n"), b.environ(
 		"OPENCHOREO_API_URL="+b.url, "THUNDER_URL="+b.thunderURL(), overHTTP(),
-		"OAUTH_CLIENT_ID="+b.publisher.id, "OAUTH_CLIENT_SECRET="+b.publisher.secret, "IMAGE=registry.example.com/cart:1",
+		"OAUTH_CLIENT_ID="+b.publisher.id, "OAUTH_CLIENT_SECRET="+b.publisher.secret,
+		"IMAGE=registry.example.com/cart:1",
 	))
-	if all := b.workloads(t, b.component); len(all) != 1 || all[0].Spec.Container.Image != "registry.example.com/cart:1" || all[0].Spec.Endpoints["web"].Port != 8080 {
+	if all := b.workloads(t, b.component); len(all) != 1 ||
+		all[0].Spec.Container.Image != "registry.example.com/cart:1" || all[0].Spec.Endpoints["web"].Port != 8080 {
 		t.Errorf("%+v", all)
 	}
 }
@@ -130,7 +135,8 @@ func TestGitLab(t *testing.T) {
 		t.Errorf("IMAGE is %q", got)
 	}
 	image := b.registry + "/acme/cart:" + b.commit
-	environ := b.credentials("IMAGE="+image, "CI_PROJECT_DIR="+b.repo, "CI_COMMIT_SHA="+b.commit, "CI_REGISTRY="+b.registry, "CI_REGISTRY_IMAGE="+b.registry+"/acme/cart",
+	environ := b.credentials("IMAGE="+image, "CI_PROJECT_DIR="+b.repo, "CI_COMMIT_SHA="+b.commit, "CI_REGISTRY="+
+		b.registry, "CI_REGISTRY_IMAGE="+b.registry+"/acme/cart",
 		"CI_REGISTRY_USER=pusher", "CI_REGISTRY_PASSWORD="+pushCanary)
 	for _, j := range []job{pipeline.Build, pipeline.Register} {
 		if len(j.Script) == 0 {

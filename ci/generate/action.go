@@ -11,9 +11,12 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// notForActions are parameters of generate-workload-cr without a use in GitHub Actions: there is no workspace and no WorkflowRun, no pod, and no
-// standard output that anybody reads.
-var notForActions = []string{"app-path", "run-name", "dry-run", "oauth-client-secret-file", "workspace", "results-dir", "termination-message-path"}
+// notForActions are parameters of generate-workload-cr without a use in GitHub Actions: there is no workspace and no
+// WorkflowRun, no pod, and no standard output that anybody reads.
+var notForActions = []string{
+	"app-path", "run-name", "dry-run", "oauth-client-secret-file", "workspace", "results-dir",
+	"termination-message-path",
+}
 
 // actionOutputs are the step's results, and what each tells.
 var actionOutputs = []struct{ name, about string }{

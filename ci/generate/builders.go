@@ -44,7 +44,8 @@ func (r reference) Reference() string { return r.Name + "@" + r.Digest }
 
 type writable struct{ Name, Path string }
 
-// Writable are the folders that the builder's buildpacks write to besides those of every builder, with the name of a volume for each.
+// Writable are the folders that the builder's buildpacks write to besides those of every builder, with the name of a
+// volume for each.
 func (b builder) Writable() []writable {
 	var all []writable
 	for _, folder := range b.Folders {
@@ -80,7 +81,8 @@ func buildpacksTemplate(b builder) (string, error) {
 	return text.String(), err
 }
 
-// buildpacksWorkflow is the file of a builder's ClusterWorkflow: that of dockerfile-builder, but for its name, the build, and what developers set.
+// buildpacksWorkflow is the file of a builder's ClusterWorkflow: that of dockerfile-builder, but for its name, the
+// build, and what developers set.
 func buildpacksWorkflow(dockerfile string, b builder) (string, error) {
 	text := dockerfile
 	var err error
@@ -92,9 +94,13 @@ func buildpacksWorkflow(dockerfile string, b builder) (string, error) {
 		}
 		text = before + from + replacement + to + after
 	}
-	between("    openchoreo.dev/description: ", "\n", fmt.Sprintf("Build %s without a Dockerfile, with %s", b.Languages, b.Title))
+	between(
+		"    openchoreo.dev/description: ", "\n",
+		fmt.Sprintf("Build %s without a Dockerfile, with %s", b.Languages, b.Title),
+	)
 	between("          steps:\n", "            - - name: publish-image\n", `            - - name: checkout-source
-`+middle(dockerfile, "            - - name: checkout-source\n", "            - - name: containerfile-build\n")+fmt.Sprintf(`            - - name: %[1]s
+`+middle(dockerfile, "            - - name: checkout-source\n", "            - - name: containerfile-build\n")+
+		fmt.Sprintf(`            - - name: %[1]s
                 templateRef:
                   name: %[1]s
                   clusterScope: true
@@ -109,7 +115,9 @@ func buildpacksWorkflow(dockerfile string, b builder) (string, error) {
 	}
 	text = strings.ReplaceAll(text, dockerfileBuilder, b.Workflow)
 	text, err = generateParts(b.Workflow+".yaml", text, b.Workflow)
-	return fmt.Sprintf("# Made from %s.yaml and images/builders.yaml by go run ./ci/generate. Do not edit.\n#\n", dockerfileBuilder) + text, err
+	return fmt.Sprintf(
+		"# Made from %s.yaml and images/builders.yaml by go run ./ci/generate. Do not edit.\n#\n", dockerfileBuilder,
+	) + text, err
 }
 
 // middle is what is between two texts.

@@ -14,10 +14,12 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// dockerfileBuilder is the ClusterWorkflow that is partly made from the schema of what developers set in it, and that others are made from.
+// dockerfileBuilder is the ClusterWorkflow that is partly made from the schema of what developers set in it, and that
+// others are made from.
 const dockerfileBuilder = "dockerfile-builder"
 
-// workflowParameters are the parameters of the Argo Workflow (contract section 1) that a developer sets, by their path in the schema.
+// workflowParameters are the parameters of the Argo Workflow (contract section 1) that a developer sets, by their path
+// in the schema.
 var workflowParameters = []struct{ path, name string }{
 	{"repository.url", "git-repo"},
 	{"repository.revision.branch", "branch"},
@@ -77,7 +79,10 @@ func generateParts(path, file, builder string) (string, error) {
 	parts := []string{
 		schema,
 		arguments.String(),
-		field("value", lookup(secretRef)+"\n.map(v, v == null || type(v) == string && v == \"\" ? \"false\" : \"true\")[0]"),
+		field(
+			"value",
+			lookup(secretRef)+"\n.map(v, v == null || type(v) == string && v == \"\" ? \"false\" : \"true\")[0]",
+		),
 		field("name", lookup(secretRef)+"\n.map(v, "+isName+` ? v : "")[0]`),
 		field("includeWhen", lookup(secretRef)+"\n.exists(v, "+isName+")"),
 	}
@@ -105,7 +110,8 @@ func indented(by, text string) string {
 	return b.String()
 }
 
-// lookup is a list of the one value at a path of the developer's parameters: null when it is absent, or what it is in is no object.
+// lookup is a list of the one value at a path of the developer's parameters: null when it is absent, or what it is in
+// is no object.
 func lookup(path string) string {
 	expression := "[parameters]"
 	for name := range strings.SplitSeq(path, ".") {
@@ -115,20 +121,25 @@ func lookup(path string) string {
 }
 
 const (
-	// encode is a text v in which neither Argo finds anything to expand, nor Kubernetes, to which $(NAME) and $$ in a variable mean something.
-	encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" + base64.encode(bytes(v)) : v`
-	// scalar is v where a text is wanted: numbers and booleans become texts on the way, but what is inside a list or object would not be
-	// encoded.
-	scalar = `type(v) == string ? (` + encode + `) : v == null ? "" : type(v) == list || type(v) == map ? "(a list or object where a text is wanted)" : v`
+	// encode is a text v in which neither Argo finds anything to expand, nor Kubernetes, to which $(NAME) and $$ in a
+	// variable mean something.
+	encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" + ` +
+		`base64.encode(bytes(v)) : v`
+	// scalar is v where a text is wanted: numbers and booleans become texts on the way, but what is inside a list or
+	// object would not be encoded.
+	scalar = `type(v) == string ? (` + encode +
+		`) : v == null ? "" : type(v) == list || type(v) == map ? "(a list or object where a text is wanted)" : v`
 
 	asText = "\n.map(v, " + scalar + ")"
-	// asList is a list of objects with each of their texts encoded, keys included. What is no list becomes a text, and what is inside an
-	// object and neither text, number nor boolean is left out, for the step to refuse: OpenChoreo would turn null into 0.
+	// asList is a list of objects with each of their texts encoded, keys included. What is no list becomes a text, and
+	// what is inside an object and neither text, number nor boolean is left out, for the step to refuse: OpenChoreo
+	// would turn null into 0.
 	asList = `
 .map(v, type(v) != list ? (v == null ? [] : [v].map(v, ` + scalar + `)[0])
   : v.map(e, type(e) == map
     ? e.transformMapEntry(key, inner, {
-        [key].map(v, ` + encode + `)[0]: [inner].map(v, type(v) == string ? (` + encode + `) : v == null || type(v) == list || type(v) == map ? oc_omit() : v)[0]
+        [key].map(v, ` + encode + `)[0]: [inner].map(v, type(v) == string ? (` + encode +
+		`) : v == null || type(v) == list || type(v) == map ? oc_omit() : v)[0]
       })
     : [e].map(v, type(v) == string ? (` + encode + `) : v == null || type(v) == list ? "(no object)" : v)[0]))`
 )

@@ -1,5 +1,6 @@
-// Command docs writes what is made from the JSON Schemas and the templates: docs/parameters.md, docs/outcomes.md, what developers may set in
-// the ClusterWorkflow, and a section of the README of each folder of templates: go run ./ci/generate
+// Command docs writes what is made from the JSON Schemas and the templates: docs/parameters.md, docs/outcomes.md, what
+// developers may set in the ClusterWorkflow, and a section of the README of each folder of templates: go run
+// ./ci/generate
 package main
 
 import (
@@ -85,9 +86,12 @@ func pages(root string) (map[string]string, error) {
 
 func parameters(builders []builder) string {
 	var b strings.Builder
-	b.WriteString(generated + "# Parameters\n\nThe property `git-repo` is the flag `--git-repo` and the variable `GIT_REPO`. A flag wins over the variable, the variable over the\n" +
+	b.WriteString(generated + "# Parameters\n\nThe property `git-repo` is the flag `--git-repo` and the variable " +
+		"`GIT_REPO`. A flag wins over the variable, the variable over the\n" +
 		"default; what is empty counts as not given. Lists are JSON.\n")
-	for _, name := range []string{"checkout-source", "containerfile-build", "buildpacks-build", "publish-image", "generate-workload-cr"} {
+	for _, name := range []string{
+		"checkout-source", "containerfile-build", "buildpacks-build", "publish-image", "generate-workload-cr",
+	} {
 		s := schemas.MustLoad(name)
 		own := s.Properties[:len(s.Properties)-len(schemas.MustLoad("step").Properties)]
 		section(&b, s.Name, s.Description, own)
@@ -146,8 +150,10 @@ func leaves(prefix string, properties []*schemas.Property) []*schemas.Property {
 
 func outcomes() string {
 	var b strings.Builder
-	b.WriteString(generated + "# Outcomes\n\nEvery step ends with one of these reasons, on every exit path: in `outcome.json` of the results directory, as `reason: message. hint` in the\n" +
-		"pod's termination message, and as the exit code of its process. Only class `transient` is tried again, by the step itself.\n\n" +
+	b.WriteString(generated + "# Outcomes\n\nEvery step ends with one of these reasons, on every exit path: in " +
+		"`outcome.json` of the results directory, as `reason: message. hint` in the\n" +
+		"pod's termination message, and as the exit code of its process. Only class `transient` is tried again, by " +
+		"the step itself.\n\n" +
 		"| reason | exit code | class | what happened | what to do |\n|---|---|---|---|---|\n")
 	for _, r := range schemas.Reasons() {
 		fmt.Fprintf(&b, "| `%s` | %d | %s | %s | %s |\n", r.Name, r.ExitCode, r.Class, r.Summary, r.Hint)

@@ -49,7 +49,9 @@ const dockerfileBuilder = "control-plane/dockerfile-builder.yaml"
 
 var gitCredentials = map[string]any{"git-secret-reference": map[string]any{"spec": map[string]any{
 	"template": map[string]any{"type": "kubernetes.io/basic-auth"},
-	"data":     []any{map[string]any{"secretKey": "password", "remoteRef": map[string]any{"key": "git", "property": "token"}}},
+	"data": []any{
+		map[string]any{"secretKey": "password", "remoteRef": map[string]any{"key": "git", "property": "token"}},
+	},
 }}}
 
 // arguments are the parameters that the Workflow of a run gets.
@@ -66,9 +68,15 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 	workflow, resources, err := renderRun(readYAML(t, dockerfileBuilder), run{
 		labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 		parameters: map[string]any{
-			"repository": map[string]any{"url": "https://git.example.com/acme/cart.git", "secretRef": "git-credentials"},
-			"buildEnv":   []any{map[string]any{"name": "PORT", "value": 8080.0}, map[string]any{"name": "A", "value": "<b>"}},
-			"buildArgs":  []any{map[string]any{"name": "ON", "value": true}},
+			"repository": map[string]any{
+				"url":       "https://git.example.com/acme/cart.git",
+				"secretRef": "git-credentials",
+			},
+			"buildEnv": []any{
+				map[string]any{"name": "PORT", "value": 8080.0},
+				map[string]any{"name": "A", "value": "<b>"},
+			},
+			"buildArgs": []any{map[string]any{"name": "ON", "value": true}},
 		},
 		externalRefs: gitCredentials,
 	})
@@ -79,18 +87,24 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 		"component-name": "cart", "project-name": "shop", "workflowrun-name": "cart-1", "namespace-name": "acme",
 		"git-repo": "https://git.example.com/acme/cart.git", "branch": "main", "commit": "", "app-path": ".",
 		"docker-context": ".", "dockerfile-path": "./Dockerfile",
-		"build-env": `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`, "build-args": `[{"name":"ON","value":true}]`,
-		"image-name": "acme-shop-cart", "image-tag": "v1", "git-secret": "cart-1-git-secret", "registry-push-secret": "cart-1-registry-push-secret",
+		"build-env":  `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`,
+		"build-args": `[{"name":"ON","value":true}]`,
+		"image-name": "acme-shop-cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
+		"registry-push-secret": "cart-1-registry-push-secret",
 	}
 	got := arguments(t, workflow)
 	got["build-env"] = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(got["build-env"])
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if got := at(workflow, "spec", "templates", 0, "steps", 0, 0, "arguments", "parameters", 0, "value"); got != "true" {
+	if got := at(
+		workflow, "spec", "templates", 0, "steps", 0, 0, "arguments", "parameters", 0, "value",
+	); got != "true" {
 		t.Errorf("git-secret-required is %v", got)
 	}
-	if claim := at(workflow, "spec", "volumeClaimTemplates", 0, "spec").(map[string]any); claim["storageClassName"] != nil {
+	if claim := at(
+		workflow, "spec", "volumeClaimTemplates", 0, "spec",
+	).(map[string]any); claim["storageClassName"] != nil {
 		t.Errorf("the default storage class is %q", claim["storageClassName"])
 	}
 	if len(resources) != 4 {
@@ -104,18 +118,28 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 
 // strange are values that nobody should give, and the controller lets through.
 var strange = map[string]any{
-	"null": nil, "a text": "a", "an empty text": "", "a number": 1.5, "a large number": 1e6, "a boolean": true, "a list": []any{1.0, "a", nil}, "an object": map[string]any{"a": "b"},
-	"an empty list": []any{}, "an empty object": map[string]any{}, "text of a list": `["{{workflow.name}}"]`, "CEL": "${parameters.nothing}", "a template": "{{workflow.name}}",
-	"deep":           []any{map[string]any{"name": []any{"{{workflow.name}}"}, "value": map[string]any{"{{workflow.name}}": nil}, "{{workflow.uid}}": nil}, []any{"{{x}}"}, nil},
-	"odd characters": "\u0000\n\"'`$\\é\U0001F600{ {", "base64": "base64:e3t9fQ==", "keys": map[string]any{"{{a}}": "b", "base64:": 1.0, "a b": []any{}},
+	"null": nil, "a text": "a", "an empty text": "", "a number": 1.5, "a large number": 1e6, "a boolean": true,
+	"a list": []any{1.0, "a", nil}, "an object": map[string]any{"a": "b"},
+	"an empty list": []any{}, "an empty object": map[string]any{}, "text of a list": `["{{workflow.name}}"]`,
+	"CEL": "${parameters.nothing}", "a template": "{{workflow.name}}",
+	"deep": []any{
+		map[string]any{"name": []any{"{{workflow.name}}"}, "value": map[string]any{"{{workflow.name}}": nil},
+			"{{workflow.uid}}": nil},
+		[]any{"{{x}}"},
+		nil,
+	},
+	"odd characters": "\u0000\n\"'`$\\é\U0001F600{ {", "base64": "base64:e3t9fQ==",
+	"keys": map[string]any{"{{a}}": "b", "base64:": 1.0, "a b": []any{}},
 }
 
 var places = [][]string{
-	nil, {"repository"}, {"repository", "url"}, {"repository", "secretRef"}, {"repository", "revision"}, {"repository", "revision", "branch"}, {"repository", "revision", "commit"},
+	nil, {"repository"}, {"repository", "url"}, {"repository", "secretRef"}, {"repository", "revision"},
+	{"repository", "revision", "branch"}, {"repository", "revision", "commit"},
 	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"buildEnv"}, {"buildArgs"},
 }
 
-// No expression fails, whatever a developer wrote: a run would be pending for ever. And no text that Argo would expand comes through.
+// No expression fails, whatever a developer wrote: a run would be pending for ever. And no text that Argo would expand
+// comes through.
 func TestNoParameterBreaksARun(t *testing.T) {
 	cluster := readYAML(t, dockerfileBuilder)
 	for _, place := range places {
@@ -162,8 +186,10 @@ func TestNoParameterBreaksARun(t *testing.T) {
 
 // expansions are texts by which a developer would make Argo tell or do something, and that must arrive as they are.
 var expansions = []string{
-	"{{inputs.parameters.oauth-client-id}}", "{{workflow.parameters.registry-push-secret}}", "{{workflow.name}}", `{{=sprig.upper("x")}}`, "{{=1+1}}",
-	"{{ inputs.parameters.registry }}", "{{{{workflow.name}}}}", "a{{workflow.uid}}b", "{{inputs.parameters}}", "{{workflow.parameters}}", "{{=inputs.parameters.image}}",
+	"{{inputs.parameters.oauth-client-id}}", "{{workflow.parameters.registry-push-secret}}", "{{workflow.name}}",
+	`{{=sprig.upper("x")}}`, "{{=1+1}}",
+	"{{ inputs.parameters.registry }}", "{{{{workflow.name}}}}", "a{{workflow.uid}}b", "{{inputs.parameters}}",
+	"{{workflow.parameters}}", "{{=inputs.parameters.image}}",
 	"base64:e3t3b3JrZmxvdy5uYW1lfX0=", "base64:", "}}{{", "{{",
 }
 
@@ -181,7 +207,8 @@ func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
 // The same attack succeeds on a ClusterWorkflow that passes texts as they come.
 func TestTheExpansionAttackWorksOnANaiveTemplate(t *testing.T) {
 	raw := readFile(t, filepath.Join(templates, dockerfileBuilder))
-	const encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" + base64.encode(bytes(v)) : v`
+	const encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" ` +
+		`+ base64.encode(bytes(v)) : v`
 	naive := strings.ReplaceAll(string(raw), encode, "v")
 	if naive == string(raw) {
 		t.Fatal("there is nothing to make naive")
@@ -261,7 +288,8 @@ func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
 // Whatever JSON a developer gives: the run is rendered, and Argo finds nothing to expand.
 func FuzzRun(f *testing.F) {
 	for _, seed := range []string{
-		`{}`, `null`, `{"repository":{"url":"{{workflow.name}}"}}`, `{"repository":[],"docker":1,"buildEnv":{"{{a}}":[]},"buildArgs":"[{{"}`,
+		`{}`, `null`, `{"repository":{"url":"{{workflow.name}}"}}`,
+		`{"repository":[],"docker":1,"buildEnv":{"{{a}}":[]},"buildArgs":"[{{"}`,
 		`{"buildEnv":[{"name":"a","value":"base64:"},[],null,{"{{":{}}]}`, `{"repository":{"secretRef":"a"}}`,
 	} {
 		f.Add(seed)
@@ -291,7 +319,8 @@ func FuzzRun(f *testing.F) {
 	})
 }
 
-// attack gives every parameter of a developer every expansion, and tells the first that does not arrive as it was written.
+// attack gives every parameter of a developer every expansion, and tells the first that does not arrive as it was
+// written.
 func attack(t *testing.T, cluster map[string]any) error {
 	t.Helper()
 	for _, text := range expansions {
@@ -299,8 +328,12 @@ func attack(t *testing.T, cluster map[string]any) error {
 		workflow, _, err := renderRun(cluster, run{
 			labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 			parameters: map[string]any{
-				"repository": map[string]any{"url": text, "appPath": text, "revision": map[string]any{"branch": text, "commit": text}},
-				"docker":     map[string]any{"context": text, "filePath": text}, "buildEnv": pairs, "buildArgs": pairs,
+				"repository": map[string]any{
+					"url":      text,
+					"appPath":  text,
+					"revision": map[string]any{"branch": text, "commit": text},
+				},
+				"docker": map[string]any{"context": text, "filePath": text}, "buildEnv": pairs, "buildArgs": pairs,
 			},
 		})
 		if err != nil {
@@ -310,7 +343,8 @@ func attack(t *testing.T, cluster map[string]any) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", text, err)
 		}
-		texts := []string{"checkout-source GIT_REPO", "checkout-source BRANCH", "checkout-source COMMIT", "generate-workload-cr APP_PATH"}
+		texts := []string{"checkout-source GIT_REPO", "checkout-source BRANCH", "checkout-source COMMIT",
+			"generate-workload-cr APP_PATH"}
 		build := at(workflow, "spec", "templates", 0, "steps", 1, 0, "name").(string)
 		lists := []string{build + " BUILD_ENV"}
 		if build == "containerfile-build" {
@@ -354,7 +388,8 @@ func decoded(text string) string {
 	return string(plain)
 }
 
-// stepVariables takes a Workflow through Argo's own processing of parameters, and returns each step's variables: "step NAME" to value.
+// stepVariables takes a Workflow through Argo's own processing of parameters, and returns each step's variables: "step
+// NAME" to value.
 func stepVariables(t *testing.T, object map[string]any) (map[string]string, error) {
 	t.Helper()
 	templates, err := processed(t, object)
@@ -378,26 +413,38 @@ func processed(t *testing.T, object map[string]any) (map[string]*wfv1.Template, 
 	if err != nil {
 		return nil, err
 	}
-	globals := common.Parameters{"workflow.name": "cart-1", "workflow.uid": "6b1f", "workflow.namespace": "workflows-acme"}
+	globals := common.Parameters{
+		"workflow.name":      "cart-1",
+		"workflow.uid":       "6b1f",
+		"workflow.namespace": "workflows-acme",
+	}
 	for _, p := range workflow.Spec.Arguments.Parameters {
 		globals["workflow.parameters."+p.Name] = p.Value.String()
 	}
-	main, err := common.ProcessArgs(ctx, &workflow.Spec.Templates[0], &wfv1.Arguments{}, globals, common.Parameters{}, false, "", nil)
+	main, err := common.ProcessArgs(
+		ctx, &workflow.Spec.Templates[0], &wfv1.Arguments{}, globals, common.Parameters{}, false, "", nil,
+	)
 	if err != nil {
 		return nil, err
 	}
-	outputs := common.Parameters{"steps.checkout-source.outputs.parameters.git-revision": "1a2b3c4d", "steps.publish-image.outputs.parameters.image": "registry/cart:v1"}
+	outputs := common.Parameters{"steps.checkout-source.outputs.parameters.git-revision": "1a2b3c4d",
+		"steps.publish-image.outputs.parameters.image": "registry/cart:v1"}
 	if main, err = common.SubstituteParams(ctx, main, globals, outputs); err != nil {
 		return nil, err
 	}
 	all := map[string]*wfv1.Template{}
 	for _, group := range main.Steps {
 		step := group.Steps[0]
-		cluster, err := convert[wfv1.ClusterWorkflowTemplate](readYAML(t, "workflow-plane/"+step.TemplateRef.Name+".yaml"))
+		cluster, err := convert[wfv1.ClusterWorkflowTemplate](readYAML(t, "workflow-plane/"+step.TemplateRef.Name+
+			".yaml"))
 		if err != nil {
 			return nil, err
 		}
-		all[step.Name], err = common.ProcessArgs(ctx, cluster.GetTemplateByName(step.TemplateRef.Template), &step.Arguments, globals, common.Parameters{"pod.name": "pod"}, false, "", nil)
+		all[step.Name], err = common.ProcessArgs(ctx, cluster.GetTemplateByName(
+			step.TemplateRef.Template,
+		), &step.Arguments, globals, common.Parameters{
+			"pod.name": "pod",
+		}, false, "", nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", step.Name, err)
 		}

@@ -23,7 +23,9 @@ type pkg struct {
 // packages asks the go command for the packages that the patterns match.
 func packages(t *testing.T, patterns ...string) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Imports,TestImports,XTestImports,Deps"}, patterns...)...)
+	cmd := exec.Command("go", append([]string{
+		"list", "-json=ImportPath,Imports,TestImports,XTestImports,Deps",
+	}, patterns...)...)
 	cmd.Dir = "../.."
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -43,8 +45,8 @@ func packages(t *testing.T, patterns ...string) []pkg {
 	}
 }
 
-// nouns are the packages that steps share, and which of each other they may import, and of the ground floor in internal. A step imports no
-// other step: they meet in the workspace only.
+// nouns are the packages that steps share, and which of each other they may import, and of the ground floor in
+// internal. A step imports no other step: they meet in the workspace only.
 var nouns = map[string][]string{
 	"workspace":    {"outcome"},
 	"parameters":   {"outcome", "redact"},
@@ -63,15 +65,16 @@ var nouns = map[string][]string{
 	"workload":     {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }
 
-// ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they may import.
+// ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
+// may import.
 var ground = map[string][]string{
 	"outcome": {},
 	"redact":  {},
 	"trust":   {"outcome"},
 }
 
-// doors are the folders that people enter by; each may use what stands below it, and nothing uses a door. What a rule forbids is the prefix
-// of a package's path.
+// doors are the folders that people enter by; each may use what stands below it, and nothing uses a door. What a rule
+// forbids is the prefix of a package's path.
 var forbidden = []struct{ from, to, why string }{
 	{"steps/", "ci/", "what checks and releases is no part of a step"},
 	{"steps/", "cmd/", "a command is no part of a step"},
@@ -94,10 +97,16 @@ var binaries = map[string]struct {
 	wires []string
 	not   []string
 }{
-	"checkout-source":      {[]string{"gitsource", "step"}, []string{buildkit, ggcr, openchoreo, kubernetes}},
-	"containerfile-build":  {[]string{"buildkit", "dockerfile", "step"}, []string{goGit, openchoreo}},
-	"buildpacks-build":     {[]string{"buildpack", "step"}, []string{buildkit, containerd, goGit, openchoreo, kubernetes}},
-	"publish-image":        {[]string{"publish", "step"}, []string{buildkit, containerd, goGit, openchoreo, kubernetes}},
+	"checkout-source":     {[]string{"gitsource", "step"}, []string{buildkit, ggcr, openchoreo, kubernetes}},
+	"containerfile-build": {[]string{"buildkit", "dockerfile", "step"}, []string{goGit, openchoreo}},
+	"buildpacks-build": {
+		[]string{"buildpack", "step"},
+		[]string{buildkit, containerd, goGit, openchoreo, kubernetes},
+	},
+	"publish-image": {
+		[]string{"publish", "step"},
+		[]string{buildkit, containerd, goGit, openchoreo, kubernetes},
+	},
 	"generate-workload-cr": {[]string{"workload", "step"}, []string{buildkit, containerd, goGit, ggcr}},
 }
 
@@ -149,7 +158,8 @@ func refused(own, target string) string {
 		isGround = false
 	}
 	if floor, ok := strings.CutPrefix(own, "internal/"); ok {
-		if allowed, known := ground[floor]; known && target != "schemas" && !(isGround && slices.Contains(allowed, below)) {
+		if allowed, known := ground[floor]; known && target != "schemas" && !(isGround &&
+			slices.Contains(allowed, below)) {
 			return "ci/lint says what the ground floor may import"
 		}
 		return ""
@@ -160,7 +170,8 @@ func refused(own, target string) string {
 	case forTests || !strings.HasPrefix(own, "steps/"):
 	case !own2 && !isNoun:
 		return "a step wires packages of steps/internal"
-	case own2 && target != "schemas" && !(isNoun && slices.Contains(nouns[noun], inside)) && !(isGround && slices.Contains(nouns[noun], below)):
+	case own2 && target != "schemas" && !(isNoun && slices.Contains(nouns[noun], inside)) && !(isGround &&
+		slices.Contains(nouns[noun], below)):
 		return "ci/lint says whom it may"
 	}
 	return ""
@@ -178,7 +189,8 @@ func TestStepsWireOnlyTheirOwn(t *testing.T) {
 			continue
 		}
 		for _, imported := range p.Imports {
-			if noun, ours := strings.CutPrefix(imported, module+"steps/internal/"); ours && !slices.Contains(rule.wires, noun) {
+			if noun, ours := strings.CutPrefix(imported, module+"steps/internal/"); ours &&
+				!slices.Contains(rule.wires, noun) {
 				t.Errorf("steps/%s: may not import %s", name, noun)
 			}
 		}
@@ -199,7 +211,9 @@ func TestStepsWireOnlyTheirOwn(t *testing.T) {
 func TestNoPackageIsACatchAll(t *testing.T) {
 	for _, p := range packages(t, "./...") {
 		for part := range strings.SplitSeq(strings.TrimPrefix(p.ImportPath, module), "/") {
-			if slices.Contains([]string{"util", "utils", "common", "helper", "helpers", "types", "shared", "pkg", "misc", "base"}, part) {
+			if slices.Contains([]string{
+				"util", "utils", "common", "helper", "helpers", "types", "shared", "pkg", "misc", "base",
+			}, part) {
 				t.Errorf("%s: %q is not a noun of the domain", p.ImportPath, part)
 			}
 		}

@@ -20,8 +20,11 @@ type run struct {
 	externalRefs map[string]any // by id, {"spec": …}
 }
 
-// renderRun makes the Argo Workflow and the other resources of a run, those by the end of their name: git-secret of cart-1-git-secret.
-func renderRun(clusterWorkflow map[string]any, r run) (workflow map[string]any, resources map[string]map[string]any, err error) {
+// renderRun makes the Argo Workflow and the other resources of a run, those by the end of their name: git-secret of
+// cart-1-git-secret.
+func renderRun(
+	clusterWorkflow map[string]any, r run,
+) (workflow map[string]any, resources map[string]map[string]any, err error) {
 	spec, err := convert[v1alpha1.WorkflowSpec](clusterWorkflow["spec"])
 	if err != nil {
 		return nil, nil, err
@@ -35,7 +38,9 @@ func renderRun(clusterWorkflow map[string]any, r run) (workflow map[string]any, 
 	in := render.Input{
 		Run: &v1alpha1.WorkflowRun{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "acme", Labels: r.labels},
-			Spec:       v1alpha1.WorkflowRunSpec{Workflow: v1alpha1.WorkflowRunConfig{Parameters: &runtime.RawExtension{Raw: raw}}},
+			Spec: v1alpha1.WorkflowRunSpec{
+				Workflow: v1alpha1.WorkflowRunConfig{Parameters: &runtime.RawExtension{Raw: raw}},
+			},
 		},
 		Workflow:    spec,
 		SecretStore: "openbao",

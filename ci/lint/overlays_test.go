@@ -53,13 +53,18 @@ func TestOverlaysAndComponents(t *testing.T) {
 		{"local", "overlays/local", anonymous(pull, push), nil},
 		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous(pull), nil},
 		{"anonymous-push", overlay(t, "anonymous-push"), anonymous(push), nil},
-		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled}, []string{"Namespace", "ConfigMap", "DaemonSet"}},
+		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
+			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"), rules{buildSecurity: userNamespace, hostUsers: true}, nil},
-		{"registry-cache", overlay(t, "registry-cache"), byDefault, []string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
-		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted}, []string{"Namespace", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}},
+		{"registry-cache", overlay(t, "registry-cache"), byDefault,
+			[]string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
+		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted},
+			[]string{"Namespace", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}},
 		{
-			"all that go together", overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces"),
-			rules{buildSecurity: profiled, hostUsers: true, anonymous: []string{pull, push}}, []string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
+			"all that go together",
+			overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces"),
+			rules{buildSecurity: profiled, hostUsers: true, anonymous: []string{pull, push}},
+			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
 	}
 	for _, test := range tests {
@@ -103,7 +108,8 @@ func TestComponentsReachTheRuns(t *testing.T) {
 		}
 		return all
 	}
-	if all := resources(overlay(t, "anonymous-pull", "anonymous-push")); all["registry-pull-secret"] != nil || all["registry-push-secret"] != nil || all["oauth-client-secret"] == nil {
+	if all := resources(overlay(t, "anonymous-pull", "anonymous-push")); all["registry-pull-secret"] != nil ||
+		all["registry-push-secret"] != nil || all["oauth-client-secret"] == nil {
 		t.Errorf("anonymous registries: %v", all)
 	}
 	if all := resources(overlay(t, "buildkit-daemon")); all["buildkit-client"] == nil {
@@ -114,7 +120,8 @@ func TestComponentsReachTheRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim := at(workflow, "spec", "volumeClaimTemplates", 0, "spec")
-	if class, size := at(claim, "storageClassName"), at(claim, "resources", "requests", "storage"); class != "fast" || size != "20Gi" {
+	if class, size := at(claim, "storageClassName"), at(claim, "resources", "requests", "storage"); class != "fast" ||
+		size != "20Gi" {
 		t.Errorf("the example's workspace is %v of class %v", size, class)
 	}
 }
@@ -159,7 +166,9 @@ func TestSettingsReachAllTemplates(t *testing.T) {
 		parameters, _ := at(object, "spec", "templates", 0, "inputs", "parameters").([]any)
 		for _, p := range parameters {
 			name := at(p, "name").(string)
-			if !slices.Contains([]string{"registry", "registry-mirrors", "insecure-registries", "ca-bundle", "log-format", "cache"}, name) {
+			if !slices.Contains([]string{
+				"registry", "registry-mirrors", "insecure-registries", "ca-bundle", "log-format", "cache",
+			}, name) {
 				continue
 			}
 			if values[name] == nil {

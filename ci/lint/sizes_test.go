@@ -8,7 +8,13 @@ import (
 )
 
 // sizes are how large a step's stripped binary may be, in MB. It is pulled by every node that runs a build.
-var sizes = map[string]int64{"checkout-source": 16, "containerfile-build": 45, "buildpacks-build": 15, "publish-image": 15, "generate-workload-cr": 15}
+var sizes = map[string]int64{
+	"checkout-source":      16,
+	"containerfile-build":  45,
+	"buildpacks-build":     15,
+	"publish-image":        15,
+	"generate-workload-cr": 15,
+}
 
 func TestBinariesAreSmall(t *testing.T) {
 	dir := t.TempDir()

@@ -35,7 +35,8 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// steps are the ClusterWorkflowTemplates by name (contract section 1): their template, their step's schema, and their file.
+// steps are the ClusterWorkflowTemplates by name (contract section 1): their template, their step's schema, and their
+// file.
 var steps = map[string]struct{ template, schema string }{
 	"checkout-source":     {"checkout", "checkout-source"},
 	"containerfile-build": {"build-image", "containerfile-build"},
@@ -47,15 +48,18 @@ var steps = map[string]struct{ template, schema string }{
 	"ballerina-buildpack-build": {"build-image", buildpacksBuild},
 }
 
-// buildpacksBuild is the step that runs in the image of a builder, as the builder's user, brought there by an init container.
+// buildpacksBuild is the step that runs in the image of a builder, as the builder's user, brought there by an init
+// container.
 const buildpacksBuild = "buildpacks-build"
 
 // builderUsers are the users of builders' images, runAsUser and runAsGroup.
-var builderUsers = map[string][2]int{"gcp-buildpacks-build": {1000, 1000}, "paketo-buildpacks-build": {1001, 1000}, "ballerina-buildpack-build": {1000, 1000}}
+var builderUsers = map[string][2]int{"gcp-buildpacks-build": {1000, 1000}, "paketo-buildpacks-build": {1001, 1000},
+	"ballerina-buildpack-build": {1000, 1000}}
 
 // workflowParameterNames are all the parameters of a Workflow that a template may count on (contract section 1).
 var workflowParameterNames = []string{
-	"component-name", "project-name", "workflowrun-name", "namespace-name", "git-repo", "branch", "commit", "app-path", "docker-context",
+	"component-name", "project-name", "workflowrun-name", "namespace-name", "git-repo", "branch", "commit",
+	"app-path", "docker-context",
 	"dockerfile-path", "build-env", "build-args", "image-name", "image-tag", "git-secret", "registry-push-secret",
 }
 
@@ -67,15 +71,23 @@ const (
 
 // Security contexts as JSON: whatever else a template says is a fault.
 const (
-	podSecurity = `{"runAsNonRoot":true,"runAsUser":1000,"runAsGroup":1000,"fsGroup":1000,"seccompProfile":{"type":"RuntimeDefault"}}`
-	restricted  = `{"privileged":false,"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"]}}`
+	podSecurity = `{"runAsNonRoot":true,"runAsUser":1000,"runAsGroup":1000,"fsGroup":1000,` +
+		`"seccompProfile":{"type":"RuntimeDefault"}}`
+	restricted = `{"privileged":false,"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,` +
+		`"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"]}}`
 	// argoContainers patches Argo's own containers, which say nothing of their security otherwise.
-	argoContainers = `"initContainers":[{"name":"init","securityContext":{"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}],` +
-		`"containers":[{"name":"wait","securityContext":{"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}]}`
+	argoContainers = `"initContainers":[{"name":"init","securityContext":{"allowPrivilegeEscalation":false,` +
+		`"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}],` +
+		`"containers":[{"name":"wait","securityContext":{"allowPrivilegeEscalation":false,` +
+		`"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}]}`
 	// userNamespace is what BuildKit needs inside of the step.
-	userNamespace = `{"privileged":false,"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"],"add":["SETUID","SETGID"]},"seccompProfile":{"type":"Unconfined"},"appArmorProfile":{"type":"Unconfined"}}`
+	userNamespace = `{"privileged":false,"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,` +
+		`"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"],"add":["SETUID","SETGID"]},` +
+		`"seccompProfile":{"type":"Unconfined"},"appArmorProfile":{"type":"Unconfined"}}`
 	// profiled is userNamespace with the project's seccomp profile.
-	profiled = `{"privileged":false,"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"],"add":["SETUID","SETGID"]},"seccompProfile":{"type":"Localhost","localhostProfile":"stepwright/buildkit.json"}}`
+	profiled = `{"privileged":false,"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,` +
+		`"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"],"add":["SETUID","SETGID"]},` +
+		`"seccompProfile":{"type":"Localhost","localhostProfile":"stepwright/buildkit.json"}}`
 )
 
 // rules say what an installation may allow beyond the default.
@@ -107,7 +119,9 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 		f.add("spec", "%v", err)
 		return f.all
 	}
-	if err := validate.ValidateClusterWorkflowTemplate(argoContext(), nil, nil, &cluster, nil, validate.ValidateOpts{Lint: true}); err != nil {
+	if err := validate.ValidateClusterWorkflowTemplate(argoContext(), nil, nil, &cluster, nil, validate.ValidateOpts{
+		Lint: true,
+	}); err != nil {
 		f.add("spec", "Argo: %v", err)
 	}
 	contract, known := steps[cluster.Name]
@@ -133,12 +147,18 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 	if contract.schema == buildpacksBuild {
 		inits = 2
 	}
-	if template.Container == nil || template.Script != nil || len(template.Sidecars) > 0 || len(template.InitContainers) != inits {
-		f.add(at+"container", "must be there, and no script, sidecar, or init container but those that bring a step into a builder's image")
+	if template.Container == nil || template.Script != nil || len(template.Sidecars) > 0 ||
+		len(template.InitContainers) != inits {
+		f.add(
+			at+"container",
+			"must be there, and no script, sidecar, or init container but those that bring a step into a builder's "+
+				"image",
+		)
 		return f.all
 	}
 	lintPatch(f, at+"podSpecPatch", template.PodSpecPatch, r)
-	if template.ActiveDeadlineSeconds == nil || template.ActiveDeadlineSeconds.String() != "{{inputs.parameters."+deadline+"}}" {
+	if template.ActiveDeadlineSeconds == nil ||
+		template.ActiveDeadlineSeconds.String() != "{{inputs.parameters."+deadline+"}}" {
 		f.add(at+"activeDeadlineSeconds", "must be the input parameter %s", deadline)
 	}
 	lintParameters(f, template, schemas.MustLoad(contract.schema))
@@ -148,7 +168,8 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 	return f.all
 }
 
-// lintPatch wants Argo's own containers to keep to the restricted Pod Security Standard, and nothing else but user namespaces if they may be.
+// lintPatch wants Argo's own containers to keep to the restricted Pod Security Standard, and nothing else but user
+// namespaces if they may be.
 func lintPatch(f *faults, field, patch string, r rules) {
 	want := []string{"{" + argoContainers}
 	if r.hostUsers {
@@ -273,7 +294,8 @@ func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
 	}
 	for _, p := range template.Outputs.Parameters {
 		if p.ValueFrom == nil || p.ValueFrom.Path != resultsDir+p.Name || p.ValueFrom.Default == nil {
-			f.add("spec.templates[0].outputs.parameters["+p.Name+"]", "must be read from %s%s and have a default", resultsDir, p.Name)
+			f.add("spec.templates[0].outputs.parameters["+p.Name+
+				"]", "must be read from %s%s and have a default", resultsDir, p.Name)
 		}
 	}
 }
@@ -316,7 +338,12 @@ func asUser(context, template string) string {
 	if !ok {
 		return context
 	}
-	return strings.NewReplacer(`"runAsUser":1000`, fmt.Sprintf(`"runAsUser":%d`, user[0]), `"runAsGroup":1000`, fmt.Sprintf(`"runAsGroup":%d`, user[1])).Replace(context)
+	return strings.NewReplacer(
+		`"runAsUser":1000`, fmt.Sprintf(`"runAsUser":%d`, user[0]), `"runAsGroup":1000`,
+		fmt.Sprintf(`"runAsGroup":%d`, user[1]),
+	).Replace(
+		context,
+	)
 }
 
 func lintResources(f *faults, at string, r corev1.ResourceRequirements) {
@@ -329,10 +356,11 @@ func lintResources(f *faults, at string, r corev1.ResourceRequirements) {
 	}
 }
 
-// lintInitContainers holds the containers that bring the step into a builder's image against what they may be. Credentials are in the one that
-// fetches, and nowhere else.
+// lintInitContainers holds the containers that bring the step into a builder's image against what they may be.
+// Credentials are in the one that fetches, and nowhere else.
 func lintInitContainers(f *faults, name string, template wfv1.Template) {
-	commands := [][]string{{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"}, {"/usr/local/bin/" + buildpacksBuild, "fetch"}}
+	commands := [][]string{{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"},
+		{"/usr/local/bin/" + buildpacksBuild, "fetch"}}
 	for i, c := range template.InitContainers {
 		at := fmt.Sprintf("spec.templates[0].initContainers[%d].", i)
 		if want := commands[i]; !slices.Equal(c.Command, want) || len(c.Args) > 0 {
@@ -353,7 +381,9 @@ func lintInitContainers(f *faults, name string, template wfv1.Template) {
 		return
 	}
 	for _, m := range template.Container.VolumeMounts {
-		if i := slices.IndexFunc(template.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }); i >= 0 && template.Volumes[i].Secret != nil {
+		if i := slices.IndexFunc(template.Volumes, func(v corev1.Volume) bool {
+			return v.Name == m.Name
+		}); i >= 0 && template.Volumes[i].Secret != nil {
 			f.add("spec.templates[0].container.volumeMounts["+m.Name+"]", "is a Secret, where buildpacks run")
 		}
 	}
@@ -411,7 +441,9 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 	mounts := map[string]string{}
 	for _, m := range template.Container.VolumeMounts {
 		mounts[m.MountPath] = m.Name
-		if m.Name != "workspace" && !slices.ContainsFunc(template.Volumes, func(v corev1.Volume) bool { return v.Name == m.Name }) {
+		if m.Name != "workspace" && !slices.ContainsFunc(template.Volumes, func(v corev1.Volume) bool {
+			return v.Name == m.Name
+		}) {
 			f.add("spec.templates[0].container.volumeMounts["+m.Name+"]", "there is no such volume")
 		}
 	}
@@ -419,7 +451,10 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 		f.add("spec.templates[0].container.volumeMounts", "the workspace must be at /mnt/vol")
 	}
 	if mounts["/tmp"] == "" {
-		f.add("spec.templates[0].container.volumeMounts", "there must be a volume at /tmp: the root file system is read-only")
+		f.add(
+			"spec.templates[0].container.volumeMounts",
+			"there must be a volume at /tmp: the root file system is read-only",
+		)
 	}
 	hidden := false
 	for _, v := range template.Volumes {
@@ -441,7 +476,10 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 		}
 	}
 	if !hidden {
-		f.add("spec.templates[0].container.volumeMounts", "an emptyDir must be at %s, to keep the service account's token out", tokenPath)
+		f.add(
+			"spec.templates[0].container.volumeMounts",
+			"an emptyDir must be at %s, to keep the service account's token out", tokenPath,
+		)
 	}
 }
 
@@ -452,7 +490,9 @@ func argoContext() context.Context {
 // build runs kustomize on a folder under templates.
 func build(t *testing.T, dir string) []map[string]any {
 	t.Helper()
-	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(templates, dir))
+	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(
+		filesys.MakeFsOnDisk(), filepath.Join(templates, dir),
+	)
 	if err != nil {
 		t.Fatalf("%s: %v", dir, err)
 	}
@@ -541,7 +581,8 @@ func TestOneVersion(t *testing.T) {
 			t.Errorf("%s has version %v, the changelog %s", fileOf(object), got, version)
 		}
 		for _, c := range containers(object) {
-			if image := c["image"].(string); strings.HasPrefix(image, "ghcr.io/stepwright/") && !strings.HasSuffix(image, ":"+version) {
+			if image := c["image"].(string); strings.HasPrefix(image, "ghcr.io/stepwright/") &&
+				!strings.HasSuffix(image, ":"+version) {
 				t.Errorf("%s has image %s, the changelog's version is %s", fileOf(object), image, version)
 			}
 		}
@@ -560,62 +601,122 @@ func TestTemplatesThatBreakARule(t *testing.T) {
 		want           string // of a fault, after the file
 	}{
 		{"an unknown field", "publish-image", in("securityContex"), map[string]any{}, `spec: error unmarshaling JSON`},
-		{"another name", "publish-image", []any{"metadata", "name"}, "push-image", `metadata.name: "push-image" is not in the contract`},
-		{"no version", "publish-image", []any{"metadata", "labels"}, nil, `metadata.labels: app.kubernetes.io/version is absent`},
-		{"another template", "publish-image", template("name"), "push", `spec.templates: must be one template named publish-image`},
-		{"a parameter that is not there", "publish-image", in("env", 0, "value"), "{{inputs.parameters.nothing}}", `spec: Argo: templates.publish-image`},
-		{"a variable that the schema lacks", "publish-image", in("env", 0, "name"), "IMAGE", `spec.templates[0].container.env[IMAGE]: schema publish-image has no property image`},
-		{"a required one is absent", "publish-image", in("env", 0, "name"), "HOME", `spec.templates[0].container.env: image-name, which the step requires, is absent`},
-		{"an input that the schema lacks", "checkout-source", template("inputs", "parameters", 0, "name"), "depth", `spec.templates[0].inputs.parameters[depth]: schema checkout-source has no such property`},
-		{"an input that nothing uses", "checkout-source", in("env", 3, "value"), "false", `spec.templates[0].inputs.parameters[git-secret-required]: is not used`},
-		{"a default of the wrong type", "checkout-source", template("inputs", "parameters", 1, "default"), "soon", `spec.templates[0].inputs.parameters[git-secret-timeout].default: is no integer`},
-		{"a default that the schema refuses", "containerfile-build", template("inputs", "parameters", 4, "default"), "some", `spec.templates[0].inputs.parameters[provenance].default: provenance: value must be one of`},
-		{"text around a parameter", "checkout-source", in("env", 0, "value"), "x{{workflow.parameters.git-repo}}", `spec.templates[0].container.env[GIT_REPO]: x{{workflow.parameters.git-repo}} must be one parameter`},
-		{"a workflow parameter beyond the contract", "checkout-source", in("env", 0, "value"), "{{workflow.parameters.repo}}", `spec.templates[0].container.env[GIT_REPO]: the contract has no workflow parameter repo`},
-		{"a shell", "checkout-source", in("command"), []any{"sh", "-c", "git clone {{workflow.parameters.git-repo}}"}, `spec.templates[0].container.command: is ["sh"`},
-		{"arguments", "checkout-source", in("args"), []any{"--git-repo={{workflow.parameters.git-repo}}"}, `spec.templates[0].container.args: must be absent`},
-		{"a script", "checkout-source", template("script"), map[string]any{"image": "a:1", "source": "x"}, `spec.templates[0].container: must be there, and no script`},
-		{"a sidecar", "checkout-source", template("sidecars"), []any{map[string]any{"name": "a", "image": "a:1"}}, `spec.templates[0].container: must be there, and no script`},
-		{"retries of Argo", "checkout-source", template("retryStrategy"), map[string]any{"limit": "2"}, `spec.templates.[0].retryStrategy: is not allowed`},
-		{"a service account", "checkout-source", template("serviceAccountName"), "admin", `spec.templates.[0].serviceAccountName: is not allowed`},
-		{"no deadline", "checkout-source", template("activeDeadlineSeconds"), nil, `spec.templates[0].activeDeadlineSeconds: must be the input parameter`},
-		{"a privileged container", "containerfile-build", in("securityContext", "privileged"), true, `spec.templates[0].container.securityContext: privileged is true, want false`},
-		{"one more capability", "containerfile-build", in("securityContext", "capabilities", "add"), []any{"SYS_ADMIN"}, `spec.templates[0].container.securityContext: capabilities is map`},
-		{"escalation", "publish-image", in("securityContext", "allowPrivilegeEscalation"), true, `spec.templates[0].container.securityContext: allowPrivilegeEscalation is true`},
-		{"a root file system to write to", "publish-image", in("securityContext", "readOnlyRootFilesystem"), false, `spec.templates[0].container.securityContext: readOnlyRootFilesystem is false`},
-		{"a context beyond what is stated", "publish-image", in("securityContext", "procMount"), "Unmasked", `spec.templates[0].container.securityContext: [procMount] is not allowed`},
-		{"root", "publish-image", template("securityContext", "runAsUser"), 0, `spec.templates[0].securityContext: runAsUser is 0, want 1000`},
-		{"no pod security", "publish-image", template("securityContext"), nil, `spec.templates[0].securityContext: fsGroup is <nil>`},
-		{"hostUsers", "publish-image", template("podSpecPatch"), `{"hostUsers": false, ` + argoContainers, `spec.templates[0].podSpecPatch: is {"containers"`},
-		{"Argo's containers as they are", "publish-image", template("podSpecPatch"), "", `spec.templates[0].podSpecPatch: is null, want {"initContainers"`},
-		{"no memory limit", "publish-image", in("resources", "limits", "memory"), nil, `spec.templates[0].container.resources.limits.memory: is absent`},
-		{"no request for storage", "publish-image", in("resources", "requests", "ephemeral-storage"), nil, `spec.templates[0].container.resources.requests.ephemeral-storage: is absent`},
-		{"latest", "publish-image", in("image"), "ghcr.io/stepwright/publish-image:latest", `spec.templates[0].container.image: ghcr.io/stepwright/publish-image:latest has no tag or digest that stays`},
-		{"no tag", "publish-image", in("image"), "localhost:5000/publish-image", `spec.templates[0].container.image: localhost:5000/publish-image has no tag`},
-		{"an image by parameter", "publish-image", in("image"), "{{inputs.parameters.registry}}:1", `spec.templates[0].container.image: {{inputs.parameters.registry}}:1 is not fixed`},
-		{"an output without a default", "publish-image", template("outputs", "parameters", 0, "valueFrom", "default"), nil, `spec.templates[0].outputs.parameters[image]: must be read from /tmp/results/image and have a default`},
-		{"an output from elsewhere", "publish-image", template("outputs", "parameters", 0, "valueFrom", "path"), "/tmp/image.txt", `spec.templates[0].outputs.parameters[image]: must be read from`},
-		{"a Secret that may come late", "publish-image", template("volumes", 0, "secret", "optional"), true, `spec.templates[0].volumes[registry-push-secret].secret.optional: is true`},
-		{"a Git secret that public repositories lack", "checkout-source", template("volumes", 0, "secret", "optional"), false, `spec.templates[0].volumes[git-secret].secret.optional: is false`},
-		{"the node's files", "publish-image", template("volumes", 2), map[string]any{"name": "ca-bundle", "hostPath": map[string]any{"path": "/"}}, `spec.templates.[0].volumes.[2].hostPath: is not allowed`},
-		{"a volume without an end", "publish-image", template("volumes", 3, "emptyDir"), map[string]any{}, `spec.templates[0].volumes[tmp].emptyDir.sizeLimit: is absent`},
-		{"the token in the container", "publish-image", in("volumeMounts", 5, "mountPath"), "/var/run/secrets", `spec.templates[0].container.volumeMounts: an emptyDir must be at /var/run/secrets/kubernetes.io/serviceaccount`},
-		{"an init container of a step that needs none", "publish-image", template("initContainers"), []any{map[string]any{"name": "a", "image": "a:1", "command": []any{"a"}}}, `spec.templates[0].container: must be there, and no script`},
-		{"another init container", "gcp-buildpacks-build", template("initContainers", 1, "command"), []any{"/usr/local/bin/buildpacks-build", "sh"}, `spec.templates[0].initContainers[1].command: is [`},
-		{"arguments of an init container", "gcp-buildpacks-build", template("initContainers", 1, "args"), []any{"{{workflow.parameters.app-path}}"}, `spec.templates[0].initContainers[1].command: is [`},
-		{"another image in front", "gcp-buildpacks-build", template("initContainers", 0, "image"), "busybox:1", `spec.templates[0].initContainers[0].image: busybox:1 is not the step's`},
-		{"root in front", "gcp-buildpacks-build", template("initContainers", 0, "securityContext", "runAsUser"), 0, `spec.templates[0].initContainers[0].securityContext: runAsUser is 0`},
-		{"another user than the builder's", "paketo-buildpacks-build", template("securityContext", "runAsUser"), 1000, `spec.templates[0].securityContext: runAsUser is 1000, want 1001`},
-		{"a builder by tag", "gcp-buildpacks-build", in("image"), "gcr.io/buildpacks/builder:v1", `spec.templates[0].container.image: gcr.io/buildpacks/builder:v1 has no digest`},
-		{"credentials where buildpacks run", "gcp-buildpacks-build", in("volumeMounts", 2, "name"), "registry-pull-secret", `spec.templates[0].container.volumeMounts[registry-pull-secret]: is a Secret, where buildpacks run`},
-		{"the token in front", "gcp-buildpacks-build", template("initContainers", 1, "volumeMounts", 4, "mountPath"), "/token", `spec.templates[0].initContainers[1].volumeMounts: an emptyDir must be at`},
-		{"no /tmp", "publish-image", in("volumeMounts", 4, "mountPath"), "/temp", `spec.templates[0].container.volumeMounts: there must be a volume at /tmp`},
-		{"another workspace", "publish-image", in("volumeMounts", 0, "mountPath"), "/workspace", `spec.templates[0].container.volumeMounts: the workspace must be at /mnt/vol`},
+		{"another name", "publish-image", []any{"metadata", "name"}, "push-image",
+			`metadata.name: "push-image" is not in the contract`},
+		{"no version", "publish-image", []any{"metadata", "labels"}, nil,
+			`metadata.labels: app.kubernetes.io/version is absent`},
+		{"another template", "publish-image", template("name"), "push",
+			`spec.templates: must be one template named publish-image`},
+		{"a parameter that is not there", "publish-image", in("env", 0, "value"), "{{inputs.parameters.nothing}}",
+			`spec: Argo: templates.publish-image`},
+		{"a variable that the schema lacks", "publish-image", in("env", 0, "name"), "IMAGE",
+			`spec.templates[0].container.env[IMAGE]: schema publish-image has no property image`},
+		{"a required one is absent", "publish-image", in("env", 0, "name"), "HOME",
+			`spec.templates[0].container.env: image-name, which the step requires, is absent`},
+		{"an input that the schema lacks", "checkout-source", template("inputs", "parameters", 0, "name"), "depth",
+			`spec.templates[0].inputs.parameters[depth]: schema checkout-source has no such property`},
+		{"an input that nothing uses", "checkout-source", in("env", 3, "value"), "false",
+			`spec.templates[0].inputs.parameters[git-secret-required]: is not used`},
+		{"a default of the wrong type", "checkout-source", template("inputs", "parameters", 1, "default"), "soon",
+			`spec.templates[0].inputs.parameters[git-secret-timeout].default: is no integer`},
+		{"a default that the schema refuses", "containerfile-build", template("inputs", "parameters", 4, "default"),
+			"some", `spec.templates[0].inputs.parameters[provenance].default: provenance: value must be one of`},
+		{"text around a parameter", "checkout-source", in("env", 0, "value"), "x{{workflow.parameters.git-repo}}",
+			`spec.templates[0].container.env[GIT_REPO]: x{{workflow.parameters.git-repo}} must be one parameter`},
+		{"a workflow parameter beyond the contract", "checkout-source", in("env", 0, "value"),
+			"{{workflow.parameters.repo}}",
+			`spec.templates[0].container.env[GIT_REPO]: the contract has no workflow parameter repo`},
+		{"a shell", "checkout-source", in("command"), []any{"sh", "-c", "git clone {{workflow.parameters.git-repo}}"},
+			`spec.templates[0].container.command: is ["sh"`},
+		{"arguments", "checkout-source", in("args"), []any{"--git-repo={{workflow.parameters.git-repo}}"},
+			`spec.templates[0].container.args: must be absent`},
+		{"a script", "checkout-source", template("script"), map[string]any{"image": "a:1", "source": "x"},
+			`spec.templates[0].container: must be there, and no script`},
+		{"a sidecar", "checkout-source", template("sidecars"), []any{map[string]any{"name": "a", "image": "a:1"}},
+			`spec.templates[0].container: must be there, and no script`},
+		{"retries of Argo", "checkout-source", template("retryStrategy"), map[string]any{"limit": "2"},
+			`spec.templates.[0].retryStrategy: is not allowed`},
+		{"a service account", "checkout-source", template("serviceAccountName"), "admin",
+			`spec.templates.[0].serviceAccountName: is not allowed`},
+		{"no deadline", "checkout-source", template("activeDeadlineSeconds"), nil,
+			`spec.templates[0].activeDeadlineSeconds: must be the input parameter`},
+		{"a privileged container", "containerfile-build", in("securityContext", "privileged"), true,
+			`spec.templates[0].container.securityContext: privileged is true, want false`},
+		{"one more capability", "containerfile-build", in("securityContext", "capabilities", "add"),
+			[]any{"SYS_ADMIN"}, `spec.templates[0].container.securityContext: capabilities is map`},
+		{"escalation", "publish-image", in("securityContext", "allowPrivilegeEscalation"), true,
+			`spec.templates[0].container.securityContext: allowPrivilegeEscalation is true`},
+		{"a root file system to write to", "publish-image", in("securityContext", "readOnlyRootFilesystem"), false,
+			`spec.templates[0].container.securityContext: readOnlyRootFilesystem is false`},
+		{"a context beyond what is stated", "publish-image", in("securityContext", "procMount"), "Unmasked",
+			`spec.templates[0].container.securityContext: [procMount] is not allowed`},
+		{"root", "publish-image", template("securityContext", "runAsUser"), 0,
+			`spec.templates[0].securityContext: runAsUser is 0, want 1000`},
+		{"no pod security", "publish-image", template("securityContext"), nil,
+			`spec.templates[0].securityContext: fsGroup is <nil>`},
+		{"hostUsers", "publish-image", template("podSpecPatch"), `{"hostUsers": false, ` + argoContainers,
+			`spec.templates[0].podSpecPatch: is {"containers"`},
+		{"Argo's containers as they are", "publish-image", template("podSpecPatch"), "",
+			`spec.templates[0].podSpecPatch: is null, want {"initContainers"`},
+		{"no memory limit", "publish-image", in("resources", "limits", "memory"), nil,
+			`spec.templates[0].container.resources.limits.memory: is absent`},
+		{"no request for storage", "publish-image", in("resources", "requests", "ephemeral-storage"), nil,
+			`spec.templates[0].container.resources.requests.ephemeral-storage: is absent`},
+		{"latest", "publish-image", in("image"), "ghcr.io/stepwright/publish-image:latest",
+			`spec.templates[0].container.image: ghcr.io/stepwright/publish-image:latest has no tag or digest that ` +
+				`stays`},
+		{"no tag", "publish-image", in("image"), "localhost:5000/publish-image",
+			`spec.templates[0].container.image: localhost:5000/publish-image has no tag`},
+		{"an image by parameter", "publish-image", in("image"), "{{inputs.parameters.registry}}:1",
+			`spec.templates[0].container.image: {{inputs.parameters.registry}}:1 is not fixed`},
+		{"an output without a default", "publish-image", template("outputs", "parameters", 0, "valueFrom", "default"),
+			nil,
+			`spec.templates[0].outputs.parameters[image]: must be read from /tmp/results/image and have a default`},
+		{"an output from elsewhere", "publish-image", template("outputs", "parameters", 0, "valueFrom", "path"),
+			"/tmp/image.txt", `spec.templates[0].outputs.parameters[image]: must be read from`},
+		{"a Secret that may come late", "publish-image", template("volumes", 0, "secret", "optional"), true,
+			`spec.templates[0].volumes[registry-push-secret].secret.optional: is true`},
+		{"a Git secret that public repositories lack", "checkout-source", template("volumes", 0, "secret", "optional"),
+			false, `spec.templates[0].volumes[git-secret].secret.optional: is false`},
+		{"the node's files", "publish-image", template("volumes", 2),
+			map[string]any{"name": "ca-bundle", "hostPath": map[string]any{"path": "/"}},
+			`spec.templates.[0].volumes.[2].hostPath: is not allowed`},
+		{"a volume without an end", "publish-image", template("volumes", 3, "emptyDir"), map[string]any{},
+			`spec.templates[0].volumes[tmp].emptyDir.sizeLimit: is absent`},
+		{"the token in the container", "publish-image", in("volumeMounts", 5, "mountPath"), "/var/run/secrets",
+			`spec.templates[0].container.volumeMounts: an emptyDir must be at ` +
+				`/var/run/secrets/kubernetes.io/serviceaccount`},
+		{"an init container of a step that needs none", "publish-image", template("initContainers"),
+			[]any{map[string]any{"name": "a", "image": "a:1", "command": []any{"a"}}},
+			`spec.templates[0].container: must be there, and no script`},
+		{"another init container", "gcp-buildpacks-build", template("initContainers", 1, "command"),
+			[]any{"/usr/local/bin/buildpacks-build", "sh"}, `spec.templates[0].initContainers[1].command: is [`},
+		{"arguments of an init container", "gcp-buildpacks-build", template("initContainers", 1, "args"),
+			[]any{"{{workflow.parameters.app-path}}"}, `spec.templates[0].initContainers[1].command: is [`},
+		{"another image in front", "gcp-buildpacks-build", template("initContainers", 0, "image"), "busybox:1",
+			`spec.templates[0].initContainers[0].image: busybox:1 is not the step's`},
+		{"root in front", "gcp-buildpacks-build", template("initContainers", 0, "securityContext", "runAsUser"), 0,
+			`spec.templates[0].initContainers[0].securityContext: runAsUser is 0`},
+		{"another user than the builder's", "paketo-buildpacks-build", template("securityContext", "runAsUser"), 1000,
+			`spec.templates[0].securityContext: runAsUser is 1000, want 1001`},
+		{"a builder by tag", "gcp-buildpacks-build", in("image"), "gcr.io/buildpacks/builder:v1",
+			`spec.templates[0].container.image: gcr.io/buildpacks/builder:v1 has no digest`},
+		{"credentials where buildpacks run", "gcp-buildpacks-build", in("volumeMounts", 2, "name"),
+			"registry-pull-secret",
+			`spec.templates[0].container.volumeMounts[registry-pull-secret]: is a Secret, where buildpacks run`},
+		{"the token in front", "gcp-buildpacks-build", template("initContainers", 1, "volumeMounts", 4, "mountPath"),
+			"/token", `spec.templates[0].initContainers[1].volumeMounts: an emptyDir must be at`},
+		{"no /tmp", "publish-image", in("volumeMounts", 4, "mountPath"), "/temp",
+			`spec.templates[0].container.volumeMounts: there must be a volume at /tmp`},
+		{"another workspace", "publish-image", in("volumeMounts", 0, "mountPath"), "/workspace",
+			`spec.templates[0].container.volumeMounts: the workspace must be at /mnt/vol`},
 	}
 	objects := build(t, "workflow-plane")
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			i := slices.IndexFunc(objects, func(o map[string]any) bool { return at(o, "metadata", "name") == test.template })
+			i := slices.IndexFunc(objects, func(o map[string]any) bool {
+				return at(o, "metadata", "name") == test.template
+			})
 			broken := clone(objects[i]).(map[string]any)
 			set(t, broken, test.value, test.path...)
 			got := lintTemplate(fileOf(objects[i]), broken, byDefault)
@@ -653,8 +754,13 @@ func clusterWorkflowTemplates(t *testing.T) getters {
 // ordinary is a run that a developer would make.
 func ordinary() run {
 	return run{
-		labels:       map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
-		parameters:   map[string]any{"repository": map[string]any{"url": "https://git.example.com/acme/cart.git", "secretRef": "git-credentials"}},
+		labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
+		parameters: map[string]any{
+			"repository": map[string]any{
+				"url":       "https://git.example.com/acme/cart.git",
+				"secretRef": "git-credentials",
+			},
+		},
 		externalRefs: gitCredentials,
 	}
 }
@@ -680,10 +786,14 @@ func lintClusterWorkflow(t *testing.T, file string, object map[string]any, templ
 		}
 	}
 	spec, _ := object["spec"].(map[string]any)
-	namespaces := map[string]any{"spec.runTemplate.metadata.namespace": at(spec, "runTemplate", "metadata", "namespace")}
+	namespaces := map[string]any{
+		"spec.runTemplate.metadata.namespace": at(spec, "runTemplate", "metadata", "namespace"),
+	}
 	resources, _ := at(spec, "resources").([]any)
 	for i, r := range resources {
-		namespaces[fmt.Sprintf("spec.resources[%d].template.metadata.namespace", i)] = at(r, "template", "metadata", "namespace")
+		namespaces[fmt.Sprintf(
+			"spec.resources[%d].template.metadata.namespace", i,
+		)] = at(r, "template", "metadata", "namespace")
 	}
 	for field, namespace := range namespaces {
 		if namespace != "${metadata.namespace}" {
@@ -710,7 +820,9 @@ func lintWorkflow(f *faults, rendered map[string]any, templates getters) {
 		f.add("spec.runTemplate", "%v", err)
 		return
 	}
-	if err := validate.ValidateWorkflow(argoContext(), nil, templates, &workflow, nil, validate.ValidateOpts{}); err != nil {
+	if err := validate.ValidateWorkflow(
+		argoContext(), nil, templates, &workflow, nil, validate.ValidateOpts{},
+	); err != nil {
 		f.add("spec.runTemplate.spec", "Argo: %v", err)
 	}
 	var given []string
@@ -723,7 +835,9 @@ func lintWorkflow(f *faults, rendered map[string]any, templates getters) {
 		})
 	})
 	for _, name := range workflowParameterNames {
-		if ofDockerfile := slices.Contains([]string{"docker-context", "dockerfile-path", "build-args"}, name); ofDockerfile && !dockerfile {
+		if ofDockerfile := slices.Contains([]string{
+			"docker-context", "dockerfile-path", "build-args",
+		}, name); ofDockerfile && !dockerfile {
 			continue
 		}
 		if !slices.Contains(given, name) {
@@ -768,7 +882,8 @@ func againstCRD(t *testing.T, object map[string]any) []string {
 		t.Fatal(err)
 	}
 	kind, _ := object["kind"].(string)
-	paths, err := filepath.Glob(filepath.Join(dir, "config", "crd", "bases", "openchoreo.dev_"+strings.ToLower(kind)+"s.yaml"))
+	paths, err := filepath.Glob(filepath.Join(dir, "config", "crd", "bases", "openchoreo.dev_"+strings.ToLower(kind)+
+		"s.yaml"))
 	if err != nil || len(paths) != 1 {
 		return []string{fmt.Sprintf("kind: OpenChoreo has no %q (%v)", kind, err)}
 	}
@@ -778,7 +893,9 @@ func againstCRD(t *testing.T, object map[string]any) []string {
 		t.Fatal(err)
 	}
 	var schema apiextensions.JSONSchemaProps
-	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(definition.Spec.Versions[0].Schema.OpenAPIV3Schema, &schema, nil); err != nil {
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(
+		definition.Spec.Versions[0].Schema.OpenAPIV3Schema, &schema, nil,
+	); err != nil {
 		t.Fatal(err)
 	}
 	validator, _, err := validation.NewSchemaValidator(&schema)
@@ -794,7 +911,9 @@ func againstCRD(t *testing.T, object map[string]any) []string {
 		t.Fatal(err)
 	}
 	copied := clone(object).(map[string]any)
-	for _, path := range pruning.PruneWithOptions(copied, s, true, structural.UnknownFieldPathOptions{TrackUnknownFieldPaths: true}) {
+	for _, path := range pruning.PruneWithOptions(copied, s, true, structural.UnknownFieldPathOptions{
+		TrackUnknownFieldPaths: true,
+	}) {
 		found = append(found, path+": OpenChoreo knows no such field")
 	}
 	return found
@@ -803,7 +922,8 @@ func againstCRD(t *testing.T, object map[string]any) []string {
 func TestClusterWorkflows(t *testing.T) {
 	templates := clusterWorkflowTemplates(t)
 	for _, object := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
-		for _, fault := range lintClusterWorkflow(t, "templates/control-plane/"+at(object, "metadata", "name").(string)+".yaml", object, templates) {
+		for _, fault := range lintClusterWorkflow(t, "templates/control-plane/"+
+			at(object, "metadata", "name").(string)+".yaml", object, templates) {
 			t.Error(fault)
 		}
 	}
@@ -818,20 +938,32 @@ func TestClusterWorkflowsThatBreakARule(t *testing.T) {
 		value any
 		want  string
 	}{
-		{"an unknown field", []any{"spec", "runTemplat"}, map[string]any{}, "spec.runTemplat: OpenChoreo knows no such field"},
+		{"an unknown field", []any{"spec", "runTemplat"}, map[string]any{},
+			"spec.runTemplat: OpenChoreo knows no such field"},
 		{"a field of the wrong type", []any{"spec", "ttlAfterCompletion"}, 5, "spec.ttlAfterCompletion: Invalid value"},
 		{"another kind", []any{"kind"}, "ClusterWorkflo", `kind: OpenChoreo has no "ClusterWorkflo"`},
-		{"no type", []any{"metadata", "labels"}, map[string]any{}, "metadata.labels: openchoreo.dev/workflow-type is absent"},
-		{"no description", []any{"metadata", "annotations"}, map[string]any{}, "metadata.annotations: openchoreo.dev/description is absent"},
-		{"another namespace", []any{"spec", "resources", 1, "template", "metadata", "namespace"}, "default", "spec.resources[1].template.metadata.namespace: is default"},
-		{"retries of Argo", workflow("templates", 0, "retryStrategy"), map[string]any{}, "spec.runTemplate.spec.templates.[0].retryStrategy: is not allowed"},
-		{"an expression that does not compile", workflow("entrypoint"), "${metadata.name.}", "spec.runTemplate.spec.entrypoint: ${metadata.name.}: "},
-		{"an expression that fails", workflow("entrypoint"), "${parameters.nothing}", "spec.runTemplate.spec.entrypoint: ${parameters.nothing}: no such key"},
-		{"a template that is not there", step(1, "templateRef", "name"), "kaniko", `spec.runTemplate.spec: Argo: templates.build-workflow.steps[1].containerfile-build`},
-		{"an argument that the template lacks", step(1, "arguments", "parameters", 0, "name"), "env", "spec.runTemplate.spec.templates[0].steps[1]: containerfile-build has no parameter env"},
-		{"a parameter that the template requires", step(2, "arguments", "parameters"), []any{}, `spec.runTemplate.spec: Argo: templates.build-workflow.steps[2].publish-image`},
-		{"another name of a step", step(1, "name"), "build", "spec.runTemplate.spec.templates[0].steps[1]: is named build, and shown so"},
-		{"a workflow parameter that templates count on", workflow("arguments", "parameters", 0, "name"), "component", "spec.runTemplate.spec.arguments.parameters: component-name, which templates count on, is absent"},
+		{"no type", []any{"metadata", "labels"}, map[string]any{},
+			"metadata.labels: openchoreo.dev/workflow-type is absent"},
+		{"no description", []any{"metadata", "annotations"}, map[string]any{},
+			"metadata.annotations: openchoreo.dev/description is absent"},
+		{"another namespace", []any{"spec", "resources", 1, "template", "metadata", "namespace"}, "default",
+			"spec.resources[1].template.metadata.namespace: is default"},
+		{"retries of Argo", workflow("templates", 0, "retryStrategy"), map[string]any{},
+			"spec.runTemplate.spec.templates.[0].retryStrategy: is not allowed"},
+		{"an expression that does not compile", workflow("entrypoint"), "${metadata.name.}",
+			"spec.runTemplate.spec.entrypoint: ${metadata.name.}: "},
+		{"an expression that fails", workflow("entrypoint"), "${parameters.nothing}",
+			"spec.runTemplate.spec.entrypoint: ${parameters.nothing}: no such key"},
+		{"a template that is not there", step(1, "templateRef", "name"), "kaniko",
+			`spec.runTemplate.spec: Argo: templates.build-workflow.steps[1].containerfile-build`},
+		{"an argument that the template lacks", step(1, "arguments", "parameters", 0, "name"), "env",
+			"spec.runTemplate.spec.templates[0].steps[1]: containerfile-build has no parameter env"},
+		{"a parameter that the template requires", step(2, "arguments", "parameters"), []any{},
+			`spec.runTemplate.spec: Argo: templates.build-workflow.steps[2].publish-image`},
+		{"another name of a step", step(1, "name"), "build",
+			"spec.runTemplate.spec.templates[0].steps[1]: is named build, and shown so"},
+		{"a workflow parameter that templates count on", workflow("arguments", "parameters", 0, "name"), "component",
+			"spec.runTemplate.spec.arguments.parameters: component-name, which templates count on, is absent"},
 		{"an unknown field of Argo", workflow("entrypoin"), "x", "spec.runTemplate: error unmarshaling JSON"},
 	}
 	templates := clusterWorkflowTemplates(t)
@@ -858,7 +990,9 @@ func TestTheReferencesClusterWorkflowRunsOnOurTemplates(t *testing.T) {
 		t.Fatal(err)
 	}
 	var object map[string]any
-	if err := yaml.Unmarshal(readFile(t, filepath.Join(dir, "samples/getting-started/ci-workflows/dockerfile-builder.yaml")), &object); err != nil {
+	if err := yaml.Unmarshal(
+		readFile(t, filepath.Join(dir, "samples/getting-started/ci-workflows/dockerfile-builder.yaml")), &object,
+	); err != nil {
 		t.Fatal(err)
 	}
 	rendered, _, err := renderRun(object, ordinary())
@@ -869,7 +1003,9 @@ func TestTheReferencesClusterWorkflowRunsOnOurTemplates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := validate.ValidateWorkflow(argoContext(), nil, clusterWorkflowTemplates(t), &workflow, nil, validate.ValidateOpts{}); err != nil {
+	if err := validate.ValidateWorkflow(
+		argoContext(), nil, clusterWorkflowTemplates(t), &workflow, nil, validate.ValidateOpts{},
+	); err != nil {
 		t.Error(err)
 	}
 }

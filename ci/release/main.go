@@ -31,7 +31,8 @@ func main() {
 	cmd := &cobra.Command{
 		Use:   "bundle [kustomization…]",
 		Short: "Write dist/workflow-plane.yaml and dist/control-plane.yaml",
-		Long: "Builds kustomizations, by default templates/workflow-plane and templates/control-plane, and writes their objects to one file for\n" +
+		Long: "Builds kustomizations, by default templates/workflow-plane and templates/control-plane, and writes " +
+			"their objects to one file for\n" +
 			"each plane. Nothing but kubectl apply -f is needed to install it.",
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, dirs []string) error {
@@ -56,7 +57,11 @@ func main() {
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "dist", "where the files go")
-	cmd.Flags().StringVar(&digests, "digests", "", "folder with an OCI image layout <step> for each image whose digest is to be in the files, as make images leaves it")
+	cmd.Flags().StringVar(
+		&digests, "digests", "",
+		"folder with an OCI image layout <step> for each image whose digest is to be in the files, as make images "+
+			"leaves it",
+	)
 	if err := cmd.Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "bundle:", err)
 		os.Exit(1)
@@ -106,7 +111,8 @@ func bundle(dirs []string, digests string) (map[string][]byte, error) {
 	return files, nil
 }
 
-// pin adds the digest to every image at any depth that has a layout in digests. An image that has none keeps its tag alone.
+// pin adds the digest to every image at any depth that has a layout in digests. An image that has none keeps its tag
+// alone.
 func pin(v any, digests string) error {
 	switch v := v.(type) {
 	case []any:

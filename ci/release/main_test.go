@@ -44,10 +44,14 @@ func TestBundle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := kinds(t, files["workflow-plane.yaml"]); strings.Join(got, " ") != strings.TrimSpace(strings.Repeat("ClusterWorkflowTemplate ", 7)) {
+			if got := kinds(t, files["workflow-plane.yaml"]); strings.Join(got, " ") != strings.TrimSpace(
+				strings.Repeat("ClusterWorkflowTemplate ", 7),
+			) {
 				t.Errorf("workflow-plane.yaml has %v", got)
 			}
-			if got := kinds(t, files["control-plane.yaml"]); strings.Join(got, " ") != strings.TrimSpace(strings.Repeat("ClusterWorkflow ", 4)) {
+			if got := kinds(t, files["control-plane.yaml"]); strings.Join(got, " ") != strings.TrimSpace(
+				strings.Repeat("ClusterWorkflow ", 4),
+			) {
 				t.Errorf("control-plane.yaml has %v", got)
 			}
 			again, err := bundle(test.dirs, "")
@@ -84,12 +88,14 @@ func TestDigestsWhereTheyAreKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(files["workflow-plane.yaml"])
-	more := strings.Count(text, "@sha256:") - strings.Count(string(without["workflow-plane.yaml"]), "@sha256:") // builders have digests anyway
+	// builders have digests anyway
+	more := strings.Count(text, "@sha256:") - strings.Count(string(without["workflow-plane.yaml"]), "@sha256:")
 	if !strings.Contains(text, "/publish-image:") || more != 1 || !strings.Contains(text, "@"+digest) {
 		t.Error("the digest is not in the file, or more than it")
 	}
 	write("publish-image", `{"manifests":[]}`)
-	if _, err := bundle(planes, dir); err == nil || !strings.Contains(err.Error(), "publish-image/index.json: has 0 manifests") {
+	if _, err := bundle(planes, dir); err == nil ||
+		!strings.Contains(err.Error(), "publish-image/index.json: has 0 manifests") {
 		t.Errorf("a layout without an image: %v", err)
 	}
 }

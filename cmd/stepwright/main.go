@@ -1,5 +1,5 @@
-// Command stepwright runs Stepwright's pipelines on this machine or submits them to a cluster, checks what goes into them, and shows what
-// came of them.
+// Command stepwright runs Stepwright's pipelines on this machine or submits them to a cluster, checks what goes into
+// them, and shows what came of them.
 package main
 
 import (

@@ -56,7 +56,9 @@ func logged(next http.Handler, log *slog.Logger) http.Handler {
 		started := time.Now()
 		recorder := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(recorder, r)
-		log.Info("request", "method", r.Method, "path", r.URL.Path, "status", recorder.status, "took", time.Since(started))
+		log.Info(
+			"request", "method", r.Method, "path", r.URL.Path, "status", recorder.status, "took", time.Since(started),
+		)
 	})
 }
 

@@ -21,14 +21,19 @@ func TestGreet(t *testing.T) {
 		status                    int
 		field, want               string
 	}{
-		"nobody":         {"Hello", defaultTemplate, "", 200, "message", "Hello, World!"},
-		"somebody":       {"Hello", defaultTemplate, "name=Ada", 200, "message", "Hello, Ada!"},
-		"other words":    {"Ayubowan", "{{.Name}}: {{.Greeting}}\n", "name=Ada", 200, "message", "Ada: Ayubowan"},
-		"spaces only":    {"Hello", defaultTemplate, "name=+++", 200, "message", "Hello, World!"},
-		"not a template": {"Hello", defaultTemplate, "name=" + url.QueryEscape("{{.Greeting}}"), 200, "message", "Hello, {{.Greeting}}!"},
-		"longest":        {"Hello", defaultTemplate, "name=" + url.QueryEscape(strings.Repeat("é", 100)), 200, "message", "Hello, " + strings.Repeat("é", 100) + "!"},
-		"too long":       {"Hello", defaultTemplate, "name=" + strings.Repeat("a", 101), 400, "error", "name is longer than 100 characters"},
-		"not UTF-8":      {"Hello", defaultTemplate, "name=%ff", 400, "error", "name is not UTF-8"},
+		"nobody":      {"Hello", defaultTemplate, "", 200, "message", "Hello, World!"},
+		"somebody":    {"Hello", defaultTemplate, "name=Ada", 200, "message", "Hello, Ada!"},
+		"other words": {"Ayubowan", "{{.Name}}: {{.Greeting}}\n", "name=Ada", 200, "message", "Ada: Ayubowan"},
+		"spaces only": {"Hello", defaultTemplate, "name=+++", 200, "message", "Hello, World!"},
+		"not a template": {
+			"Hello", defaultTemplate, "name=" + url.QueryEscape("{{.Greeting}}"), 200, "message",
+			"Hello, {{.Greeting}}!",
+		},
+		"longest": {"Hello", defaultTemplate, "name=" + url.QueryEscape(strings.Repeat("é", 100)), 200, "message",
+			"Hello, " + strings.Repeat("é", 100) + "!"},
+		"too long": {"Hello", defaultTemplate, "name=" + strings.Repeat("a", 101), 400, "error",
+			"name is longer than 100 characters"},
+		"not UTF-8": {"Hello", defaultTemplate, "name=%ff", 400, "error", "name is not UTF-8"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g, err := newGreeter(test.greeting, test.template)
@@ -50,7 +55,8 @@ func TestRequestsAreLoggedAndProbesAreNot(t *testing.T) {
 	}
 	var out bytes.Buffer
 	handler := newHandler(g, slog.New(slog.NewJSONHandler(&out, nil)))
-	if status, body := get(t, handler, "/healthz"); status != http.StatusOK || body["status"] != "ok" || body["version"] != version {
+	if status, body := get(t, handler, "/healthz"); status != http.StatusOK || body["status"] != "ok" ||
+		body["version"] != version {
 		t.Errorf("/healthz: got %d %v", status, body)
 	}
 	if out.Len() != 0 {

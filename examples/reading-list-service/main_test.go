@@ -27,12 +27,19 @@ func TestBooks(t *testing.T) {
 		want               string
 	}{
 		{"GET", "/reading-list/books", "", 200, `[]`},
-		{"POST", "/reading-list/books", `{"title":" Middlemarch ","author":"George Eliot"}`, 201, `{"id":"1","title":"Middlemarch","author":"George Eliot","status":"to_read"}`},
-		{"POST", "/reading-list/books", `{"title":"Emma","author":"Jane Austen","status":"read"}`, 201, `{"id":"2","title":"Emma","author":"Jane Austen","status":"read"}`},
-		{"GET", "/reading-list/books/1", "", 200, `{"id":"1","title":"Middlemarch","author":"George Eliot","status":"to_read"}`},
-		{"PUT", "/reading-list/books/1", `{"title":"Middlemarch","author":"George Eliot","status":"reading"}`, 200, `{"id":"1","title":"Middlemarch","author":"George Eliot","status":"reading"}`},
-		{"PUT", "/reading-list/books/9", `{"title":"Middlemarch","author":"George Eliot"}`, 404, `{"error":"no such book"}`},
-		{"GET", "/reading-list/books", "", 200, `[{"id":"2","title":"Emma","author":"Jane Austen","status":"read"},{"id":"1","title":"Middlemarch","author":"George Eliot","status":"reading"}]`},
+		{"POST", "/reading-list/books", `{"title":" Middlemarch ","author":"George Eliot"}`, 201,
+			`{"id":"1","title":"Middlemarch","author":"George Eliot","status":"to_read"}`},
+		{"POST", "/reading-list/books", `{"title":"Emma","author":"Jane Austen","status":"read"}`, 201,
+			`{"id":"2","title":"Emma","author":"Jane Austen","status":"read"}`},
+		{"GET", "/reading-list/books/1", "", 200,
+			`{"id":"1","title":"Middlemarch","author":"George Eliot","status":"to_read"}`},
+		{"PUT", "/reading-list/books/1", `{"title":"Middlemarch","author":"George Eliot","status":"reading"}`, 200,
+			`{"id":"1","title":"Middlemarch","author":"George Eliot","status":"reading"}`},
+		{"PUT", "/reading-list/books/9", `{"title":"Middlemarch","author":"George Eliot"}`, 404,
+			`{"error":"no such book"}`},
+		{"GET", "/reading-list/books", "", 200,
+			`[{"id":"2","title":"Emma","author":"Jane Austen","status":"read"},{"id":"1","title":"Middlemarch",` +
+				`"author":"George Eliot","status":"reading"}]`},
 		{"DELETE", "/reading-list/books/1", "", 204, ``},
 		{"DELETE", "/reading-list/books/1", "", 404, `{"error":"no such book"}`},
 		{"GET", "/reading-list/books/1", "", 404, `{"error":"no such book"}`},
@@ -52,12 +59,14 @@ func TestWhatIsNoBookIsRefused(t *testing.T) {
 		status int
 		want   string
 	}{
-		"not JSON":       {`title`, 400, "invalid character"},
-		"no title":       {`{"author":"George Eliot"}`, 400, "title is empty"},
-		"no author":      {`{"title":"Middlemarch","author":" "}`, 400, "author is empty"},
-		"another status": {`{"title":"Middlemarch","author":"George Eliot","status":"lost"}`, 400, `status is \"lost\"`},
-		"unknown field":  {`{"title":"Middlemarch","author":"George Eliot","isbn":1}`, 400, "isbn"},
-		"too large":      {`{"title":"` + strings.Repeat("a", longestBody) + `"}`, 413, "too large"},
+		"not JSON":  {`title`, 400, "invalid character"},
+		"no title":  {`{"author":"George Eliot"}`, 400, "title is empty"},
+		"no author": {`{"title":"Middlemarch","author":" "}`, 400, "author is empty"},
+		"another status": {
+			`{"title":"Middlemarch","author":"George Eliot","status":"lost"}`, 400, `status is \"lost\"`,
+		},
+		"unknown field": {`{"title":"Middlemarch","author":"George Eliot","isbn":1}`, 400, "isbn"},
+		"too large":     {`{"title":"` + strings.Repeat("a", longestBody) + `"}`, 413, "too large"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			status, body := ask(t, handler, "POST", "/reading-list/books", test.body)

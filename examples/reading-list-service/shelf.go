@@ -69,7 +69,9 @@ func (s *shelf) list() []book {
 	for _, b := range s.books {
 		books = append(books, b)
 	}
-	slices.SortFunc(books, func(a, b book) int { return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.ID, b.ID)) })
+	slices.SortFunc(books, func(a, b book) int {
+		return cmp.Or(cmp.Compare(a.Title, b.Title), cmp.Compare(a.ID, b.ID))
+	})
 	return books
 }
 

@@ -30,7 +30,8 @@ import (
 	"github.com/stepwright/stepwright/internal/localplane/container"
 )
 
-// builders is a state that has the builders' images in its registry, for all tests that run buildpacks, one after the other.
+// builders is a state that has the builders' images in its registry, for all tests that run buildpacks, one after the
+// other.
 var builders = sync.OnceValues(func() (string, error) { return os.MkdirTemp(bin, "state-") })
 
 func buildersState(t *testing.T) string {
@@ -44,10 +45,14 @@ func buildersState(t *testing.T) string {
 
 var (
 	anyImage   = regexp.MustCompile(`127\.0\.0\.1:\d+/[a-z-]+:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
-	substitute = regexp.MustCompile(`Building with a builder for tests, \S+@sha256:[0-9a-f]{64}, and its run image, instead of \S+@sha256:[0-9a-f]{64}`)
+	substitute = regexp.MustCompile(
+		`Building with a builder for tests, \S+@sha256:[0-9a-f]{64}, and its run image, instead of ` +
+			`\S+@sha256:[0-9a-f]{64}`,
+	)
 )
 
-// The examples without a Dockerfile, from Git to a service that answers. A second run of the commit, with the cache, makes the same image.
+// The examples without a Dockerfile, from Git to a service that answers. A second run of the commit, with the cache,
+// makes the same image.
 func TestBuildpackExamples(t *testing.T) {
 	for _, test := range []struct{ example, path, want string }{
 		{"reading-list-service", "/reading-list/books", "[]"},
@@ -71,7 +76,8 @@ func TestBuildpackExamples(t *testing.T) {
 			}
 			stop()
 			again, _ := stepwright(t, args...)
-			if other := anyImage.FindStringSubmatch(again.stdout); again.code != 0 || other == nil || other[1] != image[1] {
+			if other := anyImage.FindStringSubmatch(again.stdout); again.code != 0 || other == nil ||
+				other[1] != image[1] {
 				t.Errorf("%v, want %s\n%s", other, image[1], again.stderr)
 			}
 		})
@@ -123,8 +129,8 @@ func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 	return result{stdout: text.String(), stderr: said()}, stop
 }
 
-// ask pulls an image, starts it in a root file system of its own, as its user and without any right, and returns what it answers.
-// Its variables may say $PORT, which is a variable of its own, too.
+// ask pulls an image, starts it in a root file system of its own, as its user and without any right, and returns what
+// it answers. Its variables may say $PORT, which is a variable of its own, too.
 func ask(t *testing.T, reference, path string, variables ...string) string {
 	t.Helper()
 	ref, err := name.ParseReference(reference)
@@ -155,7 +161,8 @@ func ask(t *testing.T, reference, path string, variables ...string) string {
 	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
 	service := container.Container{
-		Root: rootOf(t, image), Args: file.Config.Entrypoint, User: uint32(uid), Group: uint32(gid), ReadOnlyRoot: true, NoNewRights: true,
+		Root: rootOf(t, image), Args: file.Config.Entrypoint, User: uint32(uid), Group: uint32(gid),
+		ReadOnlyRoot: true, NoNewRights: true,
 		Env: map[string]string{"PORT": strconv.Itoa(port)},
 	}
 	for _, variable := range append(file.Config.Env, variables...) {
@@ -204,7 +211,8 @@ func ask(t *testing.T, reference, path string, variables ...string) string {
 	}
 }
 
-// bases are first layers, most of an image that others share, unpacked once: by tar, since the race detector takes minutes.
+// bases are first layers, most of an image that others share, unpacked once: by tar, since the race detector takes
+// minutes.
 var bases = map[v1.Hash]string{}
 
 func rootOf(t *testing.T, image v1.Image) string {
@@ -225,7 +233,8 @@ func rootOf(t *testing.T, image v1.Image) string {
 		untar(t, dir, layers[0])
 		bases[first] = dir
 	}
-	root := filepath.Join(bin, filepath.Base(t.TempDir())+filepath.Base(bases[first])+t.Name()[strings.LastIndex(t.Name(), "/")+1:])
+	root := filepath.Join(bin, filepath.Base(t.TempDir())+filepath.Base(bases[first])+
+		t.Name()[strings.LastIndex(t.Name(), "/")+1:])
 	t.Cleanup(func() { os.RemoveAll(root) })
 	if out, err := exec.Command("cp", "--archive", "--link", bases[first], root).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -244,7 +253,9 @@ func untar(t *testing.T, dir string, layers ...v1.Layer) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tar := exec.Command("tar", "--extract", "--gzip", "--preserve-permissions", "--numeric-owner", "--directory", dir)
+		tar := exec.Command(
+			"tar", "--extract", "--gzip", "--preserve-permissions", "--numeric-owner", "--directory", dir,
+		)
 		tar.Stdin = content
 		out, err := tar.CombinedOutput()
 		content.Close()
@@ -285,19 +296,28 @@ func TestBuildpacksThatFail(t *testing.T) {
 		want          []string
 	}{
 		{
-			name: "nothing that a buildpack knows", builder: "gcp-buildpacks-builder", files: map[string]string{"README": "Nothing to build.\n"}, code: 25,
-			want: []string{"NoBuildpackDetected: gcp-buildpacks-build: ", "stepwright-test/golang", "there is no package.json"},
+			name: "nothing that a buildpack knows", builder: "gcp-buildpacks-builder",
+			files: map[string]string{"README": "Nothing to build.\n"}, code: 25,
+			want: []string{
+				"NoBuildpackDetected: gcp-buildpacks-build: ", "stepwright-test/golang", "there is no package.json",
+			},
 		},
 		{
 			name: "a program that does not compile", builder: "paketo-buildpacks-builder", code: 22,
-			files: map[string]string{"go.mod": "module example.com/cart\n\ngo 1.26\n", "main.go": "package main\n\nfunc main() { cart() }\n"},
-			want:  []string{"BuildFailed: paketo-buildpacks-build: ", "stepwright-test/golang", "undefined: cart"},
+			files: map[string]string{
+				"go.mod":  "module example.com/cart\n\ngo 1.26\n",
+				"main.go": "package main\n\nfunc main() { cart() }\n",
+			},
+			want: []string{"BuildFailed: paketo-buildpacks-build: ", "stepwright-test/golang", "undefined: cart"},
 		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			dir := application(t, test.builder, test.files, cartRepository)
-			got, temp := stepwright(t, "run", "--state", buildersState(t), "--base-images", "made", "--source", filepath.Join(dir, "source"), dir)
+			got, temp := stepwright(
+				t, "run", "--state", buildersState(t), "--base-images", "made", "--source",
+				filepath.Join(dir, "source"), dir,
+			)
 			failure := got.stderr[max(0, strings.LastIndex(got.stderr, test.want[0])):]
 			for _, want := range test.want {
 				if !strings.Contains(failure, want) {
@@ -333,7 +353,10 @@ func TestBuilderImage(t *testing.T) {
 		{"none:1", 23, "BaseImageUnavailable: gcp-buildpacks-build: image " + host + "/none:1: "},
 	} {
 		image := host + "/" + test.image
-		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--builder-image", image, "--run-image", image, "--source", filepath.Join(dir, "source"), dir)
+		got, _ := stepwright(
+			t, "run", "--state", t.TempDir(), "--builder-image", image, "--run-image", image, "--source",
+			filepath.Join(dir, "source"), dir,
+		)
 		if got.code != test.code || !strings.Contains(got.stderr, test.want) {
 			t.Errorf("%s: exit code %d, want %d and %q in\n%s", image, got.code, test.code, test.want, got.stderr)
 		}
@@ -345,7 +368,10 @@ func oldBuilder(t *testing.T) v1.Image {
 	t.Helper()
 	root := t.TempDir()
 	lifecycle := filepath.Join(root, "cnb", "lifecycle")
-	build := exec.Command("go", "build", "-o", filepath.Join(lifecycle, "analyzer"), "../../steps/internal/buildpack/testdata/oldlifecycle")
+	build := exec.Command(
+		"go", "build", "-o", filepath.Join(lifecycle, "analyzer"),
+		"../../steps/internal/buildpack/testdata/oldlifecycle",
+	)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -359,7 +385,9 @@ func oldBuilder(t *testing.T) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content)), nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,11 +419,14 @@ func push(t *testing.T, reference string, image v1.Image) {
 	}
 }
 
-// What runs the developer's code has the builder's user, no capability, no way to one, no credential and no token, seen from inside.
+// What runs the developer's code has the builder's user, no capability, no way to one, no credential and no token, seen
+// from inside.
 func TestBuildFromInside(t *testing.T) {
 	const canary = "push-me-not-7c1f"
 	docker := filepath.Join(t.TempDir(), "config.json")
-	raw, err := json.Marshal(map[string]any{"auths": map[string]any{"registry.example.com": map[string]string{"username": "publisher", "password": canary}}})
+	raw, err := json.Marshal(map[string]any{
+		"auths": map[string]any{"registry.example.com": map[string]string{"username": "publisher", "password": canary}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,24 +436,34 @@ func TestBuildFromInside(t *testing.T) {
 	look := `
 const fs = require("fs"), path = require("path");
 const say = (k, v) => console.log("INSIDE " + k + "=" + v);
-for (const line of fs.readFileSync("/proc/self/status", "utf8").split("\n")) if (/^(Uid|Gid|Groups|Cap|NoNewPrivs)/.test(line)) say("status", line.replace(/\s+/g, " ").trim());
+for (const line of fs.readFileSync("/proc/self/status", "utf8").split("\n"))
+  if (/^(Uid|Gid|Groups|Cap|NoNewPrivs)/.test(line))
+    say("status", line.replace(/\s+/g, " ").trim());
 say("env", Object.keys(process.env).filter(n => !n.startsWith("npm_")).sort().join(","));
 say("step", fs.readFileSync("/proc/1/environ", "utf8").split("\0").map(v => v.split("=")[0]).sort().join(","));
 say("processes", fs.readdirSync("/proc").filter(n => /^\d+$/.test(n)).length < 20);
 try { fs.writeFileSync("/written", ""); say("root", "writable"); } catch (e) { say("root", e.code); }
 let files = 0, found = [];
 const walk = dir => { for (const e of fs.readdirSync(dir, {withFileTypes: true})) { const p = path.join(dir, e.name);
-  try { if (e.isDirectory()) walk(p); else if (e.isFile() && p !== "/workspace/look.js" && !p.startsWith("/workspace/node_modules")) { files++;
+  try { if (e.isDirectory()) walk(p);
+    else if (e.isFile() && p !== "/workspace/look.js" && !p.startsWith("/workspace/node_modules")) { files++;
     if (fs.readFileSync(p).includes(["push", "me", "not"].join("-"))) found.push(p); } } catch (e) {} } };
-for (const dir of ["/etc", "/mnt", "/opt", "/run", "/var/run", "/tmp", "/workspace", "/platform", "/layers", "/home", "/root"]) { try { walk(dir); } catch (e) {} }
-for (const pid of fs.readdirSync("/proc")) try { if (fs.readFileSync("/proc/" + pid + "/environ").includes(["push", "me", "not"].join("-"))) found.push(pid); } catch (e) {}
+for (const dir of ["/etc", "/mnt", "/opt", "/run", "/var/run", "/tmp", "/workspace", "/platform", "/layers",
+  "/home", "/root"]) { try { walk(dir); } catch (e) {} }
+for (const pid of fs.readdirSync("/proc")) try {
+  if (fs.readFileSync("/proc/" + pid + "/environ").includes(["push", "me", "not"].join("-")))
+    found.push(pid); } catch (e) {}
 say("files", files > 10); say("found", found.join(","));
-for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccount"]) { let list = []; try { list = fs.readdirSync(dir); } catch (e) {} say(dir, list.join(",")); }
+for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccount"]) {
+  let list = []; try { list = fs.readdirSync(dir); } catch (e) {} say(dir, list.join(",")); }
 `
 	dir := application(t, "paketo-buildpacks-builder", map[string]string{
-		"package.json": `{"name": "cart", "version": "1.0.0", "main": "look.js", "scripts": {"look": "node look.js"}}`, "look.js": look,
+		"package.json": `{"name": "cart", "version": "1.0.0", "main": "look.js", "scripts": {"look": "node look.js"}}`,
+		"look.js":      look,
 	}, `{repository: {url: "https://git.example.com/cart.git"}, buildEnv: [{name: BP_NODE_RUN_SCRIPTS, value: look}]}`)
-	got, _ := stepwright(t, "run", "--state", buildersState(t), "--base-images", "made", "--docker-config", docker, "--build-secrets-dir", filepath.Dir(docker),
+	got, _ := stepwright(t, "run", "--state", buildersState(t), "--base-images", "made", "--docker-config", docker,
+		"--build-secrets-dir",
+		filepath.Dir(docker),
 		"--source", filepath.Join(dir, "source"), dir)
 	if got.code != 0 {
 		t.Fatal(got.stderr)
@@ -434,15 +475,20 @@ for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccoun
 	}
 	text := strings.Join(lines, "\n") + "\n"
 	for _, want := range []string{
-		"status=Uid: 1001 1001 1001 1001\n", "status=Gid: 1000 1000 1000 1000\n", "status=Groups:\n", "status=NoNewPrivs: 1\n",
-		"status=CapInh: 0000000000000000\n", "status=CapPrm: 0000000000000000\n", "status=CapEff: 0000000000000000\n", "status=CapBnd: 0000000000000000\n", "status=CapAmb: 0000000000000000\n",
-		"step=,APP_PATH,", "processes=true\n", "root=EROFS\n", "files=true\n", "found=\n", "/etc/secrets=\n", "/var/run/secrets/kubernetes.io/serviceaccount=\n",
+		"status=Uid: 1001 1001 1001 1001\n", "status=Gid: 1000 1000 1000 1000\n", "status=Groups:\n",
+		"status=NoNewPrivs: 1\n",
+		"status=CapInh: 0000000000000000\n", "status=CapPrm: 0000000000000000\n", "status=CapEff: 0000000000000000\n",
+		"status=CapBnd: 0000000000000000\n", "status=CapAmb: 0000000000000000\n",
+		"step=,APP_PATH,", "processes=true\n", "root=EROFS\n", "files=true\n", "found=\n", "/etc/secrets=\n",
+		"/var/run/secrets/kubernetes.io/serviceaccount=\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
 	}
-	if secret := regexp.MustCompile(`(?mi)^(env|step)=.*(secret|token|password|registry|oauth).*$`).FindString(text); secret != "" {
+	if secret := regexp.MustCompile(`(?mi)^(env|step)=.*(secret|token|password|registry|oauth).*$`).FindString(
+		text,
+	); secret != "" {
 		t.Errorf("the build sees %s", secret)
 	}
 }

@@ -36,8 +36,8 @@ var canaries = map[string]string{
 	"client secret":     "canary-oauth-4f6a2d85",
 }
 
-// A run with every kind of secret, against servers with TLS that ask for them: each secret is used, and none is found in what the run printed,
-// or left in the workspace, the registry, the API or the temporary folder.
+// A run with every kind of secret, against servers with TLS that ask for them: each secret is used, and none is found
+// in what the run printed, or left in the workspace, the registry, the API or the temporary folder.
 func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	secrets := t.TempDir()
 	write := func(name, text string) string {
@@ -58,16 +58,28 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	clientSecret := write("client-secret", canaries["client secret"]+"\n")
 
 	// The Dockerfile proves that it got the secret by its hash, and is careless with the secret itself: it prints it.
-	dockerfile := "FROM busybox:1\nRUN --mount=type=secret,id=token sha256sum /run/secrets/token | cut -c1-64 > /proof && cat /run/secrets/token && echo && cat /run/secrets/token >&2\n"
+	dockerfile := "FROM busybox:1\nRUN --mount=type=secret,id=token sha256sum /run/secrets/token | cut -c1-64 > " +
+		"/proof && cat /run/secrets/token && echo && cat /run/secrets/token >&2\n"
 	source := project(t, dockerfile, `{repository: {url: "https://git.example.com/x.git"}}`)
 	repositories := t.TempDir()
-	if _, err := devgit.Import(t.Context(), filepath.Join(source, "source"), filepath.Join(repositories, "cart.git"), "first", time.Unix(1767225600, 0)); err != nil {
+	if _, err := devgit.Import(
+		t.Context(), filepath.Join(source, "source"), filepath.Join(repositories, "cart.git"), "first",
+		time.Unix(1767225600, 0),
+	); err != nil {
 		t.Fatal(err)
 	}
-	gitServer := serve(t, certificate, &devgit.Handler{Root: repositories, Username: "builder", Password: canaries["Git password"]})
+	gitServer := serve(t, certificate, &devgit.Handler{
+		Root:     repositories,
+		Username: "builder",
+		Password: canaries["Git password"],
+	})
 
 	registryDir := t.TempDir()
-	registry, err := devregistry.New(devregistry.Options{Dir: registryDir, Users: map[string]string{"pusher": canaries["registry password"]}, Certificate: &certificate})
+	registry, err := devregistry.New(devregistry.Options{
+		Dir:         registryDir,
+		Users:       map[string]string{"pusher": canaries["registry password"]},
+		Certificate: &certificate,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,12 +112,14 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	got, temp := stepwright(t, "run", "--keep", "--state", state, "--base-images", "made", "--ca-bundle", caBundle,
 		"--git-secret-dir", filepath.Join(secrets, "git"), "--build-secrets-dir", filepath.Join(secrets, "build"),
 		"--registry", host, "--docker-config", dockerConfig,
-		"--api-server-url", apiServer, "--oauth-token-url", apiServer+devapi.TokenPath, "--oauth-client-id", "publisher", "--oauth-client-secret-file", clientSecret,
+		"--api-server-url", apiServer, "--oauth-token-url", apiServer+devapi.TokenPath, "--oauth-client-id",
+		"publisher", "--oauth-client-secret-file", clientSecret,
 		run)
 	if got.code != 0 {
 		t.Fatalf("exit code %d\n%s", got.code, got.stderr)
 	}
-	if w, err := api.Workload("acme", "cart-workload"); err != nil || w == nil || !strings.HasPrefix(w.Spec.Container.Image, host+"/acme-shop-cart:v1-") {
+	if w, err := api.Workload("acme", "cart-workload"); err != nil || w == nil ||
+		!strings.HasPrefix(w.Spec.Container.Image, host+"/acme-shop-cart:v1-") {
 		t.Errorf("%+v, %v", w, err)
 	}
 
@@ -181,5 +195,8 @@ func selfSigned(t *testing.T) (tls.Certificate, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return tls.Certificate{
+		Certificate: [][]byte{der},
+		PrivateKey:  key,
+	}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

@@ -22,7 +22,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), listCommand(), getCommand(), logsCommand(), validateCommand(), renderCommand(), devAPICommand())
+	root.AddCommand(
+		runCommand(), listCommand(), getCommand(), logsCommand(), validateCommand(), renderCommand(), devAPICommand(),
+	)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -23,8 +23,9 @@ func devAPICommand() *cobra.Command {
 		Short: "Serve an OpenChoreo API for development, its objects kept as YAML files",
 		Long: `Serve an OpenChoreo API for development, its objects kept as YAML files.
 
-It has the part of the API that a pipeline's last step uses, with the answers of the real one: workloads, workflowruns and components of a
-namespace, and a token endpoint for client_credentials. The objects in FILEs are applied first. It listens on loopback only.`,
+It has the part of the API that a pipeline's last step uses, with the answers of the real one:
+workloads, workflowruns and components of a namespace, and a token endpoint for client_credentials.
+The objects in FILEs are applied first. It listens on loopback only.`,
 		Example: `  stepwright dev-api --dir objects component.yaml workflowrun.yaml
   generate-workload-cr --api-server-url=http://127.0.0.1:8090 --oauth-token-url=http://127.0.0.1:8090/oauth2/token \
       --oauth-client-id=stepwright-local --oauth-client-secret-file=objects/client-secret …`,
@@ -36,7 +37,8 @@ namespace, and a token endpoint for client_credentials. The objects in FILEs are
 			if err != nil {
 				return err
 			}
-			server, err := devapi.New(devapi.Options{Dir: dir, ClientID: clientID, ClientSecret: secret, Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))})
+			server, err := devapi.New(devapi.Options{Dir: dir, ClientID: clientID, ClientSecret: secret,
+				Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))})
 			if err != nil {
 				return err
 			}
@@ -47,7 +49,10 @@ namespace, and a token endpoint for client_credentials. The objects in FILEs are
 	f.StringVar(&dir, "dir", filepath.Join(defaultState(), "api"), "folder of the objects")
 	f.StringVar(&listen, "listen", "127.0.0.1:8090", "address to listen on")
 	f.StringVar(&clientID, "oauth-client-id", "stepwright-local", "the one client that gets tokens")
-	f.StringVar(&secretFile, "oauth-client-secret-file", "", "file with the client's secret, made when absent (default: client-secret in --dir)")
+	f.StringVar(
+		&secretFile, "oauth-client-secret-file", "",
+		"file with the client's secret, made when absent (default: client-secret in --dir)",
+	)
 	return cmd
 }
 
@@ -64,7 +69,9 @@ func clientSecret(path string) (string, error) {
 	return strings.TrimSpace(string(raw)), err
 }
 
-func serveAPI(ctx context.Context, out io.Writer, server *devapi.Server, listen, clientID, secretFile string, files []string) error {
+func serveAPI(
+	ctx context.Context, out io.Writer, server *devapi.Server, listen, clientID, secretFile string, files []string,
+) error {
 	for _, file := range files {
 		raw, err := os.ReadFile(file)
 		if err != nil {
@@ -79,7 +86,10 @@ func serveAPI(ctx context.Context, out io.Writer, server *devapi.Server, listen,
 		return err
 	}
 	defer closer.Close()
-	fmt.Fprintf(out, "API     %s\ntokens  %s%s\nclient  %s, its secret in %s\n", base, base, devapi.TokenPath, clientID, secretFile)
+	fmt.Fprintf(
+		out, "API     %s\ntokens  %s%s\nclient  %s, its secret in %s\n", base, base, devapi.TokenPath, clientID,
+		secretFile,
+	)
 	<-ctx.Done()
 	return nil
 }

@@ -26,7 +26,9 @@ import (
 const caBundlePath = "/etc/stepwright/ca/ca.crt"
 
 // plan renders a run as OpenChoreo does and makes the steps of the Argo Workflow that comes of it.
-func (o *runOptions) plan(ctx context.Context, run *workflowrun.Run, plane *plane, scratch string) (map[string]any, []pipeline.Step, error) {
+func (o *runOptions) plan(
+	ctx context.Context, run *workflowrun.Run, plane *plane, scratch string,
+) (map[string]any, []pipeline.Step, error) {
 	library, err := o.library()
 	if err != nil {
 		return nil, nil, err
@@ -60,7 +62,8 @@ func (o *runOptions) plan(ctx context.Context, run *workflowrun.Run, plane *plan
 	return rendered.Workflow, steps, err
 }
 
-// library is what a platform engineer would have installed: --templates, built if it has a kustomization, or else what this program has.
+// library is what a platform engineer would have installed: --templates, built if it has a kustomization, or else what
+// this program has.
 func (o *runOptions) library() (*plan.Library, error) {
 	switch {
 	case o.templates == "":
@@ -106,14 +109,18 @@ func (o *runOptions) machine(run *workflowrun.Run, library *plan.Library, plane 
 		Scratch:  scratch,
 		Settings: map[string]map[string]string{
 			// A Secret may come late; a folder that a developer names does not come much later.
-			"checkout-source":     {"git-secret-timeout": "10"},
-			"containerfile-build": {"registry-mirrors": jsonText(plane.mirrors), "insecure-registries": jsonText(plane.insecure)},
+			"checkout-source": {"git-secret-timeout": "10"},
+			"containerfile-build": {
+				"registry-mirrors":    jsonText(plane.mirrors),
+				"insecure-registries": jsonText(plane.insecure),
+			},
 			"publish-image": {
 				"registry": plane.registry, "insecure-plain-http": strconv.FormatBool(plane.registryPlainHTTP),
 				"registry-mirrors": jsonText(plane.mirrors), "insecure-registries": jsonText(plane.insecure),
 			},
 			"generate-workload": {
-				"api-server-url": plane.apiServerURL, "oauth-token-url": plane.tokenURL, "oauth-client-id": plane.clientID, "oauth-scope": o.scope,
+				"api-server-url": plane.apiServerURL, "oauth-token-url": plane.tokenURL,
+				"oauth-client-id": plane.clientID, "oauth-scope": o.scope,
 				"insecure-plain-http": strconv.FormatBool(o.plainHTTP),
 			},
 		},
@@ -126,7 +133,8 @@ func (o *runOptions) machine(run *workflowrun.Run, library *plan.Library, plane 
 		Volumes:    map[string]string{"buildkit": plane.buildCache},
 		Mounts:     map[string]string{},
 		Containers: &container.Runtime{
-			Dir: plane.builders, Mirrors: map[string]string{}, Insecure: plane.insecure, DockerConfig: o.dockerConfig, CABundle: o.caBundle,
+			Dir: plane.builders, Mirrors: map[string]string{}, Insecure: plane.insecure, DockerConfig: o.dockerConfig,
+			CABundle: o.caBundle,
 		},
 		Images: map[string]string{},
 	}
@@ -158,7 +166,9 @@ func (o *runOptions) machine(run *workflowrun.Run, library *plan.Library, plane 
 		m.Mounts["/etc/secrets/build-secrets"] = o.buildSecretsDir
 	}
 	if o.caBundle != "" {
-		m.ConfigMaps["stepwright-ca-bundle"] = plan.Source{Files: map[string]string{filepath.Base(caBundlePath): o.caBundle}}
+		m.ConfigMaps["stepwright-ca-bundle"] = plan.Source{
+			Files: map[string]string{filepath.Base(caBundlePath): o.caBundle},
+		}
 	}
 	for _, settings := range m.Settings {
 		settings["ca-bundle"] = "" // an overlay's is for registries and an API that are not those of this run

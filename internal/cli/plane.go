@@ -52,7 +52,8 @@ type mirror struct {
 	Mirror   string `json:"mirror"`
 }
 
-// The addresses that are taken when they are free, so that an image has the same name, and by its recorded source the same digest, in every run.
+// The addresses that are taken when they are free, so that an image has the same name, and by its recorded source the
+// same digest, in every run.
 const (
 	registryAddress = "127.0.0.1:27080"
 	gitAddress      = "127.0.0.1:27081"
@@ -63,7 +64,8 @@ const (
 // sourceBranch is the branch of the repository that --source becomes.
 const sourceBranch = "main"
 
-// startPlane starts what o gives no address of. builder is the image of buildpacks that the run builds with; empty where it has a Dockerfile.
+// startPlane starts what o gives no address of. builder is the image of buildpacks that the run builds with; empty
+// where it has a Dockerfile.
 func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, builder string) (_ *plane, err error) {
 	state, err := filepath.Abs(o.state)
 	if err != nil {
@@ -74,7 +76,8 @@ func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, build
 		return nil, err
 	}
 	p := &plane{
-		buildCache: filepath.Join(state, "buildkit"), builders: filepath.Join(filepath.Dir(images), "builders"), mirrors: []mirror{}, insecure: []string{},
+		buildCache: filepath.Join(state, "buildkit"), builders: filepath.Join(filepath.Dir(images), "builders"),
+		mirrors: []mirror{}, insecure: []string{},
 		registry: o.registry, registryPlainHTTP: o.plainHTTP,
 		apiServerURL: o.apiServerURL, tokenURL: o.tokenURL, clientID: o.clientID, clientSecretFile: o.clientSecretFile,
 	}
@@ -166,12 +169,14 @@ func (p *plane) startMirror(dir string) (host string, err error) {
 
 // plainLog is for people.
 func plainLog() *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
-		if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
 }
 
 // mirrorBaseImages makes what Dockerfiles start from.
@@ -206,10 +211,15 @@ func (p *plane) mirrorBuilder(ctx context.Context, dir, mirror, image string) er
 		if p.runImage, err = pinned(store, family.Run); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "Building with a builder for tests, %s, and its run image, instead of %s\n", p.builderImage, image)
+		fmt.Fprintf(
+			os.Stderr, "Building with a builder for tests, %s, and its run image, instead of %s\n", p.builderImage,
+			image,
+		)
 		return nil
 	}
-	return fmt.Errorf("there is no builder for tests that stands in for %s: name one with --builder-image and --run-image", image)
+	return fmt.Errorf(
+		"there is no builder for tests that stands in for %s: name one with --builder-image and --run-image", image,
+	)
 }
 
 // pinned is an image's name with its digest.
@@ -227,7 +237,8 @@ func pinned(store testbuilders.Store, image string) (string, error) {
 	return repository + "@" + digest.String(), err
 }
 
-// builder is the image of buildpacks that a rendered workflow builds with, as its template names it; empty where it builds with none.
+// builder is the image of buildpacks that a rendered workflow builds with, as its template names it; empty where it
+// builds with none.
 func (o *runOptions) builder(rendered map[string]any) (string, error) {
 	library, err := o.library()
 	if err != nil {
@@ -255,7 +266,8 @@ func (p *plane) serveSource(ctx context.Context, source, name string) error {
 	}
 	bare := filepath.Join(dir, name+".git")
 	// The time is fixed, so that the same files are the same commit, and their image the same image.
-	if _, err := devgit.Import(ctx, source, bare, "Import "+name, time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)); err != nil {
+	if _, err := devgit.Import(ctx, source, bare, "Import "+
+		name, time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)); err != nil {
 		return err
 	}
 	url, err := devgit.Start(ctx, free(gitAddress), &devgit.Handler{Root: dir})
@@ -280,7 +292,14 @@ func (p *plane) startAPI(dir string, run *workflowrun.Run) error {
 			return err
 		}
 		if known == nil {
-			return &workflowrun.InvalidError{Faults: []string{fmt.Sprintf("there is no Component %q: the API takes no Workload without it, so give its file, too", run.ComponentName())}}
+			return &workflowrun.InvalidError{
+				Faults: []string{
+					fmt.Sprintf(
+						"there is no Component %q: the API takes no Workload without it, so give its file, too",
+						run.ComponentName(),
+					),
+				},
+			}
 		}
 	} else if err := apply(api, run.Component); err != nil {
 		return err
@@ -339,7 +358,9 @@ func (p *plane) describe(out io.Writer) {
 		fmt.Fprintf(out, "  registry  http://%s    (podman pull --tls-verify=false …)\n", p.registry)
 	}
 	if p.api != nil {
-		fmt.Fprintf(out, "  API       %s    client %s, its secret in %s\n", p.apiServerURL, p.clientID, p.clientSecretFile)
+		fmt.Fprintf(
+			out, "  API       %s    client %s, its secret in %s\n", p.apiServerURL, p.clientID, p.clientSecretFile,
+		)
 	}
 	if p.repository != "" {
 		fmt.Fprintf(out, "  Git       %s\n", p.repository)

@@ -12,7 +12,8 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// reasonOf finds the reason whose exit code the process ends with: that of the step that failed, or of the command's own failure.
+// reasonOf finds the reason whose exit code the process ends with: that of the step that failed, or of the command's
+// own failure.
 func reasonOf(ctx context.Context, err error) schemas.Reason {
 	if ctx.Err() != nil {
 		return schemas.ReasonNamed("Cancelled")
@@ -27,9 +28,11 @@ func reasonOf(ctx context.Context, err error) schemas.Reason {
 	}
 	if missing, ok := errors.AsType[*history.NotFoundError](err); ok {
 		reason := schemas.ReasonNamed("NotFound")
-		reason.Hint = "stepwright list shows the runs; --state says where they are kept, --kubeconfig looks in a cluster."
+		reason.Hint = "stepwright list shows the runs; --state says where they are kept, --kubeconfig looks in a " +
+			"cluster."
 		if missing.Where != "" {
-			reason.Hint = "stepwright list with the same --kubeconfig shows the runs; a run goes some time after its end."
+			reason.Hint = "stepwright list with the same --kubeconfig shows the runs; " +
+				"a run goes some time after its end."
 		}
 		return reason
 	}

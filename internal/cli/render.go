@@ -35,12 +35,15 @@ func renderCommand() *cobra.Command {
 		Short: "Print what OpenChoreo would make of a WorkflowRun: the Argo Workflow and what it needs",
 		Long: `Print what OpenChoreo would make of a WorkflowRun: the Argo Workflow and what it needs.
 
-The files hold the WorkflowRun and, where there are any, its Component, component type and SecretReferences; of a folder, every YAML file
-is read. The ClusterWorkflow comes from them, or else from the folder of --templates.
+The files hold the WorkflowRun and, where there are any, its Component, component type and
+SecretReferences; of a folder, every YAML file is read. The ClusterWorkflow comes from them, or else
+from the folder of --templates.
 
-Everything is as OpenChoreo's controller makes it, in the order in which it creates it: the namespace with its service account and Role, the
-workflow's resources, and the Argo Workflow. Its ways with odd values show, too: parameters are filled up with defaults but not held against
-their schema, 1000000 becomes 1e+06, and the text "[1, 2]" becomes the list [1,2]. Use stepwright validate to find such values.`,
+Everything is as OpenChoreo's controller makes it, in the order in which it creates it: the
+namespace with its service account and Role, the workflow's resources, and the Argo Workflow. Its
+ways with odd values show, too: parameters are filled up with defaults but not held against their
+schema, 1000000 becomes 1e+06, and the text "[1, 2]" becomes the list [1,2]. Use stepwright validate
+to find such values.`,
 		Example: `  stepwright render examples/greeting-service
   stepwright render run.yaml component.yaml secret-reference.yaml -o json | jq '.items[-1].spec.arguments'
   stepwright render run.yaml --templates my-templates | kubectl apply --dry-run=server -f -`,
@@ -53,7 +56,10 @@ their schema, 1000000 becomes 1e+06, and the text "[1, 2]" becomes the list [1,2
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "WorkflowRun to render, where the files hold several")
 	f.StringVar(&o.templates.dir, "templates", "templates", templatesUsage)
-	f.StringVar(&o.secretStore, "secret-store", "default", "ClusterSecretStore of the workflow plane, where no file holds the plane")
+	f.StringVar(
+		&o.secretStore, "secret-store", "default",
+		"ClusterSecretStore of the workflow plane, where no file holds the plane",
+	)
 	f.StringVarP(&o.output, "output", "o", "yaml", "yaml (documents) or json (a List)")
 	return cmd
 }
@@ -96,7 +102,8 @@ func printJSON(out io.Writer, value any) error {
 	return enc.Encode(value)
 }
 
-const templatesUsage = "folder of the ClusterWorkflows, built if it has a kustomization, or the one above its folder control-plane; the files win over it"
+const templatesUsage = "folder of the ClusterWorkflows, built if it has a kustomization, or the one above its folder " +
+	"control-plane; the files win over it"
 
 // templates is the folder that the platform's objects come from.
 type templates struct {
@@ -125,7 +132,8 @@ func (t templates) load(paths []string) (*objects.Set, error) {
 	return set, nil
 }
 
-// loadFolder reads a folder as kubectl applies it: one with a kustomization is built. Lines then are those of what kubectl kustomize prints.
+// loadFolder reads a folder as kubectl applies it: one with a kustomization is built. Lines then are those of what
+// kubectl kustomize prints.
 func loadFolder(dir string) (*objects.Set, error) {
 	if !customized(dir) {
 		return objects.Load(dir)

@@ -63,23 +63,27 @@ func runCommand() *cobra.Command {
 		Short: "Run a WorkflowRun on this machine: check out, build, publish, make the Workload",
 		Long: `Run a WorkflowRun on this machine: check out, build, publish, make the Workload.
 
-The files hold the WorkflowRun and, if there is one, its Component; of a folder, every YAML file is read. All of it is checked before
-anything starts, and every fault is listed.
+The files hold the WorkflowRun and, if there is one, its Component; of a folder, every YAML file is
+read. All of it is checked before anything starts, and every fault is listed.
 
-What runs are the templates that a WorkflowPlane has installed: the WorkflowRun is rendered as OpenChoreo does, and each container's command,
-variables, volumes and outputs become those of a process. Settings of the platform have the values of this machine.
+What runs are the templates that a WorkflowPlane has installed: the WorkflowRun is rendered as
+OpenChoreo does, and each container's command, variables, volumes and outputs become those of a
+process. Settings of the platform have the values of this machine.
 
-A buildpack builder's container is entered by runc: its image unpacked, as the user that the template names, without capabilities, its root file
-system read-only. An ordinary user needs newuidmap and a range in /etc/subuid for that. Builders and run images are those that the templates
-name by digest. With --base-images made, or auto where the registries do not answer, they are small ones for tests, made on this machine from
-Stepwright's source.
+A buildpack builder's container is entered by runc: its image unpacked, as the user that the
+template names, without capabilities, its root file system read-only. An ordinary user needs
+newuidmap and a range in /etc/subuid for that. Builders and run images are those that the templates
+name by digest. With --base-images made, or auto where the registries do not answer, they are small
+ones for tests, made on this machine from Stepwright's source.
 
-What a WorkflowPlane would have runs inside this process where no address is given: a registry, an OAuth token endpoint, and an
-OpenChoreo API that keeps its objects as files. They live below --state and their addresses are on loopback.
+What a WorkflowPlane would have runs inside this process where no address is given: a registry, an
+OAuth token endpoint, and an OpenChoreo API that keeps its objects as files. They live below --state
+and their addresses are on loopback.
 
-With --cluster and --kubeconfig nothing runs here. In a cluster that has OpenChoreo the WorkflowRun is created; in one that has only Argo, the
-objects that OpenChoreo would make of it, except for the namespace, which must be there already. The logs are shown until the run ends; an
-interrupt ends only the showing.`,
+With --cluster and --kubeconfig nothing runs here. In a cluster that has OpenChoreo the WorkflowRun
+is created; in one that has only Argo, the objects that OpenChoreo would make of it, except for the
+namespace, which must be there already. The logs are shown until the run ends; an interrupt ends
+only the showing.`,
 		Example: `  stepwright run examples/greeting-service --source examples/greeting-service
   stepwright run component.yaml workflowrun.yaml --git-secret-dir ~/.secrets/git
   stepwright run app/ --registry registry.example.com --docker-config ~/.docker/config.json \
@@ -99,31 +103,62 @@ interrupt ends only the showing.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "WorkflowRun to run, where the files hold several")
-	f.StringVar(&o.source, "source", "", "folder to use as the repository instead of repository.url: its files become one commit, served by a real Git server")
-	f.StringVar(&o.state, "state", defaultState(), "folder of what is kept between runs: images, the API's objects, the build cache")
+	f.StringVar(
+		&o.source, "source", "",
+		"folder to use as the repository instead of repository.url: its files become one commit, served by a real "+
+			"Git server",
+	)
+	f.StringVar(
+		&o.state, "state", defaultState(),
+		"folder of what is kept between runs: images, the API's objects, the build cache",
+	)
 	f.StringVar(&o.stepsDir, "steps-dir", "", "folder of the steps' binaries (default: that of this program)")
 	f.StringVar(&o.registry, "registry", "", "registry to push to (default: one inside this process)")
-	f.BoolVar(&o.plainHTTP, "insecure-plain-http", false, "speak plain HTTP to the registries of --registry, --builder-image and --run-image, to --api-server-url and --oauth-token-url")
-	f.StringVar(&o.dockerConfig, "docker-config", "", "docker configuration file with the credentials to pull and push with")
-	f.StringVar(&o.baseImages, "base-images", realImages, "real from their registries, made on this machine from Debian packages, or auto: real where those registries answer")
+	f.BoolVar(
+		&o.plainHTTP, "insecure-plain-http", false,
+		"speak plain HTTP to the registries of --registry, --builder-image and --run-image, to --api-server-url and "+
+			"--oauth-token-url",
+	)
+	f.StringVar(
+		&o.dockerConfig, "docker-config", "", "docker configuration file with the credentials to pull and push with",
+	)
+	f.StringVar(
+		&o.baseImages, "base-images", realImages,
+		"real from their registries, made on this machine from Debian packages, or auto: real where those registries "+
+			"answer",
+	)
 	f.StringVar(&o.builderImage, "builder-image", "", "image of buildpacks to build with instead of the template's own")
-	f.StringVar(&o.runImage, "run-image", "", "image that what buildpacks build starts with, instead of the template's own")
+	f.StringVar(
+		&o.runImage, "run-image", "", "image that what buildpacks build starts with, instead of the template's own",
+	)
 	f.StringVar(&o.apiServerURL, "api-server-url", "", "OpenChoreo API (default: one inside this process)")
 	f.StringVar(&o.tokenURL, "oauth-token-url", "", "token endpoint for --api-server-url")
 	f.StringVar(&o.clientID, "oauth-client-id", "", "client for --api-server-url")
 	f.StringVar(&o.clientSecretFile, "oauth-client-secret-file", "", "file with the client's secret")
 	f.StringVar(&o.scope, "oauth-scope", "", "scopes to ask for")
 	f.StringVar(&o.caBundle, "ca-bundle", "", "PEM file of certificate authorities to trust besides the system's")
-	f.StringVar(&o.gitSecretDir, "git-secret-dir", "", "folder with the repository's credentials: ssh-privatekey, or username and password")
+	f.StringVar(
+		&o.gitSecretDir, "git-secret-dir", "",
+		"folder with the repository's credentials: ssh-privatekey, or username and password",
+	)
 	f.StringVar(&o.buildSecretsDir, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
-	f.StringVar(&o.templates, "templates", "", "folder with the templates to run: a kustomization of both planes, or the folders workflow-plane and control-plane (default: those this program was built with)")
-	f.StringVarP(&o.output, "output", "o", "", "print the WorkflowRun with its status instead of what it made: yaml or json")
+	f.StringVar(
+		&o.templates, "templates", "",
+		"folder with the templates to run: a kustomization of both planes, or the folders workflow-plane and "+
+			"control-plane (default: those this program was built with)",
+	)
+	f.StringVarP(
+		&o.output, "output", "o", "", "print the WorkflowRun with its status instead of what it made: yaml or json",
+	)
 	f.BoolVar(&o.keep, "keep", false, "keep the workspace")
 	f.BoolVar(&o.keepServing, "keep-serving", false, "keep registry and API up until interrupted")
 	f.BoolVar(&o.cluster, "cluster", false, "run it in the cluster of --kubeconfig instead of on this machine")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster")
 	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
-	f.StringVar(&o.secretStore, "secret-store", "default", "ClusterSecretStore of the workflow plane, for a cluster without OpenChoreo, where no file holds the plane")
+	f.StringVar(
+		&o.secretStore, "secret-store", "default",
+		"ClusterSecretStore of the workflow plane, for a cluster without OpenChoreo, where no file holds the plane",
+	)
 	cmd.MarkFlagsRequiredTogether("cluster", "kubeconfig")
 	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file")
 	return cmd
@@ -201,7 +236,9 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (er
 		return failure
 	}
 	if o.output == "" {
-		if err := report(out, run, names, outputs, annotations, filepath.Join(scratch, "workspace", workloadFile)); err != nil {
+		if err := report(
+			out, run, names, outputs, annotations, filepath.Join(scratch, "workspace", workloadFile),
+		); err != nil {
 			return err
 		}
 	}
@@ -220,13 +257,21 @@ func (o *runOptions) history() history.Store {
 func (o *runOptions) check(run *workflowrun.Run) error {
 	var faults []string
 	if !slices.Contains([]string{realImages, madeImages, autoImages}, o.baseImages) {
-		faults = append(faults, fmt.Sprintf("--base-images: %q is none of %s, %s, %s", o.baseImages, realImages, madeImages, autoImages))
+		faults = append(
+			faults,
+			fmt.Sprintf("--base-images: %q is none of %s, %s, %s", o.baseImages, realImages, madeImages, autoImages),
+		)
 	}
 	if !slices.Contains([]string{"", "yaml", "json"}, o.output) {
 		faults = append(faults, fmt.Sprintf("--output: %q is neither yaml nor json", o.output))
 	}
 	if ref := run.Text("repository", "secretRef"); ref != "" && o.gitSecretDir == "" && o.source == "" {
-		faults = append(faults, fmt.Sprintf("repository.secretRef is %q: give the folder with that secret's files with --git-secret-dir", ref))
+		faults = append(
+			faults,
+			fmt.Sprintf(
+				"repository.secretRef is %q: give the folder with that secret's files with --git-secret-dir", ref,
+			),
+		)
 	}
 	if o.stepsDir == "" {
 		self, err := os.Executable()
@@ -237,7 +282,8 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 	}
 	for flag, path := range map[string]*string{
 		"--source": &o.source, "--docker-config": &o.dockerConfig, "--oauth-client-secret-file": &o.clientSecretFile,
-		"--ca-bundle": &o.caBundle, "--templates": &o.templates, "--steps-dir": &o.stepsDir, "--git-secret-dir": &o.gitSecretDir, "--build-secrets-dir": &o.buildSecretsDir,
+		"--ca-bundle": &o.caBundle, "--templates": &o.templates, "--steps-dir": &o.stepsDir,
+		"--git-secret-dir": &o.gitSecretDir, "--build-secrets-dir": &o.buildSecretsDir,
 	} {
 		if *path == "" {
 			continue
@@ -261,7 +307,10 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 const workloadFile = "workload-cr.yaml"
 
 // report prints what the run made.
-func report(out io.Writer, run *workflowrun.Run, steps []string, outputs pipeline.Outputs, annotations map[string]string, workload string) error {
+func report(
+	out io.Writer, run *workflowrun.Run, steps []string, outputs pipeline.Outputs,
+	annotations map[string]string, workload string,
+) error {
 	find := func(output string) (value string) {
 		for _, step := range steps {
 			value = cmp.Or(outputs[step][output], value)
@@ -272,7 +321,10 @@ func report(out io.Writer, run *workflowrun.Run, steps []string, outputs pipelin
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", find("image"), run.Namespace, find("workload"), indent(string(manifest)))
+	fmt.Fprintf(
+		out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", find("image"), run.Namespace, find("workload"),
+		indent(string(manifest)),
+	)
 	if len(annotations) == 0 {
 		return nil
 	}

@@ -64,13 +64,17 @@ func stepwright(t *testing.T, args ...string) (got result, temp string) {
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}, temp
 }
 
-var published = regexp.MustCompile(`127\.0\.0\.1:\d+/acme-online-store-greeting-service:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
+var published = regexp.MustCompile(
+	`127\.0\.0\.1:\d+/acme-online-store-greeting-service:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`,
+)
 
 // exampleFiles are the example's WorkflowRun and Component, its repository on a Git server that keeps its address.
 func exampleFiles(t *testing.T) string {
 	t.Helper()
 	repositories, dir := t.TempDir(), t.TempDir()
-	if _, err := devgit.Import(t.Context(), example, filepath.Join(repositories, "greeting-service.git"), "first", time.Unix(1767225600, 0)); err != nil {
+	if _, err := devgit.Import(
+		t.Context(), example, filepath.Join(repositories, "greeting-service.git"), "first", time.Unix(1767225600, 0),
+	); err != nil {
 		t.Fatal(err)
 	}
 	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
@@ -95,7 +99,10 @@ func TestExample(t *testing.T) {
 	state, files := t.TempDir(), exampleFiles(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "stepwright"), "run", "--state", state, "--base-images", "made", "--keep-serving", files)
+	cmd := exec.CommandContext(
+		ctx, filepath.Join(bin, "stepwright"), "run", "--state", state, "--base-images", "made", "--keep-serving",
+		files,
+	)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -107,7 +114,8 @@ func TestExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	var text strings.Builder
-	for lines := bufio.NewScanner(stdout); lines.Scan() && !strings.HasPrefix(lines.Text(), "Serving until interrupted"); {
+	for lines := bufio.NewScanner(stdout); lines.Scan() &&
+		!strings.HasPrefix(lines.Text(), "Serving until interrupted"); {
 		text.WriteString(lines.Text() + "\n")
 	}
 	image := published.FindStringSubmatch(text.String())
@@ -115,7 +123,8 @@ func TestExample(t *testing.T) {
 		cmd.Wait()
 		t.Fatalf("no image in\n%s\n%s", text.String(), stderr.String())
 	}
-	for _, want := range []string{"Workload acme/greeting-service-workload", "kind: Workload", "image: " + image[0], `openchoreo.dev/workload-from-source: true`, `openchoreo.dev/workload: {"`} {
+	for _, want := range []string{"Workload acme/greeting-service-workload", "kind: Workload", "image: " + image[0],
+		`openchoreo.dev/workload-from-source: true`, `openchoreo.dev/workload: {"`} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, text.String())
 		}
@@ -146,8 +155,14 @@ func TestExample(t *testing.T) {
 // Two machines that share nothing make one commit into one image.
 func TestOneCommitIsOneImage(t *testing.T) {
 	repositories := t.TempDir()
-	dir := project(t, "FROM busybox:1\nARG VERSION\nCOPY . /app\nRUN chown -R 1000:1000 /app && echo $VERSION > /app/version\n", "")
-	if _, err := devgit.Import(t.Context(), filepath.Join(dir, "source"), filepath.Join(repositories, "cart.git"), "first", time.Unix(1767225600, 0)); err != nil {
+	dir := project(
+		t, "FROM busybox:1\nARG VERSION\nCOPY . /app\nRUN chown -R 1000:1000 /app && echo $VERSION > /app/version\n",
+		"",
+	)
+	if _, err := devgit.Import(
+		t.Context(), filepath.Join(dir, "source"), filepath.Join(repositories, "cart.git"), "first",
+		time.Unix(1767225600, 0),
+	); err != nil {
 		t.Fatal(err)
 	}
 	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
@@ -157,7 +172,10 @@ func TestOneCommitIsOneImage(t *testing.T) {
 	digest := regexp.MustCompile(`acme-shop-cart:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
 	var digests []string
 	for range 2 {
-		project := project(t, "", fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: 1.0}]}`, server+"/cart.git"))
+		project := project(
+			t, "",
+			fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: 1.0}]}`, server+"/cart.git"),
+		)
 		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--base-images", "made", project)
 		found := digest.FindStringSubmatch(got.stdout)
 		if got.code != 0 || found == nil {
@@ -175,9 +193,13 @@ func project(t *testing.T, dockerfile, parameters string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for path, text := range map[string]string{
-		"component.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: Component\nmetadata: {name: cart, namespace: acme}\nspec:\n  owner: {projectName: shop}\n  componentType: {kind: ClusterComponentType, name: deployment/service}\n",
-		"run.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: WorkflowRun\nmetadata:\n  name: cart-1\n  namespace: acme\n  labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}\n" +
-			"spec:\n  workflow:\n    kind: ClusterWorkflow\n    name: dockerfile-builder\n    parameters: " + parameters + "\n",
+		"component.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: Component\n" +
+			"metadata: {name: cart, namespace: acme}\nspec:\n  owner: {projectName: shop}\n" +
+			"  componentType: {kind: ClusterComponentType, name: deployment/service}\n",
+		"run.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: WorkflowRun\nmetadata:\n  name: cart-1\n" +
+			"  namespace: acme\n  labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}\n" +
+			"spec:\n  workflow:\n    kind: ClusterWorkflow\n    name: dockerfile-builder\n    parameters: " +
+			parameters + "\n",
 		"source/Dockerfile": dockerfile,
 	} {
 		path = filepath.Join(dir, path)
@@ -203,31 +225,43 @@ func TestRunThatFails(t *testing.T) {
 	}{
 		{
 			name: "three faults start nothing", dockerfile: "FROM busybox:1\n",
-			parameters: `{repository: {url: "https://me:hunter22@git.example.com/cart.git", revision: {commit: nope}}, buildEnv: "A=b"}`,
-			code:       2,
+			parameters: `{repository: {url: "https://me:hunter22@git.example.com/cart.git", revision: {commit: ` +
+				`nope}}, buildEnv: "A=b"}`,
+			code: 2,
 			stderr: []string{
-				"InvalidParameters: 3 faults:\n", ": spec.workflow.parameters.repository.url: does not have the right form",
-				": spec.workflow.parameters.repository.revision.commit: does not have the right form", ": spec.workflow.parameters.buildEnv: expected array, but got string",
+				"InvalidParameters: 3 faults:\n",
+				": spec.workflow.parameters.repository.url: does not have the right form",
+				": spec.workflow.parameters.repository.revision.commit: does not have the right form",
+				": spec.workflow.parameters.buildEnv: expected array, but got string",
 			},
 		},
 		{
-			name: "a RUN that fails", dockerfile: "FROM busybox:1\nRUN echo about to break && ls /no/such/folder\n", parameters: ok,
-			code: 22, stderr: []string{"BuildFailed: containerfile-build: ", "ls /no/such/folder", "ls: /no/such/folder: No such file or directory"}, started: true,
+			name: "a RUN that fails", dockerfile: "FROM busybox:1\nRUN echo about to break && ls /no/such/folder\n",
+			parameters: ok,
+			code:       22,
+			stderr: []string{"BuildFailed: containerfile-build: ", "ls /no/such/folder",
+				"ls: /no/such/folder: No such file or directory"},
+			started: true,
 		},
 		{
-			name: "a Dockerfile elsewhere", dockerfile: "FROM busybox:1\n", parameters: `{repository: {url: "https://git.example.com/cart.git"}, docker: {filePath: app/Dockerfile}}`,
-			code: 20, stderr: []string{"DockerfileNotFound: containerfile-build: ", "app/Dockerfile"}, started: true,
+			name: "a Dockerfile elsewhere", dockerfile: "FROM busybox:1\n",
+			parameters: `{repository: {url: "https://git.example.com/cart.git"}, docker: {filePath: app/Dockerfile}}`,
+			code:       20, stderr: []string{"DockerfileNotFound: containerfile-build: ", "app/Dockerfile"},
+			started: true,
 		},
 		{
-			name: "a path out of the repository", dockerfile: "FROM busybox:1\n", parameters: `{repository: {url: "https://git.example.com/cart.git"}, docker: {context: ../..}}`,
-			code: 14, stderr: []string{"PathEscapesRepository: containerfile-build: "}, started: true,
+			name: "a path out of the repository", dockerfile: "FROM busybox:1\n",
+			parameters: `{repository: {url: "https://git.example.com/cart.git"}, docker: {context: ../..}}`,
+			code:       14, stderr: []string{"PathEscapesRepository: containerfile-build: "}, started: true,
 		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			dir := project(t, test.dockerfile, test.parameters)
 			state := filepath.Join(t.TempDir(), "state")
-			got, temp := stepwright(t, "run", "--state", state, "--base-images", "made", "--source", filepath.Join(dir, "source"), dir)
+			got, temp := stepwright(
+				t, "run", "--state", state, "--base-images", "made", "--source", filepath.Join(dir, "source"), dir,
+			)
 			if got.code != test.code || got.stdout != "" {
 				t.Errorf("exit code %d, want %d; stdout %q", got.code, test.code, got.stdout)
 			}
@@ -295,8 +329,14 @@ func TestRunAgain(t *testing.T) {
 
 // An interrupt ends the run within seconds, and the command says so.
 func TestRunInterrupted(t *testing.T) {
-	dir := project(t, "FROM busybox:1\nRUN echo now-it-runs; sleep 600\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", t.TempDir(), "--base-images", "made", "--source", filepath.Join(dir, "source"), dir)
+	dir := project(
+		t, "FROM busybox:1\nRUN echo now-it-runs; sleep 600\n",
+		`{repository: {url: "https://git.example.com/cart.git"}}`,
+	)
+	cmd := exec.CommandContext(
+		t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", t.TempDir(), "--base-images", "made",
+		"--source", filepath.Join(dir, "source"), dir,
+	)
 	temp := t.TempDir()
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 	stderr, err := cmd.StderrPipe()
@@ -316,7 +356,8 @@ func TestRunInterrupted(t *testing.T) {
 		}
 	}
 	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 || time.Since(interrupted) > 20*time.Second || !strings.Contains(text.String(), "✗ Cancelled") {
+	if code := cmd.ProcessState.ExitCode(); code != 130 || time.Since(interrupted) > 20*time.Second ||
+		!strings.Contains(text.String(), "✗ Cancelled") {
 		t.Errorf("exit code %d, %s after the interrupt\n%s", code, time.Since(interrupted), text.String())
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
@@ -326,7 +367,10 @@ func TestRunInterrupted(t *testing.T) {
 
 func TestDevAPI(t *testing.T) {
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "dev-api", "--dir", dir, "--listen", "127.0.0.1:0", filepath.Join(example, "component.yaml"))
+	cmd := exec.CommandContext(
+		t.Context(), filepath.Join(bin, "stepwright"), "dev-api", "--dir", dir, "--listen", "127.0.0.1:0",
+		filepath.Join(example, "component.yaml"),
+	)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -344,7 +388,8 @@ func TestDevAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	form := map[string][]string{"grant_type": {"client_credentials"}, "client_id": {"stepwright-local"}, "client_secret": {strings.TrimSpace(string(secret))}}
+	form := map[string][]string{"grant_type": {"client_credentials"}, "client_id": {"stepwright-local"},
+		"client_secret": {strings.TrimSpace(string(secret))}}
 	resp, err := http.PostForm(base+"/oauth2/token", form)
 	if err != nil {
 		t.Fatal(err)
@@ -366,7 +411,8 @@ func TestDevAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer got.Body.Close()
-	if body, _ := io.ReadAll(got.Body); got.StatusCode != http.StatusOK || !strings.Contains(string(body), `"projectName":"online-store"`) {
+	if body, _ := io.ReadAll(got.Body); got.StatusCode != http.StatusOK ||
+		!strings.Contains(string(body), `"projectName":"online-store"`) {
 		t.Errorf("%s: %s", got.Status, body)
 	}
 }

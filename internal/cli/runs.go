@@ -33,8 +33,8 @@ type source interface {
 	// Get returns a run. The namespace may be empty where only one has a run of that name.
 	Get(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error)
 
-	// Log opens what a task wrote, in whole lines. EOF says that there is no more now; a source that can wait for more does so with follow.
-	// What is not there, or not there yet, is an fs.ErrNotExist, of Log or of the reader.
+	// Log opens what a task wrote, in whole lines. EOF says that there is no more now; a source that can wait for more
+	// does so with follow. What is not there, or not there yet, is an fs.ErrNotExist, of Log or of the reader.
 	Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error)
 }
 
@@ -44,7 +44,9 @@ type machine struct{ store history.Store }
 // List implements source.
 func (m machine) List(_ context.Context, namespace string) ([]*v1alpha1.WorkflowRun, error) {
 	all, err := m.store.List()
-	return slices.DeleteFunc(all, func(run *v1alpha1.WorkflowRun) bool { return namespace != "" && run.Namespace != namespace }), err
+	return slices.DeleteFunc(all, func(run *v1alpha1.WorkflowRun) bool {
+		return namespace != "" && run.Namespace != namespace
+	}), err
 }
 
 // Get implements source.
@@ -66,15 +68,19 @@ type runsOptions struct {
 }
 
 const runsUsage = `
-Without --kubeconfig the runs are those that stepwright run has run on this machine. With it they are the Argo Workflows of that cluster,
-each shown as OpenChoreo shows it in its WorkflowRun. A namespace is that of the WorkflowRun in both: in a cluster, the Argo Workflows of
-namespace acme are looked for in the namespaces workflows-acme, where OpenChoreo has them, and acme.`
+Without --kubeconfig the runs are those that stepwright run has run on this machine. With it they
+are the Argo Workflows of that cluster, each shown as OpenChoreo shows it in its WorkflowRun. A
+namespace is that of the WorkflowRun in both: in a cluster, the Argo Workflows of namespace acme are
+looked for in the namespaces workflows-acme, where OpenChoreo has them, and acme.`
 
 func (o *runsOptions) flags(cmd *cobra.Command) *cobra.Command {
 	cmd.Long = cmd.Short + ".\n" + runsUsage
 	f := cmd.Flags()
 	f.StringVar(&o.state, "state", defaultState(), "folder that stepwright run keeps its state in")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster whose runs to look at (default: the runs of this machine)")
+	f.StringVar(
+		&o.kubeconfig, "kubeconfig", "",
+		"kubeconfig file of the cluster whose runs to look at (default: the runs of this machine)",
+	)
 	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
 	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the run (default: the one that has it)")
 	cmd.MarkFlagsMutuallyExclusive("state", "kubeconfig")
@@ -111,8 +117,11 @@ func listCommand() *cobra.Command {
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 			fmt.Fprintln(table, "NAMESPACE\tNAME\tCOMPONENT\tPHASE\tSTARTED\tTOOK")
 			for _, run := range all {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", run.Namespace, run.Name, run.Labels[workflowrun.ComponentLabel], runstatus.Phase(run),
-					run.CreationTimestamp.Local().Format(time.DateTime), took(run.Status.StartedAt, run.Status.CompletedAt))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", run.Namespace, run.Name,
+					run.Labels[workflowrun.ComponentLabel],
+					runstatus.Phase(run),
+					run.CreationTimestamp.Local().Format(time.DateTime),
+					took(run.Status.StartedAt, run.Status.CompletedAt))
 			}
 			return table.Flush()
 		},
@@ -157,7 +166,10 @@ func describe(out io.Writer, run *v1alpha1.WorkflowRun) error {
 		return err
 	}
 	// A task that failed says why itself; what no task says stands here.
-	if why := runstatus.Failure(run); why != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool { return t.Message != "" }) {
+	if why := runstatus.Failure(run); why != "" &&
+		!slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
+			return t.Message != ""
+		}) {
 		fmt.Fprintf(out, "\n%s\n", why)
 	}
 	return nil
@@ -198,7 +210,8 @@ func logsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			l := logs{from: from, interval: interval, namespace: o.namespace, name: args[0], follow: follow, out: cmd.OutOrStdout()}
+			l := logs{from: from, interval: interval, namespace: o.namespace, name: args[0], follow: follow,
+				out: cmd.OutOrStdout()}
 			if len(args) == 2 {
 				l.only = args[1]
 			}
@@ -246,7 +259,9 @@ func (l *logs) print(ctx context.Context) error {
 			return err
 		}
 		last := !l.follow || runstatus.Completed(run)
-		if last && l.only != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool { return t.Name == l.only }) {
+		if last && l.only != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
+			return t.Name == l.only
+		}) {
 			return fmt.Errorf("run %s has no task %q; it has %s", l.name, l.only, taskNames(run))
 		}
 		var gone error

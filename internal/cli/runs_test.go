@@ -28,16 +28,30 @@ func TestRunsOfACluster(t *testing.T) {
 		code int
 		want []string
 	}{
-		{"list", []string{"list"}, 0, []string{"NAMESPACE   NAME     COMPONENT   PHASE", "acme        cart-2   cart        Failed", "acme        cart-1   cart        Succeeded"}},
-		{"get", []string{"get", "-n", "acme", "cart-2"}, 0, []string{"WorkflowRun acme/cart-2: Failed", "containerfile-build   Failed", "BuildFailed: "}},
-		{"get what only Argo explains", []string{"get", "cart-3"}, 0, []string{"WorkflowRun acme/cart-3: Failed", "template reference checkout-source.checkout not found"}},
-		{"get as YAML", []string{"get", "cart-1", "-o", "yaml"}, 0, []string{"kind: WorkflowRun\n", "reason: WorkflowSucceeded", "  - completedAt: \"2026-11-21T10:27:38Z\"\n    name: checkout-source\n    phase: Succeeded\n"}},
-		{"get another", []string{"get", "cart-9"}, 44, []string{`NotFound: there is no run "cart-9" in the cluster at https://127.0.0.1`, "there is acme/cart-3, acme/cart-2, acme/cart-1", "the same --kubeconfig"}},
-		{"logs", []string{"logs", "cart-2"}, 0, []string{"checkout-source │ cart-2-say-2081402942 line 1\n", "containerfile-build │ cart-2-say-2487319825 line 3\n"}},
-		{"logs of a task", []string{"logs", "-f", "cart-2", "checkout-source"}, 0, []string{"cart-2-say-2081402942 line 1\ncart-2-say-2081402942 line 2\ncart-2-say-2081402942 line 3\n"}},
-		{"logs of no task", []string{"logs", "cart-2", "push"}, 1, []string{`run cart-2 has no task "push"; it has checkout-source, containerfile-build`}},
-		{"an expired token", []string{"list", "--kubeconfig", s.Kubeconfig(t, "old")}, 41, []string{"Unauthorized: ", "Log in again"}},
-		{"nobody there", []string{"list", "--kubeconfig", nobody}, 45, []string{"ApiUnavailable: ", "cannot be reached"}},
+		{"list", []string{"list"}, 0,
+			[]string{"NAMESPACE   NAME     COMPONENT   PHASE", "acme        cart-2   cart        Failed",
+				"acme        cart-1   cart        Succeeded"}},
+		{"get", []string{"get", "-n", "acme", "cart-2"}, 0,
+			[]string{"WorkflowRun acme/cart-2: Failed", "containerfile-build   Failed", "BuildFailed: "}},
+		{"get what only Argo explains", []string{"get", "cart-3"}, 0,
+			[]string{"WorkflowRun acme/cart-3: Failed", "template reference checkout-source.checkout not found"}},
+		{"get as YAML", []string{"get", "cart-1", "-o", "yaml"}, 0,
+			[]string{"kind: WorkflowRun\n", "reason: WorkflowSucceeded",
+				"  - completedAt: \"2026-11-21T10:27:38Z\"\n    name: checkout-source\n    phase: Succeeded\n"}},
+		{"get another", []string{"get", "cart-9"}, 44,
+			[]string{`NotFound: there is no run "cart-9" in the cluster at https://127.0.0.1`,
+				"there is acme/cart-3, acme/cart-2, acme/cart-1", "the same --kubeconfig"}},
+		{"logs", []string{"logs", "cart-2"}, 0,
+			[]string{"checkout-source │ cart-2-say-2081402942 line 1\n",
+				"containerfile-build │ cart-2-say-2487319825 line 3\n"}},
+		{"logs of a task", []string{"logs", "-f", "cart-2", "checkout-source"}, 0,
+			[]string{"cart-2-say-2081402942 line 1\ncart-2-say-2081402942 line 2\ncart-2-say-2081402942 line 3\n"}},
+		{"logs of no task", []string{"logs", "cart-2", "push"}, 1,
+			[]string{`run cart-2 has no task "push"; it has checkout-source, containerfile-build`}},
+		{"an expired token", []string{"list", "--kubeconfig", s.Kubeconfig(t, "old")}, 41,
+			[]string{"Unauthorized: ", "Log in again"}},
+		{"nobody there", []string{"list", "--kubeconfig", nobody}, 45,
+			[]string{"ApiUnavailable: ", "cannot be reached"}},
 		{"no such context", []string{"list", "--context", "prod"}, 2, []string{`InvalidParameters: `, `"prod"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -48,7 +62,10 @@ func TestRunsOfACluster(t *testing.T) {
 			got, _ := stepwright(t, args...)
 			for _, want := range test.want {
 				if got.code != test.code || !strings.Contains(got.stdout+got.stderr, want) {
-					t.Errorf("exit code %d, want %d; %q is missing in\n%s\n%s", got.code, test.code, want, got.stdout, got.stderr)
+					t.Errorf(
+						"exit code %d, want %d; %q is missing in\n%s\n%s", got.code, test.code, want, got.stdout,
+						got.stderr,
+					)
 				}
 			}
 		})
@@ -57,16 +74,20 @@ func TestRunsOfACluster(t *testing.T) {
 		s.Change(func(s *workflowplanetest.Server) { s.Refuse = func(*http.Request) int { return 403 } })
 		defer s.Change(func(s *workflowplanetest.Server) { s.Refuse = func(*http.Request) int { return 0 } })
 		got, _ := stepwright(t, "logs", "cart-1", "--kubeconfig", s.Kubeconfig(t, workflowplanetest.Token))
-		if got.code != 42 || !strings.Contains(got.stderr, "Forbidden: ") || !strings.Contains(got.stderr, "needs a Role") {
+		if got.code != 42 || !strings.Contains(got.stderr, "Forbidden: ") ||
+			!strings.Contains(got.stderr, "needs a Role") {
 			t.Errorf("exit code %d\n%s", got.code, got.stderr)
 		}
 	})
 	t.Run("pods that are gone", func(t *testing.T) {
 		s.Change(func(s *workflowplanetest.Server) {
-			s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), func(p corev1.Pod) bool { return p.Name == "cart-1-say-951070249" })
+			s.Pods = slices.DeleteFunc(slices.Clone(s.Pods), func(p corev1.Pod) bool {
+				return p.Name == "cart-1-say-951070249"
+			})
 		})
 		got, _ := stepwright(t, "logs", "cart-1", "--kubeconfig", s.Kubeconfig(t, workflowplanetest.Token))
-		if got.code != 44 || !strings.Contains(got.stderr, "checkout-source: its pod is gone") || !strings.Contains(got.stdout, "publish-image │ ") {
+		if got.code != 44 || !strings.Contains(got.stderr, "checkout-source: its pod is gone") ||
+			!strings.Contains(got.stdout, "publish-image │ ") {
 			t.Errorf("exit code %d\n%s%s", got.code, got.stdout, got.stderr)
 		}
 	})

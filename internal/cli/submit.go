@@ -25,8 +25,13 @@ import (
 func onlyForCluster(flags *pflag.FlagSet) error {
 	var faults []string
 	flags.Visit(func(f *pflag.Flag) {
-		if !slices.Contains([]string{"cluster", "kubeconfig", "context", "secret-store", "name", "templates", "output"}, f.Name) {
-			faults = append(faults, fmt.Sprintf("--%s: is about runs on this machine, and cannot be given with --cluster", f.Name))
+		if !slices.Contains([]string{
+			"cluster", "kubeconfig", "context", "secret-store", "name", "templates", "output",
+		}, f.Name) {
+			faults = append(
+				faults,
+				fmt.Sprintf("--%s: is about runs on this machine, and cannot be given with --cluster", f.Name),
+			)
 		}
 	})
 	if len(faults) > 0 {
@@ -38,7 +43,9 @@ func onlyForCluster(flags *pflag.FlagSet) error {
 // submit has a cluster run the WorkflowRun, and shows its logs until it ends.
 func (o *runOptions) submit(ctx context.Context, out io.Writer, files []string) error {
 	if !slices.Contains([]string{"", "yaml", "json"}, o.output) {
-		return &workflowrun.InvalidError{Faults: []string{fmt.Sprintf("--output: %q is neither yaml nor json", o.output)}}
+		return &workflowrun.InvalidError{
+			Faults: []string{fmt.Sprintf("--output: %q is neither yaml nor json", o.output)},
+		}
 	}
 	run, err := workflowrun.Load(o.name, files...) // every fault, before anything is asked of the cluster
 	if err != nil {
@@ -72,7 +79,12 @@ func (o *runOptions) submit(ctx context.Context, out io.Writer, files []string) 
 	}
 	ended, err := follow(ctx, plane, run.Namespace, run.Name)
 	if ctx.Err() != nil {
-		fmt.Fprintf(os.Stderr, "\nRun %[1]s/%[2]s goes on in the cluster: stepwright logs -f -n %[1]s %[2]s --kubeconfig %[3]s shows it.\n", run.Namespace, run.Name, o.kubeconfig)
+		fmt.Fprintf(
+			os.Stderr,
+			"\nRun %[1]s/%[2]s goes on in the cluster: stepwright logs -f -n %[1]s %[2]s --kubeconfig %[3]s shows "+
+				"it.\n",
+			run.Namespace, run.Name, o.kubeconfig,
+		)
 	}
 	if err != nil {
 		return err
@@ -122,7 +134,9 @@ func createRun(ctx context.Context, plane *workflowplane.Plane, _ *objects.Set, 
 }
 
 // createWorkflow does what OpenChoreo's controller does, but for the namespace: that is a platform engineer's.
-func (o *runOptions) createWorkflow(ctx context.Context, plane *workflowplane.Plane, set *objects.Set, object *objects.Object) error {
+func (o *runOptions) createWorkflow(
+	ctx context.Context, plane *workflowplane.Plane, set *objects.Set, object *objects.Object,
+) error {
 	rendered, err := workflowrun.Render(set, object, o.secretStore)
 	if err != nil {
 		return err
@@ -143,11 +157,23 @@ const patience = 30 * time.Second
 
 // follow shows the logs of a run until it ends.
 func follow(ctx context.Context, plane *workflowplane.Plane, namespace, name string) (*v1alpha1.WorkflowRun, error) {
-	l := logs{from: plane, interval: workflowplane.Interval, namespace: namespace, name: name, follow: true, out: os.Stderr}
+	l := logs{
+		from:      plane,
+		interval:  workflowplane.Interval,
+		namespace: namespace,
+		name:      name,
+		follow:    true,
+		out:       os.Stderr,
+	}
 	late := time.AfterFunc(patience, func() {
 		run, err := plane.Get(ctx, namespace, name)
 		if err == nil && len(run.Status.Tasks) == 0 && !runstatus.Completed(run) {
-			fmt.Fprintf(os.Stderr, "Nothing runs after %s. The controllers of OpenChoreo and Argo say why: stepwright validate finds what only their logs tell.\n", patience)
+			fmt.Fprintf(
+				os.Stderr,
+				"Nothing runs after %s. The controllers of OpenChoreo and Argo say why: stepwright validate finds "+
+					"what only their logs tell.\n",
+				patience,
+			)
 		}
 	})
 	defer late.Stop()

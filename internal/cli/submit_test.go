@@ -15,7 +15,8 @@ import (
 	"github.com/stepwright/stepwright/internal/workflowplane/workflowplanetest"
 )
 
-// A cluster that has only Argo gets what OpenChoreo's controller would create, in its order; one that has OpenChoreo gets the WorkflowRun.
+// A cluster that has only Argo gets what OpenChoreo's controller would create, in its order; one that has OpenChoreo
+// gets the WorkflowRun.
 func TestRunInACluster(t *testing.T) {
 	dir := project(t, "", `{repository: {url: "https://git.example.com/cart.git"}}`)
 	const rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/workflows-acme"
@@ -29,10 +30,14 @@ func TestRunInACluster(t *testing.T) {
 		written    []string
 	}{
 		{
-			"only Argo", "cart-1", false, 0, "WorkflowRun acme/cart-1: Succeeded", "publish-image │ cart-1-say-1528715698 line 3\n", []string{
+			"only Argo", "cart-1", false, 0, "WorkflowRun acme/cart-1: Succeeded",
+			"publish-image │ cart-1-say-1528715698 line 3\n",
+			[]string{
 				"PATCH /api/v1/namespaces/workflows-acme/serviceaccounts/workflow-sa",
 				"PATCH " + rbac + "/roles/workflow-sa-role", "PATCH " + rbac + "/rolebindings/workflow-sa-role-binding",
-				"PATCH " + secrets + "/cart-1-registry-push-secret", "PATCH " + secrets + "/cart-1-registry-pull-secret", "PATCH " + secrets + "/cart-1-oauth-client-secret",
+				"PATCH " + secrets + "/cart-1-registry-push-secret",
+				"PATCH " + secrets + "/cart-1-registry-pull-secret",
+				"PATCH " + secrets + "/cart-1-oauth-client-secret",
 				"POST /apis/argoproj.io/v1alpha1/namespaces/workflows-acme/workflows",
 			},
 		},
@@ -66,7 +71,8 @@ func TestRunInACluster(t *testing.T) {
 				}
 			})
 			got, _ := stepwright(t, "run", "--cluster", "--kubeconfig", s.Kubeconfig(t, workflowplanetest.Token), dir)
-			if got.code != test.code || !strings.Contains(got.stdout, test.stdout) || !strings.Contains(got.stderr, test.stderr) {
+			if got.code != test.code || !strings.Contains(got.stdout, test.stdout) ||
+				!strings.Contains(got.stderr, test.stderr) {
 				t.Errorf("exit code %d\n%s%s", got.code, got.stdout, got.stderr)
 			}
 			var written []string
@@ -76,7 +82,8 @@ func TestRunInACluster(t *testing.T) {
 			if diff := cmp.Diff(test.written, written); diff != "" {
 				t.Error(diff)
 			}
-			if last := s.Written[len(s.Written)-1]; !strings.Contains(last, `"name":"cart-1"`) || !strings.Contains(last, "https://git.example.com/cart.git") {
+			if last := s.Written[len(s.Written)-1]; !strings.Contains(last, `"name":"cart-1"`) ||
+				!strings.Contains(last, "https://git.example.com/cart.git") {
 				t.Error(last)
 			}
 		})
@@ -95,13 +102,17 @@ func TestRunThatAClusterRefuses(t *testing.T) {
 		stderr []string
 	}{
 		{"a fault", []string{bad}, nil, 2, []string{"InvalidParameters: ", "spec.workflow.parameters.buildEnv"}},
-		{"a flag of this machine", []string{"--source", ".", good}, nil, 2, []string{"--source: is about runs on this machine"}},
+		{"a flag of this machine", []string{"--source", ".", good}, nil, 2,
+			[]string{"--source: is about runs on this machine"}},
 		{"no namespace", []string{good}, func(r *http.Request) int {
 			if r.Method == http.MethodPatch {
 				return 404
 			}
 			return 0
-		}, 44, []string{"NotFound: ServiceAccount workflows-acme/workflow-sa: ", "kubectl create namespace workflows-acme"}},
+		}, 44,
+			[]string{
+				"NotFound: ServiceAccount workflows-acme/workflow-sa: ", "kubectl create namespace workflows-acme",
+			}},
 		{"no right", []string{good}, func(r *http.Request) int {
 			if r.Method == http.MethodPost {
 				return 403
@@ -126,7 +137,9 @@ func TestRunThatAClusterRefuses(t *testing.T) {
 			if test.refuse != nil {
 				s.Change(func(s *workflowplanetest.Server) { s.Refuse = test.refuse })
 			}
-			got, _ := stepwright(t, append([]string{"run", "--cluster", "--kubeconfig", s.Kubeconfig(t, workflowplanetest.Token)}, test.args...)...)
+			got, _ := stepwright(t, append([]string{
+				"run", "--cluster", "--kubeconfig", s.Kubeconfig(t, workflowplanetest.Token),
+			}, test.args...)...)
 			for _, want := range test.stderr {
 				if got.code != test.code || !strings.Contains(got.stderr, want) {
 					t.Errorf("exit code %d, want %d; %q is missing in\n%s", got.code, test.code, want, got.stderr)
@@ -152,7 +165,10 @@ func TestInterruptLeavesTheRunInTheCluster(t *testing.T) {
 		}
 	})
 	dir := project(t, "", `{repository: {url: "https://git.example.com/cart.git"}}`)
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "run", "--cluster", "--kubeconfig", s.Kubeconfig(t, workflowplanetest.Token), dir)
+	cmd := exec.CommandContext(
+		t.Context(), filepath.Join(bin, "stepwright"), "run", "--cluster", "--kubeconfig",
+		s.Kubeconfig(t, workflowplanetest.Token), dir,
+	)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
@@ -161,7 +177,10 @@ func TestInterruptLeavesTheRunInTheCluster(t *testing.T) {
 	<-started
 	cmd.Process.Signal(os.Interrupt)
 	cmd.Wait()
-	if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(stderr.String(), "Run acme/cart-1 goes on in the cluster: stepwright logs -f -n acme cart-1") {
+	if code := cmd.ProcessState.ExitCode(); code != 130 ||
+		!strings.Contains(
+			stderr.String(), "Run acme/cart-1 goes on in the cluster: stepwright logs -f -n acme cart-1",
+		) {
 		t.Errorf("exit code %d\n%s", code, stderr.String())
 	}
 }

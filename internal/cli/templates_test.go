@@ -43,7 +43,9 @@ func repository(t *testing.T, project, password string) (url, folder string) {
 	t.Helper()
 	root := t.TempDir()
 	folder = filepath.Join(root, "cart.git")
-	if _, err := devgit.Import(t.Context(), filepath.Join(project, "source"), folder, "first", time.Unix(1767225600, 0)); err != nil {
+	if _, err := devgit.Import(
+		t.Context(), filepath.Join(project, "source"), folder, "first", time.Unix(1767225600, 0),
+	); err != nil {
 		t.Fatal(err)
 	}
 	handler := &devgit.Handler{Root: root}
@@ -65,16 +67,23 @@ func TestRunOfOtherTemplates(t *testing.T) {
 		stderr                       string
 		started                      bool
 	}{
-		{"a variable", "workflow-plane/checkout-source.yaml", "name: GIT_REPO", "name: GIT_URL", 2, "InvalidParameters: checkout-source: git-repo: is required", true},
-		{"an input parameter", "workflow-plane/publish-image.yaml", "- name: git-revision", "- name: revision", 1, "git-revision", false},
-		{"an argument", "control-plane/dockerfile-builder.yaml", "- name: dockerfile-path", "- name: docker-file", 1, "workflow.parameters.dockerfile-path", false},
-		{"a step's name", "control-plane/dockerfile-builder.yaml", "- - name: checkout-source", "- - name: checkout", 1, "steps.checkout-source.outputs.parameters.git-revision", false},
+		{"a variable", "workflow-plane/checkout-source.yaml", "name: GIT_REPO", "name: GIT_URL", 2,
+			"InvalidParameters: checkout-source: git-repo: is required", true},
+		{"an input parameter", "workflow-plane/publish-image.yaml", "- name: git-revision", "- name: revision", 1,
+			"git-revision", false},
+		{"an argument", "control-plane/dockerfile-builder.yaml", "- name: dockerfile-path", "- name: docker-file", 1,
+			"workflow.parameters.dockerfile-path", false},
+		{"a step's name", "control-plane/dockerfile-builder.yaml", "- - name: checkout-source", "- - name: checkout",
+			1, "steps.checkout-source.outputs.parameters.git-revision", false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			dir := project(t, "FROM scratch\nCOPY . /app\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
 			state := filepath.Join(t.TempDir(), "state")
-			got, _ := stepwright(t, "run", "--state", state, "--templates", editedTemplates(t, test.file, test.old, test.replacement), "--source", filepath.Join(dir, "source"), dir)
+			got, _ := stepwright(
+				t, "run", "--state", state, "--templates", editedTemplates(t, test.file, test.old, test.replacement),
+				"--source", filepath.Join(dir, "source"), dir,
+			)
 			if got.code != test.code || !strings.Contains(got.stderr, test.stderr) {
 				t.Errorf("exit code %d, want %d\n%s", got.code, test.code, got.stderr)
 			}
@@ -89,12 +98,15 @@ func TestRunOfOtherTemplates(t *testing.T) {
 func TestRunOfAnOverlay(t *testing.T) {
 	dir := project(t, "FROM scratch\nCOPY . /app\n", `{repository: {url: "https://git.example.com/cart.git"}}`)
 	run := func(t *testing.T, templates string) result {
-		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--templates", templates, "--source", filepath.Join(dir, "source"), dir)
+		got, _ := stepwright(
+			t, "run", "--state", t.TempDir(), "--templates", templates, "--source", filepath.Join(dir, "source"), dir,
+		)
 		return got
 	}
 	for _, overlay := range []string{"overlays/example", "overlays/local"} {
 		t.Run(overlay, func(t *testing.T) {
-			if got := run(t, filepath.Join("../../templates", overlay)); got.code != 0 || !strings.Contains(got.stdout, "Workload acme/cart-workload") {
+			if got := run(t, filepath.Join("../../templates", overlay)); got.code != 0 ||
+				!strings.Contains(got.stdout, "Workload acme/cart-workload") {
 				t.Errorf("exit code %d\n%s%s", got.code, got.stdout, got.stderr)
 			}
 		})
@@ -122,7 +134,8 @@ patches:
 		}
 	}
 	patch("LABELS, value: '{\"stage\": 5}'")
-	if got := run(t, own); got.code != 2 || !strings.Contains(got.stderr, "InvalidParameters: containerfile-build: labels") {
+	if got := run(t, own); got.code != 2 ||
+		!strings.Contains(got.stderr, "InvalidParameters: containerfile-build: labels") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
 	patch("LABELS, valueOf: x")
@@ -131,17 +144,20 @@ patches:
 	}
 }
 
-// Where Argo would expand a developer's text, the step gets it as it was written: a branch, paths, and what a build is given.
+// Where Argo would expand a developer's text, the step gets it as it was written: a branch, paths, and what a build is
+// given.
 func TestDevelopersTextsArriveLiterally(t *testing.T) {
-	const branch, app, argument = "{{=1+1}}", "{{workflow.parameters.git-secret}}", "{{inputs.parameters.oauth-client-id}}"
+	const branch, app = "{{=1+1}}", "{{workflow.parameters.git-secret}}"
+	const argument = "{{inputs.parameters.oauth-client-id}}"
 	dir := project(t, "FROM busybox:1\n", "")
 	source := filepath.Join(dir, "source", app)
 	if err := os.Mkdir(source, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"{{=2+2}}":      "FROM busybox:1\nARG WHO\nRUN echo \"it is <$WHO> in <$PLACE>\"\n",
-		"workload.yaml": "apiVersion: openchoreo.dev/v1alpha1\nmetadata: {name: cart}\nconfigurations: {env: [{name: FROM_THE_DESCRIPTOR, value: x}]}\n",
+		"{{=2+2}}": "FROM busybox:1\nARG WHO\nRUN echo \"it is <$WHO> in <$PLACE>\"\n",
+		"workload.yaml": "apiVersion: openchoreo.dev/v1alpha1\nmetadata: {name: cart}\n" +
+			"configurations: {env: [{name: FROM_THE_DESCRIPTOR, value: x}]}\n",
 	} {
 		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -161,7 +177,8 @@ func TestDevelopersTextsArriveLiterally(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, _ := stepwright(t, "run", "--state", t.TempDir(), "--base-images", "made", project(t, "", string(parameters)))
-	if got.code != 0 || !strings.Contains(got.stderr, "it is <"+argument+"> in <"+app+">") || !strings.Contains(got.stdout, "FROM_THE_DESCRIPTOR") {
+	if got.code != 0 || !strings.Contains(got.stderr, "it is <"+argument+"> in <"+app+">") ||
+		!strings.Contains(got.stdout, "FROM_THE_DESCRIPTOR") {
 		t.Errorf("exit code %d\n%s\n%s", got.code, got.stdout, got.stderr)
 	}
 }
@@ -173,7 +190,9 @@ func TestSecretThatComesLate(t *testing.T) {
 		url, _ := repository(t, source, "late-password")
 		dir := project(t, "", fmt.Sprintf(`{repository: {url: %q, secretRef: git-credentials}}`, url))
 		secrets, state := t.TempDir(), t.TempDir()
-		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", state, "--git-secret-dir", secrets, dir)
+		cmd := exec.CommandContext(
+			t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", state, "--git-secret-dir", secrets, dir,
+		)
 		var stderr bytes.Buffer
 		cmd.Stderr, cmd.Env = &stderr, append(os.Environ(), "TMPDIR="+t.TempDir())
 		if err := cmd.Start(); err != nil {
@@ -220,14 +239,21 @@ func TestRunsOfThisMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(bad, "run.yaml"), bytes.Replace(raw, []byte("cart-1"), []byte("cart-2"), 1), 0o644); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(bad, "run.yaml"), bytes.Replace(raw, []byte("cart-1"), []byte("cart-2"), 1), 0o644,
+	); err != nil {
 		t.Fatal(err)
 	}
 
-	follower := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "logs", "--state", state, "-f", "cart-1", "publish-image")
+	follower := exec.CommandContext(
+		t.Context(), filepath.Join(bin, "stepwright"), "logs", "--state", state, "-f", "cart-1", "publish-image",
+	)
 	var followed bytes.Buffer
 	follower.Stdout = &followed
-	run := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", state, "--source", filepath.Join(good, "source"), "-o", "json", good)
+	run := exec.CommandContext(
+		t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", state, "--source",
+		filepath.Join(good, "source"), "-o", "json", good,
+	)
 	run.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 	var printed bytes.Buffer
 	run.Stdout = &printed
@@ -260,7 +286,8 @@ func TestRunsOfThisMachine(t *testing.T) {
 	for _, task := range ended.Status.Tasks {
 		tasks = append(tasks, task.Name+" "+task.Phase)
 	}
-	if got, want := strings.Join(tasks, ", "), "checkout-source Succeeded, containerfile-build Succeeded, publish-image Succeeded, generate-workload-cr Succeeded"; got != want {
+	if got, want := strings.Join(tasks, ", "), "checkout-source Succeeded, containerfile-build Succeeded, "+
+		"publish-image Succeeded, generate-workload-cr Succeeded"; got != want {
 		t.Errorf("tasks are %s, want %s", got, want)
 	}
 	if ended.Annotations["openchoreo.dev/workload"] == "" {
@@ -272,7 +299,8 @@ func TestRunsOfThisMachine(t *testing.T) {
 	if err := yaml.UnmarshalStrict([]byte(failed.stdout), &other); err != nil || failed.code != 21 {
 		t.Fatalf("exit code %d, %v in %s\n%s", failed.code, err, failed.stdout, failed.stderr)
 	}
-	if last := other.Status.Tasks[len(other.Status.Tasks)-1]; len(other.Status.Tasks) != 2 || last.Phase != "Failed" || !strings.HasPrefix(last.Message, "DockerfileInvalid: ") {
+	if last := other.Status.Tasks[len(other.Status.Tasks)-1]; len(other.Status.Tasks) != 2 || last.Phase != "Failed" ||
+		!strings.HasPrefix(last.Message, "DockerfileInvalid: ") {
 		t.Errorf("%+v", other.Status.Tasks)
 	}
 
@@ -283,18 +311,23 @@ func TestRunsOfThisMachine(t *testing.T) {
 		want []string
 	}{
 		{"list", []string{"list"}, 0, []string{"cart-1   cart        Succeeded", "cart-2   cart        Failed"}},
-		{"get", []string{"get", "cart-2"}, 0, []string{"WorkflowRun acme/cart-2: Failed", "containerfile-build   Failed", "DockerfileInvalid: "}},
+		{"get", []string{"get", "cart-2"}, 0,
+			[]string{"WorkflowRun acme/cart-2: Failed", "containerfile-build   Failed", "DockerfileInvalid: "}},
 		{"get as YAML", []string{"get", "cart-2", "-o", "yaml"}, 0, []string{failed.stdout}},
 		{"get another", []string{"get", "cart-3"}, 44, []string{`NotFound: there is no run "cart-3"; there is`}},
 		{"logs", []string{"logs", "cart-1"}, 0, []string{"checkout-source │ ", "generate-workload-cr │ "}},
 		{"logs of a task", []string{"logs", "cart-1", "publish-image"}, 0, []string{followed.String()}},
-		{"logs of no task", []string{"logs", "cart-1", "push"}, 1, []string{`run cart-1 has no task "push"; it has checkout-source, containerfile-build`}},
+		{"logs of no task", []string{"logs", "cart-1", "push"}, 1,
+			[]string{`run cart-1 has no task "push"; it has checkout-source, containerfile-build`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, _ := stepwright(t, append(test.args, "--state", state)...)
 			for _, want := range test.want {
 				if got.code != test.code || !strings.Contains(got.stdout+got.stderr, want) {
-					t.Errorf("exit code %d, want %d; %q is missing in\n%s\n%s", got.code, test.code, want, got.stdout, got.stderr)
+					t.Errorf(
+						"exit code %d, want %d; %q is missing in\n%s\n%s", got.code, test.code, want, got.stdout,
+						got.stderr,
+					)
 				}
 			}
 		})

@@ -41,22 +41,28 @@ func validateCommand() *cobra.Command {
 		Short: "Find what is wrong with WorkflowRuns and Components before OpenChoreo or a step does",
 		Long: `Find what is wrong with WorkflowRuns and Components before OpenChoreo or a step does.
 
-Files are read as a cluster: what they hold is all there is, but for the ClusterWorkflows in the folder of --templates. Of a folder, every
-YAML file is read. Found are, each with file and line:
+Files are read as a cluster: what they hold is all there is, but for the ClusterWorkflows in the
+folder of --templates. Of a folder, every YAML file is read. Found are, each with file and line:
 
   - what is not YAML, keys that stand twice, and what the API server would refuse, by OpenChoreo's own definitions;
-  - every fault of the parameters of WorkflowRuns and Components, which OpenChoreo does not look for: a step would fail of it, minutes later;
-  - of each WorkflowRun the component check at which OpenChoreo's controller stops, with the reason and the message of its condition;
-  - what keeps a Component from being ready, or a run pending for ever: a workflow that is not allowed, an expression that fails;
-  - what keeps the portal from showing the builds of Jenkins or GitHub Actions: annotations of Components, and Helm values under backstage, of
-    another form than the portal reads, or that do not fit together.
+  - every fault of the parameters of WorkflowRuns and Components, which OpenChoreo does not look
+    for: a step would fail of it, minutes later;
+  - of each WorkflowRun the component check at which OpenChoreo's controller stops, with the reason
+    and the message of its condition;
+  - what keeps a Component from being ready, or a run pending for ever: a workflow that is not
+    allowed, an expression that fails;
+  - what keeps the portal from showing the builds of Jenkins or GitHub Actions: annotations of
+    Components, and Helm values under backstage, of another form than the portal reads, or that do
+    not fit together.
 
-A WorkflowRun with neither label, openchoreo.dev/project nor openchoreo.dev/component, is standalone: the component checks are skipped.
+A WorkflowRun with neither label, openchoreo.dev/project nor openchoreo.dev/component, is
+standalone: the component checks are skipped.
 
 The exit code is 0, or 2 when there are faults.`,
 		Example: `  stepwright validate --partial examples/greeting-service
   stepwright validate app/ platform/component-types platform/workflows
-  stepwright validate --partial values.yaml --github-callback-url https://portal.example.com/api/auth/github/handler/frame
+  stepwright validate --partial values.yaml \
+      --github-callback-url https://portal.example.com/api/auth/github/handler/frame
   stepwright validate app/ -o json | jq -r '.faults[] | "\(.file):\(.line): \(.message)"'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -66,8 +72,14 @@ The exit code is 0, or 2 when there are faults.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.templates.dir, "templates", "templates", templatesUsage)
-	f.BoolVar(&o.partial, "partial", false, "the cluster holds more than the files: a Component, component type or workflow that they lack is no fault")
-	f.StringVar(&o.callback, "github-callback-url", "", "authorization callback URL that the GitHub OAuth App has, to hold against the Helm values")
+	f.BoolVar(
+		&o.partial, "partial", false,
+		"the cluster holds more than the files: a Component, component type or workflow that they lack is no fault",
+	)
+	f.StringVar(
+		&o.callback, "github-callback-url", "",
+		"authorization callback URL that the GitHub OAuth App has, to hold against the Helm values",
+	)
 	f.StringVarP(&o.output, "output", "o", "text", "text, yaml or json")
 	return cmd
 }
@@ -77,7 +89,10 @@ func (o *validateOptions) run(out io.Writer, paths []string) error {
 	if err != nil {
 		return err
 	}
-	result := findings{Objects: []checked{}, Faults: append(workflowrun.Check(set, o.partial), portal.Check(set, o.callback)...)}
+	result := findings{
+		Objects: []checked{},
+		Faults:  append(workflowrun.Check(set, o.partial), portal.Check(set, o.callback)...),
+	}
 	for _, object := range set.Objects {
 		c := checked{Position: object.At(), Object: object.String()}
 		if object.Kind == "WorkflowRun" && workflowrun.Standalone(object) {
@@ -99,7 +114,9 @@ func (o *validateOptions) run(out io.Writer, paths []string) error {
 	case n > 0:
 		return &workflowrun.InvalidError{Faults: []string{fmt.Sprintf("%d %s", n, plural(n, "fault"))}}
 	case len(result.Objects) == 0:
-		return &workflowrun.InvalidError{Faults: []string{"there is no object of OpenChoreo's in " + strings.Join(paths, ", ")}}
+		return &workflowrun.InvalidError{
+			Faults: []string{"there is no object of OpenChoreo's in " + strings.Join(paths, ", ")},
+		}
 	}
 	return nil
 }
@@ -129,7 +146,9 @@ func (o *validateOptions) print(out io.Writer, result findings) error {
 		}
 		return nil
 	}
-	return &workflowrun.InvalidError{Faults: []string{fmt.Sprintf("--output: %q is none of text, yaml, json", o.output)}}
+	return &workflowrun.InvalidError{
+		Faults: []string{fmt.Sprintf("--output: %q is none of text, yaml, json", o.output)},
+	}
 }
 
 func plural(n int, word string) string {

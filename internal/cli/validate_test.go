@@ -78,7 +78,8 @@ func TestValidate(t *testing.T) {
 	}) bool {
 		return f.Object == "WorkflowRun acme/no-component"
 	})
-	if f := asJSON.Faults[i]; filepath.Base(f.File) != "no-component.yaml" || f.Line != 6 || f.Reason != "ComponentValidationFailed" || f.Message != `component "none" not found` {
+	if f := asJSON.Faults[i]; filepath.Base(f.File) != "no-component.yaml" || f.Line != 6 ||
+		f.Reason != "ComponentValidationFailed" || f.Message != `component "none" not found` {
 		t.Errorf("got %+v", f)
 	}
 }
@@ -86,9 +87,12 @@ func TestValidate(t *testing.T) {
 func TestValidateWithoutFault(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{
-		"the whole platform":        {example, samples(t, "component-types"), "--templates", samples(t, "ci-workflows")},
+		"the whole platform": {
+			example, samples(t, "component-types"), "--templates", samples(t, "ci-workflows"),
+		},
 		"the example, on a cluster": {example, "--partial"},
-		"what the portal shows":     {"../../examples/backstage", "--partial", "--github-callback-url", "https://portal.example.com/api/auth/github/handler/frame"},
+		"what the portal shows": {"../../examples/backstage", "--partial", "--github-callback-url",
+			"https://portal.example.com/api/auth/github/handler/frame"},
 	} {
 		got, _ := stepwright(t, append([]string{"validate"}, args...)...)
 		if got.code != 0 || !strings.HasSuffix(got.stdout, " objects, no fault\n") {
@@ -101,11 +105,20 @@ func TestValidateWithoutFault(t *testing.T) {
 func TestValidateValues(t *testing.T) {
 	t.Parallel()
 	got, _ := stepwright(t, "validate", "../../examples/backstage/values-github-enterprise.yaml")
-	if got.code != 0 || !strings.Contains(got.stdout, "the GitHub OAuth App needs the authorization callback URL https://portal.example.com/api/auth/github/handler/frame\n") {
+	if got.code != 0 || !strings.Contains(
+		got.stdout,
+		"the GitHub OAuth App needs the authorization callback URL "+
+			"https://portal.example.com/api/auth/github/handler/frame\n",
+	) {
 		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
 	}
-	got, _ = stepwright(t, "validate", "--github-callback-url", "https://elsewhere.example.com/api/auth/github/handler/frame", "../../examples/backstage/values-github.yaml")
-	if got.code != 2 || !strings.Contains(got.stdout, "values-github.yaml:6: Values values-github.yaml: backstage.baseUrl: the portal sends ") {
+	got, _ = stepwright(
+		t, "validate", "--github-callback-url", "https://elsewhere.example.com/api/auth/github/handler/frame",
+		"../../examples/backstage/values-github.yaml",
+	)
+	if got.code != 2 || !strings.Contains(
+		got.stdout, "values-github.yaml:6: Values values-github.yaml: backstage.baseUrl: the portal sends ",
+	) {
 		t.Errorf("exit code %d: %s%s", got.code, got.stdout, got.stderr)
 	}
 }
@@ -119,7 +132,9 @@ func TestRender(t *testing.T) {
 	golden(t, "render.yaml", got.stdout)
 
 	var list struct{ Items []map[string]any }
-	asJSON, _ := stepwright(t, "render", example, "--templates", samples(t, "ci-workflows"), "--secret-store", "vault", "-o", "json")
+	asJSON, _ := stepwright(
+		t, "render", example, "--templates", samples(t, "ci-workflows"), "--secret-store", "vault", "-o", "json",
+	)
 	if err := json.Unmarshal([]byte(asJSON.stdout), &list); err != nil {
 		t.Fatalf("%v in %s", err, asJSON.stdout)
 	}
@@ -146,12 +161,20 @@ func TestRenderRefuses(t *testing.T) {
 		code int
 		want string
 	}{
-		{"no workflow", []string{run("standalone")}, 2, `standalone.yaml:9: WorkflowRun acme/standalone: spec.workflow.name: ClusterWorkflow "dockerfile-builder" is in no file`},
-		{"a component check", []string{run("other-project"), platform, components}, 2, "other-project.yaml:6: WorkflowRun acme/other-project: metadata.labels[openchoreo.dev/project]: ComponentValidationFailed: "},
-		{"an expression", []string{run("failing-expression"), platform}, 2, "platform.yaml:55: ClusterWorkflow failing: spec.runTemplate.spec.arguments.parameters[0].value: WorkflowPending: "},
-		{"a SecretReference", []string{run("no-secret"), platform}, 2, `there is no SecretReference "none" in namespace "acme"`},
+		{"no workflow", []string{run("standalone")}, 2,
+			`standalone.yaml:9: WorkflowRun acme/standalone: spec.workflow.name: ClusterWorkflow ` +
+				`"dockerfile-builder" is in no file`},
+		{"a component check", []string{run("other-project"), platform, components}, 2,
+			"other-project.yaml:6: WorkflowRun acme/other-project: metadata.labels[openchoreo.dev/project]: " +
+				"ComponentValidationFailed: "},
+		{"an expression", []string{run("failing-expression"), platform}, 2,
+			"platform.yaml:55: ClusterWorkflow failing: spec.runTemplate.spec.arguments.parameters[0].value: " +
+				"WorkflowPending: "},
+		{"a SecretReference", []string{run("no-secret"), platform}, 2,
+			`there is no SecretReference "none" in namespace "acme"`},
 		{"no run", []string{platform}, 2, "there is no WorkflowRun in these files"},
-		{"several runs", []string{run("standalone"), run("good"), platform}, 2, "choose one of standalone, good with --name"},
+		{"several runs", []string{run("standalone"), run("good"), platform}, 2,
+			"choose one of standalone, good with --name"},
 		{"no folder of templates", []string{run("good"), "--templates", "none"}, 1, "none: no such file or directory"},
 		{"another form", []string{run("good"), "-o", "toml"}, 2, `--output: "toml" is none of yaml, json`},
 	}
@@ -176,8 +199,10 @@ func TestRenderWithKustomization(t *testing.T) {
 	plane := filepath.Join(dir, "control-plane")
 	for path, text := range map[string]string{
 		"workflow.yaml": string(raw),
-		"kustomization.yaml": "resources: [workflow.yaml]\npatches:\n- target: {kind: ClusterWorkflow}\n  patch: |\n    - op: replace\n" +
-			"      path: /spec/runTemplate/spec/volumeClaimTemplates/0/spec/resources/requests/storage\n      value: 9Gi\n",
+		"kustomization.yaml": "resources: [workflow.yaml]\npatches:\n- target: {kind: ClusterWorkflow}\n  patch: |\n" +
+			"    - op: replace\n" +
+			"      path: /spec/runTemplate/spec/volumeClaimTemplates/0/spec/resources/requests/storage\n" +
+			"      value: 9Gi\n",
 	} {
 		if err := os.MkdirAll(plane, 0o755); err != nil {
 			t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// WriteGitHub appends the report to the files that GitHub Actions names by GITHUB_OUTPUT and GITHUB_STEP_SUMMARY: each result and the reason as
-// an output, and the whole for people, as Markdown. An empty name is no file.
+// WriteGitHub appends the report to the files that GitHub Actions names by GITHUB_OUTPUT and GITHUB_STEP_SUMMARY: each
+// result and the reason as an output, and the whole for people, as Markdown. An empty name is no file.
 func (r Report) WriteGitHub(output, summary string) error {
 	return errors.Join(appendTo(output, r.outputs()), appendTo(summary, r.summary()))
 }
@@ -28,8 +28,8 @@ func appendTo(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// outputs writes the results in the form for values of several lines. Their end is marked by a word that nobody can know, so that no value
-// ends itself and goes on as an output of its own making.
+// outputs writes the results in the form for values of several lines. Their end is marked by a word that nobody can
+// know, so that no value ends itself and goes on as an output of its own making.
 func (r Report) outputs() string {
 	var b strings.Builder
 	end := "end_" + rand.Text()
@@ -62,4 +62,7 @@ func (r Report) summary() string {
 }
 
 // cell writes a text into a cell of a table. References to characters are not looked at for markup.
-var cell = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "|", "&#124;", "`", "&#96;", "*", "&#42;", "_", "&#95;", "[", "&#91;", "]", "&#93;", "\\", "&#92;", "\r", "", "\n", "<br>")
+var cell = strings.NewReplacer(
+	"&", "&amp;", "<", "&lt;", ">", "&gt;", "|", "&#124;", "`", "&#96;", "*", "&#42;", "_", "&#95;", "[", "&#91;",
+	"]", "&#93;", "\\", "&#92;", "\r", "", "\n", "<br>",
+)

@@ -31,7 +31,12 @@ func TestWriteGitHub(t *testing.T) {
 	dir := t.TempDir()
 	output, summary := filepath.Join(dir, "output"), filepath.Join(dir, "summary")
 	hostile := "a\nreason<<end\nSucceeded\nend\n::set-output name=x::y"
-	r := NewReport("publish-image", time.Now(), Errorf(PushDenied, "the registry says ```\n# no"), map[string]string{"image": hostile, "tag": "a|b<script>*`"}, func(s string) string { return s })
+	r := NewReport("publish-image", time.Now(), Errorf(PushDenied, "the registry says ```\n# no"), map[string]string{
+		"image": hostile,
+		"tag":   "a|b<script>*`",
+	}, func(s string) string {
+		return s
+	})
 	for range 2 { // as two steps of one job
 		if err := r.WriteGitHub(output, summary); err != nil {
 			t.Fatal(err)
@@ -53,7 +58,10 @@ func TestWriteGitHub(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(raw)
-	for _, want := range []string{"### publish-image: PushDenied\n", "\n````\nthe registry says ```\n# no\n", PushDenied.Hint(), "| tag | <code>a&#124;b&lt;script&gt;&#42;&#96;</code> |\n"} {
+	for _, want := range []string{
+		"### publish-image: PushDenied\n", "\n````\nthe registry says ```\n# no\n", PushDenied.Hint(),
+		"| tag | <code>a&#124;b&lt;script&gt;&#42;&#96;</code> |\n",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}

@@ -1,5 +1,5 @@
-// Package outcome says how a step ended: a reason from a closed list, what that reason means for whoever must act, and the files
-// in which the step leaves it. Reasons travel as typed errors; nothing reads them back from text.
+// Package outcome says how a step ended: a reason from a closed list, what that reason means for whoever must act, and
+// the files in which the step leaves it. Reasons travel as typed errors; nothing reads them back from text.
 package outcome
 
 import (
@@ -109,8 +109,8 @@ func (e *Error) Error() string { return e.Message }
 
 func (e *Error) Unwrap() error { return e.Cause }
 
-// Of finds how a step that returned err ended: the outermost Error in its chain, or what the operating system or the context says.
-// It returns nil for a nil err.
+// Of finds how a step that returned err ended: the outermost Error in its chain, or what the operating system or the
+// context says. It returns nil for a nil err.
 func Of(err error) *Error {
 	if err == nil {
 		return nil

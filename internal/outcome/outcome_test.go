@@ -53,9 +53,13 @@ func TestOf(t *testing.T) {
 		hint    string
 	}{
 		{"typed", denied, PushDenied, "no right to push", "ask"},
-		{"typed, with context around it", fmt.Errorf("layer 3: %w", denied), PushDenied, "layer 3: no right to push", "ask"},
-		{"the outermost reason counts", Errorf(Forbidden, "pushing: %w", denied), Forbidden, "pushing: no right to push", ""},
-		{"a full disk, whatever it was taken for", Errorf(ImageInvalid, "blob: %w", &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}), OutOfSpace, "blob: write x: no space left on device", ""},
+		{"typed, with context around it", fmt.Errorf("layer 3: %w", denied), PushDenied, "layer 3: no right to push",
+			"ask"},
+		{"the outermost reason counts", Errorf(Forbidden, "pushing: %w", denied), Forbidden,
+			"pushing: no right to push", ""},
+		{"a full disk, whatever it was taken for",
+			Errorf(ImageInvalid, "blob: %w", &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC}), OutOfSpace,
+			"blob: write x: no space left on device", ""},
 		{"a quota that is used up", fmt.Errorf("x: %w", syscall.EDQUOT), OutOfSpace, "x: disk quota exceeded", ""},
 		{"cancelled", fmt.Errorf("get: %w", context.Canceled), Cancelled, "get: context canceled", ""},
 		{"too late", fmt.Errorf("get: %w", context.DeadlineExceeded), Timeout, "get: context deadline exceeded", ""},
@@ -131,7 +135,9 @@ func TestRetryHonoursRetryAfter(t *testing.T) {
 	}
 	// A server may ask for hours; a step does not wait that long.
 	started := time.Now()
-	Retry{Attempts: 2, Max: time.Millisecond}.Do(t.Context(), func(context.Context) error { return Errorf(RegistryUnavailable, "x").After(time.Hour) })
+	Retry{Attempts: 2, Max: time.Millisecond}.Do(t.Context(), func(context.Context) error {
+		return Errorf(RegistryUnavailable, "x").After(time.Hour)
+	})
 	if time.Since(started) > 10*time.Second {
 		t.Error("waited as long as the server asked")
 	}
@@ -174,7 +180,10 @@ func TestReportIsWhatTheSchemaSays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			report := NewReport("publish-image", time.Now().Add(-time.Second), failure, map[string]string{"image": "r/i:v1", "note": "hunter2"}, mask)
+			report := NewReport("publish-image", time.Now().Add(-time.Second), failure, map[string]string{
+				"image": "r/i:v1",
+				"note":  "hunter2",
+			}, mask)
 			if err := report.Write(dir, ""); err != nil {
 				t.Fatal(err)
 			}
@@ -210,9 +219,12 @@ func TestTerminationMessage(t *testing.T) {
 		want    string // beginning
 		end     string
 	}{
-		{"one line", Errorf(RevisionNotFound, "branch \"x\" is not there").WithHint("Look."), "RevisionNotFound: branch \"x\" is not there. Look.", ""},
-		{"the reason's own hint", Errorf(RevisionNotFound, "no x."), "RevisionNotFound: no x. " + RevisionNotFound.Hint(), ""},
-		{"a list", Errorf(InvalidParameters, "2 faults:\n  - a\n  - b").WithHint("Mend."), "InvalidParameters: 2 faults:\n  - a\n  - b\nMend.", ""},
+		{"one line", Errorf(RevisionNotFound, "branch \"x\" is not there").WithHint("Look."),
+			"RevisionNotFound: branch \"x\" is not there. Look.", ""},
+		{"the reason's own hint", Errorf(RevisionNotFound, "no x."),
+			"RevisionNotFound: no x. " + RevisionNotFound.Hint(), ""},
+		{"a list", Errorf(InvalidParameters, "2 faults:\n  - a\n  - b").WithHint("Mend."),
+			"InvalidParameters: 2 faults:\n  - a\n  - b\nMend.", ""},
 		{"too long for Kubernetes", Errorf(BuildFailed, "%s", long).WithHint("Look."), "BuildFailed: éé", "é. Look."},
 		{"success says nothing", nil, "before", "before"},
 	}
@@ -220,19 +232,24 @@ func TestTerminationMessage(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "termination-log")
 			os.WriteFile(path, []byte("before"), 0o600)
-			if err := NewReport("s", time.Now(), test.failure, nil, strings.Clone).Write(t.TempDir(), path); err != nil {
+			if err := NewReport("s", time.Now(), test.failure, nil, strings.Clone).Write(
+				t.TempDir(), path,
+			); err != nil {
 				t.Fatal(err)
 			}
 			raw, _ := os.ReadFile(path)
 			got := string(raw)
-			if !strings.HasPrefix(got, test.want) || !strings.HasSuffix(got, test.end) || len(got) > 4096 || strings.ToValidUTF8(got, "?") != got {
+			if !strings.HasPrefix(got, test.want) || !strings.HasSuffix(got, test.end) || len(got) > 4096 ||
+				strings.ToValidUTF8(got, "?") != got {
 				t.Errorf("%d bytes: %.300q … %q", len(got), got, got[max(0, len(got)-20):])
 			}
 		})
 	}
 	t.Run("without the file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "termination-log")
-		if err := NewReport("s", time.Now(), Errorf(Failed, "x"), nil, strings.Clone).Write(t.TempDir(), path); err != nil {
+		if err := NewReport("s", time.Now(), Errorf(Failed, "x"), nil, strings.Clone).Write(
+			t.TempDir(), path,
+		); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(path); err == nil {

@@ -29,8 +29,11 @@ type Report struct {
 }
 
 // NewReport describes the end of a step; failure is nil when it succeeded. Message, hint and results go through mask.
-func NewReport(step string, started time.Time, failure *Error, results map[string]string, mask func(string) string) Report {
-	r := Report{Step: step, Reason: Succeeded, StartedAt: started.UTC(), DurationSeconds: time.Since(started).Seconds(), PeakMemoryBytes: peakMemory(), Results: map[string]string{}}
+func NewReport(
+	step string, started time.Time, failure *Error, results map[string]string, mask func(string) string,
+) Report {
+	r := Report{Step: step, Reason: Succeeded, StartedAt: started.UTC(), DurationSeconds: time.Since(started).Seconds(),
+		PeakMemoryBytes: peakMemory(), Results: map[string]string{}}
 	if failure != nil {
 		r.Reason, r.Message, r.Hint = failure.Reason, mask(failure.Message), mask(failure.Hint)
 		if r.Hint == "" {
@@ -44,8 +47,8 @@ func NewReport(step string, started time.Time, failure *Error, results map[strin
 	return r
 }
 
-// peakMemory is the largest of this process, by the kernel's high-water mark, and those it started and waited for. For itself getrusage is no
-// use: it counts what the parent had when it forked.
+// peakMemory is the largest of this process, by the kernel's high-water mark, and those it started and waited for. For
+// itself getrusage is no use: it counts what the parent had when it forked.
 func peakMemory() int64 {
 	var own int64
 	if status, err := os.ReadFile("/proc/self/status"); err == nil {
@@ -77,8 +80,8 @@ func (r Report) Line() string {
 // terminationLimit is how much of a termination message Kubernetes keeps, in bytes.
 const terminationLimit = 4096
 
-// Write leaves one file per result and outcome.json in dir, and the line in the file at terminationPath if there is one: Kubernetes makes it.
-// All are written that can be; the errors of the others are joined.
+// Write leaves one file per result and outcome.json in dir, and the line in the file at terminationPath if there is
+// one: Kubernetes makes it. All are written that can be; the errors of the others are joined.
 func (r Report) Write(dir, terminationPath string) error {
 	errs := []error{os.MkdirAll(dir, 0o755)}
 	for name, value := range r.Results {
@@ -105,7 +108,8 @@ func (r Report) terminate(path string) error {
 	return errors.Join(err, f.Close())
 }
 
-// shorten cuts a text in its middle to at most limit bytes: the beginning says what failed, the end is where the hint is.
+// shorten cuts a text in its middle to at most limit bytes: the beginning says what failed, the end is where the hint
+// is.
 func shorten(text string, limit int) string {
 	const gap = "\n…\n"
 	if len(text) <= limit {

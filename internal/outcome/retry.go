@@ -34,15 +34,16 @@ func (r Retry) Do(ctx context.Context, try func(context.Context) error) error {
 		if failure.Reason.Class() != Transient || attempt >= r.Attempts {
 			return err
 		}
-		// A quarter of the wait is random, so that steps that failed together do not come back together, and no more, so that the seven
-		// attempts of the default outlast a restart of 30 s.
+		// A quarter of the wait is random, so that steps that failed together do not come back together, and no more,
+		// so that the seven attempts of the default outlast a restart of 30 s.
 		pause := wait - rand.N(wait/4+1)
 		if failure.RetryAfter > 0 {
 			pause = failure.RetryAfter
 		}
 		pause = min(pause, longest)
 		if r.Log != nil {
-			r.Log.Warn("Trying again", "attempt", attempt+1, "of", r.Attempts, "in", pause.Round(time.Millisecond), "because", failure.Message)
+			r.Log.Warn("Trying again", "attempt", attempt+
+				1, "of", r.Attempts, "in", pause.Round(time.Millisecond), "because", failure.Message)
 		}
 		select {
 		case <-ctx.Done():
@@ -60,7 +61,8 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// RetryAfter reads the HTTP header of that name: seconds, or a time (RFC 9110 section 10.2.3). It is 0 when the header says nothing.
+// RetryAfter reads the HTTP header of that name: seconds, or a time (RFC 9110 section 10.2.3). It is 0 when the header
+// says nothing.
 func RetryAfter(header string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(header); err == nil {
 		return time.Duration(min(max(seconds, 0), 1<<20)) * time.Second

@@ -13,7 +13,8 @@ import (
 
 const mask = "***"
 
-// shortest is the length from which a value is masked: masking every "a" would shred the log and tell what the secret is.
+// shortest is the length from which a value is masked: masking every "a" would shred the log and tell what the secret
+// is.
 const shortest = 4
 
 // Secrets is the set of values that must not be written. The zero value is ready; it is safe for concurrent use.
@@ -85,8 +86,8 @@ func (w *writer) Close() error {
 	return err
 }
 
-// URL returns a URL without what may be secret in it: user, password, query and fragment. What is no URL, such as git@host:path,
-// is returned as it is.
+// URL returns a URL without what may be secret in it: user, password, query and fragment. What is no URL, such as
+// git@host:path, is returned as it is.
 func URL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {

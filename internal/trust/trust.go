@@ -1,5 +1,5 @@
-// Package trust makes the TLS settings of every connection a step opens: always verified, against the system's authorities and a
-// bundle that the platform engineer adds.
+// Package trust makes the TLS settings of every connection a step opens: always verified, against the system's
+// authorities and a bundle that the platform engineer adds.
 package trust
 
 import (
@@ -32,8 +32,8 @@ func Pool(caBundle string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// Transport returns an HTTP transport that trusts Pool, honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and gives up on servers that do not
-// answer: 30 s to connect, 60 s until the answer begins.
+// Transport returns an HTTP transport that trusts Pool, honours HTTP_PROXY, HTTPS_PROXY and NO_PROXY, and gives up on
+// servers that do not answer: 30 s to connect, 60 s until the answer begins.
 func Transport(caBundle string) (*http.Transport, error) {
 	pool, err := Pool(caBundle)
 	if err != nil {

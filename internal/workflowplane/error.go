@@ -29,17 +29,20 @@ func (p *Plane) explain(ctx context.Context, what string, err error) error {
 	if !errors.As(err, &status) {
 		return &Error{
 			Reason: "ApiUnavailable", Err: fmt.Errorf("%s: the cluster at %s cannot be reached: %w", what, p.host, err),
-			Hint: "Check the server and the certificate authority in the kubeconfig, and that the cluster is up: kubectl cluster-info says the same.",
+			Hint: "Check the server and the certificate authority in the kubeconfig, and that the cluster is up: " +
+				"kubectl cluster-info says the same.",
 		}
 	}
 	failed := &Error{Reason: "ApiUnavailable", Err: fmt.Errorf("%s: %s answers: %w", what, p.host, err)}
 	switch status.Status().Code {
 	case http.StatusUnauthorized:
 		failed.Reason = "Unauthorized"
-		failed.Hint = "The cluster does not know this user: its token or certificate has expired, or is of another cluster. Log in again, or choose another --context."
+		failed.Hint = "The cluster does not know this user: its token or certificate has expired, or is of another " +
+			"cluster. Log in again, or choose another --context."
 	case http.StatusForbidden:
 		failed.Reason = "Forbidden"
-		failed.Hint = "The user of the kubeconfig needs a Role with list on workflows.argoproj.io and pods, and get on pods/log, in the namespace of the runs; " +
+		failed.Hint = "The user of the kubeconfig needs a Role with list on workflows.argoproj.io and pods, and get " +
+			"on pods/log, in the namespace of the runs; " +
 			"without --namespace, in every one."
 	case http.StatusNotFound:
 		failed.Reason = "NotFound"

@@ -25,8 +25,8 @@ const (
 	nodeKey       = "workflows.argoproj.io/node-id"
 )
 
-// Log opens what a task of a run wrote. Its EOF says that there is no more now; with follow it waits for more, as long as the container runs.
-// Reading where there is no pod is an fs.ErrNotExist.
+// Log opens what a task of a run wrote. Its EOF says that there is no more now; with follow it waits for more, as long
+// as the container runs. Reading where there is no pod is an fs.ErrNotExist.
 func (p *Plane) Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error) {
 	where := run.Status.RunReference
 	if where == nil {
@@ -41,15 +41,23 @@ func (p *Plane) Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string,
 	}
 	for _, node := range runstatus.Pods(workflow.Status.Nodes) {
 		if runstatus.TaskName(&node) == task {
-			return &podLog{ctx: ctx, plane: p, namespace: where.Namespace, workflow: where.Name, node: node.ID, task: task, follow: follow}, nil
+			return &podLog{
+				ctx:       ctx,
+				plane:     p,
+				namespace: where.Namespace,
+				workflow:  where.Name,
+				node:      node.ID,
+				task:      task,
+				follow:    follow,
+			}, nil
 		}
 	}
 	return nil, fmt.Errorf("workflow %s/%s has no task %q any more", where.Namespace, where.Name, task)
 }
 
-// podLog reads the log of one pod, in whole lines and without those of Argo's own program. The connection may break while the container runs,
-// and the API server may end it before the last lines are there. So the log is read once more after the container has ended, behind what has
-// been read already.
+// podLog reads the log of one pod, in whole lines and without those of Argo's own program. The connection may break
+// while the container runs, and the API server may end it before the last lines are there. So the log is read once more
+// after the container has ended, behind what has been read already.
 type podLog struct {
 	ctx                             context.Context
 	plane                           *Plane
@@ -120,15 +128,20 @@ func (l *podLog) open() error {
 	if pod == nil {
 		return &Error{
 			Reason: "NotFound", Err: fmt.Errorf("%s: its pod is gone, and its log with it: %w", l.task, fs.ErrNotExist),
-			Hint: "A pod goes with its workflow or by the workflow's podGC. Logs are kept where the cluster's logging keeps them.",
+			Hint: "A pod goes with its workflow or by the workflow's podGC. Logs are kept where the cluster's " +
+				"logging keeps them.",
 		}
 	}
-	i := slices.IndexFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.Name == mainContainer })
-	if i < 0 || pod.Status.ContainerStatuses[i].State.Running == nil && pod.Status.ContainerStatuses[i].State.Terminated == nil {
+	i := slices.IndexFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
+		return c.Name == mainContainer
+	})
+	if i < 0 || pod.Status.ContainerStatuses[i].State.Running == nil &&
+		pod.Status.ContainerStatuses[i].State.Terminated == nil {
 		return io.EOF
 	}
 	l.whole = pod.Status.ContainerStatuses[i].State.Terminated != nil
-	request := l.plane.client.Get().AbsPath("/api/v1/namespaces/"+url.PathEscape(l.namespace)+"/pods/"+url.PathEscape(pod.Name)+"/log").
+	request := l.plane.client.Get().AbsPath("/api/v1/namespaces/"+url.PathEscape(l.namespace)+"/pods/"+
+		url.PathEscape(pod.Name)+"/log").
 		Param("container", mainContainer)
 	if l.follow && !l.whole {
 		request.Param("follow", "true")
@@ -148,7 +161,9 @@ func (l *podLog) open() error {
 func (l *podLog) pod() (*corev1.Pod, error) {
 	var list corev1.PodList
 	path := "/api/v1/namespaces/" + url.PathEscape(l.namespace) + "/pods"
-	err := l.plane.get(l.ctx, "pods in namespace "+l.namespace, path, url.Values{"labelSelector": {workflowLabel + "=" + l.workflow}}, &list)
+	err := l.plane.get(l.ctx, "pods in namespace "+l.namespace, path, url.Values{
+		"labelSelector": {workflowLabel + "=" + l.workflow},
+	}, &list)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,8 @@ func (p *Plane) resource(ctx context.Context, version, kind string) (string, err
 	var list metav1.APIResourceList
 	missing := &Error{
 		Reason: "NotFound", Err: fmt.Errorf("the cluster at %s has no kind %s of %s", p.host, kind, version),
-		Hint: "Install what has that kind: Argo Workflows, or External Secrets. Or choose the cluster of the WorkflowPlane with --kubeconfig or --context.",
+		Hint: "Install what has that kind: Argo Workflows, or External Secrets. Or choose the cluster of the " +
+			"WorkflowPlane with --kubeconfig or --context.",
 	}
 	err := p.get(ctx, "kinds of "+version, groupPath(version), nil, &list)
 	if failed, ok := errors.AsType[*Error](err); ok && failed.Reason == "NotFound" {
@@ -47,7 +48,9 @@ func (p *Plane) resource(ctx context.Context, version, kind string) (string, err
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Kind == kind && !strings.Contains(r.Name, "/") })
+	i := slices.IndexFunc(list.APIResources, func(r metav1.APIResource) bool {
+		return r.Kind == kind && !strings.Contains(r.Name, "/")
+	})
 	if i < 0 {
 		return "", missing
 	}
@@ -71,7 +74,8 @@ func (p *Plane) Create(ctx context.Context, object map[string]any) error {
 // Apply creates an object in its namespace, or makes the one of that name like it, as kubectl apply --server-side does.
 func (p *Plane) Apply(ctx context.Context, object map[string]any) error {
 	return p.write(ctx, object, func(path, name string) *rest.Request {
-		return p.client.Patch(types.ApplyPatchType).AbsPath(path+"/"+url.PathEscape(name)).Param("fieldManager", "stepwright")
+		return p.client.Patch(types.ApplyPatchType).AbsPath(path+"/"+
+			url.PathEscape(name)).Param("fieldManager", "stepwright")
 	})
 }
 
@@ -97,9 +101,14 @@ func (p *Plane) write(ctx context.Context, object map[string]any, request func(p
 	switch status := apierrors.APIStatus(nil); {
 	case !ok || !errors.As(err, &status):
 	case failed.Reason == "Forbidden":
-		failed.Hint = fmt.Sprintf("The user of the kubeconfig needs a Role in namespace %s with create and patch on %s.", o.GetNamespace(), resource)
+		failed.Hint = fmt.Sprintf(
+			"The user of the kubeconfig needs a Role in namespace %s with create and patch on %s.", o.GetNamespace(),
+			resource,
+		)
 	case failed.Reason == "NotFound":
-		failed.Hint = fmt.Sprintf("The namespace must be there: kubectl create namespace %s makes it.", o.GetNamespace())
+		failed.Hint = fmt.Sprintf(
+			"The namespace must be there: kubectl create namespace %s makes it.", o.GetNamespace(),
+		)
 	case status.Status().Code == http.StatusConflict:
 		failed.Reason = "InvalidParameters"
 		failed.Hint = "Give the run another name, or delete what is there."
@@ -109,7 +118,8 @@ func (p *Plane) write(ctx context.Context, object map[string]any, request func(p
 	return explained
 }
 
-// Outcome is nil for a run that has ended well. Otherwise it is a *pipeline.FailedError, with the reason of the step's exit code.
+// Outcome is nil for a run that has ended well. Otherwise it is a *pipeline.FailedError, with the reason of the step's
+// exit code.
 func (p *Plane) Outcome(ctx context.Context, run *v1alpha1.WorkflowRun) error {
 	why := runstatus.Failure(run)
 	if why == "" {

@@ -1,4 +1,5 @@
-// Package workflowplane looks at the runs of a cluster in which Argo Workflows runs them, and shows each as OpenChoreo does: as a WorkflowRun.
+// Package workflowplane looks at the runs of a cluster in which Argo Workflows runs them, and shows each as OpenChoreo
+// does: as a WorkflowRun.
 package workflowplane
 
 import (
@@ -34,7 +35,9 @@ type Plane struct {
 // Open reads a kubeconfig; the context may be empty for the current one. Nothing is asked of the cluster yet.
 func Open(kubeconfig, context string) (*Plane, error) {
 	loading := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(loading, &clientcmd.ConfigOverrides{CurrentContext: context}).ClientConfig()
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(loading, &clientcmd.ConfigOverrides{
+		CurrentContext: context,
+	}).ClientConfig()
 	if err != nil {
 		return nil, &Error{
 			Reason: "InvalidParameters", Err: fmt.Errorf("kubeconfig %s: %w", kubeconfig, err),
@@ -53,7 +56,11 @@ func connect(config *rest.Config) (*Plane, error) {
 	config.WarningHandler = rest.NoWarnings{}
 	client, err := rest.UnversionedRESTClientFor(config)
 	if err != nil {
-		return nil, &Error{Reason: "InvalidParameters", Err: err, Hint: "Check the cluster and the user in the kubeconfig."}
+		return nil, &Error{
+			Reason: "InvalidParameters",
+			Err:    err,
+			Hint:   "Check the cluster and the user in the kubeconfig.",
+		}
 	}
 	return &Plane{client: client, host: config.Host}, nil
 }
@@ -78,7 +85,8 @@ func (p *Plane) get(ctx context.Context, what, path string, query url.Values, in
 		return p.explain(ctx, what, err)
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
-		return &Error{Reason: "ApiUnavailable", Err: fmt.Errorf("%s: what %s answers is no answer of Kubernetes: %w", what, p.host, err)}
+		return &Error{Reason: "ApiUnavailable",
+			Err: fmt.Errorf("%s: what %s answers is no answer of Kubernetes: %w", what, p.host, err)}
 	}
 	return nil
 }
@@ -86,8 +94,8 @@ func (p *Plane) get(ctx context.Context, what, path string, query url.Values, in
 // prefix is what OpenChoreo puts before the name of a namespace to get that of its runs' Argo Workflows.
 const prefix = "workflows-"
 
-// namespaces are those of the cluster in which the runs of a namespace are, as OpenChoreo names it; that itself comes last, for workflows that
-// OpenChoreo did not make.
+// namespaces are those of the cluster in which the runs of a namespace are, as OpenChoreo names it; that itself comes
+// last, for workflows that OpenChoreo did not make.
 func namespaces(name string) []string {
 	if name == "" || strings.HasPrefix(name, prefix) {
 		return []string{name}
@@ -130,7 +138,8 @@ func (p *Plane) workflows(ctx context.Context, namespace, name string) ([]wfv1.W
 		case failed.Reason == "Forbidden":
 			refused = append(refused, err) // one of the two may be nothing of this user's
 		case failed.Reason == "NotFound":
-			failed.Hint = "Argo Workflows is not installed in this cluster: choose that of the WorkflowPlane with --kubeconfig or --context."
+			failed.Hint = "Argo Workflows is not installed in this cluster: choose that of the WorkflowPlane with " +
+				"--kubeconfig or --context."
 			return nil, err
 		default:
 			return nil, err
@@ -152,14 +161,17 @@ func (p *Plane) List(ctx context.Context, namespace string) ([]*v1alpha1.Workflo
 	for i := range found {
 		runs = append(runs, asRun(&found[i]))
 	}
-	slices.SortStableFunc(runs, func(a, b *v1alpha1.WorkflowRun) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
+	slices.SortStableFunc(runs, func(a, b *v1alpha1.WorkflowRun) int {
+		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
+	})
 	return runs, nil
 }
 
-// Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a *history.NotFoundError.
+// Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a
+// *history.NotFoundError.
 //
-// Where OpenChoreo itself is, it knows more of the run than its workflow tells: its parameters, and the Workload that came of it. And it knows
-// runs that have no workflow, not yet or no more.
+// Where OpenChoreo itself is, it knows more of the run than its workflow tells: its parameters, and the Workload that
+// came of it. And it knows runs that have no workflow, not yet or no more.
 func (p *Plane) Get(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	workflow, err := p.workflow(ctx, namespace, name)
 	if _, missing := errors.AsType[*history.NotFoundError](err); missing && namespace != "" {
@@ -189,9 +201,11 @@ func (p *Plane) Get(ctx context.Context, namespace, name string) (*v1alpha1.Work
 // stored is the WorkflowRun that OpenChoreo has; nil where OpenChoreo is not, or not for this user to look at.
 func (p *Plane) stored(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	run := new(v1alpha1.WorkflowRun)
-	path := "/apis/" + v1alpha1.GroupVersion.String() + "/namespaces/" + url.PathEscape(namespace) + "/workflowruns/" + url.PathEscape(name)
+	path := "/apis/" + v1alpha1.GroupVersion.String() + "/namespaces/" + url.PathEscape(namespace) +
+		"/workflowruns/" + url.PathEscape(name)
 	err := p.get(ctx, "WorkflowRun "+namespace+"/"+name, path, nil, run)
-	if refused, ok := errors.AsType[*Error](err); ok && (refused.Reason == "NotFound" || refused.Reason == "Forbidden") {
+	if refused, ok := errors.AsType[*Error](err); ok && (refused.Reason == "NotFound" ||
+		refused.Reason == "Forbidden") {
 		return nil, nil
 	}
 	run.TypeMeta, run.ManagedFields = kind, nil
@@ -223,7 +237,9 @@ func (p *Plane) workflow(ctx context.Context, namespace, name string) (*wfv1.Wor
 	case 1:
 		return &found[0], nil
 	}
-	return nil, fmt.Errorf("there is a run %q in each of the namespaces %s: choose one", name, strings.Join(where, ", "))
+	return nil, fmt.Errorf(
+		"there is a run %q in each of the namespaces %s: choose one", name, strings.Join(where, ", "),
+	)
 }
 
 // place names where the runs of a namespace are.
@@ -245,7 +261,10 @@ func asRun(workflow *wfv1.Workflow) *v1alpha1.WorkflowRun {
 	if run.Namespace == "" {
 		run.Namespace = strings.TrimPrefix(workflow.Namespace, prefix)
 	}
-	for label, parameter := range map[string]string{workflowrun.ProjectLabel: "project-name", workflowrun.ComponentLabel: "component-name"} {
+	for label, parameter := range map[string]string{
+		workflowrun.ProjectLabel:   "project-name",
+		workflowrun.ComponentLabel: "component-name",
+	} {
 		if given := workflow.Spec.Arguments.GetParameterByName(parameter); given != nil && given.Value != nil {
 			metav1.SetMetaDataLabel(&run.ObjectMeta, label, given.Value.String())
 		}

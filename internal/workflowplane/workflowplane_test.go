@@ -67,37 +67,52 @@ func TestGet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if run.Labels["openchoreo.dev/component"] != "cart" || run.Labels["openchoreo.dev/project"] != "shop" || run.Kind != "WorkflowRun" {
+	if run.Labels["openchoreo.dev/component"] != "cart" || run.Labels["openchoreo.dev/project"] != "shop" ||
+		run.Kind != "WorkflowRun" {
 		t.Errorf("%+v", run.ObjectMeta)
 	}
-	if want := (&v1alpha1.ResourceReference{APIVersion: "argoproj.io/v1alpha1", Kind: "Workflow", Name: "cart-2", Namespace: "workflows-acme"}); !cmp.Equal(run.Status.RunReference, want) {
+	if want := (&v1alpha1.ResourceReference{
+		APIVersion: "argoproj.io/v1alpha1",
+		Kind:       "Workflow",
+		Name:       "cart-2",
+		Namespace:  "workflows-acme",
+	}); !cmp.Equal(run.Status.RunReference, want) {
 		t.Errorf("%+v", run.Status.RunReference)
 	}
 	s.Change(func(s *workflowplanetest.Server) {
-		s.Runs = map[string]string{"acme/cart-2": `{"metadata": {"name": "cart-2", "namespace": "acme", "annotations": {"openchoreo.dev/workload": "{}"}},
-			"spec": {"workflow": {"kind": "ClusterWorkflow", "name": "dockerfile-builder"}}}`}
+		s.Runs = map[string]string{
+			"acme/cart-2": `{"metadata": {"name": "cart-2", "namespace": "acme",
+				"annotations": {"openchoreo.dev/workload": "{}"}},
+			"spec": {"workflow": {"kind": "ClusterWorkflow", "name": "dockerfile-builder"}}}`,
+		}
 	})
 	stored, err := plane.Get(t.Context(), "acme", "cart-2")
-	if err != nil || stored.Annotations["openchoreo.dev/workload"] != "{}" || stored.Spec.Workflow.Name != "dockerfile-builder" || !cmp.Equal(stored.Status, run.Status) {
+	if err != nil || stored.Annotations["openchoreo.dev/workload"] != "{}" ||
+		stored.Spec.Workflow.Name != "dockerfile-builder" || !cmp.Equal(stored.Status, run.Status) {
 		t.Errorf("%v %+v", err, stored)
 	}
 	s.Change(func(s *workflowplanetest.Server) {
-		s.Runs["acme/cart-8"] = `{"metadata": {"name": "cart-8", "namespace": "acme"}, "status": {"conditions": [{"type": "WorkflowFailed", "status": "True",
+		s.Runs["acme/cart-8"] = `{"metadata": {"name": "cart-8", "namespace": "acme"},
+			"status": {"conditions": [{"type": "WorkflowFailed", "status": "True",
 			"reason": "ComponentValidationFailed", "message": "there is no such component"}]}}`
 	})
-	if refused, err := plane.Get(t.Context(), "acme", "cart-8"); err != nil || runstatus.Failure(refused) != "there is no such component" || refused.Kind != "WorkflowRun" {
+	if refused, err := plane.Get(t.Context(), "acme", "cart-8"); err != nil ||
+		runstatus.Failure(refused) != "there is no such component" || refused.Kind != "WorkflowRun" {
 		t.Errorf("a run without a workflow: %v %+v", err, refused)
 	}
 	s.Change(func(s *workflowplanetest.Server) {
 		s.Workflows = slices.Concat(s.Workflows, s.Workflows[:1])
 		s.Workflows[3].Namespace = "other"
 	})
-	if _, err := plane.Get(t.Context(), "", "cart-1"); err == nil || !strings.Contains(err.Error(), "in each of the namespaces workflows-acme, other: choose one") {
+	if _, err := plane.Get(t.Context(), "", "cart-1"); err == nil ||
+		!strings.Contains(err.Error(), "in each of the namespaces workflows-acme, other: choose one") {
 		t.Error(err)
 	}
 	_, err = plane.Get(t.Context(), "acme", "cart-9")
 	missing, ok := errors.AsType[*history.NotFoundError](err)
-	if !ok || !cmp.Equal(missing.There, []string{"acme/cart-3", "acme/cart-2", "acme/cart-1"}) || !strings.Contains(err.Error(), "in namespace workflows-acme or acme of the cluster at http") {
+	if !ok || !cmp.Equal(missing.There, []string{
+		"acme/cart-3", "acme/cart-2", "acme/cart-1",
+	}) || !strings.Contains(err.Error(), "in namespace workflows-acme or acme of the cluster at http") {
 		t.Error(err)
 	}
 }
@@ -127,16 +142,19 @@ func TestLog(t *testing.T) {
 			t.Errorf("follow %v: %v %q, want %q", follow, err, text, want)
 		}
 	}
-	if _, err := readAll(t, plane, "cart-1", "push", false); err == nil || !strings.Contains(err.Error(), `has no task "push"`) {
+	if _, err := readAll(t, plane, "cart-1", "push", false); err == nil ||
+		!strings.Contains(err.Error(), `has no task "push"`) {
 		t.Error(err)
 	}
 	s.Change(func(s *workflowplanetest.Server) { s.Pods = nil })
-	if _, err := readAll(t, plane, "cart-1", "checkout-source", false); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "checkout-source: its pod is gone") {
+	if _, err := readAll(t, plane, "cart-1", "checkout-source", false); !errors.Is(err, fs.ErrNotExist) ||
+		!strings.Contains(err.Error(), "checkout-source: its pod is gone") {
 		t.Error(err)
 	}
 }
 
-// A connection that breaks in the middle of a line, and one that the server ends before the last lines, cost no line and double none.
+// A connection that breaks in the middle of a line, and one that the server ends before the last lines, cost no line
+// and double none.
 func TestLogOfAConnectionThatBreaks(t *testing.T) {
 	s := workflowplanetest.New(t)
 	plane := open(t, s)
@@ -205,7 +223,9 @@ func TestRefusals(t *testing.T) {
 	closed.Close()
 	withoutTrust := httptest.NewTLSServer(s)
 	defer withoutTrust.Close()
-	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "<html>a portal</html>") }))
+	html := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		io.WriteString(w, "<html>a portal</html>")
+	}))
 	defer html.Close()
 	tests := []struct {
 		name       string
@@ -215,13 +235,20 @@ func TestRefusals(t *testing.T) {
 		message    string
 		hint       string
 	}{
-		{"an expired token", s.Kubeconfig(t, "old"), nil, "Unauthorized", "Argo Workflows in namespace workflows-acme: ", "Log in again"},
-		{"no right", "", func(*http.Request) int { return 403 }, "Forbidden", "said by the API server", "needs a Role with list on workflows.argoproj.io"},
-		{"no Argo", "", func(*http.Request) int { return 404 }, "NotFound", "Argo Workflows in namespace workflows-acme: ", "Argo Workflows is not installed"},
-		{"an error inside", "", func(*http.Request) int { return 500 }, "ApiUnavailable", "Argo Workflows in namespace workflows-acme: ", ""},
-		{"nobody listens", workflowplanetest.Kubeconfig(t, closed.URL, "", nil), nil, "ApiUnavailable", "cannot be reached", "Check the server"},
-		{"a certificate of nobody known", workflowplanetest.Kubeconfig(t, withoutTrust.URL, "", nil), nil, "ApiUnavailable", "certificate", "certificate authority"},
-		{"something else listens", workflowplanetest.Kubeconfig(t, html.URL, "", nil), nil, "ApiUnavailable", "is no answer of Kubernetes", ""},
+		{"an expired token", s.Kubeconfig(t, "old"), nil, "Unauthorized",
+			"Argo Workflows in namespace workflows-acme: ", "Log in again"},
+		{"no right", "", func(*http.Request) int { return 403 }, "Forbidden", "said by the API server",
+			"needs a Role with list on workflows.argoproj.io"},
+		{"no Argo", "", func(*http.Request) int { return 404 }, "NotFound",
+			"Argo Workflows in namespace workflows-acme: ", "Argo Workflows is not installed"},
+		{"an error inside", "", func(*http.Request) int { return 500 }, "ApiUnavailable",
+			"Argo Workflows in namespace workflows-acme: ", ""},
+		{"nobody listens", workflowplanetest.Kubeconfig(t, closed.URL, "", nil), nil, "ApiUnavailable",
+			"cannot be reached", "Check the server"},
+		{"a certificate of nobody known", workflowplanetest.Kubeconfig(t, withoutTrust.URL, "", nil), nil,
+			"ApiUnavailable", "certificate", "certificate authority"},
+		{"something else listens", workflowplanetest.Kubeconfig(t, html.URL, "", nil), nil, "ApiUnavailable",
+			"is no answer of Kubernetes", ""},
 		{"no pods", "", func(r *http.Request) int {
 			if strings.HasSuffix(r.URL.Path, "/pods") {
 				return 403
@@ -258,7 +285,8 @@ func TestRefusals(t *testing.T) {
 				}
 			}
 			failed, ok := errors.AsType[*Error](err)
-			if !ok || failed.Reason != test.reason || !strings.Contains(failed.Error(), test.message) || !strings.Contains(failed.Hint, test.hint) {
+			if !ok || failed.Reason != test.reason || !strings.Contains(failed.Error(), test.message) ||
+				!strings.Contains(failed.Hint, test.hint) {
 				t.Errorf("%T %v, hint %q", err, err, failed.Hint)
 			}
 		})
@@ -292,7 +320,8 @@ func TestKubeconfigs(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Open(test.path, test.context)
 			failed, ok := errors.AsType[*Error](err)
-			if !ok || failed.Reason != "InvalidParameters" || !strings.Contains(err.Error(), test.want) || failed.Hint == "" {
+			if !ok || failed.Reason != "InvalidParameters" || !strings.Contains(err.Error(), test.want) ||
+				failed.Hint == "" {
 				t.Error(err)
 			}
 		})

@@ -1,6 +1,7 @@
-// Command buildpacks-build builds an application of the checked-out source with the buildpacks of the image it runs in. --help lists its
-// parameters. Two more commands are for the pod's init containers: "install DIR" copies the program into a folder that the builder's
-// container sees, and "fetch" gets what the build needs from registries, so that the build itself holds no credentials.
+// Command buildpacks-build builds an application of the checked-out source with the buildpacks of the image it runs in.
+// --help lists its parameters. Two more commands are for the pod's init containers: "install DIR" copies the program
+// into a folder that the builder's container sees, and "fetch" gets what the build needs from registries, so that the
+// build itself holds no credentials.
 package main
 
 import (

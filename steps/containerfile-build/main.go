@@ -1,5 +1,5 @@
-// Command containerfile-build builds a Dockerfile of the checked-out source into an OCI image layout in the workspace. BuildKit is part of
-// it: it needs no daemon and no privileges, only runc. --help lists its parameters.
+// Command containerfile-build builds a Dockerfile of the checked-out source into an OCI image layout in the workspace.
+// BuildKit is part of it: it needs no daemon and no privileges, only runc. --help lists its parameters.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command publish-image pushes the image that the build step left in the workspace to a registry, and verifies that it is there. See --help for
-// its parameters.
+// Command publish-image pushes the image that the build step left in the workspace to a registry, and verifies that it
+// is there. See --help for its parameters.
 package main
 
 import (

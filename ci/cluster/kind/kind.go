@@ -1,5 +1,5 @@
-// Package kind is the cluster by other means: a node of kind, with images from public registries, for machines with Docker and a network.
-// What runs inside finds the names and addresses that it finds in the namespaces of package node.
+// Package kind is the cluster by other means: a node of kind, with images from public registries, for machines with
+// Docker and a network. What runs inside finds the names and addresses that it finds in the namespaces of package node.
 //
 // It needs Docker and Go. kind and helm are run from their Go modules, kubectl is the node's own.
 package kind
@@ -26,9 +26,10 @@ import (
 
 // What is downloaded. OpenChoreo's own installer, of that version, names those of what it needs.
 const (
-	kindModule      = "sigs.k8s.io/kind@v0.33.0"
-	helmModule      = "helm.sh/helm/v3/cmd/helm@v3.22.0"
-	nodeImage       = "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5" // of that kind's release
+	kindModule = "sigs.k8s.io/kind@v0.33.0"
+	helmModule = "helm.sh/helm/v3/cmd/helm@v3.22.0"
+	// of that kind's release
+	nodeImage       = "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 	registryImage   = "docker.io/library/registry:3.0.0"
 	argo            = "https://github.com/argoproj/argo-workflows/releases/download/v4.0.7/install.yaml"
 	certManager     = "v1.19.4"
@@ -115,8 +116,13 @@ func (c *Cluster) Up(ctx context.Context) error {
 
 // Down removes all that Docker has of the cluster, and the folder. It may be repeated.
 func (c *Cluster) Down(ctx context.Context) error {
-	_, containers := c.Output(ctx, Command{Args: []string{"docker", "rm", "--force", "--volumes", inside, registry, idp}})
-	return errors.Join(containers, c.kind(ctx, nil, "delete", "cluster", "--name", name, "--kubeconfig", c.State.Kubeconfig("host")), os.RemoveAll(c.State.Dir))
+	_, containers := c.Output(ctx, Command{
+		Args: []string{"docker", "rm", "--force", "--volumes", inside, registry, idp},
+	})
+	return errors.Join(
+		containers, c.kind(ctx, nil, "delete", "cluster", "--name", name, "--kubeconfig", c.State.Kubeconfig("host")),
+		os.RemoveAll(c.State.Dir),
+	)
 }
 
 // startNode makes the node and says where its containerd finds the registry.
@@ -130,7 +136,10 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.kind(ctx, config, "create", "cluster", "--name", name, "--config", "-", "--kubeconfig", c.State.Kubeconfig("host"), "--wait", "5m"); err != nil {
+	if err := c.kind(
+		ctx, config, "create", "cluster", "--name", name, "--config", "-", "--kubeconfig", c.State.Kubeconfig("host"),
+		"--wait", "5m",
+	); err != nil {
 		return err
 	}
 	kubeconfig, err := c.Output(ctx, goRun(kindModule, "get", "kubeconfig", "--name", name, "--internal"))
@@ -147,7 +156,8 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	certs := "/etc/containerd/certs.d/" + node.Registry
 	return c.all(ctx,
 		Command{Args: []string{"docker", "exec", nodeName, "mkdir", "-p", certs}},
-		Command{Args: []string{"docker", "exec", "--interactive", nodeName, "cp", "/dev/stdin", certs + "/hosts.toml"}, Stdin: hosts})
+		Command{Args: []string{"docker", "exec", "--interactive", nodeName, "cp", "/dev/stdin", certs + "/hosts.toml"},
+			Stdin: hosts})
 }
 
 // startServices starts, in the node's network, what the node itself runs in the other provider.
@@ -160,14 +170,19 @@ func (c *Cluster) startServices(ctx context.Context) error {
 		return err
 	}
 	run := func(container string, more ...string) Command {
-		return Command{Args: append([]string{"docker", "run", "--detach", "--init", "--name", container, "--network", "container:" + nodeName}, more...)}
+		return Command{
+			Args: append([]string{
+				"docker", "run", "--detach", "--init", "--name", container, "--network", "container:" + nodeName,
+			}, more...),
+		}
 	}
 	commands := []string{"--volume", c.State.Path("resolv.conf") + ":/etc/resolv.conf:ro"}
 	for _, path := range []string{c.Root, c.Cache, c.State.Dir} {
 		commands = append(commands, "--volume", path+":"+path)
 	}
 	for _, variable := range []string{
-		"KUBECONFIG=" + c.State.Kubeconfig("admin"), node.StateVariable + "=" + c.State.Dir, Variable + "=" + Name, "STEPWRIGHT_CACHE=" + c.Cache,
+		"KUBECONFIG=" + c.State.Kubeconfig("admin"), node.StateVariable + "=" + c.State.Dir, Variable + "=" + Name,
+		"STEPWRIGHT_CACHE=" + c.Cache,
 		"PATH=" + filepath.Dir(c.State.Program()) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	} {
 		commands = append(commands, "--env", variable)
@@ -182,11 +197,16 @@ func (c *Cluster) startServices(ctx context.Context) error {
 	); err != nil {
 		return err
 	}
-	address, err := c.Output(ctx, Command{Args: []string{"docker", "inspect", "--format", "{{.NetworkSettings.Networks.kind.IPAddress}}", nodeName}})
+	address, err := c.Output(ctx, Command{
+		Args: []string{"docker", "inspect", "--format", "{{.NetworkSettings.Networks.kind.IPAddress}}", nodeName},
+	})
 	if err != nil {
 		return err
 	}
-	if err := c.apply(ctx, "coredns.yaml", map[string]string{"Domain": node.Domain, "Node": strings.TrimSpace(string(address))}); err != nil {
+	if err := c.apply(ctx, "coredns.yaml", map[string]string{
+		"Domain": node.Domain,
+		"Node":   strings.TrimSpace(string(address)),
+	}); err != nil {
 		return err
 	}
 	return c.kubectl(ctx,
@@ -205,17 +225,31 @@ func (c *Cluster) startArgo(ctx context.Context) error {
 
 func (c *Cluster) startPrerequisites(ctx context.Context) error {
 	if err := c.all(ctx,
-		c.helm(nil, "cert-manager", "oci://quay.io/jetstack/charts/cert-manager", certManager, "cert-manager", "--set", "crds.enabled=true", "--wait"),
-		c.helm(nil, "external-secrets", "oci://ghcr.io/external-secrets/charts/external-secrets", externalSecrets, "external-secrets", "--set", "installCRDs=true", "--wait"),
+		c.helm(
+			nil, "cert-manager", "oci://quay.io/jetstack/charts/cert-manager", certManager, "cert-manager", "--set",
+			"crds.enabled=true", "--wait",
+		),
+		c.helm(
+			nil, "external-secrets", "oci://ghcr.io/external-secrets/charts/external-secrets", externalSecrets,
+			"external-secrets", "--set", "installCRDs=true", "--wait",
+		),
 	); err != nil {
 		return err
 	}
-	return c.apply(ctx, "secretstore.yaml", map[string]string{"Namespace": secretstore.Namespace, "Store": secretstore.Store})
+	return c.apply(ctx, "secretstore.yaml", map[string]string{
+		"Namespace": secretstore.Namespace,
+		"Store":     secretstore.Store,
+	})
 }
 
-// startOpenChoreo installs the control plane and, with the authorities that cert-manager has made for each side, the workflow plane.
+// startOpenChoreo installs the control plane and, with the authorities that cert-manager has made for each side, the
+// workflow plane.
 func (c *Cluster) startOpenChoreo(ctx context.Context) error {
-	values, err := render("control-plane.yaml", map[string]string{"API": plane.APIURL, "APIPort": plane.APIURL[strings.LastIndexByte(plane.APIURL, ':')+1:], "Issuer": plane.IssuerURL})
+	values, err := render("control-plane.yaml", map[string]string{
+		"API":     plane.APIURL,
+		"APIPort": plane.APIURL[strings.LastIndexByte(plane.APIURL, ':')+1:],
+		"Issuer":  plane.IssuerURL,
+	})
 	if err != nil {
 		return err
 	}
@@ -239,7 +273,8 @@ func (c *Cluster) startOpenChoreo(ctx context.Context) error {
 	}
 	for _, namespace := range []string{controlPlane, workflowPlane} {
 		trusted, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "ConfigMap",
-			"metadata": map[string]any{"name": gatewayCA, "namespace": namespace}, "data": map[string]any{"ca.crt": gateway}})
+			"metadata": map[string]any{"name": gatewayCA, "namespace": namespace},
+			"data":     map[string]any{"ca.crt": gateway}})
 		if err != nil {
 			return err
 		}
@@ -250,7 +285,8 @@ func (c *Cluster) startOpenChoreo(ctx context.Context) error {
 	if err := c.all(ctx, c.helm(agent, workflowPlane, charts+workflowPlane, openChoreo, workflowPlane)); err != nil {
 		return err
 	}
-	if err := c.kubectl(ctx, "--namespace "+workflowPlane+" wait --for condition=Ready certificate/cluster-agent-workflowplane-tls --timeout 2m"); err != nil {
+	if err := c.kubectl(ctx, "--namespace "+workflowPlane+
+		" wait --for condition=Ready certificate/cluster-agent-workflowplane-tls --timeout 2m"); err != nil {
 		return err
 	}
 	agents, err := c.authority(ctx, workflowPlane, "cluster-agent-tls")
@@ -261,15 +297,22 @@ func (c *Cluster) startOpenChoreo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.apply(ctx, "openchoreo.yaml", map[string]string{"Agent": string(quoted), "Store": secretstore.Store}); err != nil {
+	if err := c.apply(ctx, "openchoreo.yaml", map[string]string{
+		"Agent": string(quoted),
+		"Store": secretstore.Store,
+	}); err != nil {
 		return err
 	}
-	return c.kubectl(ctx, "--namespace "+workflowPlane+" rollout status deployment/cluster-agent-workflowplane --timeout 5m")
+	return c.kubectl(ctx, "--namespace "+workflowPlane+
+		" rollout status deployment/cluster-agent-workflowplane --timeout 5m")
 }
 
 // authority is the certificate of who signed a Secret's.
 func (c *Cluster) authority(ctx context.Context, namespace, secret string) (string, error) {
-	encoded, err := c.Output(ctx, c.kubectlCommand("--namespace", namespace, "get", "secret", secret, "--output", `jsonpath={.data.ca\.crt}`))
+	encoded, err := c.Output(
+		ctx,
+		c.kubectlCommand("--namespace", namespace, "get", "secret", secret, "--output", `jsonpath={.data.ca\.crt}`),
+	)
 	if err != nil {
 		return "", err
 	}
@@ -284,7 +327,11 @@ func (c *Cluster) authority(ctx context.Context, namespace, secret string) (stri
 }
 
 // parts are the Deployments of what the other provider calls by these names.
-var parts = map[string]string{"openchoreo-api": "openchoreo-api", "manager": "controller-manager", "cluster-gateway": "cluster-gateway"}
+var parts = map[string]string{
+	"openchoreo-api":  "openchoreo-api",
+	"manager":         "controller-manager",
+	"cluster-gateway": "cluster-gateway",
+}
 
 // Act starts, stops or restarts a part of OpenChoreo's control plane, and returns when that is done.
 func (c *Cluster) Act(ctx context.Context, part, action string) error {
@@ -294,7 +341,11 @@ func (c *Cluster) Act(ctx context.Context, part, action string) error {
 	}
 	deployment = "deployment/" + deployment
 	of := "--namespace " + controlPlane + " "
-	change := map[string]string{"stop": "scale --replicas 0 ", "start": "scale --replicas 1 ", "restart": "rollout restart "}[action]
+	change := map[string]string{
+		"stop":    "scale --replicas 0 ",
+		"start":   "scale --replicas 1 ",
+		"restart": "rollout restart ",
+	}[action]
 	return c.kubectl(ctx, of+change+deployment, of+"rollout status "+deployment+" --timeout 3m")
 }
 
@@ -303,7 +354,11 @@ func (c *Cluster) Inside(dir string, args []string, options ...string) Command {
 	if os.Getenv(node.StateVariable) != "" { // this is inside
 		return Command{Args: args}
 	}
-	return Command{Args: slices.Concat([]string{"docker", "exec", "--interactive"}, options, []string{"--workdir", dir, inside}, args)}
+	return Command{
+		Args: slices.Concat([]string{
+			"docker", "exec", "--interactive",
+		}, options, []string{"--workdir", dir, inside}, args),
+	}
 }
 
 // The environment variable that chooses this provider, and its value.
@@ -358,8 +413,11 @@ func (c *Cluster) kind(ctx context.Context, stdin []byte, args ...string) error 
 
 // helm installs a chart.
 func (c *Cluster) helm(values []byte, release, chart, version, namespace string, more ...string) Command {
-	args := []string{"upgrade", "--install", release, chart, "--version", version, "--namespace", namespace, "--create-namespace",
-		"--kubeconfig", c.State.Kubeconfig("host"), "--timeout", "10m"}
+	args := []string{
+		"upgrade", "--install", release, chart, "--version", version, "--namespace", namespace, "--create-namespace",
+		"--kubeconfig",
+		c.State.Kubeconfig("host"), "--timeout", "10m",
+	}
 	if values != nil {
 		args = append(args, "--values", "-")
 	}

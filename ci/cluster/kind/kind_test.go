@@ -18,15 +18,16 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// recorded makes a cluster whose commands are written down instead of run, each with what it reads. Of what they would print there is what
-// the next ones need.
+// recorded makes a cluster whose commands are written down instead of run, each with what it reads. Of what they would
+// print there is what the next ones need.
 func recorded(t *testing.T, clusters string) (*Cluster, *bytes.Buffer) {
 	t.Helper()
 	var log bytes.Buffer
 	dir := t.TempDir()
-	c := &Cluster{State: node.State{Dir: dir}, Root: "/src/stepwright", Cache: "/cache/stepwright", Say: func(format string, args ...any) {
-		fmt.Fprintf(&log, "# "+format+"\n", args...)
-	}}
+	c := &Cluster{State: node.State{Dir: dir}, Root: "/src/stepwright", Cache: "/cache/stepwright",
+		Say: func(format string, args ...any) {
+			fmt.Fprintf(&log, "# "+format+"\n", args...)
+		}}
 	c.Output = func(_ context.Context, command Command) ([]byte, error) {
 		line := strings.Join(slices.Concat(command.Env, command.Args), " ")
 		fmt.Fprintln(&log, strings.ReplaceAll(line, dir, "/state"))
@@ -41,7 +42,11 @@ func recorded(t *testing.T, clusters string) (*Cluster, *bytes.Buffer) {
 		case strings.HasPrefix(line, "docker inspect"):
 			return []byte("172.18.0.2\n"), nil
 		case strings.Contains(line, "jsonpath={.data.ca"):
-			return []byte(base64.StdEncoding.EncodeToString([]byte("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"))), nil
+			return []byte(
+				base64.StdEncoding.EncodeToString(
+					[]byte("-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"),
+				),
+			), nil
 		}
 		return nil, nil
 	}
@@ -108,7 +113,8 @@ func TestUpFailed(t *testing.T) {
 		}
 		return nil, failure
 	}
-	if err := c.Up(t.Context()); !errors.Is(err, failure) || !strings.HasSuffix(log.String(), "go build -o /state/bin/cluster ./ci/cluster\n") {
+	if err := c.Up(t.Context()); !errors.Is(err, failure) ||
+		!strings.HasSuffix(log.String(), "go build -o /state/bin/cluster ./ci/cluster\n") {
 		t.Errorf("error %v after\n%s", err, log)
 	}
 	c.Output = func(context.Context, Command) ([]byte, error) { return []byte("stepwright\n"), nil }
@@ -128,7 +134,9 @@ func TestActOnWhatThereIsNot(t *testing.T) {
 func TestInside(t *testing.T) {
 	c := &Cluster{State: node.State{Dir: "/state"}, Root: "/src"}
 	t.Setenv(node.StateVariable, "")
-	if got := strings.Join(c.Inside("/src/ci", []string{"git", "version"}, "--tty").Args, " "); got != "docker exec --interactive --tty --workdir /src/ci stepwright-inside git version" {
+	if got := strings.Join(c.Inside("/src/ci", []string{
+		"git", "version",
+	}, "--tty").Args, " "); got != "docker exec --interactive --tty --workdir /src/ci stepwright-inside git version" {
 		t.Error(got)
 	}
 	t.Setenv(node.StateVariable, "/state")

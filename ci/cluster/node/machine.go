@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Furnish gives the namespaces what a machine has: mounts, control groups, a host name and a network. It runs inside them, once.
+// Furnish gives the namespaces what a machine has: mounts, control groups, a host name and a network. It runs inside
+// them, once.
 func (s State) Furnish() error {
 	for _, furnish := range []func() error{s.mount, s.makeCgroups, name, network, s.files} {
 		if err := furnish(); err != nil {
@@ -37,12 +38,17 @@ func (s State) mount() error {
 		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
 			return err
 		}
-		if err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work); err != nil {
-			return fmt.Errorf("mount an overlay on %s; the state must be in a folder of a file system that can be an overlay's upper layer (%s): %w", dir, s.Dir, err)
+		if err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+
+			work); err != nil {
+			return fmt.Errorf(
+				"mount an overlay on %s; the state must be in a folder of a file system that can be an overlay's "+
+					"upper layer (%s): %w",
+				dir, s.Dir, err,
+			)
 		}
 	}
-	// Where pods with a hostPath look for it, such as those that install seccomp profiles. It cannot be in the overlay, for pods have overlays in
-	// theirs.
+	// Where pods with a hostPath look for it, such as those that install seccomp profiles. It cannot be in the overlay,
+	// for pods have overlays in theirs.
 	if err := errors.Join(os.MkdirAll(s.Path("kubelet"), 0o755), os.MkdirAll(Kubelet, 0o755)); err != nil {
 		return err
 	}
@@ -91,7 +97,11 @@ func network() error {
 		return err
 	}
 	// Kubernetes' components want a default route, to know which address is theirs.
-	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: bridge.Index, Scope: netlink.SCOPE_LINK, Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}}); err != nil {
+	if err := netlink.RouteAdd(&netlink.Route{
+		LinkIndex: bridge.Index,
+		Scope:     netlink.SCOPE_LINK,
+		Dst:       &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)},
+	}); err != nil {
 		return fmt.Errorf("make the default route: %w", err)
 	}
 	const bridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
@@ -109,13 +119,17 @@ func network() error {
 	return nil
 }
 
-// load has the kernel load a module that it does not load by itself when it is used, unless the file that comes with it is there.
+// load has the kernel load a module that it does not load by itself when it is used, unless the file that comes with it
+// is there.
 func load(module, proof string) error {
 	if _, err := os.Stat(proof); err == nil {
 		return nil
 	}
 	if out, err := exec.Command("modprobe", module).CombinedOutput(); err != nil {
-		return fmt.Errorf("the kernel lacks %s, without which no pod reaches a service; modprobe %s: %v\n%s", module, module, err, out)
+		return fmt.Errorf(
+			"the kernel lacks %s, without which no pod reaches a service; modprobe %s: %v\n%s", module, module, err,
+			out,
+		)
 	}
 	return nil
 }

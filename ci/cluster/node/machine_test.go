@@ -20,7 +20,8 @@ func TestLoad(t *testing.T) {
 		t.Errorf("without modprobe: %v", err)
 	}
 	modprobe("echo Module $1 not found >&2; exit 1")
-	if err := load("br_netfilter", proof); err == nil || !strings.Contains(err.Error(), "Module br_netfilter not found") {
+	if err := load("br_netfilter", proof); err == nil ||
+		!strings.Contains(err.Error(), "Module br_netfilter not found") {
 		t.Errorf("without the module: %v", err)
 	}
 	modprobe("echo $1 > " + proof)

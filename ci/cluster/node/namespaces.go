@@ -22,14 +22,16 @@ import (
 // Ready is the last line that a node says of its start.
 const Ready = "ready"
 
-// hostSettings are the machine's settings that a kubelet changes, for which there are no namespaces. Down puts them back.
+// hostSettings are the machine's settings that a kubelet changes, for which there are no namespaces. Down puts them
+// back.
 var hostSettings = []string{
-	"/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom", "/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops",
+	"/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom", "/proc/sys/kernel/panic",
+	"/proc/sys/kernel/panic_on_oops",
 	"/proc/sys/kernel/keys/root_maxkeys", "/proc/sys/kernel/keys/root_maxbytes",
 }
 
-// Start starts the node: program `init` of this executable in namespaces of its own. Every line that it says of its progress goes to say.
-// It returns when the node is ready, and ends it when that fails.
+// Start starts the node: program `init` of this executable in namespaces of its own. Every line that it says of its
+// progress goes to say. It returns when the node is ready, and ends it when that fails.
 func (s State) Start(ctx context.Context, c Config, say func(string)) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("namespaces, mounts and cgroups need root: run this as root")
@@ -73,8 +75,9 @@ func (s State) Start(ctx context.Context, c Config, say func(string)) (err error
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{said, begin}
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true,
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		Setsid: true,
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID |
+			syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	}
 	err = cmd.Start()
 	said.Close()
@@ -114,7 +117,9 @@ func (s State) Start(ctx context.Context, c Config, say func(string)) (err error
 		case line, more := <-lines:
 			switch {
 			case !more:
-				return fmt.Errorf("the node ended before it was ready; %s says:\n%s", s.Log("node"), tail(s.Log("node"), 20))
+				return fmt.Errorf(
+					"the node ended before it was ready; %s says:\n%s", s.Log("node"), tail(s.Log("node"), 20),
+				)
 			case line == Ready:
 				return nil
 			}
@@ -123,7 +128,8 @@ func (s State) Start(ctx context.Context, c Config, say func(string)) (err error
 	}
 }
 
-// Init is the first process in the namespaces. It starts program `node` and reaps what is orphaned. When it ends, all ends.
+// Init is the first process in the namespaces. It starts program `node` and reaps what is orphaned. When it ends, all
+// ends.
 func (s State) Init() error {
 	progress, begin := os.NewFile(3, "progress"), os.NewFile(4, "begin")
 	if line, err := io.ReadAll(io.LimitReader(begin, 1)); err != nil || len(line) == 0 {
@@ -149,8 +155,8 @@ func (s State) Init() error {
 	}
 }
 
-// Enter runs a command in the namespaces, with this process's standard streams and signals. It returns an *exec.ExitError when the
-// command fails.
+// Enter runs a command in the namespaces, with this process's standard streams and signals. It returns an
+// *exec.ExitError when the command fails.
 func (s State) Enter(dir string, args ...string) error {
 	pid, err := s.Running()
 	if err != nil {
@@ -212,8 +218,8 @@ func (s State) Run(c Config, dir string, args ...string) error {
 // StateVariable names the environment variable with the state's folder, which only processes in the namespaces have.
 const StateVariable = "STEPWRIGHT_CLUSTER"
 
-// Adopt gives this process, and so all that it starts, the environment of the namespaces: the cluster's programs are first on the PATH,
-// kubectl finds the cluster, and there is no proxy, which would not be reachable.
+// Adopt gives this process, and so all that it starts, the environment of the namespaces: the cluster's programs are
+// first on the PATH, kubectl finds the cluster, and there is no proxy, which would not be reachable.
 func (s State) Adopt(c Config) {
 	for _, proxy := range []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"} {
 		os.Unsetenv(proxy)
@@ -225,7 +231,8 @@ func (s State) Adopt(c Config) {
 	os.Setenv(StateVariable, s.Dir)
 }
 
-// Down ends the node, removes its control groups and its folder, and puts the machine's settings back. It may be repeated.
+// Down ends the node, removes its control groups and its folder, and puts the machine's settings back. It may be
+// repeated.
 func (s State) Down() error {
 	pid, err := s.Running()
 	if err != nil {
@@ -236,7 +243,10 @@ func (s State) Down() error {
 			return fmt.Errorf("end process %d: %w", pid, err)
 		}
 		// The kernel ends what is in the namespaces before it ends their first process.
-		if err := within(30*time.Second, func() bool { now, err := s.Running(); return now == 0 && err == nil }); err != nil {
+		if err := within(30*time.Second, func() bool {
+			now, err := s.Running()
+			return now == 0 && err == nil
+		}); err != nil {
 			return fmt.Errorf("process %d does not end", pid)
 		}
 	}
@@ -292,7 +302,8 @@ func tail(path string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// cgroupDirs are the folders of the cluster's control groups: one in each hierarchy of version 1, one in all of version 2.
+// cgroupDirs are the folders of the cluster's control groups: one in each hierarchy of version 1, one in all of version
+// 2.
 func (s State) cgroupDirs() []string {
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		return []string{filepath.Join("/sys/fs/cgroup", s.Cgroup())}
@@ -349,7 +360,9 @@ func (s State) makeCgroupV2() error {
 	}
 	for _, parent := range []string{root, dir} {
 		for controller := range strings.FieldsSeq(string(controllers)) {
-			if err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+controller), 0o644); err != nil && (controller == "cpu" || controller == "memory" || controller == "pids") {
+			if err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+
+				controller), 0o644); err != nil && (controller == "cpu" || controller == "memory" ||
+				controller == "pids") {
 				return fmt.Errorf("let %s hand out %s: %w", parent, controller, err)
 			}
 		}

@@ -1,4 +1,5 @@
-// Package node is the machine that a cluster runs on: namespaces of its own with a network, mounts and cgroups, and the processes in them.
+// Package node is the machine that a cluster runs on: namespaces of its own with a network, mounts and cgroups, and the
+// processes in them.
 package node
 
 import (
@@ -135,8 +136,8 @@ func (s State) writePID(pid int) error {
 	return os.WriteFile(s.Path("init.pid"), fmt.Appendf(nil, "%d %s\n", pid, started), 0o644)
 }
 
-// startTime tells processes of one number apart: when it started, in ticks since the machine did. A process that has ended has none,
-// even where nobody has asked for its exit status yet.
+// startTime tells processes of one number apart: when it started, in ticks since the machine did. A process that has
+// ended has none, even where nobody has asked for its exit status yet.
 func startTime(pid int) (string, error) {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -102,9 +102,15 @@ func (s *Supervisor) start(ctx context.Context, r *running) error {
 		}
 		select {
 		case <-ended:
-			return fmt.Errorf("%s ended instead of getting ready; %s says:\n%s", r.Name, s.State.Log(r.Name), tail(s.State.Log(r.Name), 15))
+			return fmt.Errorf(
+				"%s ended instead of getting ready; %s says:\n%s", r.Name, s.State.Log(r.Name),
+				tail(s.State.Log(r.Name), 15),
+			)
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready in %s: %w; %s says:\n%s", r.Name, limit, last, s.State.Log(r.Name), tail(s.State.Log(r.Name), 15))
+			return fmt.Errorf(
+				"%s is not ready in %s: %w; %s says:\n%s", r.Name, limit, last, s.State.Log(r.Name),
+				tail(s.State.Log(r.Name), 15),
+			)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -213,9 +219,11 @@ func (s *Supervisor) act(ctx context.Context, name, action string) error {
 
 // client talks to the supervisor of a running cluster, from inside the namespaces and from outside.
 func (s State) client() *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", s.Path("control.sock"))
-	}}}
+	return &http.Client{
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", s.Path("control.sock"))
+		}},
+	}
 }
 
 // Processes tells of the node's processes.

@@ -27,7 +27,11 @@ func TestSupervisor(t *testing.T) {
 	}
 	started := state.Path("started")
 	ready := func(context.Context) error { _, err := os.Stat(started); return err }
-	server := Process{Name: "server", Args: []string{"sh", "-c", "sleep 0.1; echo started >> " + started + "; exec sleep 60"}, Ready: ready}
+	server := Process{
+		Name:  "server",
+		Args:  []string{"sh", "-c", "sleep 0.1; echo started >> " + started + "; exec sleep 60"},
+		Ready: ready,
+	}
 	if err := s.Start(t.Context(), server); err != nil {
 		t.Fatal(err)
 	}
@@ -77,11 +81,21 @@ func TestSupervisor(t *testing.T) {
 	}
 	mu.Unlock()
 
-	err := s.Start(t.Context(), Process{Name: "broken", Args: []string{"sh", "-c", "echo no such flag >&2; exit 2"}, Ready: never})
-	if err == nil || !strings.Contains(err.Error(), "broken ended instead of getting ready") || !strings.Contains(err.Error(), "no such flag") {
+	err := s.Start(t.Context(), Process{
+		Name:  "broken",
+		Args:  []string{"sh", "-c", "echo no such flag >&2; exit 2"},
+		Ready: never,
+	})
+	if err == nil || !strings.Contains(err.Error(), "broken ended instead of getting ready") ||
+		!strings.Contains(err.Error(), "no such flag") {
 		t.Error(err)
 	}
-	err = s.Start(t.Context(), Process{Name: "slow", Args: []string{"sleep", "60"}, Ready: never, Limit: 50 * time.Millisecond})
+	err = s.Start(t.Context(), Process{
+		Name:  "slow",
+		Args:  []string{"sleep", "60"},
+		Ready: never,
+		Limit: 50 * time.Millisecond,
+	})
 	if err == nil || !strings.Contains(err.Error(), "slow is not ready in 50ms: nobody is there") {
 		t.Error(err)
 	}
@@ -106,7 +120,8 @@ func TestRunning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(state.Path("init.pid"), []byte(strings.TrimSpace(string(content))+"1\n"), 0o644); err != nil {
+	if err := os.WriteFile(state.Path("init.pid"), []byte(strings.TrimSpace(string(content))+
+		"1\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if pid, err := state.Running(); pid != 0 || err != nil {

@@ -73,7 +73,9 @@ func Connect(kubeconfig string) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Cluster{typed, untyped, names, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client))}, nil
+	return &Cluster{
+		typed, untyped, names, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(client)),
+	}, nil
 }
 
 // Apply applies every object of YAML documents, as kubectl apply --server-side does.
@@ -133,13 +135,19 @@ func (c *Cluster) namespace(ctx context.Context, name string) error {
 // define makes a custom resource of a definition in JSON, without looking at it.
 func (c *Cluster) define(ctx context.Context, definition []byte) error {
 	return c.Discovery().RESTClient().Post().AbsPath("/apis/apiextensions.k8s.io/v1/customresourcedefinitions").
-		Param("fieldManager", "stepwright").SetHeader("Content-Type", "application/json").Body(definition).Do(ctx).Error()
+		Param("fieldManager", "stepwright").SetHeader("Content-Type", "application/json").
+		Body(definition).Do(ctx).Error()
 }
 
 // established waits until the API server serves all custom resources.
 func (c *Cluster) established(ctx context.Context) error {
-	resource := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	list, err := c.metadata.Resource(resource).List(ctx, metav1.ListOptions{}) // without the definitions, which are megabytes
+	resource := schema.GroupVersionResource{
+		Group:    "apiextensions.k8s.io",
+		Version:  "v1",
+		Resource: "customresourcedefinitions",
+	}
+	// without the definitions, which are megabytes
+	list, err := c.metadata.Resource(resource).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}

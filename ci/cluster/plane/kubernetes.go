@@ -1,4 +1,5 @@
-// Package plane starts what a cluster's users see, on a node: Kubernetes, Argo Workflows and OpenChoreo's control plane.
+// Package plane starts what a cluster's users see, on a node: Kubernetes, Argo Workflows and OpenChoreo's control
+// plane.
 package plane
 
 import (
@@ -83,11 +84,15 @@ func (p *Plane) startAPIServer(ctx context.Context) error {
 		Name: "kube-apiserver",
 		Args: []string{"kube-apiserver", "--etcd-servers=http://127.0.0.1:2379",
 			"--bind-address=0.0.0.0", "--secure-port=6443", "--advertise-address=" + node.Address,
-			"--tls-cert-file=" + p.key("apiserver.crt"), "--tls-private-key-file=" + p.key("apiserver.key"), "--client-ca-file=" + p.key("ca.crt"),
-			"--kubelet-client-certificate=" + p.key("apiserver-client.crt"), "--kubelet-client-key=" + p.key("apiserver-client.key"),
+			"--tls-cert-file=" + p.key("apiserver.crt"), "--tls-private-key-file=" + p.key("apiserver.key"),
+			"--client-ca-file=" + p.key("ca.crt"),
+			"--kubelet-client-certificate=" + p.key("apiserver-client.crt"),
+			"--kubelet-client-key=" + p.key("apiserver-client.key"),
 			"--service-cluster-ip-range=" + node.Services, "--service-account-issuer=https://kubernetes.default.svc",
-			"--service-account-key-file=" + p.key("serviceaccounts.pub"), "--service-account-signing-key-file=" + p.key("serviceaccounts.key"),
-			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true", "--profiling=false"},
+			"--service-account-key-file=" + p.key("serviceaccounts.pub"),
+			"--service-account-signing-key-file=" + p.key("serviceaccounts.key"),
+			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+			"--profiling=false"},
 		Ready: p.apiReady,
 	}); err != nil {
 		return err
@@ -112,12 +117,23 @@ func (p *Plane) startNode(ctx context.Context) error {
 		return err
 	}
 	for _, process := range []node.Process{
-		{Name: "kube-controller-manager", Args: []string{"kube-controller-manager", "--kubeconfig=" + state.Kubeconfig("kube-controller-manager"),
-			"--use-service-account-credentials=true", "--service-account-private-key-file=" + p.key("serviceaccounts.key"),
-			"--root-ca-file=" + p.key("ca.crt"), "--leader-elect=false", "--profiling=false"}},
-		{Name: "kube-scheduler", Args: []string{"kube-scheduler", "--kubeconfig=" + state.Kubeconfig("kube-scheduler"), "--leader-elect=false", "--profiling=false"}},
-		{Name: "kubelet", Args: []string{"kubelet", "--config=" + state.Path("kubelet.yaml"), "--kubeconfig=" + state.Kubeconfig("kubelet"),
-			"--hostname-override=" + node.Name, "--node-ip=" + node.Address, "--root-dir=" + node.Kubelet, "--cert-dir=" + state.Path("pki", "kubelet")}},
+		{Name: "kube-controller-manager",
+			Args: []string{"kube-controller-manager", "--kubeconfig=" + state.Kubeconfig("kube-controller-manager"),
+				"--use-service-account-credentials=true",
+				"--service-account-private-key-file=" + p.key("serviceaccounts.key"),
+				"--root-ca-file=" + p.key("ca.crt"), "--leader-elect=false", "--profiling=false"}},
+		{Name: "kube-scheduler",
+			Args: []string{
+				"kube-scheduler", "--kubeconfig=" + state.Kubeconfig("kube-scheduler"), "--leader-elect=false",
+				"--profiling=false",
+			}},
+		{Name: "kubelet",
+			Args: []string{
+				"kubelet", "--config=" + state.Path("kubelet.yaml"), "--kubeconfig=" + state.Kubeconfig("kubelet"),
+				"--hostname-override=" + node.Name,
+				"--node-ip=" + node.Address, "--root-dir=" + node.Kubelet,
+				"--cert-dir=" + state.Path("pki", "kubelet"),
+			}},
 		{Name: "kube-proxy", Args: []string{"kube-proxy", "--config=" + state.Path("kube-proxy.yaml")}},
 	} {
 		if err := p.run(ctx, process); err != nil {
@@ -194,7 +210,11 @@ func (p *Plane) startServices(ctx context.Context) error {
 
 // own is one of this program's services.
 func (p *Plane) own(name string, ready func(context.Context) error) node.Process {
-	return node.Process{Name: name, Args: []string{p.state.Program(), "--state", p.state.Dir, "serve", name}, Ready: ready}
+	return node.Process{
+		Name:  name,
+		Args:  []string{p.state.Program(), "--state", p.state.Dir, "serve", name},
+		Ready: ready,
+	}
 }
 
 // credentials makes the keys of the cluster's components and a kubeconfig for each.
@@ -246,7 +266,10 @@ func (p *Plane) credentials() error {
 		if err != nil {
 			return err
 		}
-		if err := p.kubeconfig(who, &api.AuthInfo{ClientCertificateData: pair.Certificate, ClientKeyData: pair.Key}); err != nil {
+		if err := p.kubeconfig(who, &api.AuthInfo{
+			ClientCertificateData: pair.Certificate,
+			ClientKeyData:         pair.Key,
+		}); err != nil {
 			return err
 		}
 	}
@@ -270,7 +293,8 @@ func (p *Plane) kubeconfig(who string, user *api.AuthInfo) error {
 func (p *Plane) configure() error {
 	data := map[string]string{
 		"State": p.state.Dir, "Cgroup": p.state.Cgroup(), "Node": node.Name, "DNS": node.DNS, "Pods": node.Pods,
-		"Pause": programs.PauseImage, "Plugins": p.programs.Containerd, "Runc": p.programs.Runc, "Registry": node.Registry,
+		"Pause": programs.PauseImage, "Plugins": p.programs.Containerd, "Runc": p.programs.Runc,
+		"Registry": node.Registry,
 	}
 	for file, manifest := range map[string]string{
 		"containerd.toml":                "containerd.toml",
@@ -293,7 +317,9 @@ func (p *Plane) configure() error {
 }
 
 func (p *Plane) importImage(ctx context.Context, archive string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(p.programs.Containerd, "ctr"), "--namespace", "k8s.io", "images", "import", archive)
+	cmd := exec.CommandContext(
+		ctx, filepath.Join(p.programs.Containerd, "ctr"), "--namespace", "k8s.io", "images", "import", archive,
+	)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("import %s: %w\n%s", archive, err, strings.TrimSpace(string(out)))
 	}

@@ -20,7 +20,8 @@ import (
 	"github.com/stepwright/stepwright/ci/cluster/secretstore"
 )
 
-// Where OpenChoreo's parts listen. Those of the manager's webhooks (9443) and of the gateway's health (8080) are fixed in the programs.
+// Where OpenChoreo's parts listen. Those of the manager's webhooks (9443) and of the gateway's health (8080) are fixed
+// in the programs.
 const (
 	APIURL      = "http://api." + node.Domain + ":8090"
 	IssuerURL   = "http://idp." + node.Domain + ":8091"
@@ -30,8 +31,8 @@ const (
 	webhookURL  = "https://127.0.0.1:9443"
 )
 
-// Clients are those that the identity provider knows. The first is the CI's own, with the rights that OpenChoreo's chart gives it; admin may
-// do all, nobody nothing.
+// Clients are those that the identity provider knows. The first is the CI's own, with the rights that OpenChoreo's
+// chart gives it; admin may do all, nobody nothing.
 var Clients = map[string]string{
 	"openchoreo-workload-publisher-client": "openchoreo-workload-publisher-secret",
 	"admin":                                "admin-secret",
@@ -42,13 +43,18 @@ var Clients = map[string]string{
 type part struct{ name, namespace, role string }
 
 var parts = []part{
-	{"cluster-gateway", "openchoreo-control-plane", "openchoreo-control-plane/templates/cluster-gateway/clusterrole.yaml"},
-	{"manager", "openchoreo-control-plane", "openchoreo-control-plane/templates/controller-manager/controller-manager-role.yaml"},
-	{"openchoreo-api", "openchoreo-control-plane", "openchoreo-control-plane/templates/openchoreo-api/clusterrole.yaml"},
-	{"cluster-agent", "openchoreo-workflow-plane", "openchoreo-workflow-plane/templates/cluster-agent/clusterrole.yaml"},
+	{"cluster-gateway", "openchoreo-control-plane",
+		"openchoreo-control-plane/templates/cluster-gateway/clusterrole.yaml"},
+	{"manager", "openchoreo-control-plane",
+		"openchoreo-control-plane/templates/controller-manager/controller-manager-role.yaml"},
+	{"openchoreo-api", "openchoreo-control-plane",
+		"openchoreo-control-plane/templates/openchoreo-api/clusterrole.yaml"},
+	{"cluster-agent", "openchoreo-workflow-plane",
+		"openchoreo-workflow-plane/templates/cluster-agent/clusterrole.yaml"},
 }
 
-// startOpenChoreo starts OpenChoreo's control plane as processes of the node, with this cluster as its one workflow plane.
+// startOpenChoreo starts OpenChoreo's control plane as processes of the node, with this cluster as its one workflow
+// plane.
 func (p *Plane) startOpenChoreo(ctx context.Context) error {
 	agents, err := p.openChoreoKeys()
 	if err != nil {
@@ -84,8 +90,10 @@ func (p *Plane) startOpenChoreo(ctx context.Context) error {
 	if err := p.run(ctx, node.Process{
 		Name: "manager",
 		Args: []string{"manager", "--health-probe-bind-address=:8081", "--metrics-bind-address=0",
-			"--cluster-gateway-url=https://127.0.0.1:" + gatewayPort, "--cluster-gateway-ca-cert=" + keys("gateway-ca.crt"),
-			"--cluster-gateway-client-cert=" + keys("manager.crt"), "--cluster-gateway-client-key=" + keys("manager.key")},
+			"--cluster-gateway-url=https://127.0.0.1:" + gatewayPort,
+			"--cluster-gateway-ca-cert=" + keys("gateway-ca.crt"),
+			"--cluster-gateway-client-cert=" + keys("manager.crt"),
+			"--cluster-gateway-client-key=" + keys("manager.key")},
 		// It looks for its webhooks' certificate in a folder of TMPDIR.
 		Env: []string{"ENABLE_WEBHOOKS=true", "TMPDIR=" + keys("tmp"), "KUBECONFIG=" + p.state.Kubeconfig("manager")},
 		Ready: func(ctx context.Context) error {
@@ -104,7 +112,8 @@ func (p *Plane) startOpenChoreo(ctx context.Context) error {
 
 	// The gateway asks the object for the agent's certificate authority.
 	plane, err := json.Marshal(map[string]any{
-		"apiVersion": "openchoreo.dev/v1alpha1", "kind": "ClusterWorkflowPlane", "metadata": map[string]any{"name": "default"},
+		"apiVersion": "openchoreo.dev/v1alpha1", "kind": "ClusterWorkflowPlane",
+		"metadata": map[string]any{"name": "default"},
 		"spec": map[string]any{
 			"planeID":        "default",
 			"clusterAgent":   map[string]any{"clientCA": map[string]any{"value": string(agents)}},
@@ -123,9 +132,13 @@ func (p *Plane) startOpenChoreo(ctx context.Context) error {
 	}
 	if err := p.run(ctx, node.Process{
 		Name: "cluster-agent",
-		Args: []string{"cluster-agent", "--server-url=wss://127.0.0.1:" + agentsPort + "/ws", "--plane-type=workflowplane", "--plane-id=default",
-			"--client-cert=" + keys("agent.crt"), "--client-key=" + keys("agent.key"), "--server-ca=" + keys("gateway-ca.crt"),
-			"--kubeconfig=" + p.state.Kubeconfig("cluster-agent")},
+		Args: []string{
+			"cluster-agent", "--server-url=wss://127.0.0.1:" + agentsPort + "/ws", "--plane-type=workflowplane",
+			"--plane-id=default",
+			"--client-cert=" + keys("agent.crt"),
+			"--client-key=" + keys("agent.key"), "--server-ca=" + keys("gateway-ca.crt"),
+			"--kubeconfig=" + p.state.Kubeconfig("cluster-agent"),
+		},
 		Ready: p.agentConnected(),
 	}); err != nil {
 		return err
@@ -173,9 +186,13 @@ func (p *Plane) openChoreoKeys() (agents []byte, err error) {
 	for path, sign := range map[string]func() (pki.Pair, error){
 		filepath.Join(dir, "gateway"): func() (pki.Pair, error) { return server("gateway-ca") },
 		filepath.Join(serving, "tls"): func() (pki.Pair, error) { return server("webhook-ca") },
-		filepath.Join(dir, "manager"): func() (pki.Pair, error) { return authorities["internal-ca"].Client("controller-manager") },
-		filepath.Join(dir, "api"):     func() (pki.Pair, error) { return authorities["internal-ca"].Client("openchoreo-api") },
-		filepath.Join(dir, "agent"):   func() (pki.Pair, error) { return authorities["agent-ca"].Client("default") },
+		filepath.Join(dir, "manager"): func() (pki.Pair, error) {
+			return authorities["internal-ca"].Client("controller-manager")
+		},
+		filepath.Join(dir, "api"): func() (pki.Pair, error) {
+			return authorities["internal-ca"].Client("openchoreo-api")
+		},
+		filepath.Join(dir, "agent"): func() (pki.Pair, error) { return authorities["agent-ca"].Client("default") },
 	} {
 		pair, err := sign()
 		if err != nil {
@@ -199,7 +216,8 @@ func (p *Plane) identity(ctx context.Context, part part) error {
 		return fmt.Errorf("%s: %w", part.role, err)
 	}
 	role, err := json.Marshal(map[string]any{
-		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": map[string]any{"name": part.name}, "rules": rules,
+		"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+		"metadata": map[string]any{"name": part.name}, "rules": rules,
 	})
 	if err != nil {
 		return err
@@ -220,14 +238,16 @@ subjects: [{kind: ServiceAccount, name: %[1]s, namespace: %[2]s}]
 	}
 	day := int64((24 * time.Hour).Seconds())
 	token, err := p.cluster.CoreV1().ServiceAccounts(part.namespace).CreateToken(ctx, part.name,
-		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}}, metav1.CreateOptions{})
+		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &day}},
+		metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
 	return p.kubeconfig(part.name, &api.AuthInfo{Token: token.Status.Token})
 }
 
-// rulesOf returns the rules of the first role in a chart's template. They are plain YAML, unlike what is before and after them.
+// rulesOf returns the rules of the first role in a chart's template. They are plain YAML, unlike what is before and
+// after them.
 func rulesOf(chart []byte) (any, error) {
 	var rules []string
 	for line := range strings.Lines(string(chart)) {
@@ -289,7 +309,8 @@ func atAddress(document []byte, url string, authority []byte) ([]byte, error) {
 	return json.Marshal(configuration)
 }
 
-// agentConnected is nil when the gateway has logged the agent's connection since now: the plane's status tells it up to a minute later.
+// agentConnected is nil when the gateway has logged the agent's connection since now: the plane's status tells it up to
+// a minute later.
 func (p *Plane) agentConnected() func(context.Context) error {
 	log := p.state.Log("cluster-gateway")
 	return func(context.Context) error {

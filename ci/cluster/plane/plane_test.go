@@ -38,11 +38,13 @@ func TestConfigure(t *testing.T) {
 	if err := toml.Unmarshal(read("containerd.toml"), &containerd); err != nil {
 		t.Fatal(err)
 	}
-	if cni, _ := containerd.Plugins["io.containerd.cri.v1.runtime"]["cni"].(map[string]any); containerd.Version != 3 || cni["conf_dir"] != state.Path("cni") {
+	if cni, _ := containerd.Plugins["io.containerd.cri.v1.runtime"]["cni"].(map[string]any); containerd.Version != 3 ||
+		cni["conf_dir"] != state.Path("cni") {
 		t.Errorf("%+v", containerd)
 	}
 	var hosts map[string]map[string]any
-	if err := toml.Unmarshal(read("registries/_default/hosts.toml"), &hosts); err != nil || hosts["host"]["http://"+node.Registry] == nil {
+	if err := toml.Unmarshal(read("registries/_default/hosts.toml"), &hosts); err != nil ||
+		hosts["host"]["http://"+node.Registry] == nil {
 		t.Error(hosts, err)
 	}
 	var network struct{ Plugins []struct{ Type string } }
@@ -60,7 +62,12 @@ func TestConfigure(t *testing.T) {
 // Every manifest renders to objects.
 func TestManifests(t *testing.T) {
 	for name, data := range map[string]any{
-		"coredns.yaml":         map[string]string{"Domain": node.Domain, "Address": node.Address, "DNS": node.DNS, "Image": "i"},
+		"coredns.yaml": map[string]string{
+			"Domain":  node.Domain,
+			"Address": node.Address,
+			"DNS":     node.DNS,
+			"Image":   "i",
+		},
 		"storage.yaml":         map[string]string{"Provisioner": "p"},
 		"externalsecrets.yaml": nil,
 		"authz.yaml":           nil,
@@ -88,7 +95,12 @@ func TestManifests(t *testing.T) {
 			t.Errorf("%s has no objects", name)
 		}
 	}
-	if corefile, _ := render("coredns.yaml", map[string]string{"Domain": "d", "Address": "1.2.3.4", "DNS": "d", "Image": "i"}); !strings.Contains(string(corefile), `answer "{{ .Name }} 60 IN A 1.2.3.4"`) {
+	if corefile, _ := render("coredns.yaml", map[string]string{
+		"Domain":  "d",
+		"Address": "1.2.3.4",
+		"DNS":     "d",
+		"Image":   "i",
+	}); !strings.Contains(string(corefile), `answer "{{ .Name }} 60 IN A 1.2.3.4"`) {
 		t.Errorf("%s", corefile)
 	}
 	if _, err := render("storage.yaml", map[string]string{}); err == nil {
@@ -126,7 +138,8 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := json.Marshal(rules); string(got) != `[{"apiGroups":["openchoreo.dev"],"resources":["components"],"verbs":["get"]}]` {
+	if got, _ := json.Marshal(rules); string(got) != `[{"apiGroups":["openchoreo.dev"],"resources":["components"],`+
+		`"verbs":["get"]}]` {
 		t.Errorf("%s", got)
 	}
 	if _, err := rulesOf([]byte("metadata: {}\n")); err == nil {
@@ -145,7 +158,8 @@ webhooks:
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"kind":"ValidatingWebhookConfiguration","webhooks":[{"clientConfig":{"caBundle":"UEVN","url":"https://127.0.0.1:9443/validate"},"name":"a"}]}`
+	want := `{"kind":"ValidatingWebhookConfiguration","webhooks":[{"clientConfig":{"caBundle":"UEVN",` +
+		`"url":"https://127.0.0.1:9443/validate"},"name":"a"}]}`
 	if string(got) != want {
 		t.Errorf("%s", got)
 	}

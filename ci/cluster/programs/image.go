@@ -90,7 +90,11 @@ func (i image) writeLayer(archive string) error {
 		if err != nil {
 			return err
 		}
-		if err := w.WriteHeader(&tar.Header{Name: name, Size: info.Size(), Mode: int64(info.Mode().Perm())}); err != nil {
+		if err := w.WriteHeader(&tar.Header{
+			Name: name,
+			Size: info.Size(),
+			Mode: int64(info.Mode().Perm()),
+		}); err != nil {
 			return err
 		}
 		if _, err := io.Copy(w, content); err != nil {

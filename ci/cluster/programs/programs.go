@@ -1,5 +1,5 @@
-// Package programs builds what the cluster is made of from Go modules, and keeps it in a folder: what was built from the same files by the
-// same Go is not built again.
+// Package programs builds what the cluster is made of from Go modules, and keeps it in a folder: what was built from
+// the same files by the same Go is not built again.
 package programs
 
 import (
@@ -46,13 +46,16 @@ type Set struct {
 	Runc       string // runc
 	CoreDNS    string // coredns
 	Argo       string // argo, argoexec, workflow-controller; definitions, manifests
-	OpenChoreo string // manager, openchoreo-api, cluster-gateway, cluster-agent; definitions, config/webhook, install/helm
+	// manager, openchoreo-api, cluster-gateway, cluster-agent; definitions, config/webhook, install/helm
+	OpenChoreo string
 	Pause      string // pause
 }
 
 // Path is a PATH on which all programs are.
 func (s Set) Path() string {
-	return strings.Join([]string{s.Kubernetes, s.Containerd, s.Runc, s.Argo, s.OpenChoreo, s.CoreDNS}, string(filepath.ListSeparator))
+	return strings.Join([]string{
+		s.Kubernetes, s.Containerd, s.Runc, s.Argo, s.OpenChoreo, s.CoreDNS,
+	}, string(filepath.ListSeparator))
 }
 
 // Images are the archives of the node's images.
@@ -70,7 +73,8 @@ type Builder struct {
 	Log    func(format string, args ...any)
 }
 
-// DefaultDir is where programs are kept by default: cluster/programs in $STEPWRIGHT_CACHE or in the user's cache folder.
+// DefaultDir is where programs are kept by default: cluster/programs in $STEPWRIGHT_CACHE or in the user's cache
+// folder.
 func DefaultDir() (string, error) {
 	if cache := os.Getenv("STEPWRIGHT_CACHE"); cache != "" {
 		return filepath.Join(cache, "cluster", "programs"), nil
@@ -145,7 +149,8 @@ func (b Builder) ensure(ctx context.Context, u unit, version string) (string, er
 // unused is how long nobody asks for programs before they are removed: a cluster of another branch may run on them.
 const unused = 24 * time.Hour
 
-// removeOld removes what the unit was built to from other files, or by another Go, and nobody has asked for since a time. It is large.
+// removeOld removes what the unit was built to from other files, or by another Go, and nobody has asked for since a
+// time. It is large.
 func (b Builder) removeOld(u unit, since time.Time) error {
 	dirs, err := filepath.Glob(filepath.Join(b.Dir, u.name+"-*"))
 	if err != nil {
@@ -207,7 +212,9 @@ func (b Builder) lock() (unlock func(), err error) {
 }
 
 // goBuild builds packages of a module into a folder: a file when there is one package, as the go command has it.
-func (b Builder) goBuild(ctx context.Context, module, output string, environment, flags []string, packages ...string) error {
+func (b Builder) goBuild(
+	ctx context.Context, module, output string, environment, flags []string, packages ...string,
+) error {
 	args := slices.Concat([]string{"build", "-trimpath", "-buildvcs=false", "-o", output}, flags, packages)
 	_, err := b.goCommand(ctx, filepath.Join(b.Source, module), environment, args...)
 	return err
@@ -217,7 +224,9 @@ func (b Builder) goBuild(ctx context.Context, module, output string, environment
 func (b Builder) goCommand(ctx context.Context, dir string, environment []string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	cmd.Env = slices.Concat(os.Environ(), []string{"CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=", "GOWORK=off"}, environment)
+	cmd.Env = slices.Concat(os.Environ(), []string{
+		"CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=", "GOWORK=off",
+	}, environment)
 	var out, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }

@@ -43,7 +43,9 @@ func TestSameAsTheProject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range []string{"github.com/argoproj/argo-workflows/v4 " + Argo, "github.com/openchoreo/openchoreo " + OpenChoreo} {
+	for _, line := range []string{
+		"github.com/argoproj/argo-workflows/v4 " + Argo, "github.com/openchoreo/openchoreo " + OpenChoreo,
+	} {
 		if !strings.Contains(string(content), "\t"+line+"\n") {
 			t.Errorf("go.mod does not require %s", line)
 		}
@@ -60,10 +62,11 @@ func TestEnsure(t *testing.T) {
 	}
 	builder := Builder{Source: source, Dir: t.TempDir(), Log: t.Logf}
 	made := 0
-	u := unit{name: "thing", what: "a thing", inputs: []string{"go.mod"}, make: func(_ context.Context, _ Builder, _ unit, dir string) error {
-		made++
-		return os.WriteFile(filepath.Join(dir, "thing"), nil, 0o644)
-	}}
+	u := unit{name: "thing", what: "a thing", inputs: []string{"go.mod"},
+		make: func(_ context.Context, _ Builder, _ unit, dir string) error {
+			made++
+			return os.WriteFile(filepath.Join(dir, "thing"), nil, 0o644)
+		}}
 	var dirs []string
 	ensure := func(version string, want int) {
 		t.Helper()
@@ -125,7 +128,9 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if config.Config.User != "65535:65535" || !slices.Equal(config.Config.Entrypoint, []string{"/pause"}) || config.OS != "linux" {
+	if config.Config.User != "65535:65535" || !slices.Equal(config.Config.Entrypoint, []string{
+		"/pause",
+	}) || config.OS != "linux" {
 		t.Errorf("%+v", config)
 	}
 }

@@ -13,7 +13,8 @@ import (
 // here is this program's folder, from the project's root.
 const here = "ci/cluster/"
 
-// modules is the folder of the modules that the programs are built from, each of its own: they want libraries at their own versions.
+// modules is the folder of the modules that the programs are built from, each of its own: they want libraries at their
+// own versions.
 const modules = here + "modules/"
 
 const strip = "-s -w"
@@ -59,12 +60,17 @@ func units(set *Set) []unit {
 func makeKubernetes(ctx context.Context, b Builder, u unit, dir string) error {
 	const version = "k8s.io/component-base/version"
 	digits := strings.Split(strings.TrimPrefix(Kubernetes, "v"), ".")
-	flags := fmt.Sprintf("%s -X %[2]s.gitVersion=%s -X %[2]s.gitMajor=%s -X %[2]s.gitMinor=%s -X %[2]s.gitTreeState=clean -X %[2]s.gitCommit=module",
+	flags := fmt.Sprintf("%s -X %[2]s.gitVersion=%s -X %[2]s.gitMajor=%s -X %[2]s.gitMinor=%s -X "+
+		"%[2]s.gitTreeState=clean -X %[2]s.gitCommit=module",
 		strip, version, Kubernetes, digits[0], digits[1])
-	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "kubernetes"), nil, []string{"-ldflags", flags}, "."); err != nil {
+	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "kubernetes"), nil, []string{
+		"-ldflags", flags,
+	}, "."); err != nil {
 		return err
 	}
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"} {
+	for _, name := range []string{
+		"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl",
+	} {
 		if err := os.Symlink("kubernetes", filepath.Join(dir, name)); err != nil {
 			return err
 		}
@@ -74,22 +80,32 @@ func makeKubernetes(ctx context.Context, b Builder, u unit, dir string) error {
 
 func makeContainerd(ctx context.Context, b Builder, u unit, dir string) error {
 	flags := strip + " -X github.com/containerd/containerd/v2/version.Version=" + containerd
-	return b.goBuild(ctx, u.module, dir+"/", nil, []string{"-tags", "no_btrfs,no_devmapper,no_zfs", "-ldflags", flags}, "tool")
+	return b.goBuild(ctx, u.module, dir+"/", nil, []string{
+		"-tags", "no_btrfs,no_devmapper,no_zfs", "-ldflags", flags,
+	}, "tool")
 }
 
 func makeRunc(ctx context.Context, b Builder, u unit, dir string) error {
 	return b.goBuild(ctx, u.module, filepath.Join(dir, "runc"), []string{"CGO_ENABLED=1"},
-		[]string{"-tags", "seccomp netgo osusergo", "-ldflags", strip + " -linkmode external -extldflags -static"}, "github.com/opencontainers/runc")
+		[]string{"-tags", "seccomp netgo osusergo", "-ldflags", strip + " -linkmode external -extldflags -static"},
+		"github.com/opencontainers/runc")
 }
 
 func makeCoreDNS(ctx context.Context, b Builder, u unit, dir string) error {
-	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "coredns"), nil, []string{"-ldflags", strip}, "."); err != nil {
+	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "coredns"), nil, []string{
+		"-ldflags", strip,
+	}, "."); err != nil {
 		return err
 	}
-	return image{ref: CoreDNSImage, entrypoint: "/coredns", files: map[string]string{"coredns": filepath.Join(dir, "coredns")}}.write(dir)
+	return image{
+		ref:        CoreDNSImage,
+		entrypoint: "/coredns",
+		files:      map[string]string{"coredns": filepath.Join(dir, "coredns")},
+	}.write(dir)
 }
 
-// makeArgo builds from a copy of Argo's module: a module's archive cannot hold links, and lacks what Argo builds before its Go code.
+// makeArgo builds from a copy of Argo's module: a module's archive cannot hold links, and lacks what Argo builds before
+// its Go code.
 func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	const module = "github.com/argoproj/argo-workflows/v4"
 	original, err := b.moduleDir(ctx, u.module, module)
@@ -106,7 +122,9 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 		return err
 	}
 	signals := filepath.Join(source, "workflow", "executor", "osspecific")
-	if err := copyFile(filepath.Join(signals, "signal_linux.go"), filepath.Join(signals, "signal_darwin.go")); err != nil {
+	if err := copyFile(
+		filepath.Join(signals, "signal_linux.go"), filepath.Join(signals, "signal_darwin.go"),
+	); err != nil {
 		return err
 	}
 	// The pages of Argo's server, which the command argo has in it.
@@ -126,21 +144,31 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	if _, err := b.goCommand(ctx, scratch, nil, "mod", "edit", "-replace", module+"="+source, modfile); err != nil {
 		return err
 	}
-	flags := fmt.Sprintf("%s -X %[2]s.version=%s -X %[2]s.gitTag=%[3]s -X %[2]s.gitTreeState=clean -X %[2]s.gitCommit=module", strip, module, Argo)
-	if err := b.goBuild(ctx, u.module, dir+"/", nil, []string{"-modfile", modfile, "-ldflags", flags}, "tool"); err != nil {
+	flags := fmt.Sprintf(
+		"%s -X %[2]s.version=%s -X %[2]s.gitTag=%[3]s -X %[2]s.gitTreeState=clean -X %[2]s.gitCommit=module", strip,
+		module, Argo,
+	)
+	if err := b.goBuild(ctx, u.module, dir+"/", nil, []string{
+		"-modfile", modfile, "-ldflags", flags,
+	}, "tool"); err != nil {
 		return err
 	}
 	if err := copyTree(filepath.Join(dir, "manifests"), filepath.Join(original, "manifests")); err != nil {
 		return err
 	}
-	if err := toJSON(filepath.Join(dir, "definitions"), filepath.Join(original, "manifests", "base", "crds", "full", "argoproj.io_*.yaml")); err != nil {
+	if err := toJSON(
+		filepath.Join(dir, "definitions"),
+		filepath.Join(original, "manifests", "base", "crds", "full", "argoproj.io_*.yaml"),
+	); err != nil {
 		return err
 	}
 	for _, img := range []image{
 		{ref: ArgoExecImage, entrypoint: "argoexec", files: map[string]string{
-			"bin/argoexec": filepath.Join(dir, "argoexec"), "etc/nsswitch.conf": filepath.Join(original, "hack", "nsswitch.conf")}},
+			"bin/argoexec":      filepath.Join(dir, "argoexec"),
+			"etc/nsswitch.conf": filepath.Join(original, "hack", "nsswitch.conf")}},
 		{ref: ControllerImage, entrypoint: "workflow-controller", user: "8737", files: map[string]string{
-			"bin/workflow-controller": filepath.Join(dir, "workflow-controller"), "etc/nsswitch.conf": filepath.Join(original, "hack", "nsswitch.conf")}},
+			"bin/workflow-controller": filepath.Join(dir, "workflow-controller"),
+			"etc/nsswitch.conf":       filepath.Join(original, "hack", "nsswitch.conf")}},
 	} {
 		if err := img.write(dir); err != nil {
 			return err
@@ -149,7 +177,8 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	return nil
 }
 
-// makeOpenChoreo builds the programs and takes what they are installed with: definitions, webhooks, and the charts, for their roles.
+// makeOpenChoreo builds the programs and takes what they are installed with: definitions, webhooks, and the charts, for
+// their roles.
 func makeOpenChoreo(ctx context.Context, b Builder, u unit, dir string) error {
 	const module = "github.com/openchoreo/openchoreo"
 	if err := b.goBuild(ctx, u.module, dir+"/", nil, []string{"-ldflags", strip}, "tool"); err != nil {
@@ -163,7 +192,9 @@ func makeOpenChoreo(ctx context.Context, b Builder, u unit, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := toJSON(filepath.Join(dir, "definitions"), filepath.Join(source, "config", "crd", "bases", "*.yaml")); err != nil {
+	if err := toJSON(
+		filepath.Join(dir, "definitions"), filepath.Join(source, "config", "crd", "bases", "*.yaml"),
+	); err != nil {
 		return err
 	}
 	for _, part := range []string{"config/webhook", "install/helm"} {
@@ -174,7 +205,8 @@ func makeOpenChoreo(ctx context.Context, b Builder, u unit, dir string) error {
 	return nil
 }
 
-// toJSON writes YAML files as JSON: Argo's definitions have ten megabytes, which take an API server half a minute to read as YAML.
+// toJSON writes YAML files as JSON: Argo's definitions have ten megabytes, which take an API server half a minute to
+// read as YAML.
 func toJSON(dir, glob string) error {
 	files, err := filepath.Glob(glob)
 	if err != nil {
@@ -205,8 +237,11 @@ func toJSON(dir, glob string) error {
 
 // makePause makes the image of the container that holds a pod's namespaces.
 func makePause(ctx context.Context, b Builder, u unit, dir string) error {
-	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "pause"), nil, []string{"-ldflags", strip}, "./"+here+"pause"); err != nil {
+	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "pause"), nil, []string{
+		"-ldflags", strip,
+	}, "./"+here+"pause"); err != nil {
 		return err
 	}
-	return image{ref: PauseImage, entrypoint: "/pause", user: "65535:65535", files: map[string]string{"pause": filepath.Join(dir, "pause")}}.write(dir)
+	return image{ref: PauseImage, entrypoint: "/pause", user: "65535:65535",
+		files: map[string]string{"pause": filepath.Join(dir, "pause")}}.write(dir)
 }

@@ -37,7 +37,9 @@ func Run(ctx context.Context, config *rest.Config, logger logr.Logger) error {
 	r := &reconciler{m.GetClient()}
 	var watched unstructured.Unstructured
 	watched.SetGroupVersionKind(Kind)
-	inStore := builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetNamespace() == Namespace }))
+	inStore := builder.WithPredicates(predicate.NewPredicateFuncs(func(o client.Object) bool {
+		return o.GetNamespace() == Namespace
+	}))
 	err = builder.ControllerManagedBy(m).Named("externalsecret").For(&watched).Owns(&corev1.Secret{}).
 		Watches(&corev1.Secret{}, handler.EnqueueRequestsFromMapFunc(r.all), inStore).Complete(r)
 	if err != nil {
@@ -116,7 +118,8 @@ func (r *reconciler) report(ctx context.Context, object *unstructured.Unstructur
 	}
 	conditions, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
 	for _, entry := range conditions {
-		if old, ok := entry.(map[string]any); ok && old["status"] == condition["status"] && old["message"] == condition["message"] {
+		if old, ok := entry.(map[string]any); ok && old["status"] == condition["status"] &&
+			old["message"] == condition["message"] {
 			return nil
 		}
 	}

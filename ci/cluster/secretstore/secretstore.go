@@ -1,8 +1,9 @@
-// Package secretstore stands in for the External Secrets Operator: it materialises ExternalSecrets of all namespaces from Secrets in one.
+// Package secretstore stands in for the External Secrets Operator: it materialises ExternalSecrets of all namespaces
+// from Secrets in one.
 //
-// The store `default` (a ClusterSecretStore by name; there is no object of that kind) is the namespace secret-store: a remoteRef's key is a
-// Secret there, its property one of the Secret's keys. A Secret with the annotation stepwright.test/delay, a duration such as 15s, is there
-// for ExternalSecrets only when they are that old.
+// The store `default` (a ClusterSecretStore by name; there is no object of that kind) is the namespace secret-store: a
+// remoteRef's key is a Secret there, its property one of the Secret's keys. A Secret with the annotation
+// stepwright.test/delay, a duration such as 15s, is there for ExternalSecrets only when they are that old.
 package secretstore
 
 import (
@@ -67,7 +68,9 @@ func (e *NotYetError) Error() string {
 }
 
 // Secret makes what an ExternalSecret asks for. lookup returns a Secret of the store. The error may be a *NotYetError.
-func Secret(es *ExternalSecret, now time.Time, lookup func(name string) (*corev1.Secret, error)) (*corev1.Secret, error) {
+func Secret(
+	es *ExternalSecret, now time.Time, lookup func(name string) (*corev1.Secret, error),
+) (*corev1.Secret, error) {
 	if ref := es.Spec.SecretStoreRef; ref.Kind != "ClusterSecretStore" || ref.Name != Store {
 		return nil, fmt.Errorf("could not get %s %q: not found", ref.Kind, ref.Name)
 	}
@@ -135,13 +138,16 @@ func (r RemoteRef) value(stored *corev1.Secret) ([]byte, error) {
 	}
 	value, ok := stored.Data[r.Property]
 	if !ok {
-		return nil, fmt.Errorf("property %s does not exist in key %s; there is %v", r.Property, r.Key, slices.Sorted(maps.Keys(stored.Data)))
+		return nil, fmt.Errorf(
+			"property %s does not exist in key %s; there is %v", r.Property, r.Key,
+			slices.Sorted(maps.Keys(stored.Data)),
+		)
 	}
 	return value, nil
 }
 
-// execute fills in the templates as the External Secrets Operator's engine v2 does: values are texts, one that is absent is an error. Of its
-// functions toString alone is here.
+// execute fills in the templates as the External Secrets Operator's engine v2 does: values are texts, one that is
+// absent is an error. Of its functions toString alone is here.
 func (t *Template) execute(values map[string][]byte) (map[string][]byte, error) {
 	texts := map[string]string{}
 	for key, value := range values {
@@ -149,7 +155,9 @@ func (t *Template) execute(values map[string][]byte) (map[string][]byte, error) 
 	}
 	data := map[string][]byte{}
 	for key, text := range t.Data {
-		parsed, err := template.New(key).Option("missingkey=error").Funcs(template.FuncMap{"toString": toString}).Parse(text)
+		parsed, err := template.New(key).Option("missingkey=error").Funcs(template.FuncMap{
+			"toString": toString,
+		}).Parse(text)
 		if err != nil {
 			return nil, fmt.Errorf("could not parse the template of %s: %w", key, err)
 		}

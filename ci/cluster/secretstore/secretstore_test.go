@@ -16,7 +16,8 @@ import (
 var store = map[string]*corev1.Secret{
 	"registry": {Data: map[string][]byte{"value": []byte(`{"auths":{}}`)}},
 	"git":      {Data: map[string][]byte{"username": []byte("ci"), "password": []byte("p\"&<")}},
-	"late":     {ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{Delay: "15s"}}, Data: map[string][]byte{"value": []byte("v")}},
+	"late": {ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{Delay: "15s"}},
+		Data: map[string][]byte{"value": []byte("v")}},
 }
 
 func lookup(name string) (*corev1.Secret, error) {
@@ -134,7 +135,8 @@ func TestSecret(t *testing.T) {
 			if secret.Name != "run-1" || secret.Namespace != "workflows-default" {
 				t.Errorf("it is %s/%s", secret.Namespace, secret.Name)
 			}
-			if len(secret.OwnerReferences) != 1 || secret.OwnerReferences[0].Kind != "ExternalSecret" || secret.OwnerReferences[0].UID != "1" {
+			if len(secret.OwnerReferences) != 1 || secret.OwnerReferences[0].Kind != "ExternalSecret" ||
+				secret.OwnerReferences[0].UID != "1" {
 				t.Errorf("its owners are %v", secret.OwnerReferences)
 			}
 		})
@@ -146,7 +148,8 @@ func TestOtherStores(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(strings.Replace(head, "name: default}", "name: vault}", 1)), &es); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Secret(&es, time.Now(), lookup); err == nil || !strings.Contains(err.Error(), `could not get ClusterSecretStore "vault"`) {
+	if _, err := Secret(&es, time.Now(), lookup); err == nil ||
+		!strings.Contains(err.Error(), `could not get ClusterSecretStore "vault"`) {
 		t.Error(err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package volumes makes volumes for claims on a cluster of one node: each a folder of the node's, as a local volume, so that a kubelet gives
-// it to the group of the pod that uses it.
+// Package volumes makes volumes for claims on a cluster of one node: each a folder of the node's, as a local volume, so
+// that a kubelet gives it to the group of the pod that uses it.
 package volumes
 
 import (
@@ -31,9 +31,13 @@ func Run(ctx context.Context, client kubernetes.Interface, dir string) error {
 type folders struct{ dir string }
 
 // Provision makes a folder for a claim. As with any local volume, nobody holds the claim to the size that it asks for.
-func (f folders) Provision(_ context.Context, options controller.ProvisionOptions) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
+func (f folders) Provision(
+	_ context.Context, options controller.ProvisionOptions,
+) (*corev1.PersistentVolume, controller.ProvisioningState, error) {
 	if options.SelectedNodeName == "" {
-		return nil, controller.ProvisioningFinished, errors.New("no pod uses the claim yet: the class must have volumeBindingMode WaitForFirstConsumer")
+		return nil, controller.ProvisioningFinished, errors.New(
+			"no pod uses the claim yet: the class must have volumeBindingMode WaitForFirstConsumer",
+		)
 	}
 	path := filepath.Join(f.dir, options.PVName)
 	// Whoever is not root gets in by the pod's fsGroup only.
@@ -47,13 +51,18 @@ func (f folders) Provision(_ context.Context, options controller.ProvisionOption
 			PersistentVolumeReclaimPolicy: *options.StorageClass.ReclaimPolicy,
 			AccessModes:                   options.PVC.Spec.AccessModes,
 			VolumeMode:                    &filesystem,
-			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: options.PVC.Spec.Resources.Requests[corev1.ResourceStorage]},
-			PersistentVolumeSource:        corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: path}},
-			NodeAffinity: &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-				MatchExpressions: []corev1.NodeSelectorRequirement{{
-					Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn, Values: []string{options.SelectedNodeName},
-				}},
-			}}}},
+			Capacity: corev1.ResourceList{
+				corev1.ResourceStorage: options.PVC.Spec.Resources.Requests[corev1.ResourceStorage],
+			},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: path}},
+			NodeAffinity: &corev1.VolumeNodeAffinity{
+				Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+					MatchExpressions: []corev1.NodeSelectorRequirement{{
+						Key: corev1.LabelHostname, Operator: corev1.NodeSelectorOpIn,
+						Values: []string{options.SelectedNodeName},
+					}},
+				}}},
+			},
 		},
 	}, controller.ProvisioningFinished, nil
 }

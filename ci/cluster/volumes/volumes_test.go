@@ -19,7 +19,9 @@ func TestFolders(t *testing.T) {
 		PVName:       "pvc-1",
 		PVC: &corev1.PersistentVolumeClaim{Spec: corev1.PersistentVolumeClaimSpec{
 			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-			Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")}},
+			Resources: corev1.VolumeResourceRequirements{
+				Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("2Gi")},
+			},
 		}},
 	}
 	if _, _, err := f.Provision(t.Context(), options); err == nil {
@@ -31,7 +33,9 @@ func TestFolders(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(f.dir, "pvc-1")
-	if volume.Spec.Local.Path != path || !volume.Spec.Capacity[corev1.ResourceStorage].Equal(resource.MustParse("2Gi")) {
+	if volume.Spec.Local.Path != path || !volume.Spec.Capacity[corev1.ResourceStorage].Equal(
+		resource.MustParse("2Gi"),
+	) {
 		t.Errorf("%+v", volume.Spec)
 	}
 	if err := os.WriteFile(filepath.Join(path, "file"), nil, 0o600); err != nil {

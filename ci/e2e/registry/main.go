@@ -1,5 +1,5 @@
-// Command registry is what the image docker.io/library/registry runs, without the storage of three clouds: the component registry-cache is
-// tested with it.
+// Command registry is what the image docker.io/library/registry runs, without the storage of three clouds: the
+// component registry-cache is tested with it.
 package main
 
 import (

@@ -1,7 +1,7 @@
 // Buildpack builds Ballerina packages: it runs `bal build`, makes a layer of the jar, and tells how to start it.
 //
-// What bal downloads from Ballerina Central stays in the cache. What it generates besides the jar, such as OpenAPI definitions, goes into
-// /app/generated-artifacts, where the platform has such a folder.
+// What bal downloads from Ballerina Central stays in the cache. What it generates besides the jar, such as OpenAPI
+// definitions, goes into /app/generated-artifacts, where the platform has such a folder.
 package main
 
 import (
@@ -62,10 +62,14 @@ func (buildpack) Build(c libcnb.BuildContext) (libcnb.BuildResult, error) {
 			if err := pack(built, jar); err != nil {
 				return fmt.Errorf("pack %s: %w", filepath.Base(built), err)
 			}
-			return writeBOM(l.SBOMPath(libcnb.CycloneDXJSON), project.Package.Org, project.Package.Name, project.Package.Version)
+			return writeBOM(
+				l.SBOMPath(libcnb.CycloneDXJSON), project.Package.Org, project.Package.Name, project.Package.Version,
+			)
 		}},
 	}
-	result.Processes = []libcnb.Process{{Type: "web", Command: "java", Arguments: []string{"-jar", jar}, Direct: true, Default: true}}
+	result.Processes = []libcnb.Process{
+		{Type: "web", Command: "java", Arguments: []string{"-jar", jar}, Direct: true, Default: true},
+	}
 	return result, nil
 }
 
@@ -89,7 +93,8 @@ func (l layer) Contribute(layer libcnb.Layer) (libcnb.Layer, error) {
 	return layer, nil
 }
 
-// build runs bal in the application's folder and returns the jar that it made. Nothing that is there before is taken for it.
+// build runs bal in the application's folder and returns the jar that it made. Nothing that is there before is taken
+// for it.
 func build(app, central string) (jar string, err error) {
 	target := filepath.Join(app, "target")
 	if err := os.RemoveAll(target); err != nil {
@@ -108,14 +113,17 @@ func build(app, central string) (jar string, err error) {
 		return "", err
 	}
 	if len(jars) != 1 {
-		return "", fmt.Errorf("bal build left %d jars in target/bin, want 1: has the package a service or a main function?", len(jars))
+		return "", fmt.Errorf(
+			"bal build left %d jars in target/bin, want 1: has the package a service or a main function?", len(jars),
+		)
 	}
 	if info, err := os.Stat(artifacts); err == nil && info.IsDir() {
 		if err := keepArtifacts(target); err != nil {
 			fmt.Printf("Ballerina: cannot keep what bal has generated: %v\n", err) // the image is none the worse for it
 		}
 	}
-	// Move the jar out of the application: it has a layer of its own, and what else there is of target only differs from build to build.
+	// Move the jar out of the application: it has a layer of its own, and what else there is of target only differs
+	// from build to build.
 	moved := filepath.Join(os.TempDir(), filepath.Base(jars[0]))
 	return moved, errors.Join(copyFile(jars[0], moved), os.RemoveAll(target))
 }
@@ -210,7 +218,9 @@ func ordered(entries []*zip.File) []*zip.File {
 		}
 		return "2" + f.Name
 	}
-	return slices.SortedStableFunc(slices.Values(entries), func(a, b *zip.File) int { return strings.Compare(place(a), place(b)) })
+	return slices.SortedStableFunc(slices.Values(entries), func(a, b *zip.File) int {
+		return strings.Compare(place(a), place(b))
+	})
 }
 
 // writeBOM writes a bill of materials in CycloneDX that names the package.
@@ -227,7 +237,8 @@ func writeBOM(path, org, name, version string) error {
 		Spec       string      `json:"specVersion"`
 		Version    int         `json:"version"`
 		Components []component `json:"components"`
-	}{"CycloneDX", "1.4", 1, []component{{"application", org, name, version, "pkg:generic/" + org + "/" + name + "@" + version}}})
+	}{"CycloneDX", "1.4", 1,
+		[]component{{"application", org, name, version, "pkg:generic/" + org + "/" + name + "@" + version}}})
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,8 @@ func TestFilesAreThoseOfTheModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		theirs, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "config/crd/bases/openchoreo.dev_"+e.Name()))
+		theirs, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "config/crd/bases/openchoreo.dev_"+
+			e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,7 +60,9 @@ var definitions = sync.OnceValue(func() map[string]*definition {
 func newDefinition(crd *apiextensionsv1.CustomResourceDefinition) (*definition, error) {
 	var props apiextensions.JSONSchemaProps
 	source := crd.Spec.Versions[0].Schema.OpenAPIV3Schema
-	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(source, &props, nil); err != nil {
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(
+		source, &props, nil,
+	); err != nil {
 		return nil, err
 	}
 	structural, err := schema.NewStructural(&props)
@@ -77,18 +79,22 @@ func newDefinition(crd *apiextensionsv1.CustomResourceDefinition) (*definition, 
 	}, nil
 }
 
-// admit fills in the definition's defaults and returns the fields that it does not know, which kubectl has the API server refuse, and what the
-// API server refuses anyway.
+// admit fills in the definition's defaults and returns the fields that it does not know, which kubectl has the API
+// server refuse, and what the API server refuses anyway.
 func (d *definition) admit(fields map[string]any) (unknown []string, refused field.ErrorList) {
 	if refused = textOnly(fields); len(refused) > 0 {
 		return nil, refused
 	}
-	mistyped, unknown := objectmeta.CoerceWithOptions(nil, fields, d.structural, true, objectmeta.CoerceOptions{ReturnUnknownFieldPaths: true})
+	mistyped, unknown := objectmeta.CoerceWithOptions(nil, fields, d.structural, true, objectmeta.CoerceOptions{
+		ReturnUnknownFieldPaths: true,
+	})
 	if mistyped != nil {
 		mistyped.BadValue = field.OmitValueType{} // it is all of the metadata
 		return unknown, field.ErrorList{mistyped}
 	}
-	unknown = append(unknown, pruning.PruneWithOptions(fields, d.structural, true, schema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})...)
+	unknown = append(unknown, pruning.PruneWithOptions(fields, d.structural, true, schema.UnknownFieldPathOptions{
+		TrackUnknownFieldPaths: true,
+	})...)
 	defaulting.PruneNonNullableNullsWithoutDefaults(fields, d.structural)
 	defaulting.Default(fields, d.structural)
 
@@ -102,7 +108,9 @@ func (d *definition) admit(fields map[string]any) (unknown []string, refused fie
 	} else if !d.namespaced {
 		meta.Namespace = ""
 	}
-	refused = apimachineryvalidation.ValidateObjectMeta(&meta, d.namespaced, apimachineryvalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	refused = apimachineryvalidation.ValidateObjectMeta(
+		&meta, d.namespaced, apimachineryvalidation.NameIsDNSSubdomain, field.NewPath("metadata"),
+	)
 	malformed := validation.ValidateCustomResource(nil, fields, d.validator)
 	if len(malformed) == 0 && d.rules != nil { // rules expect values of the right form
 		malformed, _ = d.rules.Validate(context.Background(), nil, d.structural, fields, nil, math.MaxInt64)
@@ -110,7 +118,8 @@ func (d *definition) admit(fields map[string]any) (unknown []string, refused fie
 	return unknown, append(refused, malformed...)
 }
 
-// textOnly refuses labels and annotations that are no text, by name: the API server's decoder says only that there is one.
+// textOnly refuses labels and annotations that are no text, by name: the API server's decoder says only that there is
+// one.
 func textOnly(fields map[string]any) field.ErrorList {
 	var refused field.ErrorList
 	metadata, _ := fields["metadata"].(map[string]any)
@@ -118,7 +127,12 @@ func textOnly(fields map[string]any) field.ErrorList {
 		values, _ := metadata[kind].(map[string]any)
 		for _, key := range slices.Sorted(maps.Keys(values)) {
 			if _, ok := values[key].(string); !ok {
-				refused = append(refused, field.TypeInvalid(field.NewPath("metadata", kind).Key(key), values[key], "must be text: put it in quotes"))
+				refused = append(
+					refused,
+					field.TypeInvalid(
+						field.NewPath("metadata", kind).Key(key), values[key], "must be text: put it in quotes",
+					),
+				)
 			}
 		}
 	}

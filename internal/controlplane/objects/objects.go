@@ -1,4 +1,5 @@
-// Package objects reads OpenChoreo's objects from YAML files, keeps the line of every value, and finds what an API server would refuse.
+// Package objects reads OpenChoreo's objects from YAML files, keeps the line of every value, and finds what an API
+// server would refuse.
 package objects
 
 import (
@@ -69,8 +70,8 @@ func (o *Object) String() string {
 	return o.Kind + " " + name
 }
 
-// At returns where the value is that a path leads to: names, and indices of lists. Where it ends early, so does the walk: what is missing
-// is missing from there.
+// At returns where the value is that a path leads to: names, and indices of lists. Where it ends early, so does the
+// walk: what is missing is missing from there.
 func (o *Object) At(path ...string) Position {
 	node, line := o.node, o.node.Line
 	for _, step := range path {
@@ -159,7 +160,9 @@ type Set struct {
 
 // Find returns the object of that name; nil when there is none. The namespace of what has none is empty.
 func (s *Set) Find(kind, namespace, name string) *Object {
-	i := slices.IndexFunc(s.Objects, func(o *Object) bool { return o.Kind == kind && o.Namespace == namespace && o.Name == name })
+	i := slices.IndexFunc(s.Objects, func(o *Object) bool {
+		return o.Kind == kind && o.Namespace == namespace && o.Name == name
+	})
 	if i < 0 {
 		return nil
 	}
@@ -188,9 +191,9 @@ func (s *Set) Add(other *Set) {
 	}
 }
 
-// Load reads files, and the YAML files directly in folders. What is neither an object of OpenChoreo's nor Values is passed over: folders also hold workload
-// descriptors, API descriptions and templates of other tools. Its error is that of a file that cannot be read; what is wrong in one is in
-// the set's faults.
+// Load reads files, and the YAML files directly in folders. What is neither an object of OpenChoreo's nor Values is
+// passed over: folders also hold workload descriptors, API descriptions and templates of other tools. Its error is that
+// of a file that cannot be read; what is wrong in one is in the set's faults.
 func Load(paths ...string) (*Set, error) {
 	set := &Set{}
 	for _, path := range paths {
@@ -322,7 +325,10 @@ func (s *Set) readObject(o *Object) {
 		return
 	}
 	if !known(version, o.Kind) {
-		s.Faults = append(s.Faults, Fault{Position: o.At("kind"), Message: fmt.Sprintf("there is no kind %q in %s", o.Kind, version)})
+		s.Faults = append(s.Faults, Fault{
+			Position: o.At("kind"),
+			Message:  fmt.Sprintf("there is no kind %q in %s", o.Kind, version),
+		})
 		return
 	}
 	if definition := definitions()[o.Kind]; definition != nil {

@@ -52,8 +52,10 @@ func TestAt(t *testing.T) {
 	o := set.Find("WorkflowRun", "default", "cart-1")
 	for path, want := range map[string]int{
 		"": 4, "metadata": 6, "metadata.name": 7, "metadata.labels": 6, "spec.workflow.parameters.repository.url": 13,
-		"spec.workflow.parameters.repository.none": 12, "spec.workflow.parameters.buildEnv": 14, "spec.workflow.parameters.buildEnv[0]": 15,
-		"spec.workflow.parameters.buildEnv[0].value": 16, "spec.workflow.parameters.buildEnv[7]": 14, "spec.workflow.parameters.again[0].name": 17,
+		"spec.workflow.parameters.repository.none": 12, "spec.workflow.parameters.buildEnv": 14,
+		"spec.workflow.parameters.buildEnv[0]":       15,
+		"spec.workflow.parameters.buildEnv[0].value": 16, "spec.workflow.parameters.buildEnv[7]": 14,
+		"spec.workflow.parameters.again[0].name": 17,
 	} {
 		if got := o.At(Path(path)...); got.Line != want {
 			t.Errorf("%q is in line %d, want %d", path, got.Line, want)
@@ -75,7 +77,8 @@ func TestValuesAreThoseOfACluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if decoded.Metadata.Namespace != "default" || decoded.Spec.Workflow.Kind != "ClusterWorkflow" || decoded.Spec.Workflow.Parameters.Again[0]["value"] != true {
+	if decoded.Metadata.Namespace != "default" || decoded.Spec.Workflow.Kind != "ClusterWorkflow" ||
+		decoded.Spec.Workflow.Parameters.Again[0]["value"] != true {
 		t.Errorf("got %+v", decoded)
 	}
 }
@@ -88,35 +91,69 @@ func TestFaults(t *testing.T) {
 		want    []string
 	}{
 		{name: "none"},
-		{name: "not YAML", replace: []string{"  workflow:\n", "  workflow: a: b\n"}, want: []string{"a.yaml:6: not YAML: mapping values are not allowed"}},
-		{name: "not YAML, in the second document", files: map[string]string{"a.yaml": run + "---\n" + strings.Replace(run, "  name:", "\tname:", 1)},
-			want: []string{"a.yaml:20: not YAML: found character that cannot start any token"}},
+		{name: "not YAML", replace: []string{"  workflow:\n", "  workflow: a: b\n"},
+			want: []string{"a.yaml:6: not YAML: mapping values are not allowed"}},
+		{name: "not YAML, in the second document",
+			files: map[string]string{"a.yaml": run + "---\n" + strings.Replace(run, "  name:", "\tname:", 1)},
+			want:  []string{"a.yaml:20: not YAML: found character that cannot start any token"}},
 		{name: "a key that stands twice", replace: []string{"        url:", "        url: first\n        url:"},
-			want: []string{"a.yaml:11: WorkflowRun default/cart-1: spec.workflow.parameters.repository.url: stands twice, first in line 10"}},
-		{name: "unknown fields", replace: []string{"spec:\n", "specs: 1\nspec:\n  workflw: {}\n", "metadata:\n", "metadata:\n  lables: {}\n"}, want: []string{
-			"a.yaml:4: WorkflowRun default/cart-1: metadata.lables: there is no such field",
-			"a.yaml:6: WorkflowRun default/cart-1: specs: there is no such field",
-			"a.yaml:8: WorkflowRun default/cart-1: spec.workflw: there is no such field",
-		}},
-		{name: "a kind that is none", replace: []string{"kind: WorkflowRun", "kind: WorkflowRum"}, want: []string{`a.yaml:2: there is no kind "WorkflowRum" in openchoreo.dev/v1alpha1`}},
-		{name: "a version that is none", replace: []string{"v1alpha1", "v1"}, want: []string{`a.yaml:2: there is no kind "WorkflowRun" in openchoreo.dev/v1`}},
-		{name: "required, enumerated and mistyped", replace: []string{"    name: dockerfile-builder\n    parameters:\n", "    kind: Workflo\n    parameters: 1\n    x:\n"}, want: []string{
-			`a.yaml:6: WorkflowRun default/cart-1: spec.workflow.name: Required value`,
-			`a.yaml:7: WorkflowRun default/cart-1: spec.workflow.kind: Unsupported value: "Workflo": supported values: "Workflow", "ClusterWorkflow"`,
-			`a.yaml:8: WorkflowRun default/cart-1: spec.workflow.parameters: Invalid value: "integer"`,
-			`a.yaml:9: WorkflowRun default/cart-1: spec.workflow.x: there is no such field`,
-		}},
-		{name: "names and labels", replace: []string{"  name: cart-1", "  name: Cart_1\n  labels: {openchoreo.dev/project: 'a b'}"}, want: []string{
-			`a.yaml:4: WorkflowRun default/Cart_1: metadata.name: Invalid value: "Cart_1": a lowercase RFC 1123 subdomain`,
-			`a.yaml:5: WorkflowRun default/Cart_1: metadata.labels: Invalid value: "a b": a valid label must`,
-		}},
-		{name: "a label of a number", replace: []string{"  name: cart-1", "  name: cart-1\n  labels:\n    b.c: x\n    b.d: 1"}, want: []string{"a.yaml:7: WorkflowRun default/cart-1: metadata.labels[b.d]: Invalid value: 1: must be text"}},
-		{name: "no metadata", replace: []string{"metadata:\n  name: cart-1\n", ""}, want: []string{"a.yaml:1: WorkflowRun default/: metadata.name: Required value: name or generateName is required"}},
-		{name: "two of one name", files: map[string]string{"a.yaml": run, "b.yaml": run}, want: []string{"b.yaml:4: WorkflowRun default/cart-1: metadata.name: is already in "}},
-		{name: "a rule of a definition", files: map[string]string{"a.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: ClusterComponentType\nmetadata: {name: a}\nspec:\n  workloadType: deployment\n  resources:\n    - id: other\n      template: {}\n"},
-			want: []string{"a.yaml:4: ClusterComponentType a: spec: Invalid value: resources must contain a primary resource"}},
+			want: []string{
+				"a.yaml:11: WorkflowRun default/cart-1: spec.workflow.parameters.repository.url: stands twice, first " +
+					"in line 10",
+			}},
+		{name: "unknown fields",
+			replace: []string{
+				"spec:\n", "specs: 1\nspec:\n  workflw: {}\n", "metadata:\n", "metadata:\n  lables: {}\n",
+			},
+			want: []string{
+				"a.yaml:4: WorkflowRun default/cart-1: metadata.lables: there is no such field",
+				"a.yaml:6: WorkflowRun default/cart-1: specs: there is no such field",
+				"a.yaml:8: WorkflowRun default/cart-1: spec.workflw: there is no such field",
+			}},
+		{name: "a kind that is none", replace: []string{"kind: WorkflowRun", "kind: WorkflowRum"},
+			want: []string{`a.yaml:2: there is no kind "WorkflowRum" in openchoreo.dev/v1alpha1`}},
+		{name: "a version that is none", replace: []string{"v1alpha1", "v1"},
+			want: []string{`a.yaml:2: there is no kind "WorkflowRun" in openchoreo.dev/v1`}},
+		{name: "required, enumerated and mistyped",
+			replace: []string{
+				"    name: dockerfile-builder\n    parameters:\n", "    kind: Workflo\n    parameters: 1\n    x:\n",
+			},
+			want: []string{
+				`a.yaml:6: WorkflowRun default/cart-1: spec.workflow.name: Required value`,
+				`a.yaml:7: WorkflowRun default/cart-1: spec.workflow.kind: Unsupported value: "Workflo": supported ` +
+					`values: "Workflow", "ClusterWorkflow"`,
+				`a.yaml:8: WorkflowRun default/cart-1: spec.workflow.parameters: Invalid value: "integer"`,
+				`a.yaml:9: WorkflowRun default/cart-1: spec.workflow.x: there is no such field`,
+			}},
+		{name: "names and labels",
+			replace: []string{"  name: cart-1", "  name: Cart_1\n  labels: {openchoreo.dev/project: 'a b'}"},
+			want: []string{
+				`a.yaml:4: WorkflowRun default/Cart_1: metadata.name: Invalid value: "Cart_1": a lowercase RFC 1123 ` +
+					`subdomain`,
+				`a.yaml:5: WorkflowRun default/Cart_1: metadata.labels: Invalid value: "a b": a valid label must`,
+			}},
+		{name: "a label of a number",
+			replace: []string{"  name: cart-1", "  name: cart-1\n  labels:\n    b.c: x\n    b.d: 1"},
+			want: []string{
+				"a.yaml:7: WorkflowRun default/cart-1: metadata.labels[b.d]: Invalid value: 1: must be text",
+			}},
+		{name: "no metadata", replace: []string{"metadata:\n  name: cart-1\n", ""},
+			want: []string{
+				"a.yaml:1: WorkflowRun default/: metadata.name: Required value: name or generateName is required",
+			}},
+		{name: "two of one name", files: map[string]string{"a.yaml": run, "b.yaml": run},
+			want: []string{"b.yaml:4: WorkflowRun default/cart-1: metadata.name: is already in "}},
+		{name: "a rule of a definition",
+			files: map[string]string{
+				"a.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: ClusterComponentType\nmetadata: {name: a}\n" +
+					"spec:\n  workloadType: deployment\n  resources:\n    - id: other\n      template: {}\n",
+			},
+			want: []string{
+				"a.yaml:4: ClusterComponentType a: spec: Invalid value: resources must contain a primary resource",
+			}},
 		{name: "what others have in a folder", files: map[string]string{
-			"a.yaml": "{{ not yaml", "workload.yaml": "apiVersion: openchoreo.dev/v1alpha1\nendpoints: []\n", "list.yaml": "[1]", "empty.yaml": "", "b.yaml": "apiVersion: v1\nkind: Secret\n",
+			"a.yaml": "{{ not yaml", "workload.yaml": "apiVersion: openchoreo.dev/v1alpha1\nendpoints: []\n",
+			"list.yaml": "[1]", "empty.yaml": "", "b.yaml": "apiVersion: v1\nkind: Secret\n",
 			"c.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: Project\nmetadata: {name: p}\n",
 		}},
 	}

@@ -23,7 +23,11 @@ import (
 
 const examples = "../../../examples/backstage"
 
-var kubectlFlag = flag.String("kubectl", "", "kubectl, with KUBECONFIG, of a cluster to run the scripts against; empty: a file, read and patched by the libraries of kubectl")
+var kubectlFlag = flag.String(
+	"kubectl", "",
+	"kubectl, with KUBECONFIG, of a cluster to run the scripts against; empty: a file, read and patched by the "+
+		"libraries of kubectl",
+)
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv("TEST_IS_KUBECTL"); path != "" {
@@ -148,16 +152,24 @@ func TestAddKeys(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"none of them":        {data: `,"data":[` + entry("backend-secret") + `]`, want: all},
-		"one of them":         {data: `,"data":[` + entry("backend-secret") + `,` + entry("jenkins-api-key") + `]`, want: all},
-		"no data at all":      {want: all[1:]},
-		"an empty list":       {data: `,"data":[]`, want: all[1:]},
-		"only what is wanted": {data: `,"data":[` + entry("backend-secret") + `]`, args: []string{"github-actions-token"}, want: []string{"backend-secret", "github-actions-token"}},
+		"none of them": {data: `,"data":[` + entry("backend-secret") + `]`, want: all},
+		"one of them": {
+			data: `,"data":[` + entry("backend-secret") + `,` + entry("jenkins-api-key") + `]`,
+			want: all,
+		},
+		"no data at all": {want: all[1:]},
+		"an empty list":  {data: `,"data":[]`, want: all[1:]},
+		"only what is wanted": {
+			data: `,"data":[` + entry("backend-secret") + `]`,
+			args: []string{"github-actions-token"},
+			want: []string{"backend-secret", "github-actions-token"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "object.json")
-			if err := os.WriteFile(path, []byte(`{"metadata":{"resourceVersion":"7"},"spec":{"refreshInterval":"1h"`+tc.data+`}}`), 0o600); err != nil {
+			if err := os.WriteFile(path, []byte(`{"metadata":{"resourceVersion":"7"},"spec":{"refreshInterval":"1h"`+
+				tc.data+`}}`), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -170,7 +182,8 @@ func TestAddKeys(t *testing.T) {
 			}
 		})
 	}
-	if out, err := run(t, "/nonexistent", "add-keys.sh", "", `x"}}`); err == nil || !strings.Contains(out, "is not the name of a key") {
+	if out, err := run(t, "/nonexistent", "add-keys.sh", "", `x"}}`); err == nil ||
+		!strings.Contains(out, "is not the name of a key") {
 		t.Errorf("%v: %s", err, out)
 	}
 }
@@ -201,12 +214,14 @@ func TestSetKey(t *testing.T) {
 	if err := json.Unmarshal(raw, &object); err != nil {
 		t.Fatal(err)
 	}
-	if string(object.Data["jenkins-api-key"]) != canary || string(object.Data["backend-secret"]) != "keep" || len(object.Data) != 2 {
+	if string(object.Data["jenkins-api-key"]) != canary || string(object.Data["backend-secret"]) != "keep" ||
+		len(object.Data) != 2 {
 		t.Errorf("data %q", object.Data)
 	}
 }
 
-// TestExamples holds the values against the schema of OpenChoreo's chart, the objects against each other, and all against this package.
+// TestExamples holds the values against the schema of OpenChoreo's chart, the objects against each other, and all
+// against this package.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	set, err := objects.Load(examples)
@@ -225,11 +240,14 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	schema, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "install/helm/openchoreo-control-plane/values.schema.json"))
+	schema, err := os.ReadFile(
+		filepath.Join(strings.TrimSpace(string(dir)), "install/helm/openchoreo-control-plane/values.schema.json"),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Values are merged with the chart's own before its schema is held against them, so what is required of the whole is not of a part.
+	// Values are merged with the chart's own before its schema is held against them, so what is required of the whole
+	// is not of a part.
 	var tree any
 	if err := json.Unmarshal(schema, &tree); err != nil {
 		t.Fatal(err)
@@ -287,7 +305,12 @@ func TestExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	deployment, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), "install/helm/openchoreo-control-plane/templates/backstage/deployment.yaml"))
+	deployment, err := os.ReadFile(
+		filepath.Join(
+			strings.TrimSpace(string(dir)),
+			"install/helm/openchoreo-control-plane/templates/backstage/deployment.yaml",
+		),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,7 +321,9 @@ func TestExamples(t *testing.T) {
 		if _, ok := direct.StringData[key]; !ok {
 			t.Errorf("secret.yaml lacks %s", key)
 		}
-		if !slices.ContainsFunc(external.Spec.Data, func(d struct{ SecretKey string }) bool { return d.SecretKey == key }) {
+		if !slices.ContainsFunc(external.Spec.Data, func(d struct{ SecretKey string }) bool {
+			return d.SecretKey == key
+		}) {
 			t.Errorf("externalsecret.yaml lacks %s", key)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package portal checks what makes the portal show the builds of an external CI: annotations of Components, and Helm values of OpenChoreo's control
-// plane. The portal itself says nothing about either: a card stays empty, or away.
+// Package portal checks what makes the portal show the builds of an external CI: annotations of Components, and Helm
+// values of OpenChoreo's control plane. The portal itself says nothing about either: a card stays empty, or away.
 package portal
 
 import (
@@ -55,8 +55,8 @@ type values struct {
 	} `json:"backstage"`
 }
 
-// Check returns every fault of the Components' annotations and of the Helm values of a set. The callback is the URL that the GitHub OAuth App has;
-// empty when it is not known.
+// Check returns every fault of the Components' annotations and of the Helm values of a set. The callback is the URL
+// that the GitHub OAuth App has; empty when it is not known.
 func Check(set *objects.Set, callback string) []objects.Fault {
 	var faults []objects.Fault
 	for _, o := range set.OfKind("Component") {
@@ -82,13 +82,23 @@ func checkAnnotations(o *objects.Object) []objects.Fault {
 	}
 	var faults []objects.Fault
 	fault := func(annotation, format string, args ...any) {
-		faults = append(faults, o.Fault([]string{"metadata", "annotations", annotation}, "", fmt.Sprintf(format, args...)))
+		faults = append(faults, o.Fault([]string{
+			"metadata", "annotations", annotation,
+		}, "", fmt.Sprintf(format, args...)))
 	}
 	if job, given := component.Metadata.Annotations[JobAnnotation]; given && !jobPath.MatchString(job) {
-		fault(JobAnnotation, "%q is not the path of a Jenkins job, which has the form /job/org/job/name%s", job, meant(jobOf(job), jobPath))
+		fault(
+			JobAnnotation, "%q is not the path of a Jenkins job, which has the form /job/org/job/name%s", job,
+			meant(jobOf(job), jobPath),
+		)
 	}
-	if project, given := component.Metadata.Annotations[SlugAnnotation]; given && (!slug.MatchString(project) || strings.HasSuffix(project, ".git")) {
-		fault(SlugAnnotation, "%q is not the name of a GitHub repository, which has the form org/repo, without a host and without .git%s", project, meant(slugOf(project), slug))
+	if project, given := component.Metadata.Annotations[SlugAnnotation]; given && (!slug.MatchString(project) ||
+		strings.HasSuffix(project, ".git")) {
+		fault(
+			SlugAnnotation,
+			"%q is not the name of a GitHub repository, which has the form org/repo, without a host and without .git%s",
+			project, meant(slugOf(project), slug),
+		)
 	}
 	return faults
 }
@@ -153,9 +163,16 @@ func checkValues(o *objects.Object) []objects.Fault {
 		case jenkins.BaseURL == nil:
 			fault(ofJenkins, "baseUrl is missing: the chart's own, https://jenkins.example.com, is only an example")
 		case !isURL(*jenkins.BaseURL):
-			fault(ofJenkins+".baseUrl", "%q is not the URL of a Jenkins, such as https://jenkins.example.com", *jenkins.BaseURL)
+			fault(
+				ofJenkins+".baseUrl", "%q is not the URL of a Jenkins, such as https://jenkins.example.com",
+				*jenkins.BaseURL,
+			)
 		case strings.Contains(*jenkins.BaseURL, "/job/"):
-			fault(ofJenkins+".baseUrl", "%q is the URL of a job: give that of Jenkins itself, and the job in the Component's annotation %s", *jenkins.BaseURL, JobAnnotation)
+			fault(
+				ofJenkins+".baseUrl",
+				"%q is the URL of a job: give that of Jenkins itself, and the job in the Component's annotation %s",
+				*jenkins.BaseURL, JobAnnotation,
+			)
 		}
 		if jenkins.Username == nil || *jenkins.Username == "" {
 			fault(ofJenkins, "username is missing: it is whose API token the key jenkins-api-key holds")
@@ -170,23 +187,42 @@ func checkValues(o *objects.Object) []objects.Fault {
 	}
 	switch api := strings.TrimSuffix(github.APIBaseURL, "/"); {
 	case !host.MatchString(at):
-		fault(ofGitHub+".host", "%q is not the name of a host, such as github.com or ghe.example.com: it has neither scheme nor path", at)
+		fault(
+			ofGitHub+".host",
+			"%q is not the name of a host, such as github.com or ghe.example.com: it has neither scheme nor path", at,
+		)
 	case at == public && api != "" && api != "https://api.github.com":
-		fault(ofGitHub+".apiBaseUrl", "%q is not the API of github.com: leave it empty, or set host, too, if GitHub Enterprise Server is meant", github.APIBaseURL)
+		fault(
+			ofGitHub+".apiBaseUrl",
+			"%q is not the API of github.com: leave it empty, or set host, too, if GitHub Enterprise Server is meant",
+			github.APIBaseURL,
+		)
 	case at != public && api == "":
-		fault(ofGitHub+".host", "%s without apiBaseUrl: the portal would ask https://api.github.com about it; set apiBaseUrl to https://%s/api/v3", at, at)
+		fault(
+			ofGitHub+".host",
+			"%s without apiBaseUrl: the portal would ask https://api.github.com about it; set apiBaseUrl to "+
+				"https://%s/api/v3",
+			at, at,
+		)
 	case at != public && api != "https://"+at+"/api/v3" && api != "http://"+at+"/api/v3":
 		fault(ofGitHub+".apiBaseUrl", "%q is not the API of %s, which is https://%s/api/v3", github.APIBaseURL, at, at)
 	}
 
 	base := strings.TrimSuffix(v.Backstage.BaseURL, "/")
 	if v.Backstage.BaseURL != "" && !isURL(base) {
-		fault("backstage.baseUrl", "%q is not the URL of the portal, such as https://portal.example.com", v.Backstage.BaseURL)
+		fault(
+			"backstage.baseUrl", "%q is not the URL of the portal, such as https://portal.example.com",
+			v.Backstage.BaseURL,
+		)
 	}
 	for i, redirect := range v.Backstage.Auth.RedirectURLs {
 		path := fmt.Sprintf("backstage.auth.redirectUrls.%d", i)
 		if !callback.MatchString(redirect) {
-			fault(path, "%q does not have the form of a callback URL of the portal, %s/api/auth/<provider>/handler/frame", redirect, orExample(base))
+			fault(
+				path,
+				"%q does not have the form of a callback URL of the portal, %s/api/auth/<provider>/handler/frame",
+				redirect, orExample(base),
+			)
 		} else if base != "" && !strings.HasPrefix(redirect, base+"/api/auth/") {
 			fault(path, "%q is not of the portal at backstage.baseUrl, %s", redirect, base)
 		}
@@ -196,7 +232,8 @@ func checkValues(o *objects.Object) []objects.Fault {
 
 func isURL(text string) bool {
 	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil &&
+		u.RawQuery == "" && u.Fragment == ""
 }
 
 func orExample(base string) string {
@@ -206,7 +243,8 @@ func orExample(base string) string {
 	return base
 }
 
-// CallbackURL is the URL that the GitHub OAuth App must send people back to, by these Helm values; empty when they say nothing of one.
+// CallbackURL is the URL that the GitHub OAuth App must send people back to, by these Helm values; empty when they say
+// nothing of one.
 func CallbackURL(o *objects.Object) string {
 	v, err := objects.Decode[values](o)
 	if err != nil || v.Backstage.ExternalCI.GitHubActions.OAuth.ClientID == "" || !isURL(v.Backstage.BaseURL) {
@@ -218,12 +256,18 @@ func CallbackURL(o *objects.Object) string {
 // checkCallback holds the callback URL of the OAuth App against its form, and against the Helm values.
 func checkCallback(set *objects.Set, given string) []objects.Fault {
 	if !isURL(given) || !strings.HasSuffix(given, callbackPath) {
-		return []objects.Fault{{Field: "--github-callback-url", Message: fmt.Sprintf("%q does not have the form https://portal.example.com%s", given, callbackPath)}}
+		return []objects.Fault{{Field: "--github-callback-url",
+			Message: fmt.Sprintf("%q does not have the form https://portal.example.com%s", given, callbackPath)}}
 	}
 	var faults []objects.Fault
 	for _, o := range set.Values {
 		if want := CallbackURL(o); want != "" && want != given {
-			faults = append(faults, o.Fault([]string{"backstage", "baseUrl"}, "", fmt.Sprintf("the portal sends %s to GitHub, but the OAuth App has %s: people could not sign in", want, given)))
+			faults = append(faults, o.Fault([]string{
+				"backstage", "baseUrl",
+			}, "",
+				fmt.Sprintf(
+					"the portal sends %s to GitHub, but the OAuth App has %s: people could not sign in", want, given,
+				)))
 		}
 	}
 	return faults

@@ -22,7 +22,8 @@ import (
 // newEnv declares variables of any type, cel-go's extensions and OpenChoreo's functions.
 func newEnv(variables []string) (*cel.Env, error) {
 	options := append([]cel.EnvOption{
-		cel.OptionalTypes(), ext.Strings(), ext.Encoders(), ext.Math(), ext.Lists(), ext.Sets(), ext.TwoVarComprehensions(),
+		cel.OptionalTypes(), ext.Strings(), ext.Encoders(), ext.Math(), ext.Lists(), ext.Sets(),
+		ext.TwoVarComprehensions(),
 	}, functions...)
 	for _, name := range variables {
 		options = append(options, cel.Variable(name, cel.DynType))
@@ -43,8 +44,12 @@ var functions = []cel.EnvOption{
 	),
 	cel.Function("oc_omit", cel.Overload("oc_omit", nil, cel.DynType,
 		cel.FunctionBinding(func(...ref.Val) ref.Val { return omit{} }))),
-	cel.Function("oc_merge", cel.Overload("oc_merge_map_map", []*cel.Type{textMap, textMap}, textMap, cel.BinaryBinding(merge))),
-	cel.Function("oc_hash", cel.Overload("oc_hash_string", []*cel.Type{cel.StringType}, cel.StringType, cel.UnaryBinding(hash))),
+	cel.Function("oc_merge", cel.Overload("oc_merge_map_map", []*cel.Type{
+		textMap, textMap,
+	}, textMap, cel.BinaryBinding(merge))),
+	cel.Function("oc_hash", cel.Overload("oc_hash_string", []*cel.Type{
+		cel.StringType,
+	}, cel.StringType, cel.UnaryBinding(hash))),
 	nameFunction("oc_generate_name", 253), // a DNS subdomain, as most names in Kubernetes
 	nameFunction("oc_dns_label", 63),
 }
@@ -131,8 +136,8 @@ func nativeMap(value any) any {
 	return out
 }
 
-// merge is oc_merge of two: what is in the second wins, and nested objects are replaced. The run's labels count as empty: so it is in the
-// controller.
+// merge is oc_merge of two: what is in the second wins, and nested objects are replaced. The run's labels count as
+// empty: so it is in the controller.
 func merge(a, b ref.Val) ref.Val {
 	out := map[ref.Val]ref.Val{}
 	for _, v := range []ref.Val{a, b} {
@@ -214,7 +219,8 @@ func nameFunction(function string, limit int) cel.EnvOption {
 		cel.Overload(function+"_list", []*cel.Type{textList}, cel.StringType, bind))
 }
 
-// kubernetesName joins parts to a name of at most limit characters that ends in a hash of all of them. Each part has its share of the room.
+// kubernetesName joins parts to a name of at most limit characters that ends in a hash of all of them. Each part has
+// its share of the room.
 func kubernetesName(limit int, parts []string) (string, error) {
 	if len(parts) == 0 {
 		return "", errors.New("there is no text to make a name of")
@@ -231,7 +237,9 @@ func kubernetesName(limit int, parts []string) (string, error) {
 		part = sanitized(part)
 		name.WriteString(part[:min(len(part), share)] + "-")
 	}
-	return strings.TrimFunc(name.String()+suffix, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsNumber(r) }), nil
+	return strings.TrimFunc(name.String()+suffix, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsNumber(r)
+	}), nil
 }
 
 func sanitized(part string) string {

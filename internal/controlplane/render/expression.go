@@ -64,7 +64,8 @@ func (e *engine) render(path []string, value any) (any, error) {
 	return value, nil
 }
 
-// text evaluates the expressions in a text. One that is the whole text keeps its type; others are written into the text.
+// text evaluates the expressions in a text. One that is the whole text keeps its type; others are written into the
+// text.
 func (e *engine) text(path []string, text string) (any, error) {
 	expressions, err := findExpressions(text)
 	if err != nil {
@@ -78,7 +79,8 @@ func (e *engine) text(path []string, text string) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The first occurrence is not always this one: what was written in before may hold the same expression. So does the controller.
+		// The first occurrence is not always this one: what was written in before may hold the same expression. So does
+		// the controller.
 		text = strings.Replace(text, expression, interpolated(value), 1)
 	}
 	return text, nil
@@ -119,8 +121,8 @@ func interpolated(value any) string {
 
 var errNested = errors.New("an expression inside another must be quoted")
 
-// findExpressions cuts the expressions ${…} out of a text. Braces nest, but for those in quotes; one that is not closed is plain text, and
-// so is all that follows it.
+// findExpressions cuts the expressions ${…} out of a text. Braces nest, but for those in quotes; one that is not closed
+// is plain text, and so is all that follows it.
 func findExpressions(text string) ([]string, error) {
 	var found []string
 	for {

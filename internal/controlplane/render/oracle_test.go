@@ -87,7 +87,8 @@ func ask(t testing.TB, questions []question) []answer {
 	return answers
 }
 
-// buildController builds testdata/controller inside a copy of OpenChoreo's module: only there may it import internal packages.
+// buildController builds testdata/controller inside a copy of OpenChoreo's module: only there may it import internal
+// packages.
 func buildController(dir string) error {
 	source, err := moduleDir()
 	if err != nil {
@@ -104,7 +105,9 @@ func buildController(dir string) error {
 		return err
 	}
 	for _, file := range []string{"controller/workflowrun/controller.go", "webhook/workflow/webhook.go"} {
-		if err := extract(filepath.Join(source, "internal", file), filepath.Join(program, strings.ReplaceAll(file, "/", "_"))); err != nil {
+		if err := extract(
+			filepath.Join(source, "internal", file), filepath.Join(program, strings.ReplaceAll(file, "/", "_")),
+		); err != nil {
 			return err
 		}
 	}
@@ -129,7 +132,9 @@ func buildController(dir string) error {
 			return err
 		}
 	}
-	out, err := exec.Command("go", "build", "-modfile="+filepath.Join(dir, "go.mod"), "-o", filepath.Join(dir, "controller"), openchoreo+"/cmd/controller").CombinedOutput()
+	out, err := exec.Command("go", "build", "-modfile="+
+		filepath.Join(dir, "go.mod"), "-o", filepath.Join(dir, "controller"), openchoreo+
+		"/cmd/controller").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
@@ -140,14 +145,18 @@ func buildController(dir string) error {
 func extract(source, target string) error {
 	wanted := []string{
 		"InjectServiceAccountName",
-		"convertParameterValuesToStrings", "convertSpecParametersToStrings", "convertArgumentsParametersToStrings", "convertParameterListToStrings", "convertToString",
+		"convertParameterValuesToStrings", "convertSpecParametersToStrings", "convertArgumentsParametersToStrings",
+		"convertParameterListToStrings", "convertToString",
 	}
 	files := token.NewFileSet()
 	file, err := parser.ParseFile(files, source, nil, 0)
 	if err != nil {
 		return err
 	}
-	text := bytes.NewBufferString("package main\n\nimport (\n\"encoding/json\"\n\"fmt\"\n\"k8s.io/apimachinery/pkg/runtime\"\n)\n\nvar _ runtime.RawExtension\n")
+	text := bytes.NewBufferString(
+		"package main\n\nimport (\n\"encoding/json\"\n\"fmt\"\n\"k8s.io/apimachinery/pkg/runtime\"\n)\n\n" +
+			"var _ runtime.RawExtension\n",
+	)
 	if strings.HasSuffix(source, "controller.go") {
 		text = bytes.NewBufferString("package main\n\nimport (\n\"encoding/json\"\n\"fmt\"\n)\n")
 	}

@@ -40,8 +40,8 @@ func parameters(in Input) (map[string]any, error) {
 	return given, nil
 }
 
-// Schema is the schema of a workflow's parameters as the API server takes it: references resolved, vendors' extensions left out. It is nil
-// when the workflow has none. Its errors are of type *Error.
+// Schema is the schema of a workflow's parameters as the API server takes it: references resolved, vendors' extensions
+// left out. It is nil when the workflow has none. Its errors are of type *Error.
 func Schema(section *v1alpha1.SchemaSection) (*apiextensions.JSONSchemaProps, error) {
 	if section == nil || section.OpenAPIV3Schema == nil || len(section.OpenAPIV3Schema.Raw) == 0 {
 		return nil, nil
@@ -67,7 +67,9 @@ func Schema(section *v1alpha1.SchemaSection) (*apiextensions.JSONSchemaProps, er
 		return nil, fail(schemaPath, "%w", err)
 	}
 	var props apiextensions.JSONSchemaProps
-	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(&v1, &props, nil); err != nil {
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(
+		&v1, &props, nil,
+	); err != nil {
 		return nil, fail(schemaPath, "%w", err)
 	}
 	return &props, nil
@@ -76,7 +78,8 @@ func Schema(section *v1alpha1.SchemaSection) (*apiextensions.JSONSchemaProps, er
 // subschemas are the keywords under which schemas stand, alone or in a list.
 var subschemas = []string{"items", "additionalProperties", "not", "if", "then", "else", "allOf", "oneOf", "anyOf"}
 
-// resolve puts definitions where a $ref names them. What stands beside a $ref wins over the definition. open are the definitions we are in.
+// resolve puts definitions where a $ref names them. What stands beside a $ref wins over the definition. open are the
+// definitions we are in.
 func resolve(node any, definitions map[string]any, open []string) (any, error) {
 	if list, ok := node.([]any); ok {
 		out := make([]any, len(list))

@@ -1,7 +1,9 @@
-// Package render makes of a WorkflowRun what OpenChoreo's controller makes of it: an Argo Workflow and what it needs beside it.
+// Package render makes of a WorkflowRun what OpenChoreo's controller makes of it: an Argo Workflow and what it needs
+// beside it.
 //
-// It follows the controller of OpenChoreo v1.2.0 in what that does with odd values, too (contract section 2): a text "[1, 2]" becomes a
-// list, 1000000 arrives as 1e+06, null as NULL_VALUE. A test holds it against the controller's own code.
+// It follows the controller of OpenChoreo v1.2.0 in what that does with odd values, too (contract section 2): a text
+// "[1, 2]" becomes a list, 1000000 arrives as 1e+06, null as NULL_VALUE. A test holds it against the controller's own
+// code.
 package render
 
 import (
@@ -280,7 +282,8 @@ func prerequisites(namespace string) []map[string]any {
 		{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace}},
 		{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(ServiceAccount)},
 		{"apiVersion": rbac + "/v1", "kind": "Role", "metadata": metadata(role), "rules": []any{map[string]any{
-			"apiGroups": []any{"argoproj.io"}, "resources": []any{"workflowtaskresults"}, "verbs": []any{"create", "patch"},
+			"apiGroups": []any{"argoproj.io"}, "resources": []any{"workflowtaskresults"},
+			"verbs": []any{"create", "patch"},
 		}}},
 		{"apiVersion": rbac + "/v1", "kind": "RoleBinding", "metadata": metadata(ServiceAccount + "-role-binding"),
 			"subjects": []any{map[string]any{"kind": "ServiceAccount", "name": ServiceAccount, "namespace": namespace}},

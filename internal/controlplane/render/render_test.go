@@ -24,7 +24,8 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // newRun is a run of a component with these parameters, in JSON.
 func newRun(parameters string) *v1alpha1.WorkflowRun {
 	run := &v1alpha1.WorkflowRun{ObjectMeta: metav1.ObjectMeta{
-		Name: "cart-1", Namespace: "acme", Labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
+		Name: "cart-1", Namespace: "acme",
+		Labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 	}}
 	if parameters != "" {
 		run.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: []byte(parameters)}
@@ -54,8 +55,10 @@ func sample(t *testing.T, name string) v1alpha1.WorkflowSpec {
 func oneParameter(t *testing.T, value string) v1alpha1.WorkflowSpec {
 	t.Helper()
 	var spec v1alpha1.WorkflowSpec
-	text := "runTemplate:\n  apiVersion: argoproj.io/v1alpha1\n  kind: Workflow\n  metadata: {name: run, namespace: '${metadata.namespace}'}\n" +
-		"  spec:\n    arguments:\n      parameters:\n      - name: x\n        value: " + value + "\n      - name: other\n        other: " + value + "\n"
+	text := "runTemplate:\n  apiVersion: argoproj.io/v1alpha1\n  kind: Workflow\n" +
+		"  metadata: {name: run, namespace: '${metadata.namespace}'}\n" +
+		"  spec:\n    arguments:\n      parameters:\n      - name: x\n        value: " + value +
+		"\n      - name: other\n        other: " + value + "\n"
 	if err := yaml.Unmarshal([]byte(text), &spec); err != nil {
 		t.Fatalf("%v in %s", err, text)
 	}
@@ -172,8 +175,14 @@ func TestOddValues(t *testing.T) {
 		parameters := newRun(`{"x": ` + test.parameter + `}`)
 		inputs[test.name] = Input{Run: parameters, Workflow: oneParameter(t, "${parameters.x}")}
 		inputs[test.name+", interpolated"] = Input{Run: parameters, Workflow: oneParameter(t, "a-${parameters.x}-b")}
-		inputs[test.name+", in a list"] = Input{Run: parameters, Workflow: oneParameter(t, "'${[parameters.x, parameters]}'")}
-		inputs[test.name+", merged"] = Input{Run: parameters, Workflow: oneParameter(t, "'${oc_merge(parameters, {\"y\": parameters.x})}'")}
+		inputs[test.name+", in a list"] = Input{
+			Run:      parameters,
+			Workflow: oneParameter(t, "'${[parameters.x, parameters]}'"),
+		}
+		inputs[test.name+", merged"] = Input{
+			Run:      parameters,
+			Workflow: oneParameter(t, "'${oc_merge(parameters, {\"y\": parameters.x})}'"),
+		}
 	}
 	compare(t, inputs)
 }
@@ -185,32 +194,39 @@ func TestExpressions(t *testing.T) {
 		{name: "several", value: "${metadata.namespaceName}-${metadata.workflowRunName}", want: "acme-cart-1"},
 		{name: "the plane's namespace", value: "${metadata.namespace}", want: "workflows-acme"},
 		{name: "a label", value: "${metadata.labels['openchoreo.dev/project']}", want: "shop"},
-		{name: "all labels", value: "${metadata.labels}", want: "map[openchoreo.dev/component:cart openchoreo.dev/project:shop]"},
+		{name: "all labels", value: "${metadata.labels}",
+			want: "map[openchoreo.dev/component:cart openchoreo.dev/project:shop]"},
 		{name: "a label that is missing", value: "${metadata.labels['x']}", fault: "no such key"},
 		{name: "a parameter that is missing", value: "${parameters.none}", fault: "no such key: none"},
 		{name: "a guarded one", value: `'${has(parameters.none) ? parameters.none : "fallback"}'`, want: "fallback"},
 		{name: "optional", value: `"${parameters[?'none'].orValue('other')}"`, want: "other"},
-		{name: "references where there are none", value: "${externalRefs['a'].spec}", fault: "undeclared reference to 'externalRefs'"},
+		{name: "references where there are none", value: "${externalRefs['a'].spec}",
+			fault: "undeclared reference to 'externalRefs'"},
 		{name: "a nested expression", value: "${a ${b}}", fault: "an expression inside another must be quoted: ${a ${"},
 		{name: "braces", value: `'${ {"a": {"b": "}"}}.a.b }'`, want: "}"},
 		{name: "not closed", value: "'${a'", want: "${a"},
 		{name: "spaces around one keep its type", value: `"  ${[1]}  "`, want: "[1]"},
 		{name: "text around one does not", value: `"x ${[1]}"`, want: "x [1]"},
-		{name: "a value that holds the next expression", value: "a-${parameters.trap}-${metadata.namespaceName}", want: "a-acme-${metadata.namespaceName}"},
+		{name: "a value that holds the next expression", value: "a-${parameters.trap}-${metadata.namespaceName}",
+			want: "a-acme-${metadata.namespaceName}"},
 		{name: "omitted", value: "${oc_omit()}", want: "-"},
 		{name: "omitted in a text", value: "a${oc_omit()}", want: "a{}"},
 		{name: "omitted in a list", value: `'${["a", oc_omit(), "b"]}'`, want: `["a","b"]`},
 		{name: "omitted in an object", value: `'${{"a": oc_omit(), "b": 1}}'`, want: `{"b":1}`},
-		{name: "merged", value: `'${oc_merge({"a": 1, "b": {"x": 1}}, {"b": {"y": 2}}, {"c": 3})}'`, want: `{"a":1,"b":{"y":2},"c":3}`},
+		{name: "merged", value: `'${oc_merge({"a": 1, "b": {"x": 1}}, {"b": {"y": 2}}, {"c": 3})}'`,
+			want: `{"a":1,"b":{"y":2},"c":3}`},
 		{name: "merged labels", value: `'${oc_merge(metadata.labels, {"a": 1})}'`, want: `{"a":1}`},
 		{name: "one merged", value: `'${oc_merge({})}'`, fault: "oc_merge requires at least 2 arguments"},
 		{name: "a hash", value: `'${oc_hash("test")}'`, want: "afd071e5"},
-		{name: "a name", value: `'${oc_generate_name("Payment Service!", "prod")}'`, want: "payment-service-prod-0c160c1c"},
+		{name: "a name", value: `'${oc_generate_name("Payment Service!", "prod")}'`,
+			want: "payment-service-prod-0c160c1c"},
 		{name: "a name of a list", value: `'${oc_generate_name(["a", "b"])}'`, want: "a-b-d44362d6"},
 		{name: "a name of nothing", value: `'${oc_generate_name()}'`, fault: "no text to make a name of"},
-		{name: "a label of long texts", value: `'${oc_dns_label("` + strings.Repeat("x", 80) + `", "` + strings.Repeat("y", 80) + `")}'`,
-			want: strings.Repeat("x", 27) + "-" + strings.Repeat("y", 26) + "-"},
-		{name: "too many for a label: the hash alone", value: `'${oc_dns_label("` + strings.Repeat(`a","`, 70) + `a")}'`, want: "784198ff"},
+		{name: "a label of long texts",
+			value: `'${oc_dns_label("` + strings.Repeat("x", 80) + `", "` + strings.Repeat("y", 80) + `")}'`,
+			want:  strings.Repeat("x", 27) + "-" + strings.Repeat("y", 26) + "-"},
+		{name: "too many for a label: the hash alone",
+			value: `'${oc_dns_label("` + strings.Repeat(`a","`, 70) + `a")}'`, want: "784198ff"},
 		{name: "strings", value: `'${"a,b".split(",")}'`, want: "[a b]"},
 		{name: "base64", value: `'${base64.encode(bytes("{{x}}"))}'`, want: "e3t4fX0="},
 		{name: "math", value: `'${math.greatest(1, 2)}'`, want: "2"},
@@ -234,7 +250,8 @@ func TestExpressions(t *testing.T) {
 			out, err := Render(in)
 			switch {
 			case test.fault != "":
-				if err == nil || !strings.Contains(err.Error(), test.fault) || !strings.HasPrefix(err.Error(), "spec.runTemplate.spec.arguments.parameters[0].value") {
+				if err == nil || !strings.Contains(err.Error(), test.fault) ||
+					!strings.HasPrefix(err.Error(), "spec.runTemplate.spec.arguments.parameters[0].value") {
 					t.Errorf("got %v, want spec.runTemplate.spec.arguments.parameters[0].value…%s", err, test.fault)
 				}
 			case err != nil:
@@ -268,7 +285,9 @@ func TestAnyText(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in.Workflow.RunTemplate.Raw = bytes.ReplaceAll(in.Workflow.RunTemplate.Raw, []byte(`"value":"x"`), append([]byte(`"value":`), raw...))
+		in.Workflow.RunTemplate.Raw = bytes.ReplaceAll(
+			in.Workflow.RunTemplate.Raw, []byte(`"value":"x"`), append([]byte(`"value":`), raw...),
+		)
 		inputs[text.String()] = in
 	}
 	compare(t, inputs)
@@ -277,19 +296,28 @@ func TestAnyText(t *testing.T) {
 func TestSamples(t *testing.T) {
 	t.Parallel()
 	inputs := map[string]Input{}
-	for _, workflow := range []string{"dockerfile-builder", "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder"} {
+	for _, workflow := range []string{
+		"dockerfile-builder", "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder",
+	} {
 		for name, parameters := range map[string]string{
-			"least":       `{"repository": {"url": "https://git.example.com/cart.git"}}`,
-			"secret":      `{"repository": {"url": "git@example.com:cart.git", "secretRef": "git-credentials"}}`,
-			"nulls":       `{"repository": {"url": "u", "revision": null, "appPath": null}, "docker": null, "buildEnv": null}`,
-			"mistyped":    `{"repository": {"url": 1, "revision": {"branch": true, "commit": 1000000}}, "buildEnv": "A=b", "buildArgs": [{"name": "A"}], "more": 1}`,
+			"least":  `{"repository": {"url": "https://git.example.com/cart.git"}}`,
+			"secret": `{"repository": {"url": "git@example.com:cart.git", "secretRef": "git-credentials"}}`,
+			"nulls": `{"repository": {"url": "u", "revision": null, "appPath": null}, "docker": null, ` +
+				`"buildEnv": null}`,
+			"mistyped": `{"repository": {"url": 1, "revision": {"branch": true, "commit": 1000000}}, "buildEnv": ` +
+				`"A=b", "buildArgs": [{"name": "A"}], "more": 1}`,
 			"no url":      `{"repository": {}}`,
 			"nothing":     ``,
 			"null":        `null`,
 			"no object":   `[1]`,
 			"no revision": `{"repository": {"url": "u", "revision": "main"}}`,
 		} {
-			inputs[workflow+", "+name] = Input{Run: newRun(parameters), Workflow: sample(t, workflow), SecretStore: "default", SecretReference: references}
+			inputs[workflow+", "+name] = Input{
+				Run:             newRun(parameters),
+				Workflow:        sample(t, workflow),
+				SecretStore:     "default",
+				SecretReference: references,
+			}
 		}
 	}
 	compare(t, inputs)
@@ -302,11 +330,18 @@ func TestSamples(t *testing.T) {
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	for name, parameters := range map[string]string{
-		"public":  `{"repository": {"url": "https://git.example.com/cart.git"}, "buildArgs": [{"name": "PORT", "value": 8080}]}`,
-		"private": `{"repository": {"url": "git@example.com:cart.git", "secretRef": "git-credentials", "revision": {"commit": 1000000}}}`,
+		"public": `{"repository": {"url": "https://git.example.com/cart.git"}, "buildArgs": [{"name": "PORT", ` +
+			`"value": 8080}]}`,
+		"private": `{"repository": {"url": "git@example.com:cart.git", "secretRef": "git-credentials", "revision": ` +
+			`{"commit": 1000000}}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := Render(Input{Run: newRun(parameters), Workflow: sample(t, "dockerfile-builder"), SecretStore: "default", SecretReference: references})
+			out, err := Render(Input{
+				Run:             newRun(parameters),
+				Workflow:        sample(t, "dockerfile-builder"),
+				SecretStore:     "default",
+				SecretReference: references,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -338,22 +373,49 @@ func TestGolden(t *testing.T) {
 // Workflows whose faults only show when a run is rendered, and those of their schemas.
 func TestWorkflows(t *testing.T) {
 	t.Parallel()
-	const template = "{apiVersion: v1, kind: Secret, metadata: {name: '${metadata.workflowRunName}-s', namespace: elsewhere}}"
+	const template = "{apiVersion: v1, kind: Secret, metadata: {name: '${metadata.workflowRunName}-s', namespace: " +
+		"elsewhere}}"
 	tests := []struct{ name, spec, fault string }{
 		{name: "a resource", spec: "resources: [{id: a, template: " + template + "}]"},
-		{name: "one that is left out", spec: "resources: [{id: a, includeWhen: '${false}', template: {kind: '${broken'}}]"},
-		{name: "one without a name's beginning", spec: "resources: [{id: a, template: {apiVersion: v1, kind: Secret, metadata: {name: '${workflowplane.secretStore}-s'}}}]"},
-		{name: "includeWhen is text", spec: "resources: [{id: a, includeWhen: '${\"true\"}', template: " + template + "}]", fault: `spec.resources[0].includeWhen: ${"true"} is text, and must be true or false`},
-		{name: "includeWhen fails", spec: "resources: [{id: a, includeWhen: '${parameters.none}', template: " + template + "}]", fault: "spec.resources[0].includeWhen: ${parameters.none}: no such key: none"},
-		{name: "no kind", spec: "resources: [{id: a, template: {apiVersion: v1, metadata: {name: a}}}]", fault: "spec.resources[0].template.kind: is missing"},
-		{name: "a name of a number", spec: "resources: [{id: a, template: {apiVersion: v1, kind: Secret, metadata: {name: '${1}'}}}]", fault: "spec.resources[0].template.metadata.name: is missing, or no text"},
-		{name: "defaults at every depth", spec: "parameters: {openAPIV3Schema: {type: object, properties: {a: {type: object, default: {}, properties: {b: {type: string, default: deep, x-own: 1}}}}}}"},
-		{name: "a default for null", spec: "parameters: {openAPIV3Schema: {type: object, properties: {given: {type: string, default: d}}}}"},
-		{name: "references", spec: "parameters: {openAPIV3Schema: {type: object, $defs: {s: {type: string, default: s}, o: {type: object, default: {}, properties: {p: {$ref: '#/$defs/s'}}}}, properties: {o: {$ref: '#/$defs/o'}, d: {$ref: '#/$defs/s', default: beside}}}}"},
-		{name: "a circle", spec: "parameters: {openAPIV3Schema: {type: object, $defs: {a: {$ref: '#/$defs/a'}}, properties: {x: {$ref: '#/$defs/a'}}}}", fault: `spec.parameters.openAPIV3Schema: $ref "#/$defs/a" leads in a circle: a → a`},
-		{name: "a reference to nothing", spec: "parameters: {openAPIV3Schema: {type: object, properties: {x: {$ref: '#/$defs/a'}}}}", fault: "there is no such definition"},
-		{name: "a reference elsewhere", spec: "parameters: {openAPIV3Schema: {type: object, properties: {x: {$ref: 'https://example.com/a'}}}}", fault: "only #/$defs/<name> is supported"},
-		{name: "not structural", spec: "parameters: {openAPIV3Schema: {type: object, properties: {x: {type: array, items: [{type: string}]}}}}", fault: "spec.parameters.openAPIV3Schema: "},
+		{name: "one that is left out",
+			spec: "resources: [{id: a, includeWhen: '${false}', template: {kind: '${broken'}}]"},
+		{name: "one without a name's beginning",
+			spec: "resources: [{id: a, template: {apiVersion: v1, kind: Secret, metadata: {name: " +
+				"'${workflowplane.secretStore}-s'}}}]"},
+		{name: "includeWhen is text",
+			spec:  "resources: [{id: a, includeWhen: '${\"true\"}', template: " + template + "}]",
+			fault: `spec.resources[0].includeWhen: ${"true"} is text, and must be true or false`},
+		{name: "includeWhen fails",
+			spec:  "resources: [{id: a, includeWhen: '${parameters.none}', template: " + template + "}]",
+			fault: "spec.resources[0].includeWhen: ${parameters.none}: no such key: none"},
+		{name: "no kind", spec: "resources: [{id: a, template: {apiVersion: v1, metadata: {name: a}}}]",
+			fault: "spec.resources[0].template.kind: is missing"},
+		{name: "a name of a number",
+			spec:  "resources: [{id: a, template: {apiVersion: v1, kind: Secret, metadata: {name: '${1}'}}}]",
+			fault: "spec.resources[0].template.metadata.name: is missing, or no text"},
+		{name: "defaults at every depth",
+			spec: "parameters: {openAPIV3Schema: {type: object, properties: {a: {type: object, default: {}, " +
+				"properties: {b: {type: string, default: deep, x-own: 1}}}}}}"},
+		{name: "a default for null",
+			spec: "parameters: {openAPIV3Schema: {type: object, properties: {given: {type: string, default: d}}}}"},
+		{name: "references",
+			spec: "parameters: {openAPIV3Schema: {type: object, $defs: {s: {type: string, default: s}, o: {type: " +
+				"object, default: {}, properties: {p: {$ref: '#/$defs/s'}}}}, properties: {o: {$ref: '#/$defs/o'}, " +
+				"d: {$ref: '#/$defs/s', default: beside}}}}"},
+		{name: "a circle",
+			spec: "parameters: {openAPIV3Schema: {type: object, $defs: {a: {$ref: '#/$defs/a'}}, properties: {x: " +
+				"{$ref: '#/$defs/a'}}}}",
+			fault: `spec.parameters.openAPIV3Schema: $ref "#/$defs/a" leads in a circle: a → a`},
+		{name: "a reference to nothing",
+			spec:  "parameters: {openAPIV3Schema: {type: object, properties: {x: {$ref: '#/$defs/a'}}}}",
+			fault: "there is no such definition"},
+		{name: "a reference elsewhere",
+			spec:  "parameters: {openAPIV3Schema: {type: object, properties: {x: {$ref: 'https://example.com/a'}}}}",
+			fault: "only #/$defs/<name> is supported"},
+		{name: "not structural",
+			spec: "parameters: {openAPIV3Schema: {type: object, properties: {x: {type: array, items: [{type: " +
+				"string}]}}}}",
+			fault: "spec.parameters.openAPIV3Schema: "},
 	}
 	inputs := map[string]Input{}
 	for _, test := range tests {
@@ -365,7 +427,8 @@ func TestWorkflows(t *testing.T) {
 		inputs[test.name] = in
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Render(in)
-			if test.fault == "" && err != nil || test.fault != "" && (err == nil || !strings.HasPrefix(err.Error(), test.fault) && !strings.Contains(err.Error(), test.fault)) {
+			if test.fault == "" && err != nil || test.fault != "" && (err == nil ||
+				!strings.HasPrefix(err.Error(), test.fault) && !strings.Contains(err.Error(), test.fault)) {
 				t.Errorf("got %v, want %q", err, test.fault)
 			}
 		})
@@ -375,9 +438,14 @@ func TestWorkflows(t *testing.T) {
 
 func TestMissingSecretReference(t *testing.T) {
 	t.Parallel()
-	in := Input{Run: newRun(`{"repository": {"url": "u", "secretRef": "none"}}`), Workflow: sample(t, "dockerfile-builder"), SecretReference: references}
+	in := Input{
+		Run:             newRun(`{"repository": {"url": "u", "secretRef": "none"}}`),
+		Workflow:        sample(t, "dockerfile-builder"),
+		SecretReference: references,
+	}
 	_, err := Render(in)
-	if want := `spec.externalRefs[0].name: there is no SecretReference "none" in namespace "acme"`; err == nil || err.Error() != want {
+	if want := `spec.externalRefs[0].name: there is no SecretReference "none" in namespace "acme"`; err == nil ||
+		err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }

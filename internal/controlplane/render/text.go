@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Argo wants text where templates have lists. The controller passes over every rendered object twice, and over the Argo Workflow a third time.
+// Argo wants text where templates have lists. The controller passes over every rendered object twice, and over the Argo
+// Workflow a third time.
 
 // valuesToText makes JSON text of lists and objects that stand under a key named value.
 func valuesToText(data any) any {

@@ -12,12 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Observe writes into a run's status what its Argo Workflow says, as OpenChoreo's controller does. The times are Argo's own, not those at
-// which somebody looked.
+// Observe writes into a run's status what its Argo Workflow says, as OpenChoreo's controller does. The times are Argo's
+// own, not those at which somebody looked.
 func Observe(run *v1alpha1.WorkflowRun, workflow *wfv1.Workflow) {
 	run.Status = v1alpha1.WorkflowRunStatus{
 		RunReference: &v1alpha1.ResourceReference{
-			APIVersion: wfv1.SchemeGroupVersion.String(), Kind: "Workflow", Name: workflow.Name, Namespace: workflow.Namespace,
+			APIVersion: wfv1.SchemeGroupVersion.String(), Kind: "Workflow", Name: workflow.Name,
+			Namespace: workflow.Namespace,
 		},
 		StartedAt:   moment(workflow.Status.StartedAt),
 		CompletedAt: moment(workflow.Status.FinishedAt),
@@ -41,7 +42,8 @@ func Observe(run *v1alpha1.WorkflowRun, workflow *wfv1.Workflow) {
 	}
 }
 
-// explain adds Argo's message to the condition of a failure. OpenChoreo drops it, and with it the only word about a template that is missing.
+// explain adds Argo's message to the condition of a failure. OpenChoreo drops it, and with it the only word about a
+// template that is missing.
 func explain(run *v1alpha1.WorkflowRun, message string) {
 	if message != "" {
 		condition(run, failed, metav1.ConditionTrue, "WorkflowFailed", "Workflow execution failed: "+message)
@@ -66,8 +68,8 @@ func moment(t metav1.Time) *metav1.Time {
 	return &t
 }
 
-// tasks are the pods among a workflow's nodes, in the order of their step groups. Of one group, which OpenChoreo leaves in any order, the
-// one that started first comes first.
+// tasks are the pods among a workflow's nodes, in the order of their step groups. Of one group, which OpenChoreo leaves
+// in any order, the one that started first comes first.
 func tasks(nodes wfv1.Nodes) []v1alpha1.WorkflowTask {
 	pods := Pods(nodes)
 	all := make([]v1alpha1.WorkflowTask, 0, len(pods))
@@ -82,9 +84,14 @@ func tasks(nodes wfv1.Nodes) []v1alpha1.WorkflowTask {
 
 // Pods are the nodes that a run's tasks are of, in the order of the tasks.
 func Pods(nodes wfv1.Nodes) []wfv1.NodeStatus {
-	pods := slices.DeleteFunc(slices.Collect(maps.Values(nodes)), func(n wfv1.NodeStatus) bool { return n.Type != wfv1.NodeTypePod })
+	pods := slices.DeleteFunc(slices.Collect(maps.Values(nodes)), func(n wfv1.NodeStatus) bool {
+		return n.Type != wfv1.NodeTypePod
+	})
 	slices.SortFunc(pods, func(a, b wfv1.NodeStatus) int {
-		return cmp.Or(cmp.Compare(group(a.Name), group(b.Name)), a.StartedAt.Compare(b.StartedAt.Time), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(
+			cmp.Compare(group(a.Name), group(b.Name)), a.StartedAt.Compare(b.StartedAt.Time),
+			cmp.Compare(a.Name, b.Name),
+		)
 	})
 	return pods
 }

@@ -35,22 +35,28 @@ func TestObserve(t *testing.T) {
 	}{
 		{"new", &wfv1.Workflow{}, map[string]string{"WorkflowCompleted": "False WorkflowPending"}, nil, ""},
 		{
-			"running", running, map[string]string{"WorkflowCompleted": "False WorkflowPending", "WorkflowRunning": "True WorkflowRunning"},
+			"running", running,
+			map[string]string{"WorkflowCompleted": "False WorkflowPending", "WorkflowRunning": "True WorkflowRunning"},
 			[]string{"checkout-source Succeeded", "containerfile-build Succeeded", "publish-image Succeeded"}, "",
 		},
 		{
 			"succeeded", workflowplanetest.Workflow(t, "cart-1"),
-			map[string]string{"WorkflowCompleted": "True WorkflowSucceeded", "WorkflowRunning": "False WorkflowRunning", "WorkflowSucceeded": "True WorkflowSucceeded"},
+			map[string]string{"WorkflowCompleted": "True WorkflowSucceeded", "WorkflowRunning": "False WorkflowRunning",
+				"WorkflowSucceeded": "True WorkflowSucceeded"},
 			[]string{"checkout-source Succeeded", "containerfile-build Succeeded", "publish-image Succeeded"}, "",
 		},
 		{
 			"failed", workflowplanetest.Workflow(t, "cart-2"),
-			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning", "WorkflowFailed": "True WorkflowFailed"},
-			[]string{"checkout-source Succeeded", "containerfile-build Failed main: Error (exit code 22): BuildFailed: exit code: 1. See the log."}, "failed",
+			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning",
+				"WorkflowFailed": "True WorkflowFailed"},
+			[]string{"checkout-source Succeeded",
+				"containerfile-build Failed main: Error (exit code 22): BuildFailed: exit code: 1. See the log."},
+			"failed",
 		},
 		{
 			"a template that is missing", workflowplanetest.Workflow(t, "cart-3"),
-			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning", "WorkflowFailed": "True WorkflowFailed"},
+			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning",
+				"WorkflowFailed": "True WorkflowFailed"},
 			nil, "template reference checkout-source.checkout not found",
 		},
 	}
@@ -84,7 +90,10 @@ func TestObserve(t *testing.T) {
 
 // Tasks are in the order of their step groups, by number, and only pods are tasks.
 func TestOrderOfTasks(t *testing.T) {
-	nodes := wfv1.Nodes{"root": {Name: "cart", Type: wfv1.NodeTypeSteps}, "dag": {Name: "cart.alone", Type: wfv1.NodeTypePod}}
+	nodes := wfv1.Nodes{
+		"root": {Name: "cart", Type: wfv1.NodeTypeSteps},
+		"dag":  {Name: "cart.alone", Type: wfv1.NodeTypePod},
+	}
 	for _, name := range []string{"cart[10].k", "cart[9].j", "cart[2].c", "cart[0].a", "cart[1].b", "ca[9]rt[3].d"} {
 		nodes[name] = wfv1.NodeStatus{Name: name, Type: wfv1.NodeTypePod}
 		nodes[name+" group"] = wfv1.NodeStatus{Name: name, Type: wfv1.NodeTypeStepGroup}

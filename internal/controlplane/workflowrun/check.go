@@ -21,8 +21,9 @@ const (
 	ReasonWorkflowNotFound          = "WorkflowNotFound"          // on a Component: it is not ready
 )
 
-// Check returns every fault of a set: those of the files, those of parameters, and of each WorkflowRun, Component and workflow what
-// OpenChoreo would stop at first. With partial, what no file holds may be in the cluster, and counts as right.
+// Check returns every fault of a set: those of the files, those of parameters, and of each WorkflowRun, Component and
+// workflow what OpenChoreo would stop at first. With partial, what no file holds may be in the cluster, and counts as
+// right.
 func Check(set *objects.Set, partial bool) []objects.Fault {
 	faults := append([]objects.Fault{}, set.Faults...)
 	for _, o := range set.Objects {
@@ -49,13 +50,17 @@ func checkRun(set *objects.Set, o *objects.Object, partial bool) []objects.Fault
 	if err != nil {
 		return nil // its faults are the set's
 	}
-	faults := checkParameters(set, o, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name, run.Spec.Workflow.Parameters)
+	faults := checkParameters(
+		set, o, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name, run.Spec.Workflow.Parameters,
+	)
 	if f := checkComponent(set, o, run, partial); f != nil {
 		return append(faults, *f)
 	}
 	if findWorkflow(set, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name) == nil {
 		if !partial {
-			faults = append(faults, o.Fault([]string{"spec", "workflow", "name"}, ReasonWorkflowFailed, "Workflow is not found in the cluster"))
+			faults = append(faults, o.Fault([]string{
+				"spec", "workflow", "name",
+			}, ReasonWorkflowFailed, "Workflow is not found in the cluster"))
 		}
 		return faults
 	}
@@ -70,7 +75,8 @@ func checkRun(set *objects.Set, o *objects.Object, partial bool) []objects.Fault
 	return faults
 }
 
-// checkComponent makes the checks of OpenChoreo's controller in its order and in its words, and returns the first that fails.
+// checkComponent makes the checks of OpenChoreo's controller in its order and in its words, and returns the first that
+// fails.
 func checkComponent(set *objects.Set, o *objects.Object, run *v1alpha1.WorkflowRun, partial bool) *objects.Fault {
 	fail := func(path []string, format string, args ...any) *objects.Fault {
 		f := o.Fault(path, ReasonComponentValidationFailed, fmt.Sprintf(format, args...))
@@ -96,20 +102,36 @@ func checkComponent(set *objects.Set, o *objects.Object, run *v1alpha1.WorkflowR
 		return nil // its faults are the set's
 	}
 	if owner := component.Spec.Owner.ProjectName; owner != project {
-		return fail(append(labels, ProjectLabel), "workflow run project label %q does not match component %q owner project %q", project, component.Name, owner)
+		return fail(
+			append(labels, ProjectLabel),
+			"workflow run project label %q does not match component %q owner project %q", project, component.Name,
+			owner,
+		)
 	}
 	ref := run.Spec.Workflow
 	if kind, allowed := componentType(set, component); kind == nil {
 		if !partial {
-			return fail(append(labels, ComponentLabel), "component type %q not found for component %q", component.Spec.ComponentType.Name, component.Name)
+			return fail(
+				append(labels, ComponentLabel), "component type %q not found for component %q",
+				component.Spec.ComponentType.Name, component.Name,
+			)
 		}
 	} else if len(allowed) == 0 {
-		return fail(workflow, "no workflows are allowed by component type %q, but workflow run references workflow %s/%s", kind.Name, ref.Kind, ref.Name)
+		return fail(
+			workflow, "no workflows are allowed by component type %q, but workflow run references workflow %s/%s",
+			kind.Name, ref.Kind, ref.Name,
+		)
 	} else if !allows(allowed, ref.Kind, ref.Name) {
-		return fail(workflow, "workflow %s/%s is not allowed for component type %q; allowed: %s", ref.Kind, ref.Name, kind.Name, list(allowed))
+		return fail(
+			workflow, "workflow %s/%s is not allowed for component type %q; allowed: %s", ref.Kind, ref.Name,
+			kind.Name, list(allowed),
+		)
 	}
 	if own := component.Spec.Workflow; own != nil && (own.Kind != ref.Kind || own.Name != ref.Name) {
-		return fail(workflow, "workflow run references workflow %s/%s but component %q is configured with workflow %s/%s", ref.Kind, ref.Name, component.Name, own.Kind, own.Name)
+		return fail(
+			workflow, "workflow run references workflow %s/%s but component %q is configured with workflow %s/%s",
+			ref.Kind, ref.Name, component.Name, own.Kind, own.Name,
+		)
 	}
 	return nil
 }
@@ -126,7 +148,8 @@ func componentType(set *objects.Set, component *v1alpha1.Component) (*objects.Ob
 	return found, allowedWorkflows(found)
 }
 
-// allowedWorkflows are in the same place in both kinds of component types; in a cluster-wide one they name only ClusterWorkflows.
+// allowedWorkflows are in the same place in both kinds of component types; in a cluster-wide one they name only
+// ClusterWorkflows.
 func allowedWorkflows(o *objects.Object) []v1alpha1.WorkflowRef {
 	if o == nil {
 		return nil
@@ -173,12 +196,21 @@ func checkAllowed(set *objects.Set, o *objects.Object, partial bool) []objects.F
 	case kind == nil: // a run of the component says so
 	case len(allowed) == 0:
 		return append(faults, o.Fault(path, ReasonWorkflowNotAllowed,
-			fmt.Sprintf("No workflows are allowed by ComponentType %q, but component specifies workflow %q", kind.Name, w.Name)))
+			fmt.Sprintf(
+				"No workflows are allowed by ComponentType %q, but component specifies workflow %q", kind.Name,
+				w.Name,
+			)))
 	case !allows(allowed, w.Kind, w.Name):
 		return append(faults, o.Fault(path, ReasonWorkflowNotAllowed,
-			fmt.Sprintf("Workflow %q (kind %s) is not allowed by ComponentType %q; allowed workflows: %v", w.Name, w.Kind, kind.Name, allowed)))
+			fmt.Sprintf(
+				"Workflow %q (kind %s) is not allowed by ComponentType %q; allowed workflows: %v", w.Name, w.Kind,
+				kind.Name, allowed,
+			)))
 	case !partial && findWorkflow(set, component.Namespace, w.Kind, w.Name) == nil:
-		return append(faults, o.Fault(path, ReasonWorkflowNotFound, fmt.Sprintf("Workflow %q (kind %s) not found", w.Name, w.Kind)))
+		return append(
+			faults,
+			o.Fault(path, ReasonWorkflowNotFound, fmt.Sprintf("Workflow %q (kind %s) not found", w.Name, w.Kind)),
+		)
 	}
 	return faults
 }

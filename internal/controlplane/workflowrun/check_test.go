@@ -23,33 +23,65 @@ func TestCheck(t *testing.T) {
 	}{
 		{file: "good"},
 		{file: "standalone"},
-		{file: "one-label", want: []string{"6: WorkflowRun acme/one-label: metadata.labels: ComponentValidationFailed: " +
-			"component workflow run must have both openchoreo.dev/project and openchoreo.dev/component labels"}},
-		{file: "no-component", partial: "-", want: []string{"6: WorkflowRun acme/no-component: metadata.labels[openchoreo.dev/component]: ComponentValidationFailed: " +
-			`component "none" not found`}},
-		{file: "other-project", want: []string{"6: WorkflowRun acme/other-project: metadata.labels[openchoreo.dev/project]: ComponentValidationFailed: " +
-			`workflow run project label "bank" does not match component "cart" owner project "shop"`}},
-		{file: "no-component-type", partial: "-", want: []string{"6: WorkflowRun acme/no-component-type: metadata.labels[openchoreo.dev/component]: ComponentValidationFailed: " +
-			`component type "deployment/none" not found for component "typeless"`}},
-		{file: "not-allowed", want: []string{"9: WorkflowRun acme/not-allowed: spec.workflow.name: ComponentValidationFailed: " +
-			`workflow ClusterWorkflow/other is not allowed for component type "service"; allowed: [ClusterWorkflow/dockerfile-builder, ClusterWorkflow/failing]`}},
-		{file: "none-allowed", want: []string{"9: WorkflowRun acme/none-allowed: spec.workflow.name: ComponentValidationFailed: " +
-			`no workflows are allowed by component type "closed", but workflow run references workflow ClusterWorkflow/dockerfile-builder`}},
-		{file: "other-workflow", want: []string{"9: WorkflowRun acme/other-workflow: spec.workflow.name: ComponentValidationFailed: " +
-			`workflow run references workflow ClusterWorkflow/failing but component "cart" is configured with workflow ClusterWorkflow/dockerfile-builder`}},
-		{file: "no-workflow", partial: "-", want: []string{"9: WorkflowRun acme/no-workflow: spec.workflow.name: WorkflowFailed: Workflow is not found in the cluster"}},
-		{file: "no-secret", partial: "-", want: []string{"10: WorkflowRun acme/no-secret: spec.workflow.parameters: WorkflowPending: " +
-			`stays pending for ever, and only the controller's log says why: there is no SecretReference "none" in namespace "acme"`}},
+		{file: "one-label",
+			want: []string{"6: WorkflowRun acme/one-label: metadata.labels: ComponentValidationFailed: " +
+				"component workflow run must have both openchoreo.dev/project and openchoreo.dev/component labels"}},
+		{file: "no-component", partial: "-",
+			want: []string{
+				"6: WorkflowRun acme/no-component: metadata.labels[openchoreo.dev/component]: " +
+					"ComponentValidationFailed: " +
+					`component "none" not found`,
+			}},
+		{file: "other-project",
+			want: []string{
+				"6: WorkflowRun acme/other-project: metadata.labels[openchoreo.dev/project]: " +
+					"ComponentValidationFailed: " +
+					`workflow run project label "bank" does not match component "cart" owner project "shop"`,
+			}},
+		{file: "no-component-type", partial: "-",
+			want: []string{
+				"6: WorkflowRun acme/no-component-type: metadata.labels[openchoreo.dev/component]: " +
+					"ComponentValidationFailed: " +
+					`component type "deployment/none" not found for component "typeless"`,
+			}},
+		{file: "not-allowed",
+			want: []string{"9: WorkflowRun acme/not-allowed: spec.workflow.name: ComponentValidationFailed: " +
+				`workflow ClusterWorkflow/other is not allowed for component type "service"; allowed: ` +
+				`[ClusterWorkflow/dockerfile-builder, ClusterWorkflow/failing]`}},
+		{file: "none-allowed",
+			want: []string{"9: WorkflowRun acme/none-allowed: spec.workflow.name: ComponentValidationFailed: " +
+				`no workflows are allowed by component type "closed", but workflow run references workflow ` +
+				`ClusterWorkflow/dockerfile-builder`}},
+		{file: "other-workflow",
+			want: []string{"9: WorkflowRun acme/other-workflow: spec.workflow.name: ComponentValidationFailed: " +
+				`workflow run references workflow ClusterWorkflow/failing but component "cart" is configured with ` +
+				`workflow ClusterWorkflow/dockerfile-builder`}},
+		{file: "no-workflow", partial: "-",
+			want: []string{
+				"9: WorkflowRun acme/no-workflow: spec.workflow.name: WorkflowFailed: Workflow is not found in the " +
+					"cluster",
+			}},
+		{file: "no-secret", partial: "-",
+			want: []string{"10: WorkflowRun acme/no-secret: spec.workflow.parameters: WorkflowPending: " +
+				`stays pending for ever, and only the controller's log says why: there is no SecretReference "none" ` +
+				`in namespace "acme"`}},
 		{file: "parameters", want: []string{
-			`14: WorkflowRun acme/parameters: spec.workflow.parameters.repository.revision.commit: does not have the right form`,
+			`14: WorkflowRun acme/parameters: spec.workflow.parameters.repository.revision.commit: does not have the ` +
+				`right form`,
 			`15: WorkflowRun acme/parameters: spec.workflow.parameters.buildEnv: expected array, but got string`,
-			`18: WorkflowRun acme/parameters: spec.workflow.parameters.buildArgs[0].value: expected string, but got null`,
+			`18: WorkflowRun acme/parameters: spec.workflow.parameters.buildArgs[0].value: expected string, but got ` +
+				`null`,
 			`19: WorkflowRun acme/parameters: spec.workflow.parameters.more: is not a parameter`,
 		}},
 		{file: "components", want: []string{`39: Component acme/disallowed: spec.workflow.name: WorkflowNotAllowed: ` +
-			`Workflow "other" (kind ClusterWorkflow) is not allowed by ComponentType "service"; allowed workflows: [{ClusterWorkflow dockerfile-builder} {ClusterWorkflow failing}]`}},
-		{file: "platform", want: []string{`55: ClusterWorkflow failing: spec.runTemplate.spec.arguments.parameters[0].value: WorkflowPending: ` +
-			"WorkflowRun acme/failing-expression stays pending for ever, and only the controller's log says why: ${parameters.none}: no such key: none"}},
+			`Workflow "other" (kind ClusterWorkflow) is not allowed by ComponentType "service"; allowed workflows: ` +
+			`[{ClusterWorkflow dockerfile-builder} {ClusterWorkflow failing}]`}},
+		{file: "platform",
+			want: []string{
+				`55: ClusterWorkflow failing: spec.runTemplate.spec.arguments.parameters[0].value: WorkflowPending: ` +
+					"WorkflowRun acme/failing-expression stays pending for ever, and only the controller's log says " +
+					"why: ${parameters.none}: no such key: none",
+			}},
 		{file: "failing-expression"},
 	}
 	for _, partial := range []bool{false, true} {
@@ -66,7 +98,10 @@ func TestCheck(t *testing.T) {
 			got := found[test.file]
 			slices.Sort(got)
 			if !slices.EqualFunc(got, want, strings.HasPrefix) {
-				t.Errorf("%s, partial %v: got\n  %s\nwant\n  %s", test.file, partial, strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+				t.Errorf(
+					"%s, partial %v: got\n  %s\nwant\n  %s", test.file, partial, strings.Join(got, "\n  "),
+					strings.Join(want, "\n  "),
+				)
 			}
 			delete(found, test.file)
 		}
@@ -130,7 +165,8 @@ spec:
 	}
 	want := []string{
 		"13: ClusterWorkflow broken: spec.runTemplate.kind: kind must be a literal value",
-		`16: ClusterWorkflow broken: spec.runTemplate.metadata.namespace: metadata.namespace must be set to "${metadata.namespace}"`,
+		`16: ClusterWorkflow broken: spec.runTemplate.metadata.namespace: metadata.namespace must be set to ` +
+			`"${metadata.namespace}"`,
 		`20: ClusterWorkflow broken: spec.resources[1].id: resource id "twice" is already used at index 0`,
 		"21: ClusterWorkflow broken: spec.resources[1].template.apiVersion: apiVersion is required",
 		"21: ClusterWorkflow broken: spec.resources[1].template.kind: kind is required",

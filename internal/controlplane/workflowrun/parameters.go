@@ -21,9 +21,12 @@ import (
 // parametersPath is where parameters are in WorkflowRuns and Components.
 var parametersPath = []string{"spec", "workflow", "parameters"}
 
-// checkParameters holds parameters against our own schema of that workflow, or else that of the workflow itself. OpenChoreo does neither:
-// what is wrong is found by the steps, minutes later.
-func checkParameters(set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string, given *runtime.RawExtension) []objects.Fault {
+// checkParameters holds parameters against our own schema of that workflow, or else that of the workflow itself.
+// OpenChoreo does neither: what is wrong is found by the steps, minutes later.
+func checkParameters(
+	set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string,
+	given *runtime.RawExtension,
+) []objects.Fault {
 	if string(kind) == clusterWorkflow && slices.Contains(builders, name) {
 		_, faults := stepParameters(o, name, given)
 		return faults
@@ -56,14 +59,17 @@ func checkParameters(set *objects.Set, o *objects.Object, namespace string, kind
 	}
 	defaulting.Default(values, structural)
 	var faults []objects.Fault
-	for _, refusal := range validation.ValidateCustomResource(field.NewPath("spec", "workflow", "parameters"), values, validator) {
+	for _, refusal := range validation.ValidateCustomResource(
+		field.NewPath("spec", "workflow", "parameters"), values, validator,
+	) {
 		refusal.BadValue = field.OmitValueType{} // it may be a secret
 		faults = append(faults, o.Fault(objects.Path(refusal.Field), "", refusal.ErrorBody()))
 	}
 	return faults
 }
 
-// stepParameters returns parameters with the defaults of our own schema of that ClusterWorkflow, as steps take them, and every fault of them.
+// stepParameters returns parameters with the defaults of our own schema of that ClusterWorkflow, as steps take them,
+// and every fault of them.
 func stepParameters(o *objects.Object, builder string, raw *runtime.RawExtension) (map[string]any, []objects.Fault) {
 	given := map[string]any{}
 	if raw != nil {

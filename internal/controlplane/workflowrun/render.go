@@ -10,9 +10,10 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 )
 
-// Render makes of a WorkflowRun what OpenChoreo would create in the workflow plane, with the workflow and the SecretReferences of the set.
-// secretStore counts where the set does not hold the plane. The component checks come first, as OpenChoreo makes them, but for what no file
-// holds; parameters are not held against a schema, for OpenChoreo does not either. What is wrong is in the *InvalidError.
+// Render makes of a WorkflowRun what OpenChoreo would create in the workflow plane, with the workflow and the
+// SecretReferences of the set. secretStore counts where the set does not hold the plane. The component checks come
+// first, as OpenChoreo makes them, but for what no file holds; parameters are not held against a schema, for OpenChoreo
+// does not either. What is wrong is in the *InvalidError.
 func Render(set *objects.Set, o *objects.Object, secretStore string) (*render.Output, error) {
 	run, err := objects.Decode[v1alpha1.WorkflowRun](o)
 	if err != nil {
@@ -23,7 +24,9 @@ func Render(set *objects.Set, o *objects.Object, secretStore string) (*render.Ou
 	}
 	ref := run.Spec.Workflow
 	if findWorkflow(set, run.Namespace, ref.Kind, ref.Name) == nil {
-		return nil, invalid(o.Fault([]string{"spec", "workflow", "name"}, "", fmt.Sprintf("%s %q is in no file; give its file or folder, too", ref.Kind, ref.Name)))
+		return nil, invalid(o.Fault([]string{
+			"spec", "workflow", "name",
+		}, "", fmt.Sprintf("%s %q is in no file; give its file or folder, too", ref.Kind, ref.Name)))
 	}
 	out, err := renderRun(set, run, secretStore)
 	if err != nil {
@@ -40,7 +43,8 @@ func renderRun(set *objects.Set, run *v1alpha1.WorkflowRun, secretStore string) 
 		return nil, err
 	}
 	return render.Render(render.Input{
-		Run: run, Workflow: workflow.Spec, SecretStore: planeStore(set, run.Namespace, workflow.Spec.WorkflowPlaneRef, secretStore),
+		Run: run, Workflow: workflow.Spec,
+		SecretStore: planeStore(set, run.Namespace, workflow.Spec.WorkflowPlaneRef, secretStore),
 		SecretReference: func(name string) *v1alpha1.SecretReference {
 			found := set.Find("SecretReference", run.Namespace, name)
 			if found == nil {

@@ -19,7 +19,9 @@ const (
 )
 
 // builders are the ClusterWorkflows that can be run here, and that we have schemas of.
-var builders = []string{"dockerfile-builder", "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder"}
+var builders = []string{
+	"dockerfile-builder", "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder",
+}
 
 const clusterWorkflow = string(v1alpha1.WorkflowRefKindClusterWorkflow)
 
@@ -36,7 +38,8 @@ func (r *Run) Project() string { return r.Labels[ProjectLabel] }
 // ComponentName is the component that the run builds.
 func (r *Run) ComponentName() string { return r.Labels[ComponentLabel] }
 
-// Text returns a parameter as a step takes it: the path leads through nested objects; text is bare, everything else JSON.
+// Text returns a parameter as a step takes it: the path leads through nested objects; text is bare, everything else
+// JSON.
 func (r *Run) Text(path ...string) string {
 	var value any = r.Parameters
 	for _, name := range path {
@@ -58,8 +61,8 @@ func (e *InvalidError) Error() string {
 	return fmt.Sprintf("%d faults:\n  - %s", len(e.Faults), strings.Join(e.Faults, "\n  - "))
 }
 
-// Load reads files, and the YAML files directly in folders, and returns the WorkflowRun of that name; name may be empty when they hold only
-// one. Every fault found is in the *InvalidError.
+// Load reads files, and the YAML files directly in folders, and returns the WorkflowRun of that name; name may be empty
+// when they hold only one. Every fault found is in the *InvalidError.
 func Load(name string, paths ...string) (*Run, error) {
 	set, err := objects.Load(paths...)
 	if err != nil {
@@ -92,15 +95,21 @@ func Pick(set *objects.Set, name string) (*objects.Object, error) {
 	case len(names) == 0:
 		return nil, invalid(objects.Fault{Message: "there is no WorkflowRun in these files"})
 	case name != "":
-		return nil, invalid(objects.Fault{Message: fmt.Sprintf("there is no WorkflowRun %q; there is %s", name, strings.Join(names, ", "))})
+		return nil, invalid(objects.Fault{
+			Message: fmt.Sprintf("there is no WorkflowRun %q; there is %s", name, strings.Join(names, ", ")),
+		})
 	case len(names) > 1:
-		return nil, invalid(objects.Fault{Message: fmt.Sprintf("there are several WorkflowRuns; choose one of %s with --name", strings.Join(names, ", "))})
+		return nil, invalid(objects.Fault{
+			Message: fmt.Sprintf(
+				"there are several WorkflowRuns; choose one of %s with --name", strings.Join(names, ", "),
+			),
+		})
 	}
 	return set.OfKind("WorkflowRun")[0], nil
 }
 
-// newRun checks what stepwright run needs, which is more than OpenChoreo does in one way, and less in another: a run without labels cannot
-// be run here, and what no file holds may be in the cluster.
+// newRun checks what stepwright run needs, which is more than OpenChoreo does in one way, and less in another: a run
+// without labels cannot be run here, and what no file holds may be in the cluster.
 func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 	decoded, err := objects.Decode[v1alpha1.WorkflowRun](o)
 	if err != nil {
@@ -117,7 +126,10 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 	ours := string(w.Kind) == clusterWorkflow && slices.Contains(builders, w.Name)
 	if !ours {
 		faults = append(faults, o.Fault([]string{"spec", "workflow", "name"}, "",
-			fmt.Sprintf("%s %q cannot be run here; there is %s %s", w.Kind, w.Name, clusterWorkflow, strings.Join(builders, ", "))))
+			fmt.Sprintf(
+				"%s %q cannot be run here; there is %s %s", w.Kind, w.Name, clusterWorkflow,
+				strings.Join(builders, ", "),
+			)))
 	}
 	if f := checkComponent(set, o, run.WorkflowRun, true); f != nil {
 		faults = append(faults, *f)

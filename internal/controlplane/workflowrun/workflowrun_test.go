@@ -48,17 +48,26 @@ func folder(t *testing.T, files map[string]string) string {
 
 func TestLoad(t *testing.T) {
 	descriptor := "apiVersion: openchoreo.dev/v1alpha1\nmetadata: {name: cart}\nendpoints: []\n"
-	dir := folder(t, map[string]string{"all.yaml": component + "---" + run, "workload.yaml": descriptor, "odd.yml": "{{ not yaml", "README.md": "#"})
+	dir := folder(t, map[string]string{
+		"all.yaml":      component + "---" + run,
+		"workload.yaml": descriptor,
+		"odd.yml":       "{{ not yaml",
+		"README.md":     "#",
+	})
 	r, err := Load("", dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Name != "cart-1" || r.Namespace != "acme" || r.Project() != "shop" || r.ComponentName() != "cart" || r.Component == nil {
+	if r.Name != "cart-1" || r.Namespace != "acme" || r.Project() != "shop" || r.ComponentName() != "cart" ||
+		r.Component == nil {
 		t.Errorf("got %+v", r)
 	}
 	for path, want := range map[string]string{
-		"repository/url": "https://git.example.com/cart.git", "repository/revision/branch": "main", "docker/filePath": "./Dockerfile",
-		"buildEnv": `[{"name":"A","value":"1"}]`, "buildArgs": `[{"name":"PORT","value":"8080"},{"name":"DEBUG","value":"true"}]`, "repository/secretRef": "",
+		"repository/url": "https://git.example.com/cart.git", "repository/revision/branch": "main",
+		"docker/filePath":      "./Dockerfile",
+		"buildEnv":             `[{"name":"A","value":"1"}]`,
+		"buildArgs":            `[{"name":"PORT","value":"8080"},{"name":"DEBUG","value":"true"}]`,
+		"repository/secretRef": "",
 	} {
 		if got := r.Text(strings.Split(path, "/")...); got != want {
 			t.Errorf("%s is %q, want %q", path, got, want)
@@ -87,31 +96,55 @@ func TestLoadListsEveryFault(t *testing.T) {
 		{name: "no run", files: map[string]string{"a.yaml": component}, want: []string{"there is no WorkflowRun in"}},
 		{name: "a name that is not there", choose: "x", want: []string{`there is no WorkflowRun "x"; there is cart-1`}},
 		{
-			name: "several runs", files: map[string]string{"a.yaml": run + "---" + strings.ReplaceAll(run, "cart-1", "cart-2")},
-			want: []string{"there are several WorkflowRuns; choose one of cart-1, cart-2 with --name"},
+			name:  "several runs",
+			files: map[string]string{"a.yaml": run + "---" + strings.ReplaceAll(run, "cart-1", "cart-2")},
+			want:  []string{"there are several WorkflowRuns; choose one of cart-1, cart-2 with --name"},
 		},
 		{
-			name:    "three faults in the parameters",
-			replace: []string{"https://git.example.com/cart.git", "", "branch: main", "commit: nope", `[{name: A, value: "1"}]`, "A=1"},
+			name: "three faults in the parameters",
+			replace: []string{
+				"https://git.example.com/cart.git", "", "branch: main", "commit: nope", `[{name: A, value: "1"}]`,
+				"A=1",
+			},
 			want: []string{
 				"a.yaml:21: WorkflowRun acme/cart-1: spec.workflow.parameters.repository.url: must not be empty",
-				"a.yaml:21: WorkflowRun acme/cart-1: spec.workflow.parameters.repository.revision.commit: does not have the right form",
+				"a.yaml:21: WorkflowRun acme/cart-1: spec.workflow.parameters.repository.revision.commit: does not " +
+					"have the right form",
 				"a.yaml:22: WorkflowRun acme/cart-1: spec.workflow.parameters.buildEnv: expected array, but got string",
 			},
 		},
 		{
-			name: "labels and workflow", replace: []string{"labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}", "labels: {}", "kind: ClusterWorkflow\n    name: dockerfile-builder", "kind: ClusterWorkflow\n    name: other"},
-			want: []string{"a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/project is required", "a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/component is required", `a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ClusterWorkflow "other" cannot be run here`},
+			name: "labels and workflow",
+			replace: []string{"labels: {openchoreo.dev/project: shop, openchoreo.dev/component: cart}", "labels: {}",
+				"kind: ClusterWorkflow\n    name: dockerfile-builder", "kind: ClusterWorkflow\n    name: other"},
+			want: []string{"a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/project is required",
+				"a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/component is required",
+				`a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ClusterWorkflow "other" cannot be run here`},
 		},
-		{name: "another project", replace: []string{"openchoreo.dev/project: shop", "openchoreo.dev/project: bank"}, want: []string{`a.yaml:15: WorkflowRun acme/cart-1: metadata.labels[openchoreo.dev/project]: ComponentValidationFailed: workflow run project label "bank" does not match component "cart" owner project "shop"`}},
-		{name: "another workflow than the component's", files: map[string]string{"a.yaml": strings.Replace(component, "dockerfile-builder", "x", 1) + "---" + run}, want: []string{`a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ComponentValidationFailed: workflow run references workflow ClusterWorkflow/dockerfile-builder but component "cart" is configured with workflow ClusterWorkflow/x`}},
-		{name: "a field that does not exist", replace: []string{"spec:\n  workflow:", "spec:\n  workflw: {}\n  workflow:"}, want: []string{`a.yaml:17: WorkflowRun acme/cart-1: spec.workflw: there is no such field`}},
+		{name: "another project", replace: []string{"openchoreo.dev/project: shop", "openchoreo.dev/project: bank"},
+			want: []string{
+				`a.yaml:15: WorkflowRun acme/cart-1: metadata.labels[openchoreo.dev/project]: ` +
+					`ComponentValidationFailed: workflow run project label "bank" does not match component "cart" ` +
+					`owner project "shop"`,
+			}},
+		{name: "another workflow than the component's",
+			files: map[string]string{"a.yaml": strings.Replace(component, "dockerfile-builder", "x", 1) + "---" + run},
+			want: []string{
+				`a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ComponentValidationFailed: workflow run ` +
+					`references workflow ClusterWorkflow/dockerfile-builder but component "cart" is configured with ` +
+					`workflow ClusterWorkflow/x`,
+			}},
+		{name: "a field that does not exist",
+			replace: []string{"spec:\n  workflow:", "spec:\n  workflw: {}\n  workflow:"},
+			want:    []string{`a.yaml:17: WorkflowRun acme/cart-1: spec.workflw: there is no such field`}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			files := test.files
 			if files == nil {
-				files = map[string]string{"a.yaml": component + "---" + strings.NewReplacer(test.replace...).Replace(run)}
+				files = map[string]string{
+					"a.yaml": component + "---" + strings.NewReplacer(test.replace...).Replace(run),
+				}
 			}
 			dir := folder(t, files)
 			_, err := Load(test.choose, dir)

@@ -1,8 +1,9 @@
-// Package devapi is an OpenChoreo API for development: the part that a pipeline's last step uses, with the answers of the real one (contract
-// section 4), in one process and with its objects as files. It has a token endpoint, too, in place of an identity provider.
+// Package devapi is an OpenChoreo API for development: the part that a pipeline's last step uses, with the answers of
+// the real one (contract section 4), in one process and with its objects as files. It has a token endpoint, too, in
+// place of an identity provider.
 //
-// It differs on purpose in this: there are no controllers, so nothing has a status; Projects and ClusterWorkflows are not looked up; a
-// client may do everything in the namespaces it is allowed.
+// It differs on purpose in this: there are no controllers, so nothing has a status; Projects and ClusterWorkflows are
+// not looked up; a client may do everything in the namespaces it is allowed.
 package devapi
 
 import (
@@ -88,7 +89,8 @@ func New(options Options) (*Server, error) {
 	if options.Log == nil {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{options: options, store: store{options.Dir}, tokens: tokens{until: map[string]time.Time{}}, mux: http.NewServeMux()}
+	s := &Server{options: options, store: store{options.Dir}, tokens: tokens{until: map[string]time.Time{}},
+		mux: http.NewServeMux()}
 	s.mux.Handle("POST /oauth2/token", devidp.Endpoint{
 		Clients: map[string]string{options.ClientID: options.ClientSecret}, Lifetime: options.TokenLifetime,
 		Issue: func(string) (string, error) { return s.Token(), nil },
@@ -97,7 +99,8 @@ func New(options Options) (*Server, error) {
 		collection := "/api/v1/namespaces/{namespace}/" + string(kind)
 		handle := func(pattern string, serve func(*request)) {
 			s.mux.HandleFunc(pattern, s.authenticated(func(w http.ResponseWriter, r *http.Request) {
-				serve(&request{Request: r, w: w, server: s, kind: kind, namespace: r.PathValue("namespace"), name: r.PathValue("name")})
+				serve(&request{Request: r, w: w, server: s, kind: kind, namespace: r.PathValue("namespace"),
+					name: r.PathValue("name")})
 			}))
 		}
 		handle("GET "+collection, (*request).list)
@@ -129,7 +132,8 @@ func (r *recorder) WriteHeader(status int) {
 	r.ResponseWriter.WriteHeader(status)
 }
 
-// Start serves on an address, which must be on loopback, such as 127.0.0.1:0, and returns the base URL. Close the server to end it.
+// Start serves on an address, which must be on loopback, such as 127.0.0.1:0, and returns the base URL. Close the
+// server to end it.
 func (s *Server) Start(address string) (base string, closer io.Closer, err error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -137,7 +141,9 @@ func (s *Server) Start(address string) (base string, closer io.Closer, err error
 	}
 	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
 		l.Close()
-		return "", nil, fmt.Errorf("devapi: %s is not on loopback; this server is for development on one machine", address)
+		return "", nil, fmt.Errorf(
+			"devapi: %s is not on loopback; this server is for development on one machine", address,
+		)
 	}
 	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
 	go server.Serve(l) // ends with Close
@@ -150,8 +156,8 @@ func (s *Server) Token() string { return s.tokens.issue(s.options.TokenLifetime)
 // ExpireTokens makes every token invalid that was given so far, as a new key of an identity provider does.
 func (s *Server) ExpireTokens() { s.tokens.expire() }
 
-// Apply makes the objects of a YAML text as kubectl apply would: Components, WorkflowRuns and Workloads, new or instead of those of that name.
-// New ones keep what else the text says of them, such as their age and status.
+// Apply makes the objects of a YAML text as kubectl apply would: Components, WorkflowRuns and Workloads, new or instead
+// of those of that name. New ones keep what else the text says of them, such as their age and status.
 func (s *Server) Apply(text []byte) error {
 	for i, doc := range strings.Split("\n"+string(text), "\n---") {
 		o, err := decodeYAML([]byte(doc))
@@ -176,7 +182,10 @@ func (s *Server) apply(o map[string]any) error {
 		}
 	}
 	if kind == "" {
-		return fmt.Errorf("%v of %v is not served here; there are %s of %s", o["kind"], o["apiVersion"], slices.Sorted(maps.Values(names)), v1alpha1.GroupVersion)
+		return fmt.Errorf(
+			"%v of %v is not served here; there are %s of %s", o["kind"], o["apiVersion"],
+			slices.Sorted(maps.Values(names)), v1alpha1.GroupVersion,
+		)
 	}
 	meta := object(o["metadata"])
 	namespace, _ := meta["namespace"].(string)
@@ -260,15 +269,21 @@ func ownerOf(o map[string]any, field string) string {
 	return text
 }
 
-// admit makes the object to store of one that was received: what the server keeps of the existing one, with the spec, labels and
-// annotations received, pruned and checked. The received object is changed.
+// admit makes the object to store of one that was received: what the server keeps of the existing one, with the spec,
+// labels and annotations received, pruned and checked. The received object is changed.
 func admit(kind Kind, namespace, name string, received, existing map[string]any) (map[string]any, []fault) {
 	var faults []fault
 	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
-		faults = append(faults, fault{path: "metadata.namespace", message: fmt.Sprintf("Invalid value: %q: %s", namespace, problems[0])})
+		faults = append(faults, fault{
+			path:    "metadata.namespace",
+			message: fmt.Sprintf("Invalid value: %q: %s", namespace, problems[0]),
+		})
 	}
 	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		faults = append(faults, fault{path: "metadata.name", message: fmt.Sprintf("Invalid value: %q: %s", name, problems[0])})
+		faults = append(faults, fault{
+			path:    "metadata.name",
+			message: fmt.Sprintf("Invalid value: %q: %s", name, problems[0]),
+		})
 	}
 	o := map[string]any{}
 	maps.Copy(o, existing)
@@ -293,9 +308,11 @@ func admit(kind Kind, namespace, name string, received, existing map[string]any)
 		meta[field] = texts
 	}
 	if total > annotationsLimit {
-		faults = append(faults, fault{path: "metadata.annotations", message: fmt.Sprintf("Too long: may not be more than %d bytes", annotationsLimit)})
+		faults = append(faults, fault{path: "metadata.annotations",
+			message: fmt.Sprintf("Too long: may not be more than %d bytes", annotationsLimit)})
 	}
-	o["apiVersion"], o["kind"], o["metadata"], o["spec"] = v1alpha1.GroupVersion.String(), names[kind], meta, received["spec"]
+	o["apiVersion"], o["kind"] = v1alpha1.GroupVersion.String(), names[kind]
+	o["metadata"], o["spec"] = meta, received["spec"]
 	if received["spec"] == nil {
 		o["spec"] = map[string]any{}
 	}
@@ -357,7 +374,9 @@ func (r *request) broken(err error) {
 func show(o map[string]any) map[string]any {
 	shown := maps.Clone(o)
 	meta := map[string]any{}
-	for _, field := range []string{"name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "labels", "annotations"} {
+	for _, field := range []string{
+		"name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "labels", "annotations",
+	} {
 		if v := object(o["metadata"])[field]; v != nil {
 			meta[field] = v
 		}
@@ -416,7 +435,8 @@ func (r *request) list() {
 		}
 		component := query.Get("component")
 		// What the client may not see is left out, without a word.
-		if name <= string(after) || !r.allowed() || !selector.Matches(set) || r.kind == Workloads && component != "" && ownerOf(o, "componentName") != component {
+		if name <= string(after) || !r.allowed() || !selector.Matches(set) || r.kind == Workloads && component != "" &&
+			ownerOf(o, "componentName") != component {
 			continue
 		}
 		if len(items) == limit {

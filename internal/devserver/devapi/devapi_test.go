@@ -57,7 +57,11 @@ func start(t *testing.T) *client {
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
 	c := &client{t: t, api: api, url: server.URL}
-	resp, err := http.PostForm(server.URL+TokenPath, url.Values{"grant_type": {"client_credentials"}, "client_id": {"me"}, "client_secret": {"secret"}})
+	resp, err := http.PostForm(server.URL+TokenPath, url.Values{
+		"grant_type":    {"client_credentials"},
+		"client_id":     {"me"},
+		"client_secret": {"secret"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +100,11 @@ func (c *client) do(method, path, body string) (int, string) {
 
 // workload is a POST body; more is merged into spec.
 func workload(name, component, more string) string {
-	return fmt.Sprintf(`{"metadata":{"name":%q},"spec":{"owner":{"projectName":"store","componentName":%q},"container":{"image":"i:1"}%s}}`, name, component, more)
+	return fmt.Sprintf(
+		`{"metadata":{"name":%q},"spec":{"owner":{"projectName":"store","componentName":%q},`+
+			`"container":{"image":"i:1"}%s}}`,
+		name, component, more,
+	)
 }
 
 // TestContract has a case for each row of the contract's table of answers.
@@ -119,35 +127,95 @@ func TestContract(t *testing.T) {
 		status  int
 		answers []string // parts of the body
 	}{
-		{"POST new", nil, create, 201, []string{`"name":"cart-workload"`, `"openchoreo.dev/component":"cart"`, `"openchoreo.dev/project":"store"`}},
+		{"POST new", nil, create, 201,
+			[]string{
+				`"name":"cart-workload"`, `"openchoreo.dev/component":"cart"`, `"openchoreo.dev/project":"store"`,
+			}},
 		{"POST existing", []call{create}, create, 409, []string{`"code":"CONFLICT"`, "already exists"}},
-		{"component absent", nil, call{"POST", "acme/workloads", workload("w", "ghost", "")}, 400, []string{`"code":"BAD_REQUEST"`, "Referenced component not found"}},
-		{"empty name", nil, call{"POST", "acme/workloads", workload("", "cart", "")}, 500, []string{`"code":"INTERNAL_ERROR"`}},
-		{"name that leads out", nil, call{"POST", "acme/workloads", workload("../../x", "cart", "")}, 422, []string{"metadata.name"}},
-		{"CRD violations are joined", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"REST","port":70000}}`)}, 422,
+		{"component absent", nil, call{"POST", "acme/workloads", workload("w", "ghost", "")}, 400,
+			[]string{`"code":"BAD_REQUEST"`, "Referenced component not found"}},
+		{"empty name", nil, call{"POST", "acme/workloads", workload("", "cart", "")}, 500,
+			[]string{`"code":"INTERNAL_ERROR"`}},
+		{"name that leads out", nil, call{"POST", "acme/workloads", workload("../../x", "cart", "")}, 422,
+			[]string{"metadata.name"}},
+		{"CRD violations are joined", nil,
+			call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"REST","port":70000}}`)},
+			422,
 			[]string{`"code":"UNPROCESSABLE_CONTENT"`, "spec.endpoints.a.port: ", "; spec.endpoints.a.type: "}},
-		{"port missing", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP"}}`)}, 422, []string{"spec.endpoints.a.port"}},
-		{"visibility twice", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":1,"visibility":["project","project"]}}`)}, 422, []string{"Duplicate value"}},
-		{"51 dependencies", nil, call{"POST", "acme/workloads", workload("w", "cart", many)}, 422, []string{"at most 50"}},
-		{"empty binding", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"dependencies":{"resources":[{"ref":"a","envBindings":{"x":""}}]}`)}, 422, []string{"cannot be empty"}},
-		{"resource twice", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"dependencies":{"resources":[{"ref":"a"},{"ref":"a"}]}`)}, 422, []string{"Duplicate value"}},
-		{"value and valueFrom", nil, call{"POST", "acme/workloads", `{"metadata":{"name":"w"},"spec":{"owner":{"projectName":"store","componentName":"cart"},"container":{"image":"i","env":[{"key":"a","value":"b","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}]}}}`}, 422, []string{"mutually exclusive"}},
-		{"unknown fields", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"nonsense":{"a":1}`)}, 201, []string{`"name":"w"`}},
-		{"second Workload of a component", []call{create}, call{"POST", "acme/workloads", workload("other", "cart", "")}, 201, nil},
-		{"PUT absent", nil, call{"PUT", "acme/workloads/cart-workload", w}, 404, []string{`"code":"NOT_FOUND"`, "Workload not found"}},
-		{"PUT ignores resourceVersion", []call{create}, call{"PUT", "acme/workloads/cart-workload", strings.Replace(w, `"metadata":{`, `"metadata":{"resourceVersion":"1",`, 1)}, 200, nil},
-		{"PUT of another owner", []call{create}, call{"PUT", "acme/workloads/cart-workload", workload("cart-workload", "other", "")}, 422, []string{"spec.owner is immutable"}},
-		{"1.5 MB", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":1,"schema":{"content":"`+strings.Repeat("x", 1_499_000)+`"}}}`)}, 201, nil},
-		{"2 MB", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":1,"schema":{"content":"`+strings.Repeat("x", 2_000_000)+`"}}}`)}, 500, nil},
-		{"annotations at the limit", nil, call{"PUT", "acme/workflowruns/cart-1", `{"metadata":{"annotations":{"a":"` + strings.Repeat("x", annotationsLimit-1) + `"}},"spec":{"workflow":{"name":"dockerfile-builder"}}}`}, 200, nil},
-		{"annotations too large", nil, call{"PUT", "acme/workflowruns/cart-1", `{"metadata":{"annotations":{"a":"` + strings.Repeat("x", annotationsLimit) + `"}},"spec":{"workflow":{"name":"dockerfile-builder"}}}`}, 422, []string{"metadata.annotations"}},
-		{"WorkflowRun of another workflow", nil, call{"PUT", "acme/workflowruns/cart-1", `{"metadata":{},"spec":{"workflow":{"name":"other"}}}`}, 422, []string{"name is immutable"}},
-		{"undecodable JSON", nil, call{"POST", "acme/workloads", `{"metadata":`}, 400, []string{"can't decode JSON body"}},
-		{"wrong type", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":"80"}}`)}, 400, []string{"can't decode JSON body"}},
-		{"GET without resourceVersion", nil, call{"GET", "acme/workflowruns/cart-1", ""}, 200, []string{`"WorkflowRunning"`, `"example.com/a":"b"`}},
+		{"port missing", nil,
+			call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP"}}`)}, 422,
+			[]string{"spec.endpoints.a.port"}},
+		{"visibility twice", nil,
+			call{"POST", "acme/workloads",
+				workload(
+					"w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":1,"visibility":["project","project"]}}`,
+				)},
+			422, []string{"Duplicate value"}},
+		{"51 dependencies", nil, call{"POST", "acme/workloads", workload("w", "cart", many)}, 422,
+			[]string{"at most 50"}},
+		{"empty binding", nil,
+			call{"POST", "acme/workloads",
+				workload("w", "cart", `,"dependencies":{"resources":[{"ref":"a","envBindings":{"x":""}}]}`)},
+			422, []string{"cannot be empty"}},
+		{"resource twice", nil,
+			call{"POST", "acme/workloads",
+				workload("w", "cart", `,"dependencies":{"resources":[{"ref":"a"},{"ref":"a"}]}`)},
+			422, []string{"Duplicate value"}},
+		{"value and valueFrom", nil,
+			call{"POST", "acme/workloads",
+				`{"metadata":{"name":"w"},"spec":{"owner":{"projectName":"store","componentName":"cart"},` +
+					`"container":{"image":"i","env":[{"key":"a","value":"b","valueFrom":{"secretKeyRef":{"name":"s",` +
+					`"key":"k"}}}]}}}`},
+			422, []string{"mutually exclusive"}},
+		{"unknown fields", nil, call{"POST", "acme/workloads", workload("w", "cart", `,"nonsense":{"a":1}`)}, 201,
+			[]string{`"name":"w"`}},
+		{"second Workload of a component", []call{create},
+			call{"POST", "acme/workloads", workload("other", "cart", "")}, 201, nil},
+		{"PUT absent", nil, call{"PUT", "acme/workloads/cart-workload", w}, 404,
+			[]string{`"code":"NOT_FOUND"`, "Workload not found"}},
+		{"PUT ignores resourceVersion", []call{create},
+			call{"PUT", "acme/workloads/cart-workload",
+				strings.Replace(w, `"metadata":{`, `"metadata":{"resourceVersion":"1",`, 1)},
+			200, nil},
+		{"PUT of another owner", []call{create},
+			call{"PUT", "acme/workloads/cart-workload", workload("cart-workload", "other", "")}, 422,
+			[]string{"spec.owner is immutable"}},
+		{"1.5 MB", nil,
+			call{"POST", "acme/workloads",
+				workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":1,"schema":{"content":"`+
+					strings.Repeat("x", 1_499_000)+`"}}}`)},
+			201, nil},
+		{"2 MB", nil,
+			call{"POST", "acme/workloads",
+				workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":1,"schema":{"content":"`+
+					strings.Repeat("x", 2_000_000)+`"}}}`)},
+			500, nil},
+		{"annotations at the limit", nil,
+			call{"PUT", "acme/workflowruns/cart-1",
+				`{"metadata":{"annotations":{"a":"` + strings.Repeat("x", annotationsLimit-1) +
+					`"}},"spec":{"workflow":{"name":"dockerfile-builder"}}}`},
+			200, nil},
+		{"annotations too large", nil,
+			call{"PUT", "acme/workflowruns/cart-1",
+				`{"metadata":{"annotations":{"a":"` + strings.Repeat("x", annotationsLimit) +
+					`"}},"spec":{"workflow":{"name":"dockerfile-builder"}}}`},
+			422, []string{"metadata.annotations"}},
+		{"WorkflowRun of another workflow", nil,
+			call{"PUT", "acme/workflowruns/cart-1", `{"metadata":{},"spec":{"workflow":{"name":"other"}}}`}, 422,
+			[]string{"name is immutable"}},
+		{"undecodable JSON", nil, call{"POST", "acme/workloads", `{"metadata":`}, 400,
+			[]string{"can't decode JSON body"}},
+		{"wrong type", nil,
+			call{"POST", "acme/workloads", workload("w", "cart", `,"endpoints":{"a":{"type":"HTTP","port":"80"}}`)},
+			400,
+			[]string{"can't decode JSON body"}},
+		{"GET without resourceVersion", nil, call{"GET", "acme/workflowruns/cart-1", ""}, 200,
+			[]string{`"WorkflowRunning"`, `"example.com/a":"b"`}},
 		{"GET absent", nil, call{"GET", "acme/workflowruns/none", ""}, 404, []string{"WorkflowRun not found"}},
-		{"GET without permission", nil, call{"GET", "elsewhere/components/cart", ""}, 403, []string{`"code":"FORBIDDEN"`}},
-		{"POST without permission", nil, call{"POST", "elsewhere/workloads", w}, 403, []string{"You do not have permission"}},
+		{"GET without permission", nil, call{"GET", "elsewhere/components/cart", ""}, 403,
+			[]string{`"code":"FORBIDDEN"`}},
+		{"POST without permission", nil, call{"POST", "elsewhere/workloads", w}, 403,
+			[]string{"You do not have permission"}},
 		{"list without permission", nil, call{"GET", "elsewhere/components", ""}, 200, []string{`"items":[]`}},
 		{"PATCH", nil, call{"PATCH", "acme/workloads/cart-workload", w}, 405, nil},
 		{"unknown resource", nil, call{"GET", "acme/secrets", ""}, 404, nil},
@@ -182,7 +250,12 @@ func TestContract(t *testing.T) {
 func TestTokens(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	good := url.Values{"grant_type": {"client_credentials"}, "client_id": {"me"}, "client_secret": {"secret"}, "scope": {"a b"}}
+	good := url.Values{
+		"grant_type":    {"client_credentials"},
+		"client_id":     {"me"},
+		"client_secret": {"secret"},
+		"scope":         {"a b"},
+	}
 	change := func(key, value string) url.Values {
 		v := url.Values{}
 		for k := range good {
@@ -226,7 +299,8 @@ func TestTokens(t *testing.T) {
 	token := c.token
 	for name, want := range map[string]string{"": "MISSING_TOKEN", "nonsense": "INVALID_TOKEN"} {
 		c.token = name
-		if status, body := c.do("GET", "acme/workloads", ""); status != 401 || !strings.Contains(body, `"error":"`+want+`"`) || !strings.Contains(body, `"message":`) {
+		if status, body := c.do("GET", "acme/workloads", ""); status != 401 ||
+			!strings.Contains(body, `"error":"`+want+`"`) || !strings.Contains(body, `"message":`) {
 			t.Errorf("token %q: %d %s", name, status, body)
 		}
 	}
@@ -248,7 +322,11 @@ func TestTokens(t *testing.T) {
 func TestReplacedWhole(t *testing.T) {
 	t.Parallel()
 	c := start(t)
-	if status, body := c.do("PUT", "acme/workflowruns/cart-1", `{"metadata":{"annotations":{"mine":"1"}},"spec":{"workflow":{"name":"dockerfile-builder"}},"status":{"conditions":[]}}`); status != 200 {
+	if status, body := c.do(
+		"PUT", "acme/workflowruns/cart-1",
+		`{"metadata":{"annotations":{"mine":"1"}},"spec":{"workflow":{"name":"dockerfile-builder"}},`+
+			`"status":{"conditions":[]}}`,
+	); status != 200 {
 		t.Fatal(status, body)
 	}
 	raw, err := os.ReadFile(filepath.Join(c.api.options.Dir, "acme", "workflowruns", "cart-1.yaml"))
@@ -261,7 +339,9 @@ func TestReplacedWhole(t *testing.T) {
 			t.Errorf("%s survived:\n%s", gone, stored)
 		}
 	}
-	for _, kept := range []string{"mine:", "creationTimestamp", "kind: ClusterWorkflow", "example.com/f", "WorkflowRunning"} {
+	for _, kept := range []string{
+		"mine:", "creationTimestamp", "kind: ClusterWorkflow", "example.com/f", "WorkflowRunning",
+	} {
 		if !strings.Contains(stored, kept) {
 			t.Errorf("%s is missing:\n%s", kept, stored)
 		}
@@ -276,7 +356,9 @@ func TestListPages(t *testing.T) {
 	t.Parallel()
 	c := start(t)
 	for i := range 45 {
-		if status, body := c.do("POST", "acme/workloads", workload(fmt.Sprintf("w-%02d", i), "cart", "")); status != 201 {
+		if status, body := c.do(
+			"POST", "acme/workloads", workload(fmt.Sprintf("w-%02d", i), "cart", ""),
+		); status != 201 {
 			t.Fatal(status, body)
 		}
 	}
@@ -306,7 +388,9 @@ func TestListPages(t *testing.T) {
 	if _, body := c.do("GET", "acme/workloads?component=other", ""); !strings.Contains(body, `"items":[]`) {
 		t.Errorf("another component's: %s", body)
 	}
-	if _, body := c.do("GET", "acme/workflowruns?labelSelector=openchoreo.dev/component%3Dcart", ""); !strings.Contains(body, "cart-1") {
+	if _, body := c.do(
+		"GET", "acme/workflowruns?labelSelector=openchoreo.dev/component%3Dcart", "",
+	); !strings.Contains(body, "cart-1") {
 		t.Errorf("by label: %s", body)
 	}
 	if status, body := c.do("GET", "acme/workflowruns?labelSelector=((", ""); status != 400 {

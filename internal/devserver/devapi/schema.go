@@ -48,8 +48,8 @@ type celRule struct {
 	Message string `json:"message"`
 }
 
-// rules are the CEL rules of the definitions, written in Go: an interpreter would be most of this package. A rule holds when its function
-// returns true; old is nil for what is new.
+// rules are the CEL rules of the definitions, written in Go: an interpreter would be most of this package. A rule holds
+// when its function returns true; old is nil for what is new.
 var rules = map[string]func(self, old any) bool{
 	"self == oldSelf": func(self, old any) bool { return old == nil || reflect.DeepEqual(self, old) },
 	"!(has(self.value) && has(self.valueFrom))": func(self, _ any) bool {
@@ -105,13 +105,16 @@ type fault struct {
 
 func (f fault) String() string { return f.path + ": " + f.message }
 
-// admit checks a value, drops what the schema does not know, fills in defaults, and compares with the old value where a rule asks for it.
+// admit checks a value, drops what the schema does not know, fills in defaults, and compares with the old value where a
+// rule asks for it.
 func (s *schema) admit(path string, self, old any, faults *[]fault) {
 	add := func(format string, args ...any) {
 		*faults = append(*faults, fault{path: path, message: fmt.Sprintf(format, args...)})
 	}
 	if got := typeOf(self); s.Type != "" && got != s.Type && !(s.Type == "number" && got == "integer") {
-		*faults = append(*faults, fault{path, fmt.Sprintf("Invalid value: %q: %s in body must be of type %s: %q", got, path, s.Type, got), true})
+		*faults = append(*faults, fault{
+			path, fmt.Sprintf("Invalid value: %q: %s in body must be of type %s: %q", got, path, s.Type, got), true,
+		})
 		return
 	}
 	before := len(*faults)
@@ -153,7 +156,10 @@ func (s *schema) admit(path string, self, old any, faults *[]fault) {
 
 func (s *schema) admitObject(path string, self, old map[string]any, faults *[]fault) {
 	if s.MaxProperties != nil && len(self) > *s.MaxProperties {
-		*faults = append(*faults, fault{path: path, message: fmt.Sprintf("Too many: %d: must have at most %d items", len(self), *s.MaxProperties)})
+		*faults = append(*faults, fault{
+			path:    path,
+			message: fmt.Sprintf("Too many: %d: must have at most %d items", len(self), *s.MaxProperties),
+		})
 	}
 	for name, p := range s.Properties {
 		if self[name] == nil && p.Default != nil {
@@ -181,7 +187,10 @@ func (s *schema) admitObject(path string, self, old map[string]any, faults *[]fa
 
 func (s *schema) admitList(path string, self []any, faults *[]fault) {
 	if s.MaxItems != nil && len(self) > *s.MaxItems {
-		*faults = append(*faults, fault{path: path, message: fmt.Sprintf("Too many: %d: must have at most %d items", len(self), *s.MaxItems)})
+		*faults = append(*faults, fault{
+			path:    path,
+			message: fmt.Sprintf("Too many: %d: must have at most %d items", len(self), *s.MaxItems),
+		})
 	}
 	seen := map[string]bool{}
 	for i, item := range self {

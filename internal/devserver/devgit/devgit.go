@@ -1,5 +1,5 @@
-// Package devgit is a Git server for one machine: bare repositories below a folder, over HTTP by git's own http-backend, or over SSH by
-// OpenSSH. `stepwright run` publishes examples with it, and tests clone from it.
+// Package devgit is a Git server for one machine: bare repositories below a folder, over HTTP by git's own
+// http-backend, or over SSH by OpenSSH. `stepwright run` publishes examples with it, and tests clone from it.
 package devgit
 
 import (
@@ -20,7 +20,8 @@ import (
 	"time"
 )
 
-// Handler serves the bare repositories below Root for reading, whatever their depth: Root/team/app.git is /team/app.git.
+// Handler serves the bare repositories below Root for reading, whatever their depth: Root/team/app.git is
+// /team/app.git.
 type Handler struct {
 	Root     string
 	Username string // with Password: who may read; both empty: everybody
@@ -71,7 +72,8 @@ func Start(ctx context.Context, address string, h http.Handler) (string, error) 
 	return "http://" + listener.Addr().String(), nil
 }
 
-// Hermetic are the variables that keep a machine's own configuration away from git. Its repositories may belong to another user.
+// Hermetic are the variables that keep a machine's own configuration away from git. Its repositories may belong to
+// another user.
 func Hermetic() []string {
 	return []string{
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "TZ=UTC",
@@ -101,8 +103,8 @@ func Git(ctx context.Context, dir string, env []string, stdin io.Reader, args ..
 	return strings.TrimSuffix(out.String(), "\n"), nil
 }
 
-// Init makes an empty bare repository whose first branch is main. Like those of the public forges, it gives out any commit that a branch or
-// tag leads to, and commits without their trees.
+// Init makes an empty bare repository whose first branch is main. Like those of the public forges, it gives out any
+// commit that a branch or tag leads to, and commits without their trees.
 func Init(ctx context.Context, repo string) error {
 	if err := os.MkdirAll(filepath.Dir(repo), 0o755); err != nil {
 		return err
@@ -124,8 +126,9 @@ func Configure(ctx context.Context, repo, key, value string) error {
 	return err
 }
 
-// Import makes the folder source the only commit of branch main in the bare repository repo, which it makes when absent, and returns the
-// commit's SHA: the same for the same files, message and time. What a .gitignore excludes is left out.
+// Import makes the folder source the only commit of branch main in the bare repository repo, which it makes when
+// absent, and returns the commit's SHA: the same for the same files, message and time. What a .gitignore excludes is
+// left out.
 func Import(ctx context.Context, source, repo, message string, when time.Time) (string, error) {
 	source, err := filepath.Abs(source)
 	if err != nil {
@@ -142,7 +145,8 @@ func Import(ctx context.Context, source, repo, message string, when time.Time) (
 		return "", err
 	}
 	defer os.RemoveAll(scratch)
-	env := append(Identity(when), "GIT_DIR="+repo, "GIT_WORK_TREE="+source, "GIT_INDEX_FILE="+filepath.Join(scratch, "index"))
+	env := append(Identity(when), "GIT_DIR="+repo, "GIT_WORK_TREE="+source, "GIT_INDEX_FILE="+
+		filepath.Join(scratch, "index"))
 	git := func(args ...string) (out string) {
 		if err == nil {
 			out, err = Git(ctx, source, env, nil, args...)

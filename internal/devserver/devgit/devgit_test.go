@@ -10,7 +10,11 @@ import (
 
 func TestImportAndServe(t *testing.T) {
 	source := t.TempDir()
-	for name, content := range map[string]string{"app/main.go": "package main\n", ".gitignore": "*.o\n", "left-out.o": "x"} {
+	for name, content := range map[string]string{
+		"app/main.go": "package main\n",
+		".gitignore":  "*.o\n",
+		"left-out.o":  "x",
+	} {
 		path := filepath.Join(source, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -46,7 +50,8 @@ func TestImportAndServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	clone := filepath.Join(t.TempDir(), "clone")
-	if _, err := Git(t.Context(), "", nil, nil, "clone", "--quiet", "http://u:p@"+url[len("http://"):]+"/team/app.git", clone); err != nil {
+	if _, err := Git(t.Context(), "", nil, nil, "clone", "--quiet", "http://u:p@"+url[len("http://"):]+
+		"/team/app.git", clone); err != nil {
 		t.Fatal(err)
 	}
 	files, err := Git(t.Context(), clone, nil, nil, "ls-files")

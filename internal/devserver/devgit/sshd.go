@@ -24,8 +24,8 @@ type SSH struct {
 	AuthorizedKeys []byte   // who is let in, in the format of authorized_keys
 }
 
-// Start serves on an address, such as 127.0.0.1:2222, until ctx ends, and returns the name of the user it lets in once it listens. The channel
-// hears of its end.
+// Start serves on an address, such as 127.0.0.1:2222, until ctx ends, and returns the name of the user it lets in once
+// it listens. The channel hears of its end.
 func (s SSH) Start(ctx context.Context, address string) (login string, ended <-chan error, err error) {
 	if _, err := os.Stat(sshd); err != nil {
 		return "", nil, fmt.Errorf("install Debian's openssh-server: %w", err)

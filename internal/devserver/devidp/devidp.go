@@ -1,5 +1,5 @@
-// Package devidp is an OAuth 2 identity provider for a developer's machine and for tests: it gives clients it knows tokens that OpenChoreo's
-// API server accepts.
+// Package devidp is an OAuth 2 identity provider for a developer's machine and for tests: it gives clients it knows
+// tokens that OpenChoreo's API server accepts.
 //
 //	POST /oauth2/token   client_credentials, the client's secret in the form
 //	GET  /jwks           the key that tokens are signed with
@@ -50,7 +50,9 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{options: o, key: key}
 	p.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	p.mux.HandleFunc("GET /jwks", p.keys)
-	p.mux.Handle("POST /oauth2/token", Endpoint{o.Clients, o.Lifetime, func(client string) (string, error) { return p.sign(client, time.Now()) }})
+	p.mux.Handle("POST /oauth2/token", Endpoint{o.Clients, o.Lifetime, func(client string) (string, error) {
+		return p.sign(client, time.Now())
+	}})
 	return p, nil
 }
 
@@ -64,8 +66,8 @@ func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
 	}}})
 }
 
-// Endpoint answers requests for tokens as OpenChoreo's default identity provider: client_credentials, with the client's secret in the form,
-// never in a header.
+// Endpoint answers requests for tokens as OpenChoreo's default identity provider: client_credentials, with the client's
+// secret in the form, never in a header.
 type Endpoint struct {
 	Clients  map[string]string // secrets by client
 	Lifetime time.Duration     // of a token

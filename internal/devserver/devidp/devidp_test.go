@@ -15,7 +15,11 @@ import (
 
 func start(t *testing.T) string {
 	t.Helper()
-	provider, err := New(Options{Issuer: "http://idp.test", Clients: map[string]string{"ci": "s3cret"}, Lifetime: time.Minute})
+	provider, err := New(Options{
+		Issuer:   "http://idp.test",
+		Clients:  map[string]string{"ci": "s3cret"},
+		Lifetime: time.Minute,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,14 +81,30 @@ func TestRefusals(t *testing.T) {
 		code  int
 		error string
 	}{
-		"wrong secret":    {url.Values{"grant_type": {"client_credentials"}, "client_id": {"ci"}, "client_secret": {"x"}}, false, 401, "invalid_client"},
-		"unknown client":  {url.Values{"grant_type": {"client_credentials"}, "client_id": {"x"}}, false, 401, "invalid_client"},
-		"other grant":     {url.Values{"grant_type": {"password"}, "client_id": {"ci"}, "client_secret": {"s3cret"}}, false, 400, "unsupported_grant_type"},
+		"wrong secret": {
+			url.Values{"grant_type": {"client_credentials"}, "client_id": {"ci"}, "client_secret": {"x"}},
+			false,
+			401,
+			"invalid_client",
+		},
+		"unknown client": {
+			url.Values{"grant_type": {"client_credentials"}, "client_id": {"x"}},
+			false,
+			401,
+			"invalid_client",
+		},
+		"other grant": {
+			url.Values{"grant_type": {"password"}, "client_id": {"ci"}, "client_secret": {"s3cret"}},
+			false,
+			400,
+			"unsupported_grant_type",
+		},
 		"secret in Basic": {url.Values{"grant_type": {"client_credentials"}}, true, 401, "unauthorized_client"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server+"/oauth2/token", strings.NewReader(test.form.Encode()))
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server+
+				"/oauth2/token", strings.NewReader(test.form.Encode()))
 			if err != nil {
 				t.Fatal(err)
 			}

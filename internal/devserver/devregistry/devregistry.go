@@ -1,5 +1,5 @@
-// Package devregistry is a container registry inside this process: the distribution project's own code, for a developer's machine and for
-// tests.
+// Package devregistry is a container registry inside this process: the distribution project's own code, for a
+// developer's machine and for tests.
 package devregistry
 
 import (
@@ -27,7 +27,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Options say how the registry keeps and guards what it holds. The zero value keeps it in memory and lets anyone push and pull.
+// Options say how the registry keeps and guards what it holds. The zero value keeps it in memory and lets anyone push
+// and pull.
 type Options struct {
 	Dir         string            // folder to keep the images in, made when absent; empty: in memory
 	Users       map[string]string // passwords by user name; none: anyone may push and pull
@@ -84,12 +85,14 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.app.ServeHTTP(w, req.WithContext(quiet{req.Context()}))
 }
 
-// Start serves the registry at a TCP address until Close. An empty address is a free port of 127.0.0.1. It returns host:port.
+// Start serves the registry at a TCP address until Close. An empty address is a free port of 127.0.0.1. It returns
+// host:port.
 func (r *Registry) Start(address string) (host string, err error) {
 	return r.StartHandler(address, r)
 }
 
-// StartHandler is Start with a handler in front of the registry, which calls the registry's ServeHTTP for what it lets through.
+// StartHandler is Start with a handler in front of the registry, which calls the registry's ServeHTTP for what it lets
+// through.
 func (r *Registry) StartHandler(address string, handler http.Handler) (host string, err error) {
 	if r.server != nil {
 		return "", errors.New("the registry is started already")
@@ -104,7 +107,10 @@ func (r *Registry) StartHandler(address string, handler http.Handler) (host stri
 	host = listener.Addr().String()
 	r.server = &http.Server{Handler: handler, ReadHeaderTimeout: 30 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
 	if r.certificate != nil {
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{*r.certificate}, MinVersion: tls.VersionTLS12})
+		listener = tls.NewListener(listener, &tls.Config{
+			Certificates: []tls.Certificate{*r.certificate},
+			MinVersion:   tls.VersionTLS12,
+		})
 	}
 	go r.server.Serve(listener)
 	return host, nil
@@ -146,11 +152,15 @@ func writeHtpasswd(users map[string]string) (path string, err error) {
 	return f.Name(), nil
 }
 
-// quiet is a context in which the registry finds a logger that says nothing. Its own setting for that is the logger of the whole process,
-// and the key under which it looks in a context is not exported.
+// quiet is a context in which the registry finds a logger that says nothing. Its own setting for that is the logger of
+// the whole process, and the key under which it looks in a context is not exported.
 type quiet struct{ context.Context }
 
-var silence = logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: &logrus.TextFormatter{}, Level: logrus.PanicLevel})
+var silence = logrus.NewEntry(&logrus.Logger{
+	Out:       io.Discard,
+	Formatter: &logrus.TextFormatter{},
+	Level:     logrus.PanicLevel,
+})
 
 const loggerPackage = "github.com/distribution/distribution/v3/internal/dcontext"
 

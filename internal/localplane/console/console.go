@@ -15,7 +15,8 @@ import (
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
 )
 
-// New returns the view that suits out: live when it is a terminal that can move its cursor. Close it when the pipeline has ended.
+// New returns the view that suits out: live when it is a terminal that can move its cursor. Close it when the pipeline
+// has ended.
 func New(out *os.File, steps []string) View {
 	if term.IsTerminal(int(out.Fd())) && os.Getenv("TERM") != "dumb" && os.Getenv("CI") == "" {
 		width := func() int {
@@ -187,7 +188,8 @@ func (l *Live) draw() {
 		case t.started.IsZero():
 			frame = append(frame, l.paint("2", "· "+t.name))
 		default:
-			frame = append(frame, l.paint("36", spinner[l.frame%len(spinner)])+fmt.Sprintf(" %-22s %.1fs", t.name, time.Since(t.started).Seconds()))
+			frame = append(frame, l.paint("36", spinner[l.frame%len(spinner)])+
+				fmt.Sprintf(" %-22s %.1fs", t.name, time.Since(t.started).Seconds()))
 			for _, line := range t.lines[max(0, len(t.lines)-shown):] {
 				frame = append(frame, l.paint("2", cut("    "+line, l.width())))
 			}

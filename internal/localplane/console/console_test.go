@@ -18,7 +18,8 @@ func TestPlain(t *testing.T) {
 	p.Line("checkout-source", "Clo\x1b[2Jned")
 	p.Ended("checkout-source", pipeline.Outcome{Took: 1500 * time.Millisecond, PeakMemory: 30 << 20})
 	p.Ended("build", pipeline.Outcome{Reason: "BuildFailed", ExitCode: 22, Took: 2 * time.Second})
-	for _, want := range []string{"checkout-source │ Clo[2Jned\n", "checkout-source │ ✓ 1.50s, 30 MiB\n", "build           │ ✗ BuildFailed 2.00s, 0 MiB\n"} {
+	for _, want := range []string{"checkout-source │ Clo[2Jned\n", "checkout-source │ ✓ 1.50s, 30 MiB\n",
+		"build           │ ✗ BuildFailed 2.00s, 0 MiB\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}
@@ -83,7 +84,9 @@ func TestLive(t *testing.T) {
 	l.Ended("build", pipeline.Outcome{Reason: "BuildFailed", ExitCode: 22, Took: 2 * time.Second})
 	l.Close()
 	end := strings.Join(screen(t, out.String()), "\n")
-	for _, want := range []string{"✗ build                  2.00s, 0 MiB  BuildFailed\n· publish\n\nbuild wrote:\n", "  line 0", "  line 19"} {
+	for _, want := range []string{
+		"✗ build                  2.00s, 0 MiB  BuildFailed\n· publish\n\nbuild wrote:\n", "  line 0", "  line 19",
+	} {
 		if !strings.Contains(end, want) {
 			t.Errorf("%q is missing in\n%s", want, end)
 		}

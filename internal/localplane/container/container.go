@@ -1,7 +1,8 @@
-// Package container runs a program in the root file system of an image as a pod's container would, and without a daemon: by runc, as root, or
-// as an ordinary user in a user namespace.
+// Package container runs a program in the root file system of an image as a pod's container would, and without a
+// daemon: by runc, as root, or as an ordinary user in a user namespace.
 //
-// What a pod has of the kubelet it lacks: limits of memory and processors, and a seccomp profile. The network is the machine's.
+// What a pod has of the kubelet it lacks: limits of memory and processors, and a seccomp profile. The network is the
+// machine's.
 package container
 
 import (
@@ -56,13 +57,16 @@ func Check(ctx context.Context) error {
 		return nil
 	}
 	if out, err := asRoot(ctx, "true").CombinedOutput(); err != nil {
-		return fmt.Errorf("without being root a builder's image is entered in a user namespace, which takes newuidmap (Debian package uidmap), "+
-			"unshare of util-linux 2.38 or newer, a range of yours in /etc/subuid and in /etc/subgid, and a kernel that lets you: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("without being root a builder's image is entered in a user namespace, which takes "+
+			"newuidmap (Debian package uidmap), "+
+			"unshare of util-linux 2.38 or newer, a range of yours in /etc/subuid and in /etc/subgid, and a kernel "+
+			"that lets you: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
-// asRoot prepares a program that runs as root: of this machine, or of a user namespace in which root is who runs this process.
+// asRoot prepares a program that runs as root: of this machine, or of a user namespace in which root is who runs this
+// process.
 func asRoot(ctx context.Context, program string, args ...string) *exec.Cmd {
 	args = append([]string{program}, args...)
 	if os.Geteuid() != 0 {
@@ -73,14 +77,19 @@ func asRoot(ctx context.Context, program string, args ...string) *exec.Cmd {
 
 func run(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args[:min(2, len(cmd.Args))], " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf(
+			"%s: %w: %s", strings.Join(cmd.Args[:min(2, len(cmd.Args))], " "), err, strings.TrimSpace(string(out)),
+		)
 	}
 	return nil
 }
 
-// Command makes all ready for a container, its image to begin with, and returns the command that runs it. SIGTERM goes through to the program,
-// whose exit code is the command's. Whoever calls it must call leave at its end, however it ends. log hears what takes long.
-func (r *Runtime) Command(ctx context.Context, c Container, log func(string)) (cmd *exec.Cmd, leave func() error, err error) {
+// Command makes all ready for a container, its image to begin with, and returns the command that runs it. SIGTERM goes
+// through to the program, whose exit code is the command's. Whoever calls it must call leave at its end, however it
+// ends. log hears what takes long.
+func (r *Runtime) Command(
+	ctx context.Context, c Container, log func(string),
+) (cmd *exec.Cmd, leave func() error, err error) {
 	from := image{root: c.Root}
 	if c.Root == "" {
 		if from, err = r.image(ctx, c.Image, log); err != nil {
@@ -92,7 +101,8 @@ func (r *Runtime) Command(ctx context.Context, c Container, log func(string)) (c
 		return nil, nil, err
 	}
 	id := filepath.Base(bundle)
-	runc := []string{"--root", filepath.Join(bundle, "state"), "--rootless=true"} // which only means that it may do without cgroups
+	// which only means that it may do without cgroups
+	runc := []string{"--root", filepath.Join(bundle, "state"), "--rootless=true"}
 	leave = func() error {
 		// Its context has ended when the program was told to.
 		ctx := context.WithoutCancel(ctx)
@@ -163,15 +173,30 @@ func (c Container) spec(i image) specs.Spec {
 		},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
-			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
-			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
+				Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+				Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+				Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue",
+				Options: []string{"nosuid", "noexec", "nodev"}},
 		},
 		Linux: &specs.Linux{
-			Namespaces:    []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace}},
-			MaskedPaths:   []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi"},
-			ReadonlyPaths: []string{"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace},
+			},
+			MaskedPaths: []string{
+				"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+				"/proc/timer_stats",
+				"/proc/sched_debug", "/proc/scsi",
+			},
+			ReadonlyPaths: []string{
+				"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
+			},
 		},
 	}
 	for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
@@ -187,7 +212,8 @@ func (c Container) spec(i image) specs.Spec {
 
 func bind(m Mount) specs.Mount {
 	if m.Source == "" {
-		return specs.Mount{Destination: m.Path, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "mode=755", "size=1m"}}
+		return specs.Mount{Destination: m.Path, Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"nosuid", "nodev", "mode=755", "size=1m"}}
 	}
 	options := []string{"rbind", "nosuid", "nodev"}
 	if m.ReadOnly {

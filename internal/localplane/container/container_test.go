@@ -39,9 +39,11 @@ func runOne(dir, image, script string) int {
 	ctx := context.Background()
 	r := &Runtime{Dir: filepath.Join(dir, "images")}
 	c := Container{
-		Image: image, Args: []string{"/bin/busybox", "sh", "-c", script}, Env: map[string]string{"OWN": "o", "BOTH": "own"},
+		Image: image, Args: []string{"/bin/busybox", "sh", "-c", script},
+		Env:  map[string]string{"OWN": "o", "BOTH": "own"},
 		User: 1000, Group: 1001, ReadOnlyRoot: true, NoNewRights: true,
-		Mounts: []Mount{{Path: "/mnt/vol", Source: filepath.Join(dir, "vol")}, {Path: "/mnt/in", Source: filepath.Join(dir, "in"), ReadOnly: true}},
+		Mounts: []Mount{{Path: "/mnt/vol", Source: filepath.Join(dir, "vol")},
+			{Path: "/mnt/in", Source: filepath.Join(dir, "in"), ReadOnly: true}},
 	}
 	err := Check(ctx)
 	var cmd *exec.Cmd
@@ -91,12 +93,16 @@ func testImage(t *testing.T) v1.Image {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content.Bytes())), nil })
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content.Bytes())), nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	image, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{
-		OS: "linux", Architecture: runtime.GOARCH, Config: v1.Config{Env: []string{"IMAGES=i", "BOTH=image"}, WorkingDir: "/home"}, RootFS: v1.RootFS{Type: "layers"},
+		OS: "linux", Architecture: runtime.GOARCH,
+		Config: v1.Config{Env: []string{"IMAGES=i", "BOTH=image"}, WorkingDir: "/home"},
+		RootFS: v1.RootFS{Type: "layers"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +113,8 @@ func testImage(t *testing.T) v1.Image {
 	return image
 }
 
-// asRootUser and asOrdinaryUser start the test binary; the latter in a mount namespace in which files of /etc know the user.
+// asRootUser and asOrdinaryUser start the test binary; the latter in a mount namespace in which files of /etc know the
+// user.
 func asRootUser(program string, args ...string) *exec.Cmd { return exec.Command(program, args...) }
 
 func asOrdinaryUser(program string, args ...string) *exec.Cmd {
@@ -122,7 +129,8 @@ exec setpriv --reuid 4711 --regid 4711 --clear-groups "$@"`
 	return exec.Command("unshare", append([]string{"-m", "sh", "-c", script, "sh", program}, args...)...)
 }
 
-// A container has the rights, the mounts and the variables that it is to have, whoever runs it, and leaves nothing behind.
+// A container has the rights, the mounts and the variables that it is to have, whoever runs it, and leaves nothing
+// behind.
 func TestCommand(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test becomes other users, so it needs root")
@@ -183,7 +191,9 @@ exit 7`
 			if err := os.WriteFile(filepath.Join(dir, "in", "given"), []byte("given\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if out, err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", who.uid, who.uid), dir).CombinedOutput(); err != nil {
+			if out, err := exec.Command(
+				"chown", "-R", fmt.Sprintf("%d:%d", who.uid, who.uid), dir,
+			).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			start := func(reference string) (string, int) {
@@ -197,7 +207,8 @@ exit 7`
 			}
 			out, code := start(ref.Name())
 			for _, want := range []string{
-				"Unpacking ", "user 1000 1001 home 1000:1001\n", "CapPrm: 0000000000000000\n", "CapBnd: 0000000000000000\n", "NoNewPrivs: 1\n", "env o i own\n",
+				"Unpacking ", "user 1000 1001 home 1000:1001\n", "CapPrm: 0000000000000000\n",
+				"CapBnd: 0000000000000000\n", "NoNewPrivs: 1\n", "env o i own\n",
 				"touch: /x: Read-only file system\n", "touch: /mnt/in/x: Read-only file system\n", "given\n",
 			} {
 				if !strings.Contains(out, want) {
@@ -215,7 +226,8 @@ exit 7`
 				t.Errorf("left behind: %v", left)
 			}
 			// By its digest it is found, though no registry is asked; what is not there is an error.
-			if out, code := start("nowhere.invalid/busybox@" + digest.String()); code != 7 || strings.Contains(out, "Unpacking") {
+			if out, code := start("nowhere.invalid/busybox@" + digest.String()); code != 7 ||
+				strings.Contains(out, "Unpacking") {
 				t.Errorf("exit code %d\n%s", code, out)
 			}
 			other := host + "/tools/busybox@sha256:" + strings.Repeat("0", 64)
@@ -237,9 +249,18 @@ func TestCommandIsCancelled(t *testing.T) {
 	}
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	for stubborn, script := range map[bool]string{false: "trap 'exit 9' TERM; echo up; while :; do /bin/busybox sleep 0.1; done", true: "trap '' TERM; echo up; while :; do /bin/busybox sleep 0.1; done"} {
+	for stubborn, script := range map[bool]string{
+		false: "trap 'exit 9' TERM; echo up; while :; do /bin/busybox sleep 0.1; done",
+		true:  "trap '' TERM; echo up; while :; do /bin/busybox sleep 0.1; done",
+	} {
 		ctx, cancel := context.WithCancel(t.Context())
-		cmd, leave, err := new(Runtime).Command(ctx, Container{Root: root, Args: []string{"/bin/busybox", "sh", "-c", script}, User: 1000, Group: 1000, ReadOnlyRoot: true}, nil)
+		cmd, leave, err := new(Runtime).Command(ctx, Container{
+			Root:         root,
+			Args:         []string{"/bin/busybox", "sh", "-c", script},
+			User:         1000,
+			Group:        1000,
+			ReadOnlyRoot: true,
+		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -169,12 +169,13 @@ func (r *Runtime) credentials(registry string) (authn.Authenticator, error) {
 		return nil, fmt.Errorf("%s: %w", r.DockerConfig, err)
 	}
 	return authn.FromConfig(authn.AuthConfig{
-		Username: own.Username, Password: own.Password, Auth: own.Auth, IdentityToken: own.IdentityToken, RegistryToken: own.RegistryToken,
+		Username: own.Username, Password: own.Password, Auth: own.Auth, IdentityToken: own.IdentityToken,
+		RegistryToken: own.RegistryToken,
 	}), nil
 }
 
-// unpack writes an image's files, with their owners, and its configuration beside the folder, and moves it there when it is whole. Manifest and
-// layers are verified by their digests as they come.
+// unpack writes an image's files, with their owners, and its configuration beside the folder, and moves it there when
+// it is whole. Manifest and layers are verified by their digests as they come.
 func (r *Runtime) unpack(ctx context.Context, from v1.Image, into string) error {
 	file, err := from.ConfigFile()
 	if err != nil {
@@ -213,7 +214,8 @@ func (r *Runtime) removeOld(ctx context.Context) error {
 	var old []string
 	for _, entry := range entries {
 		info, err := entry.Info()
-		if err == nil && entry.IsDir() && (strings.HasPrefix(entry.Name(), unfinishedPrefix) || time.Since(info.ModTime()) > kept) {
+		if err == nil && entry.IsDir() && (strings.HasPrefix(entry.Name(), unfinishedPrefix) ||
+			time.Since(info.ModTime()) > kept) {
 			old = append(old, filepath.Join(r.Dir, entry.Name()))
 		}
 	}

@@ -1,5 +1,5 @@
-// Package history keeps what runs on this machine came to, in a folder per run: the WorkflowRun with its status as OpenChoreo's controller
-// would write it, the rendered Argo Workflow, and one log file per task.
+// Package history keeps what runs on this machine came to, in a folder per run: the WorkflowRun with its status as
+// OpenChoreo's controller would write it, the rendered Argo Workflow, and one log file per task.
 package history
 
 import (
@@ -65,11 +65,14 @@ func (s Store) List() ([]*v1alpha1.WorkflowRun, error) {
 		}
 		all = append(all, run)
 	}
-	slices.SortStableFunc(all, func(a, b *v1alpha1.WorkflowRun) int { return b.CreationTimestamp.Compare(a.CreationTimestamp.Time) })
+	slices.SortStableFunc(all, func(a, b *v1alpha1.WorkflowRun) int {
+		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
+	})
 	return all, nil
 }
 
-// Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a *NotFoundError.
+// Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a
+// *NotFoundError.
 func (s Store) Get(namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	all, err := s.List()
 	if err != nil {
@@ -89,7 +92,9 @@ func (s Store) Get(namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	case 1:
 		return run, nil
 	}
-	return nil, fmt.Errorf("there is a run %q in each of the namespaces %s: choose one", name, strings.Join(found, ", "))
+	return nil, fmt.Errorf(
+		"there is a run %q in each of the namespaces %s: choose one", name, strings.Join(found, ", "),
+	)
 }
 
 // Log is the path of a task's log; the file is there once the task has started.

@@ -19,7 +19,8 @@ func newRun(namespace, name string) *v1alpha1.WorkflowRun {
 	return &v1alpha1.WorkflowRun{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
 }
 
-var workflow = map[string]any{"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": map[string]any{"name": "cart-1", "namespace": "workflows-acme"}}
+var workflow = map[string]any{"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+	"metadata": map[string]any{"name": "cart-1", "namespace": "workflows-acme"}}
 
 // conditions are type, status and reason.
 func conditions(run *v1alpha1.WorkflowRun) map[string]string {
@@ -54,19 +55,25 @@ func TestRecord(t *testing.T) {
 				r.Ended("build", pipeline.Outcome{Reason: "Succeeded", Message: "fine"})
 				return nil
 			},
-			map[string]string{"WorkflowCompleted": "True WorkflowSucceeded", "WorkflowRunning": "False WorkflowRunning", "WorkflowSucceeded": "True WorkflowSucceeded"}, "Succeeded", "",
+			map[string]string{"WorkflowCompleted": "True WorkflowSucceeded", "WorkflowRunning": "False WorkflowRunning",
+				"WorkflowSucceeded": "True WorkflowSucceeded"},
+			"Succeeded", "",
 		},
 		{
 			"failed", func(r *Record) error {
 				r.Ended("build", failure)
 				return &pipeline.FailedError{Step: "build", Outcome: failure}
 			},
-			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning", "WorkflowFailed": "True WorkflowFailed"}, "Failed",
+			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning",
+				"WorkflowFailed": "True WorkflowFailed"},
+			"Failed",
 			"BuildFailed: exit code: 1. See the log.",
 		},
 		{
 			"an error", func(r *Record) error { return errors.New("no such program") },
-			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning", "WorkflowFailed": "True WorkflowFailed"}, "Error",
+			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning",
+				"WorkflowFailed": "True WorkflowFailed"},
+			"Error",
 			"no such program",
 		},
 	}
@@ -77,16 +84,22 @@ func TestRecord(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(map[string]string{"WorkflowCompleted": "False WorkflowPending"}, conditions(get(t, s, "cart-1"))); diff != "" {
+			if diff := cmp.Diff(map[string]string{
+				"WorkflowCompleted": "False WorkflowPending",
+			}, conditions(get(t, s, "cart-1"))); diff != "" {
 				t.Error(diff)
 			}
 			r.Started("build")
 			r.Line("build", "one line")
 			during := get(t, s, "cart-1")
-			if diff := cmp.Diff(map[string]string{"WorkflowCompleted": "False WorkflowPending", "WorkflowRunning": "True WorkflowRunning"}, conditions(during)); diff != "" {
+			if diff := cmp.Diff(map[string]string{
+				"WorkflowCompleted": "False WorkflowPending",
+				"WorkflowRunning":   "True WorkflowRunning",
+			}, conditions(during)); diff != "" {
 				t.Error(diff)
 			}
-			if runstatus.Phase(during) != "Running" || len(during.Status.Tasks) != 1 || during.Status.Tasks[0].Phase != "Running" {
+			if runstatus.Phase(during) != "Running" || len(during.Status.Tasks) != 1 ||
+				during.Status.Tasks[0].Phase != "Running" {
 				t.Errorf("%+v", during.Status)
 			}
 			if _, err := s.Create(newRun("acme", "cart-1"), workflow); !errors.Is(err, errRunning) {
@@ -100,10 +113,12 @@ func TestRecord(t *testing.T) {
 				t.Error(diff)
 			}
 			task := after.Status.Tasks[0]
-			if task.Name != "build" || task.Phase != test.phase || task.Message != test.message || task.StartedAt == nil || task.CompletedAt == nil {
+			if task.Name != "build" || task.Phase != test.phase || task.Message != test.message ||
+				task.StartedAt == nil || task.CompletedAt == nil {
 				t.Errorf("%+v", task)
 			}
-			if after.Annotations["a"] != "b" || after.Status.RunReference.Namespace != "workflows-acme" || after.Status.CompletedAt == nil {
+			if after.Annotations["a"] != "b" || after.Status.RunReference.Namespace != "workflows-acme" ||
+				after.Status.CompletedAt == nil {
 				t.Errorf("%+v", after)
 			}
 			if log, err := os.ReadFile(s.Log(after, "build")); err != nil || string(log) != "one line\n" {
@@ -141,7 +156,9 @@ func TestGet(t *testing.T) {
 	if _, err := s.Get("", "cart-1"); err == nil || !strings.Contains(err.Error(), "nothing was run yet") {
 		t.Error(err)
 	}
-	for _, run := range []*v1alpha1.WorkflowRun{newRun("acme", "cart-1"), newRun("acme", "cart-2"), newRun("other", "cart-2")} {
+	for _, run := range []*v1alpha1.WorkflowRun{
+		newRun("acme", "cart-1"), newRun("acme", "cart-2"), newRun("other", "cart-2"),
+	} {
 		r, err := s.Create(run, workflow)
 		if err != nil {
 			t.Fatal(err)
@@ -150,11 +167,13 @@ func TestGet(t *testing.T) {
 	}
 	tests := []struct{ namespace, name, want string }{
 		{"", "cart-1", ""}, {"acme", "cart-2", ""},
-		{"", "cart-2", `in each of the namespaces`}, {"other", "cart-1", `there is no run "cart-1"; there is`}, {"", "cart-3", `there is no run "cart-3"`},
+		{"", "cart-2", `in each of the namespaces`}, {"other", "cart-1", `there is no run "cart-1"; there is`},
+		{"", "cart-3", `there is no run "cart-3"`},
 	}
 	for _, test := range tests {
 		run, err := s.Get(test.namespace, test.name)
-		if test.want == "" && (err != nil || run.Name != test.name) || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+		if test.want == "" && (err != nil || run.Name != test.name) || test.want != "" && (err == nil ||
+			!strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%v: %v", test, err)
 		}
 	}
@@ -163,7 +182,9 @@ func TestGet(t *testing.T) {
 // Names are a developer's, and stay in the folder.
 func TestNamesThatLeadElsewhere(t *testing.T) {
 	s := Store{Dir: filepath.Join(t.TempDir(), "runs")}
-	for _, run := range []*v1alpha1.WorkflowRun{newRun("acme", "../../x"), newRun("..", "x"), newRun("acme", ""), newRun("a/b", "x")} {
+	for _, run := range []*v1alpha1.WorkflowRun{
+		newRun("acme", "../../x"), newRun("..", "x"), newRun("acme", ""), newRun("a/b", "x"),
+	} {
 		if _, err := s.Create(run, workflow); err == nil {
 			t.Errorf("%s/%s was made", run.Namespace, run.Name)
 		}

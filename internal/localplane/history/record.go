@@ -68,7 +68,8 @@ func reference(workflow map[string]any) *v1alpha1.ResourceReference {
 	text := func(object map[string]any, key string) string { s, _ := object[key].(string); return s }
 	metadata, _ := workflow["metadata"].(map[string]any)
 	return &v1alpha1.ResourceReference{
-		APIVersion: text(workflow, "apiVersion"), Kind: text(workflow, "kind"), Name: text(metadata, "name"), Namespace: text(metadata, "namespace"),
+		APIVersion: text(workflow, "apiVersion"), Kind: text(workflow, "kind"), Name: text(metadata, "name"),
+		Namespace: text(metadata, "namespace"),
 	}
 }
 
@@ -95,7 +96,11 @@ func (r *Record) Started(step string) {
 	r.note(err)
 	r.log = log
 	// As in a cluster, a task is listed once it has started: Argo has no pod for it before.
-	r.run.Status.Tasks = append(r.run.Status.Tasks, v1alpha1.WorkflowTask{Name: step, Phase: runstatus.TaskRunning, StartedAt: now()})
+	r.run.Status.Tasks = append(r.run.Status.Tasks, v1alpha1.WorkflowTask{
+		Name:      step,
+		Phase:     runstatus.TaskRunning,
+		StartedAt: now(),
+	})
 	r.save()
 }
 
@@ -129,8 +134,8 @@ func (r *Record) closeLog() {
 	}
 }
 
-// End writes how the run ended, with annotations that it got meanwhile. A task that an error kept from ending has phase Error. It returns the
-// run and what could not be written.
+// End writes how the run ended, with annotations that it got meanwhile. A task that an error kept from ending has phase
+// Error. It returns the run and what could not be written.
 func (r *Record) End(err error, annotations map[string]string) (*v1alpha1.WorkflowRun, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,4 +1,5 @@
-// Package pipeline runs steps as programs, one after the other, the way Argo runs their containers: parameters as variables, results in files.
+// Package pipeline runs steps as programs, one after the other, the way Argo runs their containers: parameters as
+// variables, results in files.
 package pipeline
 
 import (
@@ -37,8 +38,9 @@ type Process struct {
 	Deadline time.Duration     // how long it may take; 0: as long as it likes
 	Outputs  map[string]Output // by name
 
-	// Enter, when it is not nil, makes ready what the process runs in, and returns the command that runs it there in place of Program with Args
-	// and Env; leave is called at its end. An Unready error is the step's outcome. log hears what takes long.
+	// Enter, when it is not nil, makes ready what the process runs in, and returns the command that runs it there in
+	// place of Program with Args and Env; leave is called at its end. An Unready error is the step's outcome. log hears
+	// what takes long.
 	Enter func(ctx context.Context, log func(string)) (cmd *exec.Cmd, leave func() error, err error)
 }
 
@@ -256,13 +258,14 @@ func (p *Process) outcome(state *os.ProcessState) Outcome {
 		err = json.Unmarshal(raw, &how)
 	}
 	if err != nil || how.ExitCode != state.ExitCode() {
-		how.Reason, how.Message, how.ExitCode = "Failed", "the process ended without an outcome: "+state.String(), max(state.ExitCode(), 1)
+		how.Reason, how.Message, how.ExitCode = "Failed", "the process ended without an outcome: "+
+			state.String(), max(state.ExitCode(), 1)
 	}
 	return how
 }
 
-// inherited are the variables that a step gets from this process: what it needs to find programs and the network. Everything else in a
-// developer's environment could be taken for a parameter.
+// inherited are the variables that a step gets from this process: what it needs to find programs and the network.
+// Everything else in a developer's environment could be taken for a parameter.
 var inherited = []string{
 	"PATH", "HOME", "TMPDIR", "TZ", "XDG_RUNTIME_DIR",
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",

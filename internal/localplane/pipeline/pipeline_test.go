@@ -20,7 +20,11 @@ func TestMain(m *testing.M) {
 	dir := os.Getenv("RESULTS_DIR")
 	report := func(code int, results string) {
 		os.MkdirAll(dir, 0o755)
-		os.WriteFile(dir+"/outcome.json", fmt.Appendf(nil, `{"reason":"R%d","message":"m","exitCode":%d,"results":{%s}}`, code, code, results), 0o644)
+		os.WriteFile(
+			dir+"/outcome.json",
+			fmt.Appendf(nil, `{"reason":"R%d","message":"m","exitCode":%d,"results":{%s}}`, code, code, results),
+			0o644,
+		)
 		os.Exit(code)
 	}
 	switch os.Getenv("STEP_TEST") {
@@ -79,9 +83,14 @@ func step(t *testing.T, name, what string, env func(Outputs) map[string]string) 
 	results := t.TempDir()
 	return Step{Name: name, Process: func(done Outputs) (*Process, error) {
 		none := "none"
-		p := &Process{Program: os.Args[0], Results: results, Env: map[string]string{"STEP_TEST": what, "RESULTS_DIR": results}, Outputs: map[string]Output{
-			"git-revision": {Path: results + "/git-revision", Default: &none},
-		}}
+		p := &Process{
+			Program: os.Args[0],
+			Results: results,
+			Env:     map[string]string{"STEP_TEST": what, "RESULTS_DIR": results},
+			Outputs: map[string]Output{
+				"git-revision": {Path: results + "/git-revision", Default: &none},
+			},
+		}
 		if env != nil {
 			maps.Copy(p.Env, env(done))
 		}
@@ -96,13 +105,23 @@ func TestRun(t *testing.T) {
 	outputs, err := Run(t.Context(), []Step{
 		step(t, "checkout-source", "revision", nil),
 		step(t, "publish-image", "environment", func(done Outputs) map[string]string {
-			return map[string]string{"GIT_REVISION": done["checkout-source"]["git-revision"], "APP_PATH": "a b\n$(id)", "HOME": "/of/the/container"}
+			return map[string]string{"GIT_REVISION": done["checkout-source"]["git-revision"], "APP_PATH": "a b\n$(id)",
+				"HOME": "/of/the/container"}
 		}),
 	}, Observers{see})
-	if err != nil || outputs["checkout-source"]["git-revision"] != "1a2b3c4d" || outputs["publish-image"]["git-revision"] != "none" {
+	if err != nil || outputs["checkout-source"]["git-revision"] != "1a2b3c4d" ||
+		outputs["publish-image"]["git-revision"] != "none" {
 		t.Fatal(outputs, err)
 	}
-	for _, want := range []string{"start checkout-source", "checkout-source: checking out", "checkout-source: half a", "end checkout-source R0 0", "publish-image: GIT_REVISION=1a2b3c4d", "publish-image: APP_PATH=a b", "publish-image: $(id)", "publish-image: HTTPS_PROXY=http://proxy.example.com", "publish-image: HOME=/of/the/container", "end publish-image R0 0"} {
+	for _, want := range []string{
+		"start checkout-source", "checkout-source: checking out", "checkout-source: half a",
+		"end checkout-source R0 0",
+		"publish-image: GIT_REVISION=1a2b3c4d", "publish-image: APP_PATH=a b",
+		"publish-image: $(id)",
+		"publish-image: HTTPS_PROXY=http://proxy.example.com",
+		"publish-image: HOME=/of/the/container",
+		"end publish-image R0 0",
+	} {
 		if !slices.Contains(see.events, want) {
 			t.Errorf("%q did not happen:\n%s", want, strings.Join(see.events, "\n"))
 		}
@@ -125,7 +144,9 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			see := &recorder{}
-			_, err := Run(t.Context(), []Step{step(t, "build", test.what, nil), step(t, "publish", "revision", nil)}, see)
+			_, err := Run(t.Context(), []Step{
+				step(t, "build", test.what, nil), step(t, "publish", "revision", nil),
+			}, see)
 			failed, ok := errors.AsType[*FailedError](err)
 			if !ok || failed.Step != "build" || failed.Reason != test.reason || failed.ExitCode != test.code {
 				t.Errorf("got %v", err)
@@ -141,7 +162,8 @@ func TestRunCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := time.Now()
 	_, err := Run(ctx, []Step{step(t, "build", "wait", nil)}, &recorder{line: func(string) { cancel() }})
-	if failed, ok := errors.AsType[*FailedError](err); !ok || failed.Reason != "R130" || time.Since(started) > 10*time.Second {
+	if failed, ok := errors.AsType[*FailedError](err); !ok || failed.Reason != "R130" ||
+		time.Since(started) > 10*time.Second {
 		t.Errorf("%v after %s", err, time.Since(started))
 	}
 }
@@ -172,7 +194,8 @@ func TestRunWithoutAnOutput(t *testing.T) {
 }
 
 func TestRunWithoutTheProgram(t *testing.T) {
-	s := Step{Name: "build", Process: func(Outputs) (*Process, error) { return &Process{Program: "/nowhere/containerfile-build"}, nil }}
+	s := Step{Name: "build",
+		Process: func(Outputs) (*Process, error) { return &Process{Program: "/nowhere/containerfile-build"}, nil }}
 	if _, err := Run(t.Context(), []Step{s}, &recorder{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}

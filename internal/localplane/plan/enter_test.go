@@ -15,7 +15,9 @@ import (
 // planBuildpacks plans a run of Google Cloud's buildpacks.
 func planBuildpacks(t *testing.T, library *Library, machine Machine) ([]pipeline.Step, error) {
 	t.Helper()
-	return planRunOf(t, "gcp-buildpacks-builder", library, machine, object{"repository": object{"url": "https://git.example.com/cart.git", "appPath": "/tmp/app"}})
+	return planRunOf(t, "gcp-buildpacks-builder", library, machine, object{
+		"repository": object{"url": "https://git.example.com/cart.git", "appPath": "/tmp/app"},
+	})
 }
 
 func buildpacksMachine(t *testing.T) Machine {
@@ -28,7 +30,8 @@ func buildpacksMachine(t *testing.T) Machine {
 	return m
 }
 
-// Init containers are processes with the paths of this machine; what they bring runs in its image, with the paths of the container.
+// Init containers are processes with the paths of this machine; what they bring runs in its image, with the paths of
+// the container.
 func TestPlanOfBuildpacks(t *testing.T) {
 	m := buildpacksMachine(t)
 	m.Mounts = map[string]string{"/etc/secrets/build-secrets": "/home/me/secrets"}
@@ -46,25 +49,34 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	volumes := filepath.Join(m.Scratch, "volumes", steps[1].Name)
 	program := filepath.Join(m.Programs, "buildpacks-build")
 	install, fetch := process.Before[0], process.Before[1]
-	if install.Program != program || install.Enter != nil || !cmp.Equal(install.Args, []string{"install", filepath.Join(volumes, "step")}) {
+	if install.Program != program || install.Enter != nil || !cmp.Equal(install.Args, []string{
+		"install", filepath.Join(volumes, "step"),
+	}) {
 		t.Errorf("install is %s %q", install.Program, install.Args)
 	}
-	if fetch.Program != program || !cmp.Equal(fetch.Args, []string{"fetch"}) || fetch.Results != filepath.Join(volumes, "tmp", "fetch") ||
+	if fetch.Program != program || !cmp.Equal(fetch.Args, []string{
+		"fetch",
+	}) || fetch.Results != filepath.Join(volumes, "tmp", "fetch") ||
 		fetch.Env["WORKSPACE"] != filepath.Join(m.Scratch, "workspace") {
 		t.Errorf("fetch is %s %q, with %v", fetch.Program, fetch.Args, fetch.Env)
 	}
-	if !cmp.Equal(process.Args, []string{"/opt/stepwright/buildpacks-build"}) || process.Env["APP_PATH"] != "/tmp/app" || process.Env["WORKSPACE"] != "" {
+	if !cmp.Equal(process.Args, []string{
+		"/opt/stepwright/buildpacks-build",
+	}) || process.Env["APP_PATH"] != "/tmp/app" || process.Env["WORKSPACE"] != "" {
 		t.Errorf("in the builder runs %q, with %v", process.Args, process.Env)
 	}
-	if process.Results != filepath.Join(volumes, "tmp", "results") || process.Outputs["image-digest"].Path != filepath.Join(volumes, "tmp", "results", "image-digest") {
+	if process.Results != filepath.Join(volumes, "tmp", "results") ||
+		process.Outputs["image-digest"].Path != filepath.Join(volumes, "tmp", "results", "image-digest") {
 		t.Errorf("its results are in %s, its outputs are %v", process.Results, process.Outputs)
 	}
 }
 
-// What a container in its image has: the volumes of the pod, those of Secrets and ConfigMaps read-only, and nothing of the developer's besides.
+// What a container in its image has: the volumes of the pod, those of Secrets and ConfigMaps read-only, and nothing of
+// the developer's besides.
 func TestMountsOfAContainer(t *testing.T) {
 	all := mounts{
-		{path: "/etc/stepwright/ca", folder: "/scratch/ca", readOnly: true, links: map[string]string{"ca.crt": "/home/me/ca.pem"}},
+		{path: "/etc/stepwright/ca", folder: "/scratch/ca", readOnly: true,
+			links: map[string]string{"ca.crt": "/home/me/ca.pem"}},
 		{path: "/opt/stepwright", folder: "/scratch/step", readOnly: true},
 		{path: "/tmp", folder: "/scratch/tmp"},
 	}
@@ -89,16 +101,27 @@ func TestPlanRefusesRights(t *testing.T) {
 		replace []string
 		want    string
 	}{
-		{"no group", []string{pod, "        runAsUser: 1000\n"}, "only with a runAsUser other than root, and a runAsGroup"},
-		{"a privileged container", []string{"        securityContext:\n          privileged: false\n", "        securityContext:\n          privileged: true\n"}, "a privileged container cannot be run here"},
-		{"root", []string{"          runAsNonRoot: true\n          runAsUser: 1000\n", "          runAsUser: 0\n"}, "only with a runAsUser other than root, and a runAsGroup"},
-		{"a field of its own", []string{own, own + "        workingDir: /workspace\n"}, "container: workingDir cannot be run here"},
-		{"a variable of a Secret", []string{"          - name: APP_PATH\n            value: '{{workflow.parameters.app-path}}'\n", "          - name: APP_PATH\n            valueFrom: {secretKeyRef: {name: a, key: b}}\n"}, "variable APP_PATH: valueFrom cannot be run here"},
-		{"no program in the folder of steps", []string{own, "        command: [/opt/stepwright/sh]\n"}, "the step sh is not in "},
+		{"no group", []string{pod, "        runAsUser: 1000\n"},
+			"only with a runAsUser other than root, and a runAsGroup"},
+		{"a privileged container",
+			[]string{"        securityContext:\n          privileged: false\n",
+				"        securityContext:\n          privileged: true\n"},
+			"a privileged container cannot be run here"},
+		{"root", []string{"          runAsNonRoot: true\n          runAsUser: 1000\n", "          runAsUser: 0\n"},
+			"only with a runAsUser other than root, and a runAsGroup"},
+		{"a field of its own", []string{own, own + "        workingDir: /workspace\n"},
+			"container: workingDir cannot be run here"},
+		{"a variable of a Secret",
+			[]string{"          - name: APP_PATH\n            value: '{{workflow.parameters.app-path}}'\n",
+				"          - name: APP_PATH\n            valueFrom: {secretKeyRef: {name: a, key: b}}\n"},
+			"variable APP_PATH: valueFrom cannot be run here"},
+		{"no program in the folder of steps", []string{own, "        command: [/opt/stepwright/sh]\n"},
+			"the step sh is not in "},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := planBuildpacks(t, edited(t, file, test.replace...), buildpacksMachine(t)); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := planBuildpacks(t, edited(t, file, test.replace...), buildpacksMachine(t)); err == nil ||
+				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want …%s…", err, test.want)
 			}
 		})
@@ -106,7 +129,8 @@ func TestPlanRefusesRights(t *testing.T) {
 	t.Run("a machine without containers", func(t *testing.T) {
 		m := buildpacksMachine(t)
 		m.Containers = nil
-		if _, err := planBuildpacks(t, edited(t, ""), m); err == nil || !strings.Contains(err.Error(), "cannot be run here") {
+		if _, err := planBuildpacks(t, edited(t, ""), m); err == nil ||
+			!strings.Contains(err.Error(), "cannot be run here") {
 			t.Errorf("got %v", err)
 		}
 	})

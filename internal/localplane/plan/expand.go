@@ -2,7 +2,8 @@ package plan
 
 import "strings"
 
-// expand replaces $(NAME) in a variable's value or an argument as Kubernetes does: a name that is not defined stays as it is, and $$ is $.
+// expand replaces $(NAME) in a variable's value or an argument as Kubernetes does: a name that is not defined stays as
+// it is, and $$ is $.
 func expand(text string, defined map[string]string) string {
 	var out strings.Builder
 	for {

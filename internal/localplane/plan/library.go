@@ -1,8 +1,10 @@
-// Package plan runs an Argo Workflow's steps on this machine: it resolves and substitutes templates as Argo does, with Argo's own library,
-// and makes of each container a process, of its volumes folders, and of its paths the paths of those folders.
+// Package plan runs an Argo Workflow's steps on this machine: it resolves and substitutes templates as Argo does, with
+// Argo's own library, and makes of each container a process, of its volumes folders, and of its paths the paths of
+// those folders.
 //
-// It can do what OpenChoreo's builders use: steps in sequence, each a container of a ClusterWorkflowTemplate, parameters as variables. It
-// refuses everything else by name, rather than run something other than what a cluster would.
+// It can do what OpenChoreo's builders use: steps in sequence, each a container of a ClusterWorkflowTemplate,
+// parameters as variables. It refuses everything else by name, rather than run something other than what a cluster
+// would.
 package plan
 
 import (
@@ -60,8 +62,8 @@ func Load(files fs.FS) (*Library, error) {
 	return library, nil
 }
 
-// Add takes the documents of one file. Objects of other kinds, kustomize's for example, are passed over; a field that a kind does not have is
-// an error.
+// Add takes the documents of one file. Objects of other kinds, kustomize's for example, are passed over; a field that a
+// kind does not have is an error.
 func (l *Library) Add(file []byte) error {
 	if l.Templates == nil {
 		l.Templates, l.Workflows = map[string]*wfv1.ClusterWorkflowTemplate{}, map[string]*v1alpha1.ClusterWorkflow{}
@@ -99,7 +101,9 @@ func (l *Library) Add(file []byte) error {
 func (l *Library) Workflow(name string) (v1alpha1.WorkflowSpec, error) {
 	workflow := l.Workflows[name]
 	if workflow == nil {
-		return v1alpha1.WorkflowSpec{}, fmt.Errorf("there is no ClusterWorkflow %q; there is %s", name, names(l.Workflows))
+		return v1alpha1.WorkflowSpec{}, fmt.Errorf(
+			"there is no ClusterWorkflow %q; there is %s", name, names(l.Workflows),
+		)
 	}
 	var spec v1alpha1.WorkflowSpec
 	raw, err := json.Marshal(workflow.Spec)

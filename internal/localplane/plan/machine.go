@@ -20,7 +20,8 @@ type Machine struct {
 	Programs string // folder of the steps' binaries, each named as its container's command
 	Scratch  string // folder for the volumes of this run
 
-	// Settings are what a platform engineer would have set: by ClusterWorkflowTemplate and input parameter, the parameter's default.
+	// Settings are what a platform engineer would have set: by ClusterWorkflowTemplate and input parameter, the
+	// parameter's default.
 	Settings map[string]map[string]string
 
 	Secrets    map[string]Source // by name
@@ -52,7 +53,9 @@ type mount struct {
 type mounts []mount
 
 // mounts finds a folder for each volume of a template's container.
-func (m *Machine) mounts(step string, spec *wfv1.WorkflowSpec, template *wfv1.Template, of *corev1.Container) (mounts, error) {
+func (m *Machine) mounts(
+	step string, spec *wfv1.WorkflowSpec, template *wfv1.Template, of *corev1.Container,
+) (mounts, error) {
 	var all mounts
 	for _, v := range of.VolumeMounts {
 		if err := only("volumeMount "+v.Name, v, "name", "mountPath", "readOnly"); err != nil {
@@ -132,7 +135,8 @@ func (all mounts) local(path string) (string, bool) {
 	return path, false
 }
 
-// bring tells whether a container's program is on a volume: another container has put it there, so what counts of this one is its image.
+// bring tells whether a container's program is on a volume: another container has put it there, so what counts of this
+// one is its image.
 func (all mounts) bring(c *corev1.Container) bool {
 	if len(c.Command) == 0 {
 		return false

@@ -54,8 +54,8 @@ func Decode(object map[string]any) (*wfv1.Workflow, error) {
 	return workflow, nil
 }
 
-// Plan makes the steps of a workflow. Whatever can be known before the first runs is checked, by Argo's validator to begin with; nothing is
-// written yet.
+// Plan makes the steps of a workflow. Whatever can be known before the first runs is checked, by Argo's validator to
+// begin with; nothing is written yet.
 func Plan(ctx context.Context, workflow *wfv1.Workflow, library *Library, machine Machine) ([]pipeline.Step, error) {
 	ctx = logging.WithLogger(ctx, logging.NewSlogLogger(logging.Error, logging.Text))
 	if err := validate.ValidateWorkflow(ctx, nil, library, workflow, nil, validate.ValidateOpts{}); err != nil {
@@ -85,20 +85,22 @@ func Plan(ctx context.Context, workflow *wfv1.Workflow, library *Library, machin
 		for output := range process.Outputs {
 			known[step.Name][output] = ""
 		}
-		planned = append(planned, pipeline.Step{Name: step.Name, Process: func(done pipeline.Outputs) (*pipeline.Process, error) {
-			process, mounts, err := p.process(&step, done)
-			if err != nil {
-				return nil, err
-			}
-			return process, mounts.make()
-		}})
+		planned = append(planned, pipeline.Step{Name: step.Name,
+			Process: func(done pipeline.Outputs) (*pipeline.Process, error) {
+				process, mounts, err := p.process(&step, done)
+				if err != nil {
+					return nil, err
+				}
+				return process, mounts.make()
+			}})
 	}
 	return planned, nil
 }
 
 // resolve substitutes the workflow's own values in it, as Argo does once when a workflow starts.
 func (p *plan) resolve(workflow *wfv1.Workflow) error {
-	if err := only("the workflow", workflow.Spec, "entrypoint", "templates", "arguments", "serviceAccountName", "volumeClaimTemplates", "volumeClaimGC",
+	if err := only("the workflow", workflow.Spec, "entrypoint", "templates", "arguments", "serviceAccountName",
+		"volumeClaimTemplates", "volumeClaimGC",
 		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization"); err != nil {
 		return err
 	}
@@ -149,14 +151,18 @@ func (p *plan) sequence() ([]wfv1.WorkflowStep, error) {
 	var steps []wfv1.WorkflowStep
 	for i, group := range entry.Steps {
 		if len(group.Steps) != 1 {
-			return nil, fmt.Errorf("%s: steps[%d] has %d steps, and parallel ones cannot be run here", what, i, len(group.Steps))
+			return nil, fmt.Errorf(
+				"%s: steps[%d] has %d steps, and parallel ones cannot be run here", what, i, len(group.Steps),
+			)
 		}
 		step := group.Steps[0]
 		if err := only("step "+step.Name, step, "name", "templateRef", "arguments"); err != nil {
 			return nil, err
 		}
 		if step.TemplateRef == nil || !step.TemplateRef.ClusterScope {
-			return nil, fmt.Errorf("step %s: has no templateRef with clusterScope, and others cannot be run here", step.Name)
+			return nil, fmt.Errorf(
+				"step %s: has no templateRef with clusterScope, and others cannot be run here", step.Name,
+			)
 		}
 		if err := only("step "+step.Name+": arguments", step.Arguments, "parameters"); err != nil {
 			return nil, err
@@ -199,7 +205,8 @@ func (p *plan) process(step *wfv1.WorkflowStep, done pipeline.Outputs) (*pipelin
 			return nil, err
 		}
 		all = append(all, mounts...)
-		// Paths are mapped where the template's author wrote them, before values come in: a developer's path /tmp is in the repository.
+		// Paths are mapped where the template's author wrote them, before values come in: a developer's path /tmp is in
+		// the repository.
 		mapped, entered := raw.DeepCopy(), mounts.bring(which(substituted))
 		if !entered {
 			mapPaths(mapped, which(mapped), mounts)
@@ -279,7 +286,10 @@ func (p *plan) template(ref *wfv1.TemplateRef) (*wfv1.ClusterWorkflowTemplate, *
 	for _, name := range slices.Sorted(maps.Keys(p.machine.Settings[ref.Name])) {
 		i := slices.IndexFunc(found.Inputs.Parameters, func(in wfv1.Parameter) bool { return in.Name == name })
 		if i < 0 {
-			return nil, nil, fmt.Errorf("ClusterWorkflowTemplate %s, template %s: has no input parameter %s, which this machine sets", ref.Name, ref.Template, name)
+			return nil, nil, fmt.Errorf(
+				"ClusterWorkflowTemplate %s, template %s: has no input parameter %s, which this machine sets",
+				ref.Name, ref.Template, name,
+			)
 		}
 		found.Inputs.Parameters[i].Default = wfv1.AnyStringPtr(p.machine.Settings[ref.Name][name])
 	}
@@ -290,7 +300,9 @@ func (p *plan) template(ref *wfv1.TemplateRef) (*wfv1.ClusterWorkflowTemplate, *
 func supported(t *wfv1.Template) error {
 	what := "template " + t.Name
 	// Left out on purpose: resources, mutexes and what a patch says of Argo's own containers are a cluster's.
-	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext", "synchronization", "podSpecPatch", "volumes",
+	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext",
+		"synchronization",
+		"podSpecPatch", "volumes",
 		"initContainers", "container")
 	if err == nil {
 		err = patchesArgo(what+": podSpecPatch", t.PodSpecPatch)
@@ -311,10 +323,12 @@ func supported(t *wfv1.Template) error {
 		return err
 	}
 	for i := range t.InitContainers {
-		if err := only(what+": init container "+t.InitContainers[i].Name, t.InitContainers[i], containerFields...); err != nil {
+		if err := only(what+": init container "+
+			t.InitContainers[i].Name, t.InitContainers[i], containerFields...); err != nil {
 			return err
 		}
-		if err := supportedContainer(what+": init container "+t.InitContainers[i].Name, &t.InitContainers[i].Container); err != nil {
+		if err := supportedContainer(what+": init container "+
+			t.InitContainers[i].Name, &t.InitContainers[i].Container); err != nil {
 			return err
 		}
 	}
@@ -326,14 +340,17 @@ func supported(t *wfv1.Template) error {
 	return nil
 }
 
-var containerFields = []string{"name", "image", "imagePullPolicy", "command", "args", "env", "volumeMounts", "resources", "securityContext"}
+var containerFields = []string{
+	"name", "image", "imagePullPolicy", "command", "args", "env", "volumeMounts", "resources", "securityContext",
+}
 
 func supportedContainer(what string, c *corev1.Container) error {
 	if err := only(what, *c, containerFields...); err != nil {
 		return err
 	}
 	for _, variable := range c.Env {
-		if err := only(strings.TrimSuffix(what, ": container")+": variable "+variable.Name, variable, "name", "value"); err != nil {
+		if err := only(strings.TrimSuffix(what, ": container")+": variable "+
+			variable.Name, variable, "name", "value"); err != nil {
 			return err
 		}
 	}
@@ -374,8 +391,8 @@ func mapOutputs(t *wfv1.Template, mounts mounts) {
 	}
 }
 
-// start makes a container a process of this machine. The parameters that its variables leave to their defaults are set where those are paths
-// of a volume.
+// start makes a container a process of this machine. The parameters that its variables leave to their defaults are set
+// where those are paths of a volume.
 func (p *plan) start(c *corev1.Container, mounts mounts, schema string) (*pipeline.Process, error) {
 	if len(c.Command) == 0 {
 		return nil, fmt.Errorf("the container has no command")
@@ -401,7 +418,9 @@ func (p *plan) start(c *corev1.Container, mounts mounts, schema string) (*pipeli
 }
 
 // enter makes a container one that runs in its image.
-func (p *plan) enter(name string, t *wfv1.Template, c *corev1.Container, mounts mounts, schema string) (*pipeline.Process, error) {
+func (p *plan) enter(
+	name string, t *wfv1.Template, c *corev1.Container, mounts mounts, schema string,
+) (*pipeline.Process, error) {
 	if p.machine.Containers == nil {
 		return nil, fmt.Errorf("image %s cannot be run here", c.Image)
 	}
@@ -432,7 +451,8 @@ func (p *plan) enter(name string, t *wfv1.Template, c *corev1.Container, mounts 
 	return process, nil
 }
 
-// restrict takes what a container's security context and its pod's say. A right that a container of this machine does not have is refused.
+// restrict takes what a container's security context and its pod's say. A right that a container of this machine does
+// not have is refused.
 func restrict(into *container.Container, t *wfv1.Template, c *corev1.Container) error {
 	pod, own := t.SecurityContext, c.SecurityContext
 	if pod == nil {
@@ -441,18 +461,24 @@ func restrict(into *container.Container, t *wfv1.Template, c *corev1.Container) 
 	if own == nil {
 		own = new(corev1.SecurityContext)
 	}
-	if err := only("securityContext", *own, "privileged", "allowPrivilegeEscalation", "readOnlyRootFilesystem", "runAsNonRoot", "runAsUser", "runAsGroup", "capabilities",
+	if err := only("securityContext", *own, "privileged", "allowPrivilegeEscalation", "readOnlyRootFilesystem",
+		"runAsNonRoot",
+		"runAsUser", "runAsGroup", "capabilities",
 		"seccompProfile", "appArmorProfile"); err != nil {
 		return err
 	}
 	user, group := cmp.Or(own.RunAsUser, pod.RunAsUser), cmp.Or(own.RunAsGroup, pod.RunAsGroup)
 	switch {
 	case user == nil || group == nil || *user <= 0:
-		return fmt.Errorf("a container of image %s is run here only with a runAsUser other than root, and a runAsGroup", c.Image)
+		return fmt.Errorf(
+			"a container of image %s is run here only with a runAsUser other than root, and a runAsGroup", c.Image,
+		)
 	case own.Privileged != nil && *own.Privileged:
 		return fmt.Errorf("a privileged container cannot be run here")
 	case own.Capabilities == nil || len(own.Capabilities.Add) > 0 || !slices.Contains(own.Capabilities.Drop, "ALL"):
-		return fmt.Errorf("a container of image %s is run here only without capabilities: drop ALL and add none", c.Image)
+		return fmt.Errorf(
+			"a container of image %s is run here only without capabilities: drop ALL and add none", c.Image,
+		)
 	}
 	into.User, into.Group = uint32(*user), uint32(*group)
 	into.ReadOnlyRoot = own.ReadOnlyRootFilesystem != nil && *own.ReadOnlyRootFilesystem
@@ -512,17 +538,22 @@ func finish(process *pipeline.Process, t *wfv1.Template) error {
 	return nil
 }
 
-// program finds the binary of a container's command. Only its name counts: nothing outside the folder of steps is ever run.
+// program finds the binary of a container's command. Only its name counts: nothing outside the folder of steps is ever
+// run.
 func (p *plan) program(command string) (string, error) {
 	path := filepath.Join(p.machine.Programs, filepath.Base(command))
 	info, err := os.Stat(path)
 	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-		return "", fmt.Errorf("the step %s is not in %s: run make build, or say where it is with --steps-dir", filepath.Base(command), p.machine.Programs)
+		return "", fmt.Errorf(
+			"the step %s is not in %s: run make build, or say where it is with --steps-dir", filepath.Base(command),
+			p.machine.Programs,
+		)
 	}
 	return path, nil
 }
 
-// patchesArgo refuses a patch of what runs here. Argo's own containers do not, and the pod's user namespace is a cluster's, too.
+// patchesArgo refuses a patch of what runs here. Argo's own containers do not, and the pod's user namespace is a
+// cluster's, too.
 func patchesArgo(what, patch string) error {
 	var spec corev1.PodSpec
 	if err := yaml.UnmarshalStrict([]byte(patch), &spec); err != nil {

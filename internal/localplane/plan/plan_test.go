@@ -34,11 +34,14 @@ func machine(t *testing.T) Machine {
 	return Machine{
 		Programs: programs, Scratch: "/scratch",
 		Secrets: map[string]Source{
-			"cart-1-git-secret": {Dir: "/home/me/git"}, "cart-1-registry-pull-secret": {}, "cart-1-registry-push-secret": {},
-			"cart-1-oauth-client-secret": {Files: map[string]string{"client-secret": "/home/me/client-secret"}},
+			"cart-1-git-secret": {Dir: "/home/me/git"}, "cart-1-registry-pull-secret": {},
+			"cart-1-registry-push-secret": {},
+			"cart-1-oauth-client-secret":  {Files: map[string]string{"client-secret": "/home/me/client-secret"}},
 		},
-		Settings: map[string]map[string]string{"publish-image": {"registry": "127.0.0.1:5000", "ca-bundle": "/etc/stepwright/ca/ca.crt"}},
-		Volumes:  map[string]string{"buildkit": "/state/buildkit"},
+		Settings: map[string]map[string]string{
+			"publish-image": {"registry": "127.0.0.1:5000", "ca-bundle": "/etc/stepwright/ca/ca.crt"},
+		},
+		Volumes: map[string]string{"buildkit": "/state/buildkit"},
 	}
 }
 
@@ -78,14 +81,17 @@ func planRun(t *testing.T, library *Library, machine Machine, parameters any) ([
 }
 
 // planRunOf is planRun for any ClusterWorkflow.
-func planRunOf(t *testing.T, workflowName string, library *Library, machine Machine, parameters any) ([]pipeline.Step, error) {
+func planRunOf(
+	t *testing.T, workflowName string, library *Library, machine Machine, parameters any,
+) ([]pipeline.Step, error) {
 	t.Helper()
 	raw, err := json.Marshal(parameters)
 	if err != nil {
 		t.Fatal(err)
 	}
 	run := &v1alpha1.WorkflowRun{ObjectMeta: metav1.ObjectMeta{
-		Name: "cart-1", Namespace: "acme", Labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
+		Name: "cart-1", Namespace: "acme",
+		Labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 	}}
 	run.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: raw}
 	definition, err := library.Workflow(workflowName)
@@ -105,7 +111,8 @@ func planRunOf(t *testing.T, workflowName string, library *Library, machine Mach
 
 type object = map[string]any
 
-var parameters = object{"repository": object{"url": "https://git.example.com/cart.git", "appPath": "/tmp/app"}, "docker": object{"context": "/mnt/vol/source"}}
+var parameters = object{"repository": object{"url": "https://git.example.com/cart.git", "appPath": "/tmp/app"},
+	"docker": object{"context": "/mnt/vol/source"}}
 
 func TestPlan(t *testing.T) {
 	m := machine(t)
@@ -129,20 +136,24 @@ func TestPlan(t *testing.T) {
 	volume := func(path ...string) string { return run(append([]string{"volumes"}, path...)...) }
 	want := []map[string]string{
 		{
-			"GIT_REPO": "https://git.example.com/cart.git", "BRANCH": "main", "COMMIT": "", "GIT_SECRET_REQUIRED": "false", "GIT_SECRET_TIMEOUT": "180",
-			"WORKSPACE": run("workspace"), "RESULTS_DIR": volume("checkout-source", "tmp", "results"), "GIT_SECRET_DIR": scratch,
+			"GIT_REPO": "https://git.example.com/cart.git", "BRANCH": "main", "COMMIT": "",
+			"GIT_SECRET_REQUIRED": "false", "GIT_SECRET_TIMEOUT": "180",
+			"WORKSPACE": run("workspace"), "RESULTS_DIR": volume("checkout-source", "tmp", "results"),
+			"GIT_SECRET_DIR": scratch,
 		},
 		{
 			"DOCKER_CONTEXT": "/mnt/vol/source", // in the repository, and not this machine's
 			"BUILDKIT_ROOT":  filepath.Join(scratch, "state", "buildkit"), "HOME": volume("containerfile-build", "tmp"),
-			"REGISTRY_PULL_SECRET": volume("containerfile-build", "registry-pull-secret", ".dockerconfigjson"), "BUILD_SECRETS_DIR": scratch,
+			"REGISTRY_PULL_SECRET": volume("containerfile-build", "registry-pull-secret", ".dockerconfigjson"),
+			"BUILD_SECRETS_DIR":    scratch,
 		},
 		{
 			"IMAGE_NAME": "acme-shop-cart", "IMAGE_TAG": "v1", "GIT_REVISION": "1a2b3c4d", "REGISTRY": "127.0.0.1:5000",
 			"CA_BUNDLE": volume("publish-image", "ca-bundle", "ca.crt"), "WORKSPACE": run("workspace"),
 		},
 		{
-			"IMAGE": "r/i:t", "RUN_NAME": "cart-1", "APP_PATH": "/tmp/app", "COMPONENT_NAME": "cart", "OUTPUT": run("workspace", "workload-cr.yaml"),
+			"IMAGE": "r/i:t", "RUN_NAME": "cart-1", "APP_PATH": "/tmp/app", "COMPONENT_NAME": "cart",
+			"OUTPUT":                   run("workspace", "workload-cr.yaml"),
 			"OAUTH_CLIENT_SECRET_FILE": volume("generate-workload-cr", "oauth-client-secret", "client-secret"),
 		},
 	}
@@ -162,7 +173,8 @@ func TestPlan(t *testing.T) {
 		if diff := cmp.Diff(want[i], got); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", step.Name, diff)
 		}
-		if process.Program != filepath.Join(m.Programs, stepNames[i]) || process.Deadline == 0 || process.Results != process.Env["RESULTS_DIR"] {
+		if process.Program != filepath.Join(m.Programs, stepNames[i]) || process.Deadline == 0 ||
+			process.Results != process.Env["RESULTS_DIR"] {
 			t.Errorf("%s: %+v", step.Name, process)
 		}
 		for _, output := range process.Outputs {
@@ -185,29 +197,76 @@ func TestPlanRefuses(t *testing.T) {
 		replace    []string
 		want       string
 	}{
-		{"an input that the variables do not know", plane + "publish-image.yaml", []string{"- name: git-revision", "- name: revision"}, "git-revision"},
-		{"a variable of an input that is not there", plane + "publish-image.yaml", []string{"'{{inputs.parameters.jobs}}'", "'{{inputs.parameters.workers}}'"}, "inputs.parameters.workers"},
-		{"an output that the workflow asks for", plane + "checkout-source.yaml", []string{"- name: git-revision", "- name: revision"}, "steps.checkout-source.outputs.parameters.git-revision"},
-		{"a setting", plane + "publish-image.yaml", []string{"- name: registry\n", "- name: host\n", "inputs.parameters.registry}}", "inputs.parameters.host}}"}, "has no input parameter registry, which this machine sets"},
+		{"an input that the variables do not know", plane + "publish-image.yaml",
+			[]string{"- name: git-revision", "- name: revision"}, "git-revision"},
+		{"a variable of an input that is not there", plane + "publish-image.yaml",
+			[]string{"'{{inputs.parameters.jobs}}'", "'{{inputs.parameters.workers}}'"}, "inputs.parameters.workers"},
+		{"an output that the workflow asks for", plane + "checkout-source.yaml",
+			[]string{"- name: git-revision", "- name: revision"},
+			"steps.checkout-source.outputs.parameters.git-revision"},
+		{"a setting", plane + "publish-image.yaml",
+			[]string{
+				"- name: registry\n", "- name: host\n", "inputs.parameters.registry}}", "inputs.parameters.host}}",
+			},
+			"has no input parameter registry, which this machine sets"},
 		{"a template", control, []string{"template: publish-image", "template: push-image"}, "push-image"},
-		{"a script", plane + "publish-image.yaml", []string{"      container:\n        image: ghcr.io/stepwright/publish-image\n", "      script:\n        source: echo\n        image: ghcr.io/stepwright/publish-image\n"}, "script cannot be run here"},
-		{"an init container", plane + "publish-image.yaml", []string{"      container:\n", "      initContainers: [{name: a, image: b, command: [c]}]\n      container:\n"}, "template publish-image: init container a: the step c is not in "},
-		{"a patch of the container", plane + "publish-image.yaml", []string{"          - name: wait\n", "          - name: main\n"}, `template publish-image: podSpecPatch: the container "main" cannot be patched here`},
-		{"a patch of the pod", plane + "publish-image.yaml", []string{"        containers:\n          - name: wait\n", "        hostNetwork: true\n        containers:\n          - name: wait\n"}, "template publish-image: podSpecPatch: hostNetwork cannot be run here"},
-		{"retries", plane + "publish-image.yaml", []string{"      container:\n", "      retryStrategy: {limit: 2}\n      container:\n"}, "retryStrategy cannot be run here"},
-		{"another program", plane + "publish-image.yaml", []string{"/usr/local/bin/publish-image", "/bin/sh"}, "the step sh is not in "},
-		{"a folder of the host", plane + "publish-image.yaml", []string{"configMap:\n            name: stepwright-ca-bundle\n            optional: true", "hostPath:\n            path: /etc"}, "volume ca-bundle: hostPath cannot be run here"},
-		{"part of a volume", plane + "publish-image.yaml", []string{"mountPath: /tmp\n", "mountPath: /tmp\n            subPath: x\n"}, "volumeMount tmp: subPath cannot be run here"},
-		{"a Secret that nobody makes", plane + "publish-image.yaml", []string{"'{{workflow.parameters.registry-push-secret}}'", "other"}, `there is no Secret "other" here; there is cart-1-`},
-		{"a variable from elsewhere", plane + "publish-image.yaml", []string{"            value: '{{inputs.parameters.jobs}}'", "            valueFrom: {fieldRef: {fieldPath: metadata.name}}"}, "variable JOBS: valueFrom cannot be run here"},
-		{"parallel steps", control, []string{"            - - name: publish-image", "              - name: publish-image"}, "steps[1] has 2 steps, and parallel ones cannot be run here"},
-		{"a condition", control, []string{"            - - name: publish-image\n", "            - - name: publish-image\n                when: 'true'\n"}, "step publish-image: when cannot be run here"},
-		{"a loop", control, []string{"            - - name: publish-image\n", "            - - name: publish-image\n                withItems: [1]\n"}, "step publish-image: withItems cannot be run here"},
-		{"an exit handler", control, []string{"      entrypoint: build-workflow\n", "      entrypoint: build-workflow\n      onExit: build-workflow\n"}, "the workflow: onExit cannot be run here"},
+		{"a script", plane + "publish-image.yaml",
+			[]string{"      container:\n        image: ghcr.io/stepwright/publish-image\n",
+				"      script:\n        source: echo\n        image: ghcr.io/stepwright/publish-image\n"},
+			"script cannot be run here"},
+		{"an init container", plane + "publish-image.yaml",
+			[]string{
+				"      container:\n", "      initContainers: [{name: a, image: b, command: [c]}]\n      container:\n",
+			},
+			"template publish-image: init container a: the step c is not in "},
+		{"a patch of the container", plane + "publish-image.yaml",
+			[]string{"          - name: wait\n", "          - name: main\n"},
+			`template publish-image: podSpecPatch: the container "main" cannot be patched here`},
+		{"a patch of the pod", plane + "publish-image.yaml",
+			[]string{"        containers:\n          - name: wait\n",
+				"        hostNetwork: true\n        containers:\n          - name: wait\n"},
+			"template publish-image: podSpecPatch: hostNetwork cannot be run here"},
+		{"retries", plane + "publish-image.yaml",
+			[]string{"      container:\n", "      retryStrategy: {limit: 2}\n      container:\n"},
+			"retryStrategy cannot be run here"},
+		{"another program", plane + "publish-image.yaml", []string{"/usr/local/bin/publish-image", "/bin/sh"},
+			"the step sh is not in "},
+		{"a folder of the host", plane + "publish-image.yaml",
+			[]string{"configMap:\n            name: stepwright-ca-bundle\n            optional: true",
+				"hostPath:\n            path: /etc"},
+			"volume ca-bundle: hostPath cannot be run here"},
+		{"part of a volume", plane + "publish-image.yaml",
+			[]string{"mountPath: /tmp\n", "mountPath: /tmp\n            subPath: x\n"},
+			"volumeMount tmp: subPath cannot be run here"},
+		{"a Secret that nobody makes", plane + "publish-image.yaml",
+			[]string{"'{{workflow.parameters.registry-push-secret}}'", "other"},
+			`there is no Secret "other" here; there is cart-1-`},
+		{"a variable from elsewhere", plane + "publish-image.yaml",
+			[]string{"            value: '{{inputs.parameters.jobs}}'",
+				"            valueFrom: {fieldRef: {fieldPath: metadata.name}}"},
+			"variable JOBS: valueFrom cannot be run here"},
+		{"parallel steps", control,
+			[]string{"            - - name: publish-image", "              - name: publish-image"},
+			"steps[1] has 2 steps, and parallel ones cannot be run here"},
+		{"a condition", control,
+			[]string{"            - - name: publish-image\n",
+				"            - - name: publish-image\n                when: 'true'\n"},
+			"step publish-image: when cannot be run here"},
+		{"a loop", control,
+			[]string{"            - - name: publish-image\n",
+				"            - - name: publish-image\n                withItems: [1]\n"},
+			"step publish-image: withItems cannot be run here"},
+		{"an exit handler", control,
+			[]string{
+				"      entrypoint: build-workflow\n",
+				"      entrypoint: build-workflow\n      onExit: build-workflow\n",
+			},
+			"the workflow: onExit cannot be run here"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			if _, err := planRun(t, edited(t, test.file, test.replace...), machine(t), parameters); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := planRun(t, edited(t, test.file, test.replace...), machine(t), parameters); err == nil ||
+				!strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want …%s…", err, test.want)
 			}
 		})
@@ -216,10 +275,15 @@ func TestPlanRefuses(t *testing.T) {
 
 func TestLoadRefusesFieldsThatAreNot(t *testing.T) {
 	_, err := Load(fstest.MapFS{
-		"workflow-plane/a.yaml": &fstest.MapFile{Data: []byte("kind: ClusterWorkflowTemplate\nmetadata: {name: a}\nspec:\n  templates: [{name: x, contianer: {}}]\n")},
-		"control-plane/b.yaml":  &fstest.MapFile{},
+		"workflow-plane/a.yaml": &fstest.MapFile{
+			Data: []byte(
+				"kind: ClusterWorkflowTemplate\nmetadata: {name: a}\nspec:\n  templates: [{name: x, contianer: {}}]\n",
+			),
+		},
+		"control-plane/b.yaml": &fstest.MapFile{},
 	})
-	if err == nil || !strings.Contains(err.Error(), "workflow-plane/a.yaml") || !strings.Contains(err.Error(), "contianer") {
+	if err == nil || !strings.Contains(err.Error(), "workflow-plane/a.yaml") ||
+		!strings.Contains(err.Error(), "contianer") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -227,8 +291,10 @@ func TestLoadRefusesFieldsThatAreNot(t *testing.T) {
 // What a developer writes is never expanded: it arrives as it is or, where Argo would find something, in base64.
 func TestNothingOfADevelopersIsExpanded(t *testing.T) {
 	attacks := []string{
-		"{{inputs.parameters.oauth-client-id}}", "{{inputs.parameters.git-secret-timeout}}", "{{workflow.parameters.git-secret}}", "{{workflow.name}}", "{{=1+1}}",
-		"{{=sprig.upper('x')}}", "{{steps.checkout-source.outputs.parameters.git-revision}}", "{{", "}}{{=1+1}}", "{{ =1+1 }}", "{{{{workflow.name}}}}",
+		"{{inputs.parameters.oauth-client-id}}", "{{inputs.parameters.git-secret-timeout}}",
+		"{{workflow.parameters.git-secret}}", "{{workflow.name}}", "{{=1+1}}",
+		"{{=sprig.upper('x')}}", "{{steps.checkout-source.outputs.parameters.git-revision}}", "{{", "}}{{=1+1}}",
+		"{{ =1+1 }}", "{{{{workflow.name}}}}",
 		"$(GIT_REPO)", "$(HOME)", "pa$$word", "$$(date)",
 	}
 	m := machine(t)
@@ -237,8 +303,12 @@ func TestNothingOfADevelopersIsExpanded(t *testing.T) {
 	for _, attack := range attacks {
 		list := []object{{"name": attack, "value": attack}}
 		steps, err := planRun(t, edited(t, ""), m, object{
-			"repository": object{"url": attack, "revision": object{"branch": attack, "commit": attack}, "appPath": attack},
-			"docker":     object{"context": attack, "filePath": attack}, "buildEnv": list, "buildArgs": list,
+			"repository": object{
+				"url":      attack,
+				"revision": object{"branch": attack, "commit": attack},
+				"appPath":  attack,
+			},
+			"docker": object{"context": attack, "filePath": attack}, "buildEnv": list, "buildArgs": list,
 		})
 		if err != nil {
 			t.Errorf("%s: %v", attack, err)
@@ -253,7 +323,10 @@ func TestNothingOfADevelopersIsExpanded(t *testing.T) {
 			{"APP_PATH": code},
 		}
 		for i, step := range steps {
-			process, err := step.Process(pipeline.Outputs{"checkout-source": {"git-revision": "1a2b3c4d"}, "publish-image": {"image": "r/i:t"}})
+			process, err := step.Process(pipeline.Outputs{
+				"checkout-source": {"git-revision": "1a2b3c4d"},
+				"publish-image":   {"image": "r/i:t"},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -271,9 +344,17 @@ func TestANaiveWorkflowIsExpanded(t *testing.T) {
 	m := machine(t)
 	m.Scratch, m.Volumes, m.Secrets["cart-1-git-secret"] = t.TempDir(), nil, Source{}
 	naive := edited(t, "control-plane/dockerfile-builder.yaml",
-		"          - name: branch\n", "          - name: branch\n            value: ${parameters.repository.revision.branch}\n          - name: unused\n")
-	for attack, want := range map[string]string{"{{=1+1}}": "2", "{{workflow.parameters.git-secret}}": "cart-1-git-secret", "{{inputs.parameters.git-secret-timeout}}": "180"} {
-		steps, err := planRun(t, naive, m, object{"repository": object{"url": "https://git.example.com/cart.git", "revision": object{"branch": attack}}})
+		"          - name: branch\n",
+		"          - name: branch\n            value: ${parameters.repository.revision.branch}\n"+
+			"          - name: unused\n")
+	for attack, want := range map[string]string{
+		"{{=1+1}}":                                 "2",
+		"{{workflow.parameters.git-secret}}":       "cart-1-git-secret",
+		"{{inputs.parameters.git-secret-timeout}}": "180",
+	} {
+		steps, err := planRun(t, naive, m, object{
+			"repository": object{"url": "https://git.example.com/cart.git", "revision": object{"branch": attack}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,8 +24,9 @@ const suite = "bookworm" // Debian 12
 // keyring is in Debian's package debian-archive-keyring, which every Debian has.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// An archive is Debian's, asked through an apt with lists and caches of its own: it needs no root, leaves the machine's apt alone,
-// and knows only the suite the images are made from, whatever Debian the machine runs. Mirror, proxy and the like are the machine's.
+// An archive is Debian's, asked through an apt with lists and caches of its own: it needs no root, leaves the machine's
+// apt alone, and knows only the suite the images are made from, whatever Debian the machine runs. Mirror, proxy and the
+// like are the machine's.
 type archive struct {
 	root string
 	log  *slog.Logger
@@ -34,7 +35,8 @@ type archive struct {
 func (a *archive) sources() string { return filepath.Join(a.root, "sources.list") }
 func (a *archive) lists() string   { return filepath.Join(a.root, "state", "lists") }
 
-// refresh fetches the package lists when they are absent or older than allowed. Without a network the old ones have to do.
+// refresh fetches the package lists when they are absent or older than allowed. Without a network the old ones have to
+// do.
 func (a *archive) refresh(ctx context.Context, allowed time.Duration) error {
 	stamp := filepath.Join(a.root, "refreshed")
 	info, err := os.Stat(stamp)
@@ -46,7 +48,10 @@ func (a *archive) refresh(ctx context.Context, allowed time.Duration) error {
 		if !present || ctx.Err() != nil {
 			return fmt.Errorf("fetch Debian's package lists: %w", err)
 		}
-		a.log.Warn("Cannot refresh Debian's package lists, using the old ones", "from", info.ModTime().Format(time.DateOnly), "because", err)
+		a.log.Warn(
+			"Cannot refresh Debian's package lists, using the old ones", "from", info.ModTime().Format(time.DateOnly),
+			"because", err,
+		)
 	}
 	// The stamp is set in either case, or a machine without a network would try, and wait, each time.
 	return os.WriteFile(stamp, nil, 0o644)
@@ -80,15 +85,22 @@ func (a *archive) fetch(ctx context.Context) error {
 	return nil
 }
 
-// machineSources returns the machine's sources of Debian's main component, pointed at the suite the images are made from.
+// machineSources returns the machine's sources of Debian's main component, pointed at the suite the images are made
+// from.
 func machineSources(ctx context.Context) (string, error) {
-	targets, err := run(ctx, "", "apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)", "Created-By: Packages")
+	targets, err := run(
+		ctx, "", "apt-get", "indextargets", "--format", "$(ORIGIN) $(COMPONENT) $(CODENAME) $(REPO_URI)",
+		"Created-By: Packages",
+	)
 	if err != nil {
 		return "", err
 	}
 	sources := debianSources(string(targets))
 	if sources == "" {
-		return "", errors.New("apt knows no source of Debian packages: on Debian run apt-get update; elsewhere let the machine reach docker.io and gcr.io instead")
+		return "", errors.New(
+			"apt knows no source of Debian packages: on Debian run apt-get update; elsewhere let the machine reach " +
+				"docker.io and gcr.io instead",
+		)
 	}
 	return sources, nil
 }
@@ -117,7 +129,8 @@ func debianSources(targets string) string {
 	return strings.Join(sources, "")
 }
 
-// closure returns a line for each package that installing these brings along: its file, which has the version, and its digest.
+// closure returns a line for each package that installing these brings along: its file, which has the version, and its
+// digest.
 func (a *archive) closure(ctx context.Context, packages ...string) (string, error) {
 	return a.resolve(ctx, append([]string{"install"}, packages...))
 }
@@ -143,7 +156,9 @@ func (a *archive) resolve(ctx context.Context, args []string) (string, error) {
 		// 'URI' file size algorithm:digest
 		fields := strings.Fields(line)
 		if len(fields) != 4 || !strings.HasPrefix(fields[3], "SHA256:") {
-			return "", fmt.Errorf("apt answered %q instead of a package's URI, file, size and SHA-256", strings.TrimSpace(line))
+			return "", fmt.Errorf(
+				"apt answered %q instead of a package's URI, file, size and SHA-256", strings.TrimSpace(line),
+			)
 		}
 		fmt.Fprintln(&lines, fields[1], fields[3])
 	}

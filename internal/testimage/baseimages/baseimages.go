@@ -1,10 +1,10 @@
-// Package baseimages makes the base images that builds start from, for machines that cannot reach the registries they live in:
-// equivalents of a few well-known images, from Debian packages and the machine's own Go toolchain.
+// Package baseimages makes the base images that builds start from, for machines that cannot reach the registries they
+// live in: equivalents of a few well-known images, from Debian packages and the machine's own Go toolchain.
 //
-// The images are kept as OCI image layouts and pushed into a local registry under the paths they have in their own, so that the
-// registry can serve as a mirror. They are for the machine's own platform only, and lack some of what the real ones have: golang
-// has Go and CA certificates, but neither gcc nor git, and not the tests of the standard library; busybox has the applets that
-// Debian gives it, which do not include adduser.
+// The images are kept as OCI image layouts and pushed into a local registry under the paths they have in their own, so
+// that the registry can serve as a mirror. They are for the machine's own platform only, and lack some of what the real
+// ones have: golang has Go and CA certificates, but neither gcc nor git, and not the tests of the standard library;
+// busybox has the applets that Debian gives it, which do not include adduser.
 package baseimages
 
 import (
@@ -40,17 +40,20 @@ const (
 	Static  = "gcr.io/distroless/static-debian12:nonroot"
 )
 
-// Systems to build and to run applications in that have no Dockerfile: Debian with the toolchains, and with the runtimes, of Go,
-// Node.js, Python and Java. They stand in for no image, and are made only for those who name them; internal/testimage/testbuilders does.
+// Systems to build and to run applications in that have no Dockerfile: Debian with the toolchains, and with the
+// runtimes, of Go, Node.js, Python and Java. They stand in for no image, and are made only for those who name them;
+// internal/testimage/testbuilders does.
 const (
 	Toolchains = "docker.io/stepwright/toolchains:bookworm"
 	Runtimes   = "docker.io/stepwright/runtimes:bookworm"
 )
 
-// Rootless is Debian with what BuildKit needs to run without root. It, too, is made only for those who name it; ci/e2e does.
+// Rootless is Debian with what BuildKit needs to run without root. It, too, is made only for those who name it; ci/e2e
+// does.
 const Rootless = "docker.io/stepwright/rootless:bookworm"
 
-// edition is part of every image's key. Raise it when a recipe changes, so that images made by the old one are made anew.
+// edition is part of every image's key. Raise it when a recipe changes, so that images made by the old one are made
+// anew.
 const edition = 1
 
 // How old the package lists may become: while nothing is missing, and before an image is made from them.
@@ -64,9 +67,10 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // A recipe tells how an image is made: of what, on which other image, and how it is configured.
 type recipe struct {
-	from    string                                          // what it is made from, for the log
-	base    string                                          // image whose layers it starts with; empty: none
-	inputs  func(context.Context, *archive) (string, error) // what it is made of, a fact a line: the same facts make the same image
+	from string // what it is made from, for the log
+	base string // image whose layers it starts with; empty: none
+	// what it is made of, a fact a line: the same facts make the same image
+	inputs  func(context.Context, *archive) (string, error)
 	content func(ctx context.Context, packages *archive, scratch string, w *layerWriter) error
 	config  func(context.Context) (v1.Config, error)
 }
@@ -88,7 +92,8 @@ func Names() []string {
 	return []string{Busybox, Debian, Golang, Static}
 }
 
-// DefaultDir returns the folder images are kept in by default: base-images in $STEPWRIGHT_CACHE or in the user's cache folder.
+// DefaultDir returns the folder images are kept in by default: base-images in $STEPWRIGHT_CACHE or in the user's cache
+// folder.
 func DefaultDir() (string, error) {
 	if cache := os.Getenv("STEPWRIGHT_CACHE"); cache != "" {
 		return filepath.Join(cache, "base-images"), nil
@@ -107,8 +112,9 @@ type Store struct {
 	Force bool         // make images anew that are there
 }
 
-// Ensure makes those of the named images, or of all that stand in for others when none is named, that are not in the store or were made from other
-// packages or another Go than the present ones. When all are there it takes milliseconds and needs no network.
+// Ensure makes those of the named images, or of all that stand in for others when none is named, that are not in the
+// store or were made from other packages or another Go than the present ones. When all are there it takes milliseconds
+// and needs no network.
 func (s Store) Ensure(ctx context.Context, names ...string) error {
 	names, err := s.known(names)
 	if err != nil {
@@ -154,7 +160,9 @@ func (s Store) Ensure(ctx context.Context, names ...string) error {
 				return fmt.Errorf("make base image %s: %w", img.name, err)
 			}
 			close(img.made)
-			s.log().Info("Made the base image", "image", img.name, "took", time.Since(started).Round(10*time.Millisecond))
+			s.log().Info(
+				"Made the base image", "image", img.name, "took", time.Since(started).Round(10*time.Millisecond),
+			)
 			return s.removeOthers(img)
 		})
 	}
@@ -283,7 +291,9 @@ func (i *image) make(ctx context.Context, packages *archive) error {
 	if err != nil {
 		return err
 	}
-	if err := path.AppendImage(img, layout.WithAnnotations(map[string]string{"org.opencontainers.image.ref.name": i.name})); err != nil {
+	if err := path.AppendImage(img, layout.WithAnnotations(map[string]string{
+		"org.opencontainers.image.ref.name": i.name,
+	})); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(unfinished, "inputs"), []byte(i.inputs), 0o644); err != nil {
@@ -301,7 +311,8 @@ func (i *image) make(ctx context.Context, packages *archive) error {
 	return os.Rename(unfinished, i.folder)
 }
 
-// linkLayers gives a layout the layers of another without copying them. Where files cannot be linked they are copied later.
+// linkLayers gives a layout the layers of another without copying them. Where files cannot be linked they are copied
+// later.
 func linkLayers(img v1.Image, from, blobs string) error {
 	layers, err := img.Layers()
 	if err != nil {
@@ -327,7 +338,9 @@ func open(folder string) (v1.Image, error) {
 		return nil, fmt.Errorf("open base image in %s: %w", folder, err)
 	}
 	if len(manifest.Manifests) != 1 {
-		return nil, fmt.Errorf("open base image in %s: %d images in the layout, want 1", folder, len(manifest.Manifests))
+		return nil, fmt.Errorf(
+			"open base image in %s: %d images in the layout, want 1", folder, len(manifest.Manifests),
+		)
 	}
 	return index.Image(manifest.Manifests[0].Digest)
 }
@@ -377,7 +390,9 @@ func (s Store) known(names []string) ([]string, error) {
 		}
 		canonical := strings.Replace(ref.Name(), name.DefaultRegistry, "docker.io", 1)
 		if _, ok := recipes[canonical]; !ok {
-			return nil, fmt.Errorf("base image %q cannot be made here; those that can: %s", given, strings.Join(Names(), ", "))
+			return nil, fmt.Errorf(
+				"base image %q cannot be made here; those that can: %s", given, strings.Join(Names(), ", "),
+			)
 		}
 		names = slices.Clone(names)
 		names[i] = canonical
@@ -385,7 +400,8 @@ func (s Store) known(names []string) ([]string, error) {
 	return names, nil
 }
 
-// Lock waits until this process may use a folder of images: alone to make some (syscall.LOCK_EX), with others to read them (LOCK_SH).
+// Lock waits until this process may use a folder of images: alone to make some (syscall.LOCK_EX), with others to read
+// them (LOCK_SH).
 func Lock(ctx context.Context, dir string, how int) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err

@@ -33,7 +33,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
-// made returns the images of the default store, which are made once for all tests, and again only when their inputs change.
+// made returns the images of the default store, which are made once for all tests, and again only when their inputs
+// change.
 func made(t *testing.T, names ...string) Store {
 	t.Helper()
 	dir, err := DefaultDir()
@@ -143,13 +144,26 @@ func TestImages(t *testing.T) {
 	}{
 		Busybox: {
 			config: v1.Config{Env: []string{path}, Cmd: []string{"sh"}},
-			has:    map[string]int64{"bin/[": 0o755, "bin/sh": 0o755, "bin/wget": 0o755, "tmp": 0o1777, "root": 0o700, "etc/shadow": 0o640},
-			holds:  map[string]string{"etc/passwd": "nobody:x:65534:65534:", "etc/group": "www-data:x:33:"},
+			has: map[string]int64{
+				"bin/[":      0o755,
+				"bin/sh":     0o755,
+				"bin/wget":   0o755,
+				"tmp":        0o1777,
+				"root":       0o700,
+				"etc/shadow": 0o640,
+			},
+			holds: map[string]string{"etc/passwd": "nobody:x:65534:65534:", "etc/group": "www-data:x:33:"},
 		},
 		Static: {
-			config: v1.Config{Env: []string{path, "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"}, User: "65532", WorkingDir: "/home/nonroot"},
-			has:    map[string]int64{"tmp": 0o1777, "home/nonroot": 0o700, "etc/services": 0o644, "usr/share/zoneinfo/Asia/Colombo": 0o644},
-			lacks:  []string{"bin/", "usr/bin/", "sbin/", "usr/share/man/"},
+			config: v1.Config{Env: []string{path, "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"}, User: "65532",
+				WorkingDir: "/home/nonroot"},
+			has: map[string]int64{
+				"tmp":                             0o1777,
+				"home/nonroot":                    0o700,
+				"etc/services":                    0o644,
+				"usr/share/zoneinfo/Asia/Colombo": 0o644,
+			},
+			lacks: []string{"bin/", "usr/bin/", "sbin/", "usr/share/man/"},
 			holds: map[string]string{
 				"etc/passwd": "nonroot:x:65532:65532:nonroot:/home/nonroot:", "etc/group": "nonroot:x:65532:",
 				"usr/lib/os-release": "VERSION_CODENAME=bookworm", "var/lib/dpkg/status.d/tzdata": "Package: tzdata\n",
@@ -157,26 +171,33 @@ func TestImages(t *testing.T) {
 		},
 		Debian: {
 			config: v1.Config{Env: []string{path}, Cmd: []string{"bash"}},
-			has:    map[string]int64{"usr/bin/bash": 0o755, "usr/bin/apt-get": 0o755, "tmp": 0o1777, "usr/bin/su": 0o4755, "usr/sbin/policy-rc.d": 0o755},
+			has: map[string]int64{"usr/bin/bash": 0o755, "usr/bin/apt-get": 0o755, "tmp": 0o1777, "usr/bin/su": 0o4755,
+				"usr/sbin/policy-rc.d": 0o755},
 			lacks: []string{
-				"dev/", "etc/hostname", "etc/resolv.conf", "usr/share/man/man1/", "usr/share/doc/bash/changelog", "usr/share/locale/de/",
+				"dev/", "etc/hostname", "etc/resolv.conf", "usr/share/man/man1/", "usr/share/doc/bash/changelog",
+				"usr/share/locale/de/",
 				"var/lib/apt/lists/", "var/cache/apt/archives/",
 			},
-			holds: map[string]string{"etc/os-release": "", "etc/passwd": "www-data:x:33:", "var/lib/dpkg/status": "Package: libc6\nStatus: install ok installed\n"},
+			holds: map[string]string{"etc/os-release": "", "etc/passwd": "www-data:x:33:",
+				"var/lib/dpkg/status": "Package: libc6\nStatus: install ok installed\n"},
 		},
 		Golang: {
 			config: v1.Config{
 				Env: []string{
-					"PATH=/go/bin:/usr/local/go/bin:" + defaultPath, "GOLANG_VERSION=" + strings.TrimPrefix(runtime.Version(), "go"),
+					"PATH=/go/bin:/usr/local/go/bin:" + defaultPath,
+					"GOLANG_VERSION=" + strings.TrimPrefix(runtime.Version(), "go"),
 					"GOTOOLCHAIN=local", "GOPATH=/go",
 				},
 				Cmd: []string{"bash"}, WorkingDir: "/go",
 			},
 			has: map[string]int64{
-				"usr/bin/bash": 0o755, "usr/local/go/bin/go": 0o755, "usr/local/go/src/fmt/print.go": 0o644, "go/src": 0o1777,
-				"usr/local/go/pkg/tool/linux_" + runtime.GOARCH + "/compile": 0o755, "etc/ssl/certs/ca-certificates.crt": 0o644,
+				"usr/bin/bash": 0o755, "usr/local/go/bin/go": 0o755, "usr/local/go/src/fmt/print.go": 0o644,
+				"go/src": 0o1777,
+				"usr/local/go/pkg/tool/linux_" + runtime.GOARCH + "/compile": 0o755,
+				"etc/ssl/certs/ca-certificates.crt":                          0o644,
 			},
-			lacks: []string{"usr/local/go/src/fmt/fmt_test.go", "usr/local/go/api/", "usr/local/go/test/", "usr/local/go/src/go/parser/testdata/"},
+			lacks: []string{"usr/local/go/src/fmt/fmt_test.go", "usr/local/go/api/", "usr/local/go/test/",
+				"usr/local/go/src/go/parser/testdata/"},
 			holds: map[string]string{"usr/local/go/VERSION": runtime.Version() + "\n"},
 		},
 	} {
@@ -211,7 +232,9 @@ func TestImages(t *testing.T) {
 				}
 			}
 			for name, header := range headers {
-				if i := slices.IndexFunc(want.lacks, func(prefix string) bool { return strings.HasPrefix(name, prefix) }); i >= 0 && header.Typeflag != tar.TypeDir {
+				if i := slices.IndexFunc(want.lacks, func(prefix string) bool {
+					return strings.HasPrefix(name, prefix)
+				}); i >= 0 && header.Typeflag != tar.TypeDir {
 					t.Errorf("%s is there, though %s must not", name, want.lacks[i])
 				}
 				if header.Typeflag == tar.TypeChar || header.Typeflag == tar.TypeBlock {
@@ -299,7 +322,9 @@ func TestBusyboxRuns(t *testing.T) {
 	if out, err := unpack.CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v: %s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), filepath.Join(root, "bin/sh"), "-c", "echo hello | sed s/hello/bye/").CombinedOutput()
+	out, err := exec.CommandContext(
+		t.Context(), filepath.Join(root, "bin/sh"), "-c", "echo hello | sed s/hello/bye/",
+	).CombinedOutput()
 	if err != nil || string(out) != "bye\n" {
 		t.Errorf("got %q, %v", out, err)
 	}
@@ -367,7 +392,9 @@ func TestEnsureMakesOnlyWhatChanged(t *testing.T) {
 	store.Force = false
 
 	// What an older package would leave: a layout with another key, and one that a killed process did not finish.
-	for _, old := range []string{filepath.Join(store.Dir, "busybox-1@000000000000"), filepath.Join(store.Dir, unfinishedPrefix+"1")} {
+	for _, old := range []string{
+		filepath.Join(store.Dir, "busybox-1@000000000000"), filepath.Join(store.Dir, unfinishedPrefix+"1"),
+	} {
 		if err := os.CopyFS(old, os.DirFS(folders()[0])); err != nil {
 			t.Fatal(err)
 		}
@@ -404,7 +431,8 @@ func TestEnsureWaitsForAnotherProcess(t *testing.T) {
 func TestUnknownNamesAreRefused(t *testing.T) {
 	t.Parallel()
 	err := Store{Dir: t.TempDir()}.Ensure(t.Context(), "alpine:3")
-	if err == nil || !strings.Contains(err.Error(), `"alpine:3" cannot be made`) || !strings.Contains(err.Error(), Debian) {
+	if err == nil || !strings.Contains(err.Error(), `"alpine:3" cannot be made`) ||
+		!strings.Contains(err.Error(), Debian) {
 		t.Errorf("got %v, want an error with the name and those that can be made", err)
 	}
 }
@@ -425,7 +453,10 @@ func TestPushSkipsWhatIsThere(t *testing.T) {
 	if err := store.Push(t.Context(), host, Busybox, Static); err != nil {
 		t.Fatal(err)
 	}
-	for ref, path := range map[string]string{Busybox: "library/busybox:1", Static: "distroless/static-debian12:nonroot"} {
+	for ref, path := range map[string]string{
+		Busybox: "library/busybox:1",
+		Static:  "distroless/static-debian12:nonroot",
+	} {
 		target, err := name.ParseReference(host+"/"+path, name.Insecure)
 		if err != nil {
 			t.Fatal(err)
@@ -458,9 +489,12 @@ func TestAnswers(t *testing.T) {
 	for _, test := range []struct {
 		status int
 		want   bool
-	}{{http.StatusOK, true}, {http.StatusUnauthorized, true}, {http.StatusForbidden, false}, {http.StatusBadGateway, false}} {
+	}{{http.StatusOK, true}, {http.StatusUnauthorized, true}, {http.StatusForbidden, false},
+		{http.StatusBadGateway, false}} {
 		t.Run(http.StatusText(test.status), func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(test.status) }))
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(test.status)
+			}))
 			defer server.Close()
 			if err := answers(t.Context(), server.URL+"/v2/"); (err == nil) != test.want {
 				t.Errorf("got %v", err)
@@ -477,7 +511,10 @@ func TestAnswers(t *testing.T) {
 func TestQuote(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"/a/b", "/with space", `/it's "x" \ $HOME`} {
-		out, err := exec.CommandContext(t.Context(), "perl", "-MText::ParseWords", "-e", `my @w = shellwords($ARGV[0]); print join("\n", @w)`, "copy-in "+quote(path)+" /var").Output()
+		out, err := exec.CommandContext(
+			t.Context(), "perl", "-MText::ParseWords", "-e", `my @w = shellwords($ARGV[0]); print join("\n", @w)`,
+			"copy-in "+quote(path)+" /var",
+		).Output()
 		if errors.Is(err, exec.ErrNotFound) {
 			t.Fatal("perl is not installed; mmdebstrap needs it")
 		}
@@ -570,7 +607,8 @@ func TestCopyTreeLeavesTheMachineOut(t *testing.T) {
 		{Typeflag: tar.TypeReg, Name: "./etc/hostname"},
 		{Typeflag: tar.TypeReg, Name: "./etc/resolv.conf"},
 		{Typeflag: tar.TypeReg, Name: "./usr/bin/perl", Mode: 0o755, ModTime: epoch.Add(-time.Hour)},
-		{Typeflag: tar.TypeLink, Name: "./usr/bin/perl5.36.0", Linkname: "./usr/bin/perl", ModTime: epoch.Add(time.Hour)},
+		{Typeflag: tar.TypeLink, Name: "./usr/bin/perl5.36.0", Linkname: "./usr/bin/perl",
+			ModTime: epoch.Add(time.Hour)},
 		{Typeflag: tar.TypeSymlink, Name: "./usr/bin/sh", Linkname: "dash", Uname: "root"},
 		{Typeflag: tar.TypeDir, Name: "./var/lib/apt/lists/"},
 		{Typeflag: tar.TypeReg, Name: "./var/lib/apt/lists/lock", Uid: 1000},
@@ -607,7 +645,9 @@ func TestCopyTreeLeavesTheMachineOut(t *testing.T) {
 			t.Errorf("%s is of %s", header.Name, header.ModTime)
 		}
 	}
-	want := []string{"5 dev/", "0 usr/bin/perl", "1 usr/bin/perl5.36.0 usr/bin/perl", "2 usr/bin/sh dash", "5 var/lib/apt/lists/"}
+	want := []string{
+		"5 dev/", "0 usr/bin/perl", "1 usr/bin/perl5.36.0 usr/bin/perl", "2 usr/bin/sh dash", "5 var/lib/apt/lists/",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -27,7 +27,8 @@ func busyboxContent(ctx context.Context, packages *archive, scratch string, w *l
 	if err != nil {
 		return err
 	}
-	// dpkg-deb writes the binary: one that this process had open for writing might still be, in a child, and could not be started.
+	// dpkg-deb writes the binary: one that this process had open for writing might still be, in a child, and could not
+	// be started.
 	if _, err := run(ctx, "", "dpkg-deb", "--extract", downloaded[0].file, scratch); err != nil {
 		return err
 	}
@@ -72,7 +73,8 @@ func busyboxContent(ctx context.Context, packages *archive, scratch string, w *l
 		"utmp:x:43:\nwww-data:x:33:\naudio:x:29:\nvideo:x:44:\nusers:x:100:\nnobody:x:65534:\n")
 	image.text("etc/shadow", 0o640, ""+
 		"root:*:10933:0:99999:7:::\ndaemon:*:10933:0:99999:7:::\nbin:*:10933:0:99999:7:::\nsys:*:10933:0:99999:7:::\n"+
-		"sync:*:10933:0:99999:7:::\nmail:*:10933:0:99999:7:::\nwww-data:*:10933:0:99999:7:::\noperator:*:10933:0:99999:7:::\n"+
+		"sync:*:10933:0:99999:7:::\nmail:*:10933:0:99999:7:::\nwww-data:*:10933:0:99999:7:::\n"+
+		"operator:*:10933:0:99999:7:::\n"+
 		"nobody:*:10933:0:99999:7:::\n")
 	return w.addAll(image)
 }

@@ -44,8 +44,8 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // usr-is-merged stands in for usrmerge, which would bring all of Perl.
 var debianPackages = []string{"?essential", "apt", "e2fsprogs", "mount", "tzdata", "usr-is-merged"}
 
-// debianContent lets mmdebstrap install the packages: it works in a user namespace where it is not root, and makes the same bytes
-// each time. It gets the lists that the inputs were resolved with, so that the image is what its key says.
+// debianContent lets mmdebstrap install the packages: it works in a user namespace where it is not root, and makes the
+// same bytes each time. It gets the lists that the inputs were resolved with, so that the image is what its key says.
 func debianContent(ctx context.Context, packages *archive, more []string, scratch string, w *layerWriter) error {
 	tree := filepath.Join(scratch, "debian.tar")
 	args := []string{
@@ -60,14 +60,18 @@ func debianContent(ctx context.Context, packages *archive, more []string, scratc
 		args = append(args, "--include="+name)
 	}
 	if len(more) > 0 {
-		// Once the system is whole: mmdebstrap configures those above in one go, which most packages' scripts are not made for. Those of
-		// Java want the folder of the manuals that are left out.
-		args = append(args, `--customize-hook=mkdir --parents "$1/usr/share/man/man1"`, `--customize-hook=APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get --yes --quiet=2 install --option=DPkg::Chroot-Directory="$1" `+strings.Join(more, " "))
+		// Once the system is whole: mmdebstrap configures those above in one go, which most packages' scripts are not
+		// made for. Those of Java want the folder of the manuals that are left out.
+		args = append(
+			args, `--customize-hook=mkdir --parents "$1/usr/share/man/man1"`,
+			`--customize-hook=APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get --yes --quiet=2 install `+
+				`--option=DPkg::Chroot-Directory="$1" `+strings.Join(more, " "),
+		)
 	}
 	cmd := command(ctx, "mmdebstrap", append(args, suite, tree, packages.sources())...)
 	if os.Geteuid() == 0 {
-		// Root's mmdebstrap mounts parts of the machine into the new system. In a mount namespace of its own they go away with it,
-		// however it ends, so that nobody who removes what it left removes the machine's files.
+		// Root's mmdebstrap mounts parts of the machine into the new system. In a mount namespace of its own they go
+		// away with it, however it ends, so that nobody who removes what it left removes the machine's files.
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
 		cmd.Env = append(cmd.Env, "TMPDIR="+scratch)
 	}
@@ -87,7 +91,8 @@ func debianContent(ctx context.Context, packages *archive, more []string, scratc
 		mode          int64
 	}{
 		// A package that a build installs leaves no archive and no translations behind, and does not start its service.
-		{"etc/apt/apt.conf.d/container", "APT::Keep-Downloaded-Packages \"false\";\nAcquire::Languages \"none\";\n", 0o644},
+		{"etc/apt/apt.conf.d/container", "APT::Keep-Downloaded-Packages \"false\";\nAcquire::Languages \"none\";\n",
+			0o644},
 		{"usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755},
 	} {
 		if err := textFile(extra.content, extra.mode).write(extra.name, w); err != nil {
@@ -97,8 +102,8 @@ func debianContent(ctx context.Context, packages *archive, more []string, scratc
 	return nil
 }
 
-// ofMachine are what mmdebstrap takes from the machine, devices that only root could unpack, and apt's working files, whose owner
-// depends on who runs it; apt makes them anew.
+// ofMachine are what mmdebstrap takes from the machine, devices that only root could unpack, and apt's working files,
+// whose owner depends on who runs it; apt makes them anew.
 var ofMachine = []string{"dev/", "etc/hostname", "etc/resolv.conf", "var/cache/apt/archives/", "var/lib/apt/lists/"}
 
 // copyTree writes the files of a whole system, without those of the machine it was made on.
@@ -112,7 +117,9 @@ func copyTree(w *layerWriter, from io.Reader) error {
 			return err
 		}
 		name := relative(header.Name)
-		if name == "" || slices.ContainsFunc(ofMachine, func(prefix string) bool { return strings.HasPrefix(name, prefix) }) {
+		if name == "" || slices.ContainsFunc(ofMachine, func(prefix string) bool {
+			return strings.HasPrefix(name, prefix)
+		}) {
 			continue
 		}
 		header.Name = name

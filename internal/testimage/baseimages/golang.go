@@ -13,7 +13,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// golangRecipe puts the machine's own Go on top of Debian. No package is installed, so that nothing has to run to make it.
+// golangRecipe puts the machine's own Go on top of Debian. No package is installed, so that nothing has to run to make
+// it.
 var golangRecipe = recipe{
 	from: "the machine's Go",
 	base: Debian,
@@ -22,7 +23,8 @@ var golangRecipe = recipe{
 		if err != nil {
 			return "", err
 		}
-		// Two toolchains of one version differ when one was built with other settings; VERSION has the time of the release.
+		// Two toolchains of one version differ when one was built with other settings; VERSION has the time of the
+		// release.
 		version, err := os.ReadFile(filepath.Join(toolchain.Root, "VERSION"))
 		if err != nil {
 			return "", err
@@ -88,7 +90,8 @@ func golangContent(ctx context.Context, packages *archive, scratch string, w *la
 	image.folder("go/src", 0o1777)
 	image.folder("go", 0o1777)
 	for _, part := range []string{
-		"VERSION", "LICENSE", "go.env", "bin/go", "bin/gofmt", "lib", "src", "pkg/include", "pkg/tool/linux_" + toolchain.Platform,
+		"VERSION", "LICENSE", "go.env", "bin/go", "bin/gofmt", "lib", "src", "pkg/include",
+		"pkg/tool/linux_" + toolchain.Platform,
 	} {
 		if err := addGo(image, toolchain.Root, part); err != nil {
 			return fmt.Errorf("copy Go from %s: %w", toolchain.Root, err)

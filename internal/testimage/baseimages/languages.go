@@ -9,7 +9,8 @@ var (
 	runtimePackages   = []string{"ca-certificates", "default-jre-headless", "nodejs", "python3"}
 )
 
-// toolchainsRecipe has the machine's own Go, as the image of Go does: Debian's is older than what today's modules ask for.
+// toolchainsRecipe has the machine's own Go, as the image of Go does: Debian's is older than what today's modules ask
+// for.
 var toolchainsRecipe = recipe{
 	from:    golangRecipe.from,
 	base:    toolchainsDebian,

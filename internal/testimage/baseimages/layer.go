@@ -33,8 +33,8 @@ func (b *blob) Size() (int64, error)                { return b.size, nil }
 func (b *blob) MediaType() (types.MediaType, error) { return types.OCILayer, nil }
 func (b *blob) Compressed() (io.ReadCloser, error)  { return os.Open(b.file) }
 
-// writeLayer writes what fill adds as a layer into a layout's blobs folder: tar and compression in one pass, where asking
-// go-containerregistry for a layer of a tar file would compress it twice.
+// writeLayer writes what fill adds as a layer into a layout's blobs folder: tar and compression in one pass, where
+// asking go-containerregistry for a layer of a tar file would compress it twice.
 func writeLayer(blobs string, fill func(*layerWriter) error) (v1.Layer, error) {
 	file, err := os.CreateTemp(blobs, "layer-")
 	if err != nil {
@@ -145,7 +145,8 @@ func (f file) write(name string, w *layerWriter) error {
 }
 
 func textFile(content string, mode int64) file {
-	return file{header: tar.Header{Typeflag: tar.TypeReg, Mode: mode, Size: int64(len(content)), ModTime: epoch}, data: []byte(content)}
+	return file{header: tar.Header{Typeflag: tar.TypeReg, Mode: mode, Size: int64(len(content)), ModTime: epoch},
+		data: []byte(content)}
 }
 
 func (f files) text(name string, mode int64, content string) { f[name] = textFile(content, mode) }

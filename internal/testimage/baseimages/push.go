@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Push puts the named images, or all when none is named, into a registry on plain HTTP: host and port, such as `127.0.0.1:5000`.
-// Each gets the path it has in its own registry, as a mirror needs: `library/busybox:1`, `distroless/static-debian12:nonroot`.
-// What is there already is left alone.
+// Push puts the named images, or all when none is named, into a registry on plain HTTP: host and port, such as
+// `127.0.0.1:5000`. Each gets the path it has in its own registry, as a mirror needs: `library/busybox:1`,
+// `distroless/static-debian12:nonroot`. What is there already is left alone.
 func (s Store) Push(ctx context.Context, host string, names ...string) error {
 	names, err := s.known(names)
 	if err != nil {
@@ -70,7 +70,8 @@ func (s Store) push(ctx context.Context, host, ref string) error {
 	return nil
 }
 
-// Reachable tells whether the registries of the real images answer, within seconds. Then nobody needs the ones made here.
+// Reachable tells whether the registries of the real images answer, within seconds. Then nobody needs the ones made
+// here.
 func Reachable(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()

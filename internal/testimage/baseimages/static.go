@@ -43,7 +43,8 @@ func staticContent(ctx context.Context, packages *archive, scratch string, w *la
 		if err != nil {
 			return err
 		}
-		image.text("var/lib/dpkg/status.d/"+pkg.name, 0o644, control) // where scanners look for the packages of such an image
+		// where scanners look for the packages of such an image
+		image.text("var/lib/dpkg/status.d/"+pkg.name, 0o644, control)
 		if pkg.name == "ca-certificates" {
 			bundle, err := certificateBundle(ctx, pkg)
 			if err != nil {
@@ -85,7 +86,8 @@ func documentation(name string) bool {
 	return strings.HasPrefix(name, "usr/share/man/") || strings.HasPrefix(name, "usr/share/lintian/")
 }
 
-// certificateBundle joins the certificate authorities of the package, as update-ca-certificates does when it is installed.
+// certificateBundle joins the certificate authorities of the package, as update-ca-certificates does when it is
+// installed.
 func certificateBundle(ctx context.Context, caCertificates debianPackage) (string, error) {
 	var bundle strings.Builder
 	err := caCertificates.read(ctx, func(name string, _ *tar.Header, data []byte) error {

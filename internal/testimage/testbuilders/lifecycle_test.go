@@ -121,7 +121,8 @@ func root(t testing.TB, ref string) string {
 	return dir
 }
 
-// unpack writes those layers that are there. Files that are there already tar removes first, so that a link of another tree stays as it is.
+// unpack writes those layers that are there. Files that are there already tar removes first, so that a link of another
+// tree stays as it is.
 func unpack(layers []v1.Layer, dir string) error {
 	for _, layer := range layers {
 		content, err := layer.Compressed()
@@ -131,7 +132,10 @@ func unpack(layers []v1.Layer, dir string) error {
 		if err != nil {
 			return err
 		}
-		cmd := exec.Command("tar", "--extract", "--gzip", "--preserve-permissions", "--same-owner", "--numeric-owner", "--directory", dir)
+		cmd := exec.Command(
+			"tar", "--extract", "--gzip", "--preserve-permissions", "--same-owner", "--numeric-owner", "--directory",
+			dir,
+		)
 		cmd.Stdin = content
 		out, err := cmd.CombinedOutput()
 		content.Close()
@@ -142,8 +146,8 @@ func unpack(layers []v1.Layer, dir string) error {
 	return nil
 }
 
-// A container runs a command in a root file system that it cannot write to, as a restricted pod does: by an ordinary user, without any
-// capability.
+// A container runs a command in a root file system that it cannot write to, as a restricted pod does: by an ordinary
+// user, without any capability.
 type container struct {
 	root    string
 	user    User
@@ -202,7 +206,9 @@ func (c container) command(t testing.TB) *exec.Cmd {
 		t.Fatal(err)
 	}
 	// Not with the test's context, which ends before what the test has started can be stopped in order.
-	return exec.Command("runc", "--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, filepath.Base(bundle))
+	return exec.Command(
+		"runc", "--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, filepath.Base(bundle),
+	)
 }
 
 // A build is one run of the lifecycle.
@@ -214,7 +220,8 @@ type build struct {
 	writes map[string]string // more folders to write to, by where the builder has them
 }
 
-// platformAPI is the first that restores a layer from the cache that is also part of the image, without the previous image at hand.
+// platformAPI is the first that restores a layer from the cache that is also part of the image, without the previous
+// image at hand.
 const platformAPI = "0.14"
 
 // target is what the images that are built are called.
@@ -237,7 +244,8 @@ func (b build) container(t testing.TB) container {
 	}
 	c := container{
 		root: root(t, b.family.Builder), user: b.family.BuildUser, dir: "/layers",
-		env:    append(config.Config.Env, "HOME=/home/cnb", "CNB_PLATFORM_API="+platformAPI, "CNB_EXPERIMENTAL_MODE=warn"),
+		env: append(config.Config.Env, "HOME=/home/cnb", "CNB_PLATFORM_API="+
+			platformAPI, "CNB_EXPERIMENTAL_MODE=warn"),
 		mounts: map[string]string{},
 	}
 	for _, folder := range []string{"layers", "layouts", "platform", "platform/env"} {
@@ -364,8 +372,8 @@ func chown(folder string, user User) error {
 	})
 }
 
-// start runs the default process of an image that was built, and returns where it serves. It is stopped when the test ends, and must then
-// end well.
+// start runs the default process of an image that was built, and returns where it serves. It is stopped when the test
+// ends, and must then end well.
 func start(t *testing.T, f Family, img v1.Image) (base string) {
 	t.Helper()
 	dir, err := os.MkdirTemp(scratch, "image-")
@@ -397,7 +405,8 @@ func start(t *testing.T, f Family, img v1.Image) (base string) {
 	listener.Close()
 	c := container{
 		root: root(t, f.Run), user: f.RunUser, dir: config.Config.WorkingDir, network: true,
-		args: config.Config.Entrypoint, env: append(config.Config.Env, "PORT="+port, "BAL_CONFIG_VAR_PORT="+port), mounts: map[string]string{},
+		args: config.Config.Entrypoint, env: append(config.Config.Env, "PORT="+port, "BAL_CONFIG_VAR_PORT="+port),
+		mounts: map[string]string{},
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -74,12 +74,16 @@ func (s Store) make(ctx context.Context, plan plan) error {
 			return err
 		}
 		if slices.Contains(family.Buildpacks, ballerinaBuildpack) {
-			if build, err = withStandIn(build, family.BuildUser, filepath.Join(plan.source, "ci", "testbuilders", "standin", "bal")); err != nil {
+			if build, err = withStandIn(
+				build, family.BuildUser, filepath.Join(plan.source, "ci", "testbuilders", "standin", "bal"),
+			); err != nil {
 				return err
 			}
 		}
 		buildName := "docker.io/stepwright/" + family.Name + "-build"
-		if err := errors.Join(push(ctx, build, mirrored(buildName, host)), push(ctx, run, mirrored(family.Run, host))); err != nil {
+		if err := errors.Join(
+			push(ctx, build, mirrored(buildName, host)), push(ctx, run, mirrored(family.Run, host)),
+		); err != nil {
 			return err
 		}
 		config, err := p.builderConfig(family, buildName)
@@ -101,7 +105,8 @@ func (s Store) make(ctx context.Context, plan plan) error {
 	return os.Rename(into, plan.folder)
 }
 
-// copyInto puts an image of the registry into a layout. Layers that the base images have already are linked, not copied.
+// copyInto puts an image of the registry into a layout. Layers that the base images have already are linked, not
+// copied.
 func (s Store) copyInto(ctx context.Context, images layout.Path, dir, host, ref string) error {
 	parsed, err := name.ParseReference(mirrored(ref, host), name.Insecure)
 	if err != nil {
@@ -154,7 +159,10 @@ func (f Family) system(base v1.Image, user User) (v1.Image, error) {
 	}
 	config := file.Config.DeepCopy()
 	config.User = user.String()
-	config.Env = append(config.Env, fmt.Sprintf("CNB_USER_ID=%d", user.UID), fmt.Sprintf("CNB_GROUP_ID=%d", user.GID), "CNB_STACK_ID="+stackID)
+	config.Env = append(
+		config.Env, fmt.Sprintf("CNB_USER_ID=%d", user.UID), fmt.Sprintf("CNB_GROUP_ID=%d", user.GID),
+		"CNB_STACK_ID="+stackID,
+	)
 	config.Cmd, config.WorkingDir = nil, ""
 	config.Labels = map[string]string{
 		"io.buildpacks.stack.id":            stackID,
@@ -170,7 +178,14 @@ func userLayer(user User) (v1.Layer, error) {
 	const home = "home/cnb"
 	return layerOf(
 		text("etc/group", 0o644, fmt.Sprintf("root:x:0:\ncnb:x:%d:\nnogroup:x:65534:\n", user.GID)),
-		text("etc/passwd", 0o644, fmt.Sprintf("root:x:0:0:root:/root:/bin/bash\ncnb:x:%d:%d::/%s:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n", user.UID, user.GID, home)),
+		text(
+			"etc/passwd", 0o644,
+			fmt.Sprintf(
+				"root:x:0:0:root:/root:/bin/bash\ncnb:x:%d:%d::/%s:/bin/bash\n"+
+					"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+				user.UID, user.GID, home,
+			),
+		),
 		folder(home, user),
 	)
 }
@@ -190,7 +205,10 @@ func withStandIn(build v1.Image, user User, file string) (v1.Image, error) {
 	}
 	return mutate.Append(build, mutate.Addendum{
 		Layer: layer, MediaType: types.OCILayer,
-		History: v1.History{Created: v1.Time{Time: epoch}, CreatedBy: "stepwright: stand-in for " + filepath.Base(file)},
+		History: v1.History{
+			Created:   v1.Time{Time: epoch},
+			CreatedBy: "stepwright: stand-in for " + filepath.Base(file),
+		},
 	})
 }
 
@@ -205,7 +223,10 @@ func text(name string, mode int64, content string) entry {
 }
 
 func folder(name string, user User) entry {
-	return entry{tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, Uid: user.UID, Gid: user.GID, ModTime: epoch}, ""}
+	return entry{
+		tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, Uid: user.UID, Gid: user.GID, ModTime: epoch},
+		"",
+	}
 }
 
 func layerOf(entries ...entry) (v1.Layer, error) {
@@ -222,7 +243,9 @@ func layerOf(entries ...entry) (v1.Layer, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content.Bytes())), nil }, tarball.WithMediaType(types.OCILayer))
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(content.Bytes())), nil
+	}, tarball.WithMediaType(types.OCILayer))
 }
 
 // parts are what a builder is put together from: programs and archives in a folder.
@@ -277,11 +300,14 @@ func (p parts) compileLifecycle(ctx context.Context) error {
 	const imported = "github.com/buildpacks/lifecycle"
 	flags := "-s -w -X " + imported + "/cmd.Version=" + lifecycleVersion
 	for _, program := range []string{"lifecycle", "launcher"} {
-		if err := p.goBuild(ctx, source, filepath.Join(lifecycle, program), flags, imported+"/cmd/"+program); err != nil {
+		if err := p.goBuild(ctx, source, filepath.Join(lifecycle, program), flags, imported+"/cmd/"+
+			program); err != nil {
 			return err
 		}
 	}
-	for _, phase := range []string{"analyzer", "builder", "creator", "detector", "exporter", "extender", "rebaser", "restorer"} {
+	for _, phase := range []string{
+		"analyzer", "builder", "creator", "detector", "exporter", "extender", "rebaser", "restorer",
+	} {
 		if err := os.Symlink("lifecycle", filepath.Join(lifecycle, phase)); err != nil {
 			return err
 		}
@@ -321,7 +347,10 @@ func (p parts) builderConfig(family Family, buildImage string) (string, error) {
 	var config strings.Builder
 	fmt.Fprintf(&config, "description = %q\n\n", "Stepwright's stand-in for "+family.Builder+", for tests")
 	for _, id := range family.Buildpacks {
-		fmt.Fprintf(&config, "[[buildpacks]]\nid = %q\nuri = %q\n\n[[order]]\n[[order.group]]\nid = %q\n\n", id, "buildpacks/"+path.Base(id), id)
+		fmt.Fprintf(
+			&config, "[[buildpacks]]\nid = %q\nuri = %q\n\n[[order]]\n[[order.group]]\nid = %q\n\n", id,
+			"buildpacks/"+path.Base(id), id,
+		)
 	}
 	fmt.Fprintf(&config, "[lifecycle]\nuri = %q\n\n[build]\nimage = %q\n\n[run]\n[[run.images]]\nimage = %q\n",
 		filepath.Base(p.lifecycleArchive()), buildImage, family.Run)

@@ -1,11 +1,12 @@
-// Package testbuilders makes builders of Cloud Native Buildpacks for tests, and for machines that cannot reach the registries that the
-// real ones live in: images of real parts under the real ones' names.
+// Package testbuilders makes builders of Cloud Native Buildpacks for tests, and for machines that cannot reach the
+// registries that the real ones live in: images of real parts under the real ones' names.
 //
-// Each has the lifecycle and the launcher from their own module, systems of Debian packages from internal/testimage/baseimages, and four small
-// buildpacks, in the folder buildpacks, which know the variables that users of the real ones set. pack's own code puts them together.
-// They are for the machine's own platform only, have one version of each language, and are no product: the real builders find far more,
-// and download the versions that they are asked for. The builder for Ballerina has the product's own buildpack, of images/ballerina-builder,
-// but a stand-in for Ballerina itself, which is no Debian package.
+// Each has the lifecycle and the launcher from their own module, systems of Debian packages from
+// internal/testimage/baseimages, and four small buildpacks, in the folder buildpacks, which know the variables that
+// users of the real ones set. pack's own code puts them together. They are for the machine's own platform only, have
+// one version of each language, and are no product: the real builders find far more, and download the versions that
+// they are asked for. The builder for Ballerina has the product's own buildpack, of images/ballerina-builder, but a
+// stand-in for Ballerina itself, which is no Debian package.
 package testbuilders
 
 import (
@@ -50,7 +51,9 @@ func (u User) String() string { return fmt.Sprintf("%d:%d", u.UID, u.GID) }
 // ballerinaBuildpack is the ID of the product's own buildpack. The others are of the languages that their IDs end with.
 const ballerinaBuildpack = "stepwright/ballerina"
 
-var languages = []string{"stepwright-test/golang", "stepwright-test/java", "stepwright-test/nodejs", "stepwright-test/python"}
+var languages = []string{
+	"stepwright-test/golang", "stepwright-test/java", "stepwright-test/nodejs", "stepwright-test/python",
+}
 
 // Families are those that can be made. Their builders' users are those that the templates give the real ones.
 var Families = []Family{
@@ -59,24 +62,27 @@ var Families = []Family{
 		Buildpacks: languages, BuildUser: User{1000, 1000}, RunUser: User{33, 33},
 	},
 	{
-		Name: "paketo", Builder: "docker.io/paketobuildpacks/builder-jammy-full:latest", Run: "docker.io/paketobuildpacks/run-jammy-full:latest",
+		Name: "paketo", Builder: "docker.io/paketobuildpacks/builder-jammy-full:latest",
+		Run:        "docker.io/paketobuildpacks/run-jammy-full:latest",
 		Buildpacks: languages, BuildUser: User{1001, 1000}, RunUser: User{1002, 1000},
 	},
 	{
-		Name: "ballerina", Builder: "ghcr.io/openchoreo/buildpack/ballerina:18", Run: "ghcr.io/openchoreo/buildpack/ballerina:18-run",
+		Name: "ballerina", Builder: "ghcr.io/openchoreo/buildpack/ballerina:18",
+		Run:        "ghcr.io/openchoreo/buildpack/ballerina:18-run",
 		Buildpacks: []string{ballerinaBuildpack}, BuildUser: User{1000, 1000}, RunUser: User{1000, 1000},
 	},
 }
 
 // A Store is a folder of builders, inside one of base images. Several processes may use one at a time.
 type Store struct {
-	Dir    string       // baseimages.DefaultDir, or another
-	Source string       // root of this repository, which the buildpacks are built from; empty: found upwards from the working directory
+	Dir string // baseimages.DefaultDir, or another
+	// root of this repository, which the buildpacks are built from; empty: found upwards from the working directory
+	Source string
 	Log    *slog.Logger // hears what is made and how long it took; nil: nobody
 }
 
-// Ensure makes the builders and run images of all families where they are absent, or were made from other packages, another Go or
-// another source than the present ones. When all are there it takes milliseconds and needs no network.
+// Ensure makes the builders and run images of all families where they are absent, or were made from other packages,
+// another Go or another source than the present ones. When all are there it takes milliseconds and needs no network.
 func (s Store) Ensure(ctx context.Context) error {
 	base := baseimages.Store{Dir: s.Dir, Log: s.Log}
 	if err := base.Ensure(ctx, baseimages.Toolchains, baseimages.Runtimes); err != nil {
@@ -176,7 +182,8 @@ func (s Store) removeOld(now time.Time) error {
 	}
 	for _, entry := range entries {
 		info, statErr := entry.Info()
-		if statErr == nil && entry.IsDir() && (strings.HasPrefix(entry.Name(), unfinishedPrefix) || now.Sub(info.ModTime()) > kept) {
+		if statErr == nil && entry.IsDir() && (strings.HasPrefix(entry.Name(), unfinishedPrefix) ||
+			now.Sub(info.ModTime()) > kept) {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir(), entry.Name())))
 		}
 	}
@@ -202,7 +209,9 @@ func (s Store) source() (string, error) {
 			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("the buildpacks for tests are built from Stepwright's source, and %s is not in it", start)
+			return "", fmt.Errorf(
+				"the buildpacks for tests are built from Stepwright's source, and %s is not in it", start,
+			)
 		}
 	}
 }
@@ -221,7 +230,11 @@ func inputs(source string, systems map[string]v1.Image) (string, error) {
 		}
 		fmt.Fprintln(&facts, name, digest)
 	}
-	for _, part := range []string{"internal/testimage/testbuilders/builder", "internal/testimage/testbuilders/buildpacks", "internal/testimage/testbuilders/standin", "images/ballerina-builder"} {
+	for _, part := range []string{
+		"internal/testimage/testbuilders/builder", "internal/testimage/testbuilders/buildpacks",
+		"internal/testimage/testbuilders/standin",
+		"images/ballerina-builder",
+	} {
 		if err := filepath.WalkDir(filepath.Join(source, part), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") {
 				return err

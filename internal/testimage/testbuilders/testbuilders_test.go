@@ -71,7 +71,8 @@ func TestBuilders(t *testing.T) {
 			if err := json.Unmarshal([]byte(config.Labels["io.buildpacks.builder.metadata"]), &metadata); err != nil {
 				t.Fatal(err)
 			}
-			if metadata.Lifecycle.Version != lifecycleVersion || !slices.Contains(metadata.Lifecycle.APIs.Platform.Supported, "0.12") {
+			if metadata.Lifecycle.Version != lifecycleVersion ||
+				!slices.Contains(metadata.Lifecycle.APIs.Platform.Supported, "0.12") {
 				t.Errorf("lifecycle is %+v", metadata.Lifecycle)
 			}
 			var want []named
@@ -125,10 +126,13 @@ func checkSystem(t *testing.T, config v1.Config, user User) {
 	if config.User != user.String() {
 		t.Errorf("user is %q, want %s", config.User, user)
 	}
-	if config.Labels["io.buildpacks.stack.id"] != stackID || config.Labels["io.buildpacks.base.distro.name"] != "debian" {
+	if config.Labels["io.buildpacks.stack.id"] != stackID ||
+		config.Labels["io.buildpacks.base.distro.name"] != "debian" {
 		t.Errorf("labels are %v", config.Labels)
 	}
-	if !slices.ContainsFunc(config.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") && strings.HasSuffix(v, ":/bin") }) {
+	if !slices.ContainsFunc(config.Env, func(v string) bool {
+		return strings.HasPrefix(v, "PATH=") && strings.HasSuffix(v, ":/bin")
+	}) {
 		t.Errorf("environment has no PATH: %v", config.Env)
 	}
 }
@@ -157,7 +161,8 @@ var examples = []struct {
 	},
 	{
 		folder: "factor-service", family: "paketo",
-		path: "/factors/360", want: `{"number":360,"factors":[2,2,2,3,3,5]}`, bom: []string{"factor-service", "openjdk"},
+		path: "/factors/360", want: `{"number":360,"factors":[2,2,2,3,3,5]}`,
+		bom: []string{"factor-service", "openjdk"},
 	},
 	{
 		folder: "patient-management-service", family: "ballerina",
@@ -165,7 +170,8 @@ var examples = []struct {
 	},
 }
 
-// Each example is built without a network, by a user without rights, to the same bytes each time; what is built runs and answers.
+// Each example is built without a network, by a user without rights, to the same bytes each time; what is built runs
+// and answers.
 func TestExamples(t *testing.T) {
 	for _, example := range examples {
 		t.Run(example.folder, func(t *testing.T) {
@@ -223,8 +229,10 @@ var applications = map[string]fstest.MapFS{
 		"cmd/job/main.go": {Data: []byte("package main\n\nfunc main() {}\n")},
 	},
 	"nodejs": {
-		"package.json": {Data: []byte(`{"scripts":{"start":"node web.js","one":"echo said one > one","two":"echo said two > two"}}`)},
-		"web.js":       {Data: []byte("console.log('web')\n")},
+		"package.json": {
+			Data: []byte(`{"scripts":{"start":"node web.js","one":"echo said one > one","two":"echo said two > two"}}`),
+		},
+		"web.js": {Data: []byte("console.log('web')\n")},
 	},
 	"python": {"app.py": {Data: []byte("print('app')\n")}},
 	"java": {
@@ -234,8 +242,10 @@ var applications = map[string]fstest.MapFS{
 }
 
 func pom(dependencies string) string {
-	return `<project><artifactId>app</artifactId><dependencies>` + dependencies + `</dependencies><build><plugins><plugin>` +
-		`<configuration><archive><manifest><mainClass>Main</mainClass></manifest></archive></configuration></plugin></plugins></build></project>`
+	return `<project><artifactId>app</artifactId><dependencies>` + dependencies +
+		`</dependencies><build><plugins><plugin>` +
+		`<configuration><archive><manifest><mainClass>Main</mainClass></manifest></archive></configuration>` +
+		`</plugin></plugins></build></project>`
 }
 
 func TestBuildFailures(t *testing.T) {
@@ -245,16 +255,32 @@ func TestBuildFailures(t *testing.T) {
 		files          fstest.MapFS // in place of the application's own
 		want           string
 	}{
-		{name: "another Go, as Google calls it", language: "golang", env: map[string]string{"GOOGLE_RUNTIME_VERSION": "1.18"}, want: "Go: version 1.18 is asked for by GOOGLE_RUNTIME_VERSION"},
-		{name: "another Go, as Paketo calls it", language: "golang", env: map[string]string{"BP_GO_VERSION": "1.18.*"}, want: "Go: version 1.18.* is asked for by BP_GO_VERSION"},
-		{name: "another Node.js", language: "nodejs", env: map[string]string{"GOOGLE_NODEJS_VERSION": "22"}, want: "Node.js: version 22 is asked for by GOOGLE_NODEJS_VERSION"},
-		{name: "another Python", language: "python", env: map[string]string{"BP_CPYTHON_VERSION": "3.12.*"}, want: "Python: version 3.12.* is asked for by BP_CPYTHON_VERSION"},
-		{name: "another Java", language: "java", env: map[string]string{"BP_JVM_VERSION": "21"}, want: "Java: version 21 is asked for by BP_JVM_VERSION"},
-		{name: "no version", language: "java", env: map[string]string{"BP_JVM_VERSION": "new"}, want: `Java: BP_JVM_VERSION is "new", which is no version`},
-		{name: "a fault in the source", language: "golang", env: map[string]string{"GOOGLE_BUILDABLE": "./cmd/web"}, files: fstest.MapFS{"cmd/web/main.go": {Data: []byte("package main\n\nfunc main() { nothing() }\n")}}, want: "undefined: nothing"},
-		{name: "no lock file", language: "nodejs", files: fstest.MapFS{"package.json": {Data: []byte(`{"dependencies":{"express":"*"}}`)}}, want: "Node.js: package.json has dependencies and there is no package-lock.json"},
-		{name: "a Maven dependency", language: "java", files: fstest.MapFS{"pom.xml": {Data: []byte(pom("<dependency><artifactId>guava</artifactId></dependency>"))}}, want: "Java: pom.xml depends on guava"},
-		{name: "no process", language: "python", files: fstest.MapFS{"app.py": nil, "requirements.txt": {}}, want: "Python: nothing tells how to start the application"},
+		{name: "another Go, as Google calls it", language: "golang",
+			env:  map[string]string{"GOOGLE_RUNTIME_VERSION": "1.18"},
+			want: "Go: version 1.18 is asked for by GOOGLE_RUNTIME_VERSION"},
+		{name: "another Go, as Paketo calls it", language: "golang", env: map[string]string{"BP_GO_VERSION": "1.18.*"},
+			want: "Go: version 1.18.* is asked for by BP_GO_VERSION"},
+		{name: "another Node.js", language: "nodejs", env: map[string]string{"GOOGLE_NODEJS_VERSION": "22"},
+			want: "Node.js: version 22 is asked for by GOOGLE_NODEJS_VERSION"},
+		{name: "another Python", language: "python", env: map[string]string{"BP_CPYTHON_VERSION": "3.12.*"},
+			want: "Python: version 3.12.* is asked for by BP_CPYTHON_VERSION"},
+		{name: "another Java", language: "java", env: map[string]string{"BP_JVM_VERSION": "21"},
+			want: "Java: version 21 is asked for by BP_JVM_VERSION"},
+		{name: "no version", language: "java", env: map[string]string{"BP_JVM_VERSION": "new"},
+			want: `Java: BP_JVM_VERSION is "new", which is no version`},
+		{name: "a fault in the source", language: "golang", env: map[string]string{"GOOGLE_BUILDABLE": "./cmd/web"},
+			files: fstest.MapFS{"cmd/web/main.go": {Data: []byte("package main\n\nfunc main() { nothing() }\n")}},
+			want:  "undefined: nothing"},
+		{name: "no lock file", language: "nodejs",
+			files: fstest.MapFS{"package.json": {Data: []byte(`{"dependencies":{"express":"*"}}`)}},
+			want:  "Node.js: package.json has dependencies and there is no package-lock.json"},
+		{name: "a Maven dependency", language: "java",
+			files: fstest.MapFS{
+				"pom.xml": {Data: []byte(pom("<dependency><artifactId>guava</artifactId></dependency>"))},
+			},
+			want: "Java: pom.xml depends on guava"},
+		{name: "no process", language: "python", files: fstest.MapFS{"app.py": nil, "requirements.txt": {}},
+			want: "Python: nothing tells how to start the application"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -283,12 +309,21 @@ func TestProcesses(t *testing.T) {
 		files          fstest.MapFS
 		want           map[string]string // command lines by type
 	}{
-		{name: "targets as Paketo calls them", language: "golang", env: map[string]string{"BP_GO_TARGETS": "./cmd/job:./cmd/web", "BP_GO_VERSION": "1.*"}, want: map[string]string{"job": targets + "job", "web": targets + "web"}},
-		{name: "entrypoint", language: "python", env: map[string]string{"GOOGLE_ENTRYPOINT": "python3 app.py --port $PORT"}, want: map[string]string{"web": "bash -c python3 app.py --port $PORT"}},
-		{name: "Procfile", language: "python", files: fstest.MapFS{"Procfile": {Data: []byte("job: false\nweb: python3 -O app.py\n")}}, want: map[string]string{"web": "bash -c python3 -O app.py"}},
-		{name: "app.py", language: "python", env: map[string]string{"GOOGLE_PYTHON_VERSION": "3.11"}, want: map[string]string{"web": "python3 app.py"}},
-		{name: "script start", language: "nodejs", env: map[string]string{"BP_NODE_VERSION": "18"}, want: map[string]string{"web": "bash -c node web.js"}},
-		{name: "jar", language: "java", env: map[string]string{"BP_JVM_VERSION": "17"}, want: map[string]string{"web": "java -jar /layers/stepwright-test_java/application/application.jar"}},
+		{name: "targets as Paketo calls them", language: "golang",
+			env:  map[string]string{"BP_GO_TARGETS": "./cmd/job:./cmd/web", "BP_GO_VERSION": "1.*"},
+			want: map[string]string{"job": targets + "job", "web": targets + "web"}},
+		{name: "entrypoint", language: "python",
+			env:  map[string]string{"GOOGLE_ENTRYPOINT": "python3 app.py --port $PORT"},
+			want: map[string]string{"web": "bash -c python3 app.py --port $PORT"}},
+		{name: "Procfile", language: "python",
+			files: fstest.MapFS{"Procfile": {Data: []byte("job: false\nweb: python3 -O app.py\n")}},
+			want:  map[string]string{"web": "bash -c python3 -O app.py"}},
+		{name: "app.py", language: "python", env: map[string]string{"GOOGLE_PYTHON_VERSION": "3.11"},
+			want: map[string]string{"web": "python3 app.py"}},
+		{name: "script start", language: "nodejs", env: map[string]string{"BP_NODE_VERSION": "18"},
+			want: map[string]string{"web": "bash -c node web.js"}},
+		{name: "jar", language: "java", env: map[string]string{"BP_JVM_VERSION": "17"},
+			want: map[string]string{"web": "java -jar /layers/stepwright-test_java/application/application.jar"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -304,7 +339,8 @@ func TestProcesses(t *testing.T) {
 
 func TestNodeScriptsRunInOrder(t *testing.T) {
 	t.Parallel()
-	img := build{family: family(t, "paketo"), app: applications["nodejs"], env: map[string]string{"BP_NODE_RUN_SCRIPTS": "one,two"}}.mustRun(t)
+	img := build{family: family(t, "paketo"), app: applications["nodejs"],
+		env: map[string]string{"BP_NODE_RUN_SCRIPTS": "one,two"}}.mustRun(t)
 	found := map[string]string{}
 	files(t, img, func(name string, content []byte) {
 		if path.Dir(name) == "workspace" && !strings.Contains(name, ".") {
@@ -367,7 +403,8 @@ func withNodePackage(greeting string) fstest.MapFS {
 		{"package/package.json", `{"name":"greet","version":"1.0.0","main":"index.js"}`},
 		{"package/index.js", "module.exports = '" + greeting + "'\n"},
 	} {
-		_ = w.WriteHeader(&tar.Header{Name: file.name, Mode: 0o644, Size: int64(len(file.content))}) // a buffer takes all
+		// a buffer takes all
+		_ = w.WriteHeader(&tar.Header{Name: file.name, Mode: 0o644, Size: int64(len(file.content))})
 		_, _ = io.WriteString(w, file.content)
 	}
 	_, _ = w.Close(), compressed.Close()
@@ -377,8 +414,12 @@ func withNodePackage(greeting string) fstest.MapFS {
 		"greet.tgz":    {Data: packed.Bytes()},
 		"web.js":       {Data: []byte("console.log(require('greet'))\n")},
 		"package.json": {Data: []byte(`{"name":"app","main":"web.js","dependencies":{` + dependency + `}}`)},
-		"package-lock.json": {Data: []byte(`{"name":"app","lockfileVersion":3,"packages":{"":{"name":"app","dependencies":{` + dependency + `}},` +
-			`"node_modules/greet":{"version":"1.0.0","resolved":"file:greet.tgz","integrity":"sha512-` + base64.StdEncoding.EncodeToString(sum[:]) + `"}}}`)},
+		"package-lock.json": {
+			Data: []byte(`{"name":"app","lockfileVersion":3,"packages":{"":{"name":"app","dependencies":{` +
+				dependency + `}},` +
+				`"node_modules/greet":{"version":"1.0.0","resolved":"file:greet.tgz","integrity":"sha512-` +
+				base64.StdEncoding.EncodeToString(sum[:]) + `"}}}`),
+		},
 	}
 }
 
@@ -389,8 +430,10 @@ func withWheel(greeting string) fstest.MapFS {
 	for _, file := range []struct{ name, content string }{
 		{"greet.py", "greeting = '" + greeting + "'\n"},
 		{"greet-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: greet\nVersion: 1.0\n"},
-		{"greet-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
-		{"greet-1.0.dist-info/RECORD", "greet.py,,\ngreet-1.0.dist-info/METADATA,,\ngreet-1.0.dist-info/WHEEL,,\ngreet-1.0.dist-info/RECORD,,\n"},
+		{"greet-1.0.dist-info/WHEEL",
+			"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"},
+		{"greet-1.0.dist-info/RECORD",
+			"greet.py,,\ngreet-1.0.dist-info/METADATA,,\ngreet-1.0.dist-info/WHEEL,,\ngreet-1.0.dist-info/RECORD,,\n"},
 	} {
 		entry, _ := w.Create(file.name) // a buffer takes all
 		_, _ = io.WriteString(entry, file.content)
@@ -398,8 +441,10 @@ func withWheel(greeting string) fstest.MapFS {
 	_ = w.Close()
 	return fstest.MapFS{
 		"greet-1.0-py3-none-any.whl": {Data: packed.Bytes()},
-		"requirements.txt":           {Data: fmt.Appendf(nil, "./greet-1.0-py3-none-any.whl --hash=sha256:%x\n", sha256.Sum256(packed.Bytes()))},
-		"app.py":                     {Data: []byte("import greet\nprint(greet.greeting)\n")},
+		"requirements.txt": {
+			Data: fmt.Appendf(nil, "./greet-1.0-py3-none-any.whl --hash=sha256:%x\n", sha256.Sum256(packed.Bytes())),
+		},
+		"app.py": {Data: []byte("import greet\nprint(greet.greeting)\n")},
 	}
 }
 
@@ -408,12 +453,14 @@ func TestBallerina(t *testing.T) {
 	t.Run("what bal generates is kept", func(t *testing.T) {
 		t.Parallel()
 		generated := temporary(t)
-		build{family: family(t, "ballerina"), app: example, writes: map[string]string{"/app/generated-artifacts": generated}}.mustRun(t)
+		build{family: family(t, "ballerina"), app: example,
+			writes: map[string]string{"/app/generated-artifacts": generated}}.mustRun(t)
 		want, err := fs.ReadFile(example, "openapi.yaml")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := os.ReadFile(filepath.Join(generated, "openapi", "openapi.yaml")); err != nil || !bytes.Equal(got, want) {
+		if got, err := os.ReadFile(filepath.Join(generated, "openapi", "openapi.yaml")); err != nil ||
+			!bytes.Equal(got, want) {
 			t.Errorf("it is not the definition that bal exported: %v: %s", err, got)
 		}
 	})
@@ -421,7 +468,8 @@ func TestBallerina(t *testing.T) {
 		t.Parallel()
 		b := build{family: family(t, "ballerina"), app: example, cache: temporary(t)}
 		b.mustRun(t)
-		if _, out, err := b.run(t); err != nil || !strings.Contains(out, `Restoring data for "stepwright/ballerina:central" from cache`) {
+		if _, out, err := b.run(t); err != nil ||
+			!strings.Contains(out, `Restoring data for "stepwright/ballerina:central" from cache`) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
@@ -466,7 +514,10 @@ func TestPush(t *testing.T) {
 	if err := store.Push(t.Context(), host, f); err != nil {
 		t.Fatal(err)
 	}
-	for ref, path := range map[string]string{f.Builder: "buildpacks/builder:latest", f.Run: "buildpacks/google-22/run:latest"} {
+	for ref, path := range map[string]string{
+		f.Builder: "buildpacks/builder:latest",
+		f.Run:     "buildpacks/google-22/run:latest",
+	} {
 		img, err := store.Image(ref)
 		if err != nil {
 			t.Fatal(err)

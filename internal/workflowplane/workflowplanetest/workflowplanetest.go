@@ -22,8 +22,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Namespace is that of the recorded workflows: cart-1 has succeeded, the second of cart-2's steps has failed with exit code 22, and cart-3
-// names a template that is not there.
+// Namespace is that of the recorded workflows: cart-1 has succeeded, the second of cart-2's steps has failed with exit
+// code 22, and cart-3 names a template that is not there.
 const Namespace = "workflows-acme"
 
 // Token is the one that the server accepts.
@@ -71,7 +71,8 @@ type Stream struct {
 	Follow bool
 }
 
-// New serves the recorded objects until the test ends. Each pod's log is "<pod> line 1" to 3, between lines of Argo's own.
+// New serves the recorded objects until the test ends. Each pod's log is "<pod> line 1" to 3, between lines of Argo's
+// own.
 func New(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{Logs: map[string]func(Stream){}, Refuse: func(*http.Request) int { return 0 }}
@@ -104,7 +105,8 @@ func (s *Server) Kubeconfig(t testing.TB, token string) string {
 	return Kubeconfig(t, s.URL, token, authority)
 }
 
-// Kubeconfig writes one for the server at a URL and returns its path. Its context is named "plane". A nil authority leaves the system's.
+// Kubeconfig writes one for the server at a URL and returns its path. Its context is named "plane". A nil authority
+// leaves the system's.
 func Kubeconfig(t testing.TB, url, token string, authority []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
@@ -152,15 +154,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case kinds[r.URL.Path] != nil && (s.Runs != nil || !strings.Contains(r.URL.Path, "openchoreo")):
 		var list metav1.APIResourceList
 		for name, kind := range kinds[r.URL.Path] {
-			list.APIResources = append(list.APIResources, metav1.APIResource{Name: name + "/status", Kind: kind}, metav1.APIResource{Name: name, Kind: kind})
+			list.APIResources = append(list.APIResources, metav1.APIResource{
+				Name: name + "/status",
+				Kind: kind,
+			}, metav1.APIResource{Name: name, Kind: kind})
 		}
 		answer(w, list)
-	case r.URL.Path == "/apis/argoproj.io/v1alpha1/workflows" || len(path) == 6 && path[1] == "argoproj.io" && path[5] == "workflows":
+	case r.URL.Path == "/apis/argoproj.io/v1alpha1/workflows" || len(path) == 6 && path[1] == "argoproj.io" &&
+		path[5] == "workflows":
 		name, one := strings.CutPrefix(query.Get("fieldSelector"), "metadata.name=")
-		answer(w, map[string]any{"items": slices.DeleteFunc(slices.Clone(s.Workflows), func(workflow wfv1.Workflow) bool {
-			return len(path) == 6 && workflow.Namespace != path[4] || one && workflow.Name != name
-		})})
-	case len(path) == 7 && path[1] == "openchoreo.dev" && path[5] == "workflowruns" && s.Runs[path[4]+"/"+path[6]] != "":
+		answer(w, map[string]any{
+			"items": slices.DeleteFunc(slices.Clone(s.Workflows), func(workflow wfv1.Workflow) bool {
+				return len(path) == 6 && workflow.Namespace != path[4] || one && workflow.Name != name
+			}),
+		})
+	case len(path) == 7 && path[1] == "openchoreo.dev" && path[5] == "workflowruns" &&
+		s.Runs[path[4]+"/"+path[6]] != "":
 		io.WriteString(w, s.Runs[path[4]+"/"+path[6]])
 	case len(path) == 5 && path[4] == "pods":
 		workflow, _ := strings.CutPrefix(query.Get("labelSelector"), "workflows.argoproj.io/workflow=")
@@ -193,7 +202,11 @@ func answer(w http.ResponseWriter, object any) {
 
 // refuse answers as Kubernetes does: with a Status.
 func refuse(w http.ResponseWriter, code int) {
-	reasons := map[int]metav1.StatusReason{401: metav1.StatusReasonUnauthorized, 403: metav1.StatusReasonForbidden, 404: metav1.StatusReasonNotFound}
+	reasons := map[int]metav1.StatusReason{
+		401: metav1.StatusReasonUnauthorized,
+		403: metav1.StatusReasonForbidden,
+		404: metav1.StatusReasonNotFound,
+	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	json.NewEncoder(w).Encode(metav1.Status{

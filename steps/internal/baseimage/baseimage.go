@@ -1,5 +1,5 @@
-// Package baseimage fetches parts of the images that others are built on: manifest and configuration before the build, layers when the
-// image is published.
+// Package baseimage fetches parts of the images that others are built on: manifest and configuration before the build,
+// layers when the image is published.
 package baseimage
 
 import (
@@ -50,8 +50,9 @@ type Image struct {
 // ErrNotFound is wrapped where the registry has no such image or blob.
 var ErrNotFound = errors.New("not found")
 
-// Image fetches manifest and configuration of an image, of an index those for the platform. The error is an outcome.Error: a
-// BaseImageUnavailable, a BuilderUnsupported when the image is not for the platform, or a RegistryUnavailable, which is worth another try.
+// Image fetches manifest and configuration of an image, of an index those for the platform. The error is an
+// outcome.Error: a BaseImageUnavailable, a BuilderUnsupported when the image is not for the platform, or a
+// RegistryUnavailable, which is worth another try.
 func (s Source) Image(ctx context.Context, reference string, platform v1.Platform) (Image, error) {
 	var found Image
 	err := s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
@@ -77,7 +78,10 @@ func (s Source) Image(ctx context.Context, reference string, platform v1.Platfor
 			return err
 		}
 		if config.OS != platform.OS || config.Architecture != platform.Architecture {
-			return outcome.Errorf(outcome.BuilderUnsupported, "it is for %s/%s, and not for %s", config.OS, config.Architecture, platform)
+			return outcome.Errorf(
+				outcome.BuilderUnsupported, "it is for %s/%s, and not for %s", config.OS, config.Architecture,
+				platform,
+			)
 		}
 		digest, err := image.Digest()
 		if err != nil {
@@ -124,7 +128,8 @@ func named(repository name.Repository) string {
 	return "docker.io/" + repository.RepositoryStr()
 }
 
-// Open opens a blob of an image's repository. What is not what the digest says does not read to its end. Errors are those of Image.
+// Open opens a blob of an image's repository. What is not what the digest says does not read to its end. Errors are
+// those of Image.
 func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (content io.ReadCloser, err error) {
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
 		layer, err := remote.Layer(ref.Context().Digest(blob.String()), options...)
@@ -153,7 +158,8 @@ func (s Source) each(ctx context.Context, reference string, try func(name.Refere
 		gate := &gate{next: s.Transport, host: host, plain: s.isPlain(host)}
 		options := []remote.Option{
 			remote.WithContext(ctx), remote.WithTransport(gate), remote.WithAuth(s.authenticator(ref)),
-			remote.WithRetryPredicate(func(error) bool { return false }), remote.WithRetryStatusCodes(), // the step tries again
+			// the step tries again
+			remote.WithRetryPredicate(func(error) bool { return false }), remote.WithRetryStatusCodes(),
 		}
 		err := try(ref, options)
 		if err == nil {
@@ -213,10 +219,16 @@ func (s Source) authenticator(ref name.Reference) authn.Authenticator {
 	if !found {
 		return authn.Anonymous
 	}
-	return authn.FromConfig(authn.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken})
+	return authn.FromConfig(authn.AuthConfig{
+		Username:      a.Username,
+		Password:      a.Password,
+		IdentityToken: a.IdentityToken,
+		RegistryToken: a.RegistryToken,
+	})
 }
 
-// failure makes an outcome of what went wrong. The texts of the library are not passed on where they may quote a token server's answer.
+// failure makes an outcome of what went wrong. The texts of the library are not passed on where they may quote a token
+// server's answer.
 func failure(reference, host string, err error) error {
 	fail := func(reason outcome.Reason, format string, args ...any) *outcome.Error {
 		return outcome.Errorf(reason, "image %s: %w", reference, fmt.Errorf(format, args...))
@@ -229,12 +241,21 @@ func failure(reference, host string, err error) error {
 		case http.StatusNotFound:
 			return fail(outcome.BaseImageUnavailable, "%s does not have it: %w", host, ErrNotFound)
 		case http.StatusUnauthorized, http.StatusForbidden:
-			return fail(outcome.BaseImageUnavailable, "%s does not let us pull it: %d %s", host, answer.StatusCode, http.StatusText(answer.StatusCode))
+			return fail(
+				outcome.BaseImageUnavailable, "%s does not let us pull it: %d %s", host, answer.StatusCode,
+				http.StatusText(answer.StatusCode),
+			)
 		}
-		return fail(outcome.BaseImageUnavailable, "%s answers %d %s", host, answer.StatusCode, http.StatusText(answer.StatusCode))
+		return fail(
+			outcome.BaseImageUnavailable, "%s answers %d %s", host, answer.StatusCode,
+			http.StatusText(answer.StatusCode),
+		)
 	}
 	if authority, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		return fail(outcome.BaseImageUnavailable, "the certificate of %s is of an authority that is not trusted: %w", host, authority).
+		return fail(
+			outcome.BaseImageUnavailable, "the certificate of %s is of an authority that is not trusted: %w", host,
+			authority,
+		).
 			WithHint("Give the PEM certificate of the registry's authority as ca-bundle.")
 	}
 	if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -248,8 +269,8 @@ func failure(reference, host string, err error) error {
 	return fail(outcome.RegistryUnavailable, "%s: %s", host, first)
 }
 
-// gate keeps requests to the protocol that was asked for, whatever ggcr thinks of a host's name, and makes an outcome of answers that are
-// worth another try.
+// gate keeps requests to the protocol that was asked for, whatever ggcr thinks of a host's name, and makes an outcome
+// of answers that are worth another try.
 type gate struct {
 	next  http.RoundTripper
 	host  string // of the registry
@@ -264,13 +285,19 @@ func (g *gate) RoundTrip(request *http.Request) (*http.Response, error) {
 	case request.URL.Host == g.host:
 		out.URL.Scheme = "https"
 	case request.URL.Scheme != "https" && !g.plain:
-		return nil, outcome.Errorf(outcome.BaseImageUnavailable, "the registry %s leads to %s by %s, where images would travel unprotected", g.host, request.URL.Host, request.URL.Scheme)
+		return nil, outcome.Errorf(
+			outcome.BaseImageUnavailable, "the registry %s leads to %s by %s, where images would travel unprotected",
+			g.host, request.URL.Host, request.URL.Scheme,
+		)
 	}
 	response, err := g.next.RoundTrip(out)
 	if err != nil || response.StatusCode != http.StatusTooManyRequests && response.StatusCode < 500 {
 		return response, err
 	}
 	response.Body.Close()
-	return nil, outcome.Errorf(outcome.RegistryUnavailable, "%s answers %d %s", g.host, response.StatusCode, http.StatusText(response.StatusCode)).
+	return nil, outcome.Errorf(
+		outcome.RegistryUnavailable, "%s answers %d %s", g.host, response.StatusCode,
+		http.StatusText(response.StatusCode),
+	).
 		After(outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now()))
 }

@@ -71,17 +71,23 @@ func TestImage(t *testing.T) {
 	r := registrytest.New(t)
 	own, other := image(t, linux.Architecture), image(t, "s390x")
 	index := mutate.AppendManifests(empty.Index,
-		mutate.IndexAddendum{Add: other, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
+		mutate.IndexAddendum{
+			Add:        other,
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}},
+		},
 		mutate.IndexAddendum{Add: own, Descriptor: v1.Descriptor{Platform: &linux}})
 	r.Push(t, "run:one", own)
 	r.Push(t, "run:many", index)
 	s := from(t, r)
-	for _, reference := range []string{"run:one", "run:many", "run@" + digest(t, own).String(), "run@" + digest(t, index).String()} {
+	for _, reference := range []string{
+		"run:one", "run:many", "run@" + digest(t, own).String(), "run@" + digest(t, index).String(),
+	} {
 		got, err := s.Image(t.Context(), r.Host+"/"+reference, linux)
 		if err != nil {
 			t.Fatalf("%s: %v", reference, err)
 		}
-		if want := r.Host + "/run@" + digest(t, own).String(); got.Reference != want || got.Descriptor.Digest != digest(t, own) {
+		if want := r.Host + "/run@" + digest(t, own).String(); got.Reference != want ||
+			got.Descriptor.Digest != digest(t, own) {
 			t.Errorf("%s is %s, want %s", reference, got.Reference, want)
 		}
 	}
@@ -109,9 +115,14 @@ func TestImage(t *testing.T) {
 func TestFailures(t *testing.T) {
 	r, plain := registrytest.New(t), registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
 	r.Push(t, "run:1", image(t, "s390x"))
-	r.Push(t, "run:many", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: image(t, "s390x"), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}}))
+	r.Push(t, "run:many", mutate.AppendManifests(empty.Index, mutate.IndexAddendum{
+		Add:        image(t, "s390x"),
+		Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}},
+	}))
 	plain.Push(t, "run:1", image(t, linux.Architecture))
-	busy := faulttest.Before(t, plain.URL, func(*http.Request) *faulttest.Fault { return &faulttest.Fault{Status: 429, RetryAfter: "7"} })
+	busy := faulttest.Before(t, plain.URL, func(*http.Request) *faulttest.Fault {
+		return &faulttest.Fault{Status: 429, RetryAfter: "7"}
+	})
 	busyHost := strings.TrimPrefix(busy.URL, "http://")
 	anonymous := from(t, r)
 	anonymous.Auth = nil
@@ -131,13 +142,18 @@ func TestFailures(t *testing.T) {
 		{"no tag", r.Host + "/run:2", from(t, r), outcome.BaseImageUnavailable, "does not have it", true},
 		{"no repository", r.Host + "/nothing:1", from(t, r), outcome.BaseImageUnavailable, "does not have it", true},
 		{"no reference", "Run:", from(t, r), outcome.InvalidParameters, "is not the reference of an image", false},
-		{"another architecture", r.Host + "/run:1", from(t, r), outcome.BuilderUnsupported, "it is for linux/s390x", false},
-		{"none of the architectures", r.Host + "/run:many", from(t, r), outcome.BuilderUnsupported, "it is not for linux/", false},
-		{"no credentials", r.Host + "/run:1", anonymous, outcome.BaseImageUnavailable, "does not let us pull it: 401", false},
-		{"an authority that is not trusted", r.Host + "/run:1", distrustful, outcome.BaseImageUnavailable, "authority that is not trusted", false},
+		{"another architecture", r.Host + "/run:1", from(t, r), outcome.BuilderUnsupported, "it is for linux/s390x",
+			false},
+		{"none of the architectures", r.Host + "/run:many", from(t, r), outcome.BuilderUnsupported,
+			"it is not for linux/", false},
+		{"no credentials", r.Host + "/run:1", anonymous, outcome.BaseImageUnavailable, "does not let us pull it: 401",
+			false},
+		{"an authority that is not trusted", r.Host + "/run:1", distrustful, outcome.BaseImageUnavailable,
+			"authority that is not trusted", false},
 		{"no TLS", plain.Host + "/run:1", from(t, r), outcome.BaseImageUnavailable, "answers in plain HTTP", false},
 		{"nobody there", "127.0.0.1:1/run:1", from(t, r), outcome.RegistryUnavailable, "127.0.0.1:1", false},
-		{"neither there nor in its mirror", "127.0.0.1:1/run:1", mirrored, outcome.RegistryUnavailable, "; its mirror: image 127.0.0.1:1/run:1: " + r.Host + " does not have it", false},
+		{"neither there nor in its mirror", "127.0.0.1:1/run:1", mirrored, outcome.RegistryUnavailable,
+			"; its mirror: image 127.0.0.1:1/run:1: " + r.Host + " does not have it", false},
 		{"too many requests", busyHost + "/run:1", slow, outcome.RegistryUnavailable, "answers 429", false},
 	}
 	for _, test := range tests {
@@ -166,8 +182,13 @@ func TestMirrorOfDockerHub(t *testing.T) {
 	img := image(t, linux.Architecture)
 	r.Push(t, "hub/library/busybox:1", img)
 	s := from(t, r)
-	s.Mirrors = []baseimage.Mirror{{Registry: "quay.io", Mirror: "127.0.0.1:1"}, {Registry: "docker.io", Mirror: r.Host + "/hub/"}}
-	for _, reference := range []string{"busybox:1", "docker.io/library/busybox:1", "index.docker.io/library/busybox:1"} {
+	s.Mirrors = []baseimage.Mirror{
+		{Registry: "quay.io", Mirror: "127.0.0.1:1"},
+		{Registry: "docker.io", Mirror: r.Host + "/hub/"},
+	}
+	for _, reference := range []string{
+		"busybox:1", "docker.io/library/busybox:1", "index.docker.io/library/busybox:1",
+	} {
 		got, err := s.Image(t.Context(), reference, linux)
 		if err != nil {
 			t.Fatalf("%s: %v", reference, err)

@@ -1,8 +1,10 @@
-// Package buildkit opens a BuildKit to build with: one of the process's own, or a daemon's. Both are spoken to by the same client.
+// Package buildkit opens a BuildKit to build with: one of the process's own, or a daemon's. Both are spoken to by the
+// same client.
 //
-// BuildKit's daemon is part of this executable. It runs in a child process (the executable started once more) and speaks over a
-// socket pair: nothing listens, nothing is left behind when the step dies, and where the step is not root, the child alone is root,
-// of a user namespace of its own. What the step itself holds stays out of the reach of the build.
+// BuildKit's daemon is part of this executable. It runs in a child process (the executable started once more) and
+// speaks over a socket pair: nothing listens, nothing is left behind when the step dies, and where the step is not
+// root, the child alone is root, of a user namespace of its own. What the step itself holds stays out of the reach of
+// the build.
 package buildkit
 
 import (
@@ -27,12 +29,13 @@ type BuildKit struct {
 	close func() error
 }
 
-// Close ends the connection, and the builder if it is the process's own. It returns how that ended if it did not end well, every time
-// it is called.
+// Close ends the connection, and the builder if it is the process's own. It returns how that ended if it did not end
+// well, every time it is called.
 func (b *BuildKit) Close() error { return b.close() }
 
-// Dial connects to a daemon, with mutual TLS if tlsDir (ca.crt, tls.crt, tls.key) is not empty, and waits until it has a worker: its
-// socket is there before that. Without TLS, a tcp address must be on loopback. wait bounds how long a daemon may take to answer.
+// Dial connects to a daemon, with mutual TLS if tlsDir (ca.crt, tls.crt, tls.key) is not empty, and waits until it has
+// a worker: its socket is there before that. Without TLS, a tcp address must be on loopback. wait bounds how long a
+// daemon may take to answer.
 func Dial(ctx context.Context, address, tlsDir string, wait time.Duration) (*BuildKit, error) {
 	options, err := transport(address, tlsDir)
 	if err != nil {
@@ -59,7 +62,8 @@ func Dial(ctx context.Context, address, tlsDir string, wait time.Duration) (*Bui
 				return nil, context.Cause(ctx)
 			}
 			return nil, outcome.Errorf(outcome.BuilderUnavailable, "BuildKit at %s does not answer: %w", address, err).
-				WithHint("Check buildkit-address, that the daemon runs and accepts the certificates in buildkit-tls-dir.")
+				WithHint("Check buildkit-address, that the daemon runs and accepts the certificates in " +
+					"buildkit-tls-dir.")
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -81,7 +85,10 @@ func transport(address, tlsDir string) ([]client.ClientOpt, error) {
 		if ip, err := netip.ParseAddr(u.Hostname()); u.Hostname() == "localhost" || err == nil && ip.IsLoopback() {
 			return nil, nil
 		}
-		return nil, outcome.Errorf(outcome.InvalidParameters, "buildkit-address: %s is not on this machine, and buildkit-tls-dir is empty", address).
+		return nil, outcome.Errorf(
+			outcome.InvalidParameters, "buildkit-address: %s is not on this machine, and buildkit-tls-dir is empty",
+			address,
+		).
 			WithHint("Whoever can speak to a BuildKit daemon can build on it and read its cache: use mutual TLS.")
 	}
 	ca, cert, key := filepath.Join(tlsDir, "ca.crt"), filepath.Join(tlsDir, "tls.crt"), filepath.Join(tlsDir, "tls.key")

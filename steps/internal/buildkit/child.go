@@ -39,8 +39,8 @@ type failure struct {
 	Message, Hint string
 }
 
-// RunIfChild makes this process the builder, and does not return, if Start started it to be one. Every program that calls Start calls
-// it before anything else.
+// RunIfChild makes this process the builder, and does not return, if Start started it to be one. Every program that
+// calls Start calls it before anything else.
 func RunIfChild() {
 	logrus.SetLevel(logrus.ErrorLevel) // BuildKit and containerd tell of much that is of no use to a step
 	if os.Args[0] != childName {
@@ -98,7 +98,8 @@ func runChild(ready *os.File) error {
 	return err
 }
 
-// runcState has runc keep its state in dir. It does so only in a user namespace, and unless it takes itself for root there.
+// runcState has runc keep its state in dir. It does so only in a user namespace, and unless it takes itself for root
+// there.
 func runcState(dir string) error {
 	return errors.Join(os.MkdirAll(dir, 0o700), os.Setenv("XDG_RUNTIME_DIR", dir), os.Unsetenv("USER"))
 }
@@ -109,7 +110,10 @@ const patience = 8 * time.Second
 // Start starts a builder of the process's own. Raw output of it goes to stderr.
 func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, error) {
 	if _, err := exec.LookPath("runc"); err != nil {
-		return nil, outcome.Errorf(outcome.BuilderUnavailable, "runc, which runs the instructions of a Dockerfile, is not installed: %w", err).
+		return nil, outcome.Errorf(
+			outcome.BuilderUnavailable, "runc, which runs the instructions of a Dockerfile, is not installed: %w",
+			err,
+		).
 			WithHint("Install runc (Debian: apt-get install runc), or let a daemon build: buildkit-address.")
 	}
 	root, err := filepath.Abs(config.Root)
@@ -158,7 +162,8 @@ func prepare(root string) (release func() error, err error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: another build uses %s: %w", root, err).
-			WithHint("Give each build that runs at the same time a buildkit-root of its own, or let a daemon build: buildkit-address.")
+			WithHint("Give each build that runs at the same time a buildkit-root of its own, or let a daemon build: " +
+				"buildkit-address.")
 	}
 	return lock.Close, nil
 }
@@ -265,9 +270,11 @@ func start(ctx context.Context, config Config, stderr io.Writer) (*child, error)
 	return nil, outcome.Errorf(f.Reason, "the builder did not start: %s", f.Message).WithHint(f.Hint)
 }
 
-// launch starts the child as root where this process may mount file systems, and otherwise as the root of a user namespace.
+// launch starts the child as root where this process may mount file systems, and otherwise as the root of a user
+// namespace.
 func launch(cmd *exec.Cmd) error {
-	if userns.HasCapabilities(unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN) && os.Geteuid() == 0 {
+	if userns.HasCapabilities(unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN) &&
+		os.Geteuid() == 0 {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS // its mounts end with it, however it ends
 		if err := cmd.Start(); err != nil {
 			return outcome.Errorf(outcome.BuilderUnavailable, "start the builder: %w", err)
@@ -281,7 +288,8 @@ func launch(cmd *exec.Cmd) error {
 	return mapping.Start(cmd)
 }
 
-// single is a listener with one connection. It ends with it: Accept returns net.ErrClosed once the other side has hung up.
+// single is a listener with one connection. It ends with it: Accept returns net.ErrClosed once the other side has hung
+// up.
 type single struct {
 	conns chan net.Conn
 	done  chan struct{}

@@ -39,7 +39,8 @@ import (
 	"github.com/stepwright/stepwright/internal/trust"
 )
 
-// daemon is what of buildkitd a step needs: the solver, the Dockerfile frontend, and one worker that runs instructions with runc.
+// daemon is what of buildkitd a step needs: the solver, the Dockerfile frontend, and one worker that runs instructions
+// with runc.
 type daemon struct {
 	config     Config
 	worker     *base.Worker
@@ -56,7 +57,9 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 	if userns.RunningInUserNS() {
 		rootless, process = true, oci.NoProcessSandbox
 	}
-	options, err := runc.NewWorkerOpt(c.Root, snapshotter(c.Root), rootless, process, nil, nil, netproviders.Opt{Mode: "host"},
+	options, err := runc.NewWorkerOpt(c.Root, snapshotter(c.Root), rootless, process, nil, nil, netproviders.Opt{
+		Mode: "host",
+	},
 		nil, "runc", "", false, nil, "", "", nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
@@ -78,22 +81,27 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	history, err := boltutil.SafeOpen(filepath.Join(c.Root, "history.db"), 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType})
+	history, err := boltutil.SafeOpen(filepath.Join(c.Root, "history.db"), 0o600, &bolt.Options{
+		FreelistType: bolt.FreelistMapType,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	controller, err := control.NewController(control.Opt{
 		SessionManager:   sessions,
 		WorkerController: workers,
-		Frontends:        map[string]frontend.Frontend{"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build)},
-		CacheManager:     solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
-		CacheStore:       cache,
-		HistoryDB:        history,
-		HistoryConfig:    &config.HistoryConfig{MaxEntries: new(int64(0))}, // records hold what instructions print, and so, maybe, secrets
-		LeaseManager:     w.LeaseManager(),
-		ContentStore:     w.ContentStore(),
-		GarbageCollect:   w.GarbageCollect,
-		GracefulStop:     ctx.Done(),
+		Frontends: map[string]frontend.Frontend{
+			"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build),
+		},
+		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
+		CacheStore:   cache,
+		HistoryDB:    history,
+		// records hold what instructions print, and so, maybe, secrets
+		HistoryConfig:  &config.HistoryConfig{MaxEntries: new(int64(0))},
+		LeaseManager:   w.LeaseManager(),
+		ContentStore:   w.ContentStore(),
+		GarbageCollect: w.GarbageCollect,
+		GracefulStop:   ctx.Done(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
@@ -107,7 +115,9 @@ func snapshotter(root string) runc.SnapshotterFactory {
 		fmt.Fprintf(os.Stderr, "WARNING: layers are copied, which is slow: %v\n", err)
 		return runc.SnapshotterFactory{Name: "native", New: native.NewSnapshotter}
 	}
-	return runc.SnapshotterFactory{Name: "overlayfs", New: func(root string) (snapshots.Snapshotter, error) { return overlay.NewSnapshotter(root) }}
+	return runc.SnapshotterFactory{Name: "overlayfs", New: func(root string) (snapshots.Snapshotter, error) {
+		return overlay.NewSnapshotter(root)
+	}}
 }
 
 // serve answers until the listener is closed and all that was asked has ended.
@@ -139,11 +149,14 @@ func (d *daemon) prune() error {
 		}
 	}()
 	defer close(gone)
-	return errors.Join(d.worker.Prune(ctx, gone, client.PruneInfo{All: true, MaxUsedSpace: keep}), d.worker.GarbageCollect(ctx))
+	return errors.Join(d.worker.Prune(ctx, gone, client.PruneInfo{
+		All:          true,
+		MaxUsedSpace: keep,
+	}), d.worker.GarbageCollect(ctx))
 }
 
-// registries tells where the images of a registry's host are asked for: its mirrors, then itself. Plain HTTP is spoken to hosts that
-// are named as insecure only.
+// registries tells where the images of a registry's host are asked for: its mirrors, then itself. Plain HTTP is spoken
+// to hosts that are named as insecure only.
 func (c Config) registries() (docker.RegistryHosts, error) {
 	t, err := trust.Transport(c.CABundle)
 	if err != nil {

@@ -72,7 +72,8 @@ func faultOf(err error) Fault {
 		}
 		return Unreachable
 	}
-	if errors.Is(err, docker.ErrInvalidAuthorization) || cerrdefs.IsPermissionDenied(err) || cerrdefs.IsUnauthorized(err) {
+	if errors.Is(err, docker.ErrInvalidAuthorization) || cerrdefs.IsPermissionDenied(err) ||
+		cerrdefs.IsUnauthorized(err) {
 		return Denied
 	}
 	if cerrdefs.IsNotFound(err) {

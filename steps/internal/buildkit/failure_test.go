@@ -37,7 +37,9 @@ func TestFault(t *testing.T) {
 		{"credentials that are refused", fmt.Errorf("pull: %w", docker.ErrInvalidAuthorization), Denied},
 		{"429", remotes.ErrUnexpectedStatus{StatusCode: 429}, Unreachable},
 		{"503", remotes.ErrUnexpectedStatus{StatusCode: 503}, Unreachable},
-		{"nothing listens", &url.Error{Op: "Get", URL: "https://r/v2/", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}, Unreachable},
+		{"nothing listens",
+			&url.Error{Op: "Get", URL: "https://r/v2/", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}},
+			Unreachable},
 		{"a file that is not there", &os.PathError{Op: "lstat", Path: "/x", Err: syscall.ENOENT}, NoFault},
 		{"an answer that breaks off", io.ErrUnexpectedEOF, Unreachable},
 		{"a connection that breaks", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, Unreachable},
@@ -49,7 +51,11 @@ func TestFault(t *testing.T) {
 			if err != nil {
 				err = fmt.Errorf("solve: %w", err)
 			}
-			_, sent := explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) { return nil, err })
+			_, sent := explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(
+				context.Context, any,
+			) (any, error) {
+				return nil, err
+			})
 			received := grpcerrors.FromGRPC(sent)
 			if (received == nil) != (err == nil) {
 				t.Fatalf("%v became %v", err, received)

@@ -33,11 +33,12 @@ const (
 // platform is what images are built for: a builder builds for the machine it runs on.
 var platform = v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
 
-// platformAPIs are those that the step can speak, the preferred one first: layouts need 0.12, and 0.14 takes layers for launch from a cache alone,
-// which before took the last image, too.
+// platformAPIs are those that the step can speak, the preferred one first: layouts need 0.12, and 0.14 takes layers for
+// launch from a cache alone, which before took the last image, too.
 var platformAPIs = []string{"0.14", "0.15", "0.13", "0.12"}
 
-// incompatiblePlatformAPI is the lifecycle's exit code for a platform API that it does not have (CNB platform specification).
+// incompatiblePlatformAPI is the lifecycle's exit code for a platform API that it does not have (CNB platform
+// specification).
 const incompatiblePlatformAPI = 11
 
 // builder is the image that the step runs in.
@@ -61,7 +62,9 @@ type target struct {
 }
 
 func unsupported(image, format string, args ...any) *outcome.Error {
-	return outcome.Errorf(outcome.BuilderUnsupported, "builder %s: %w", cmp.Or(image, "of this container"), fmt.Errorf(format, args...))
+	return outcome.Errorf(
+		outcome.BuilderUnsupported, "builder %s: %w", cmp.Or(image, "of this container"), fmt.Errorf(format, args...),
+	)
 }
 
 // openBuilder checks that the image is a builder that the step can drive.
@@ -71,7 +74,9 @@ func openBuilder(ctx context.Context, in Parameters) (*builder, error) {
 		path := filepath.Join(lifecycleDir, name)
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, unsupported(b.image, "it has no lifecycle: there is no %s", path).WithHint("The step's container must be of a builder's image.")
+			return nil, unsupported(b.image, "it has no lifecycle: there is no %s", path).WithHint(
+				"The step's container must be of a builder's image.",
+			)
 		}
 		if err != nil {
 			return nil, unsupported(b.image, "%w", err)
@@ -96,7 +101,8 @@ func openBuilder(ctx context.Context, in Parameters) (*builder, error) {
 	return b, b.checkTargets()
 }
 
-// checkMachine refuses a builder of another architecture, which an emulator may run, but which would build for the wrong one.
+// checkMachine refuses a builder of another architecture, which an emulator may run, but which would build for the
+// wrong one.
 func (b *builder) checkMachine() error {
 	file, err := elf.Open(filepath.Join(lifecycleDir, "analyzer"))
 	if err != nil {
@@ -151,7 +157,10 @@ func (b *builder) chooseAPI(ctx context.Context, asked string) (string, error) {
 		}
 	}
 	slices.Sort(candidates)
-	return "", unsupported(b.image, "its lifecycle%s has none of the platform APIs %s", lifecycleVersion(), strings.Join(candidates, ", "))
+	return "", unsupported(
+		b.image, "its lifecycle%s has none of the platform APIs %s", lifecycleVersion(),
+		strings.Join(candidates, ", "),
+	)
 }
 
 // lifecycleVersion is what lifecycle.toml says, which few builders keep.
@@ -198,13 +207,15 @@ func readBuildpacks(dir string) ([]buildpack, error) {
 		if _, err := toml.DecodeFile(file, &descriptor); err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		all = append(all, buildpack{descriptor.Buildpack.ID, descriptor.Buildpack.Version, len(descriptor.Order) > 0, descriptor.Targets})
+		all = append(all, buildpack{
+			descriptor.Buildpack.ID, descriptor.Buildpack.Version, len(descriptor.Order) > 0, descriptor.Targets,
+		})
 	}
 	return all, nil
 }
 
-// checkTargets refuses a builder none of whose buildpacks builds for the platform; what does not fit beside what does, the lifecycle passes
-// over.
+// checkTargets refuses a builder none of whose buildpacks builds for the platform; what does not fit beside what does,
+// the lifecycle passes over.
 func (b *builder) checkTargets() error {
 	var others []string
 	for _, pack := range b.buildpacks {
@@ -225,5 +236,7 @@ func (b *builder) checkTargets() error {
 		return nil
 	}
 	slices.Sort(others)
-	return unsupported(b.image, "its buildpacks are for %s, and none for %s", strings.Join(slices.Compact(others), ", "), platform)
+	return unsupported(
+		b.image, "its buildpacks are for %s, and none for %s", strings.Join(slices.Compact(others), ", "), platform,
+	)
 }

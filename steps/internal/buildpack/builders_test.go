@@ -60,12 +60,18 @@ func family(t testing.TB, name string) (root string, f testbuilders.Family, run 
 	if out, err := tar.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, dir := range []string{"opt/stepwright", "workspace", "layers", "platform", "mnt/vol", "proc", "dev", "tmp", "app/generated-artifacts"} {
+	for _, dir := range []string{
+		"opt/stepwright", "workspace", "layers", "platform", "mnt/vol", "proc", "dev", "tmp",
+		"app/generated-artifacts",
+	} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Link(filepath.Join(scratch, "programs", "buildpacks-build"), filepath.Join(root, "opt/stepwright/buildpacks-build")); err != nil {
+	if err := os.Link(
+		filepath.Join(scratch, "programs", "buildpacks-build"),
+		filepath.Join(root, "opt/stepwright/buildpacks-build"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(root, 0o755); err != nil {
@@ -98,8 +104,9 @@ func example(t testing.TB, name string) map[string]string {
 	return files
 }
 
-// A builder of real parts, with a folder of its own to write to, builds alike twice, and takes the cache when a line has changed. The other
-// families go the same way, and take the race detector minutes to unpack: what runs the examples tests them.
+// A builder of real parts, with a folder of its own to write to, builds alike twice, and takes the cache when a line
+// has changed. The other families go the same way, and take the race detector minutes to unpack: what runs the examples
+// tests them.
 func TestExamples(t *testing.T) {
 	tests := []struct {
 		family, example, change string
@@ -134,10 +141,14 @@ func TestExamples(t *testing.T) {
 			if changed.outcome.Results["image-digest"] == first.outcome.Results["image-digest"] {
 				t.Error("a change changes nothing")
 			}
-			if registry.Has(t, "apps/acme-shop-greeter:cache") && !strings.Contains(changed.output, "Took the cache of the last build") {
+			if registry.Has(t, "apps/acme-shop-greeter:cache") &&
+				!strings.Contains(changed.output, "Took the cache of the last build") {
 				t.Errorf("the cache was not taken:\n%s", changed.output)
 			}
-			t.Logf("first %s, again without a cache %s, changed with the cache %s", first.took.Round(time.Millisecond), again.took.Round(time.Millisecond), changed.took.Round(time.Millisecond))
+			t.Logf(
+				"first %s, again without a cache %s, changed with the cache %s", first.took.Round(time.Millisecond),
+				again.took.Round(time.Millisecond), changed.took.Round(time.Millisecond),
+			)
 		})
 	}
 }

@@ -1,5 +1,6 @@
-// Package buildpack builds an application with the buildpacks of the image that it runs in: it drives the phases of the builder's lifecycle,
-// without a container daemon and without privileges, and leaves an OCI image layout in the workspace.
+// Package buildpack builds an application with the buildpacks of the image that it runs in: it drives the phases of the
+// builder's lifecycle, without a container daemon and without privileges, and leaves an OCI image layout in the
+// workspace.
 package buildpack
 
 import (
@@ -52,8 +53,9 @@ const (
 	cacheDisabled = "disabled"
 )
 
-// Run builds the image. It results in image-digest, run-image, the reference of the image that it is built on, with its digest, and sbom, the
-// folder of the bills of materials. What Fetch has left in the workspace it uses, and fetches what is not there.
+// Run builds the image. It results in image-digest, run-image, the reference of the image that it is built on, with its
+// digest, and sbom, the folder of the bills of materials. What Fetch has left in the workspace it uses, and fetches
+// what is not there.
 //
 // The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
@@ -117,7 +119,9 @@ func prepare(ctx context.Context, in Parameters, env step.Environment) (*build, 
 	if b.builder, err = openBuilder(ctx, in); err != nil {
 		return nil, err
 	}
-	env.Log.Info("Builder", "image", in.BuilderImage, "platform-api", b.builder.api, "buildpacks", len(b.builder.buildpacks))
+	env.Log.Info(
+		"Builder", "image", in.BuilderImage, "platform-api", b.builder.api, "buildpacks", len(b.builder.buildpacks),
+	)
 	return b, nil
 }
 
@@ -152,7 +156,9 @@ func (b *build) lay(ctx context.Context) error {
 	if err := writeVariables(variables); err != nil {
 		return err
 	}
-	b.env.Log.Info("Laid out the application", "from", b.in.AppPath, "variables", len(variables), "took", time.Since(started))
+	b.env.Log.Info(
+		"Laid out the application", "from", b.in.AppPath, "variables", len(variables), "took", time.Since(started),
+	)
 	return nil
 }
 

@@ -69,7 +69,8 @@ func TestBuild(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own.Annotations[baseName] != base || own.Annotations[baseDigest] != runDigest.String() || e.outcome.Results["run-image"] != base {
+	if own.Annotations[baseName] != base || own.Annotations[baseDigest] != runDigest.String() ||
+		e.outcome.Results["run-image"] != base {
 		t.Errorf("annotations %v, results %v, want %s", own.Annotations, e.outcome.Results, base)
 	}
 	config, err := image.ConfigFile()
@@ -77,8 +78,9 @@ func TestBuild(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
-		"org.opencontainers.image.revision": strings.Repeat("ab", 20), "org.opencontainers.image.source": "https://git.example.com/acme/greeter.git",
-		"org.opencontainers.image.created": "2026-03-04T05:06:07Z", "team": "a b",
+		"org.opencontainers.image.revision": strings.Repeat("ab", 20),
+		"org.opencontainers.image.source":   "https://git.example.com/acme/greeter.git",
+		"org.opencontainers.image.created":  "2026-03-04T05:06:07Z", "team": "a b",
 	} {
 		if got := config.Config.Labels[name]; got != want {
 			t.Errorf("label %s is %q, want %q", name, got, want)
@@ -87,7 +89,8 @@ func TestBuild(t *testing.T) {
 	var lifecycle struct {
 		RunImage struct{ Reference string }
 	}
-	if err := json.Unmarshal([]byte(config.Config.Labels[lifecycleLabel]), &lifecycle); err != nil || lifecycle.RunImage.Reference != base {
+	if err := json.Unmarshal([]byte(config.Config.Labels[lifecycleLabel]), &lifecycle); err != nil ||
+		lifecycle.RunImage.Reference != base {
 		t.Errorf("the lifecycle's label says %v (%v)", lifecycle, err)
 	}
 	if strings.Contains(strings.Join(slices.Collect(maps.Values(config.Config.Labels)), " "), "/mnt/vol") {
@@ -108,7 +111,8 @@ func TestBuild(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"sbom/launch/test_greeter/sbom.cdx.json", "sbom/build/test_greeter/sbom.cdx.json"} {
-		if raw, err := os.ReadFile(filepath.Join(dir, path)); err != nil || !strings.Contains(string(raw), "CycloneDX") {
+		if raw, err := os.ReadFile(filepath.Join(dir, path)); err != nil ||
+			!strings.Contains(string(raw), "CycloneDX") {
 			t.Errorf("%s: %q, %v", path, raw, err)
 		}
 	}
@@ -145,7 +149,11 @@ func TestBuildsAreReproducible(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
 	var digests []string
-	for _, variables := range [][]string{{"CACHE", "disabled"}, {"CACHE", "rebuild"}, {"HOME", "/root", "TZ", "Asia/Colombo"}} {
+	for _, variables := range [][]string{
+		{"CACHE", "disabled"},
+		{"CACHE", "rebuild"},
+		{"HOME", "/root", "TZ", "Asia/Colombo"},
+	} {
 		e := builds(t, newPod(t, registry, newWorkspace(t, greeter), variables...))
 		digests = append(digests, e.outcome.Results["image-digest"])
 	}
@@ -196,9 +204,13 @@ func TestCache(t *testing.T) {
 	registry.Forget()
 	got, second, dir := build()
 	if got != "as before" || second.outcome.Results["image-digest"] != first.outcome.Results["image-digest"] {
-		t.Errorf("the second build: %s, %v, first %v\n%s", got, second.outcome.Results, first.outcome.Results, second.output)
+		t.Errorf(
+			"the second build: %s, %v, first %v\n%s", got, second.outcome.Results, first.outcome.Results,
+			second.output,
+		)
 	}
-	if _, out := publish(t, registry, dir); len(registry.Requests("PUT", "")) > 0 || registry.Get(t, cache).Digest != digest {
+	if _, out := publish(t, registry, dir); len(registry.Requests("PUT", "")) > 0 ||
+		registry.Get(t, cache).Digest != digest {
 		t.Errorf("what did not change was pushed again:\n%s", out)
 	}
 	if got, _, dir = build("CACHE", "rebuild"); got != "fetched" {
@@ -241,7 +253,8 @@ func TestFetch(t *testing.T) {
 		t.Error(e.output)
 	}
 	e := newPod(t, registry, dir).run(t)
-	if e.outcome.Reason != outcome.BaseImageUnavailable || !strings.Contains(e.outcome.Message, "base/nonesuch:1") || e.code != outcome.BaseImageUnavailable.ExitCode() {
+	if e.outcome.Reason != outcome.BaseImageUnavailable || !strings.Contains(e.outcome.Message, "base/nonesuch:1") ||
+		e.code != outcome.BaseImageUnavailable.ExitCode() {
 		t.Errorf("%+v", e.outcome)
 	}
 }
@@ -265,13 +278,17 @@ func TestBuildpacksSeeNoSecretAndHaveNoPower(t *testing.T) {
 		}
 	}
 	p := newPod(t, registry, newWorkspace(t, greeter),
-		"BUILD_ENV", `[{"name":"LINES","value":"a=b\nc\n"},{"name":"EMPTY","value":""},{"name":"DOTS.and-dashes","value":"$HOME"},{"name":"ECHO","value":"hunter2-settings"}]`)
+		"BUILD_ENV",
+		`[{"name":"LINES","value":"a=b\nc\n"},{"name":"EMPTY","value":""},{"name":"DOTS.and-dashes","value":"$HOME"},`+
+			`{"name":"ECHO","value":"hunter2-settings"}]`)
 	p.mounts = map[string]string{"/etc/stepwright/bindings": bindings}
 	e := builds(t, p)
 	for _, want := range []string{
-		"status Uid:\t1001\t1001\t1001\t1001", "status Gid:\t1000\t1000\t1000\t1000", "status CapPrm:\t0000000000000000", "status CapEff:\t0000000000000000",
+		"status Uid:\t1001\t1001\t1001\t1001", "status Gid:\t1000\t1000\t1000\t1000",
+		"status CapPrm:\t0000000000000000", "status CapEff:\t0000000000000000",
 		"status CapBnd:\t0000000000000000", "status CapAmb:\t0000000000000000", "status NoNewPrivs:\t1",
-		`variable "LINES=a=b\nc\n"`, `variable "EMPTY="`, `variable "DOTS.and-dashes=$HOME"`, `variable "SOURCE_DATE_EPOCH=1772600767"`,
+		`variable "LINES=a=b\nc\n"`, `variable "EMPTY="`, `variable "DOTS.and-dashes=$HOME"`,
+		`variable "SOURCE_DATE_EPOCH=1772600767"`,
 		"binding /platform/bindings/maven/settings.xml", `variable "ECHO=***"`,
 	} {
 		if !strings.Contains(e.output, want+"\n") {
@@ -296,11 +313,15 @@ func TestProjectDescriptorDecides(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
 	const excludes = "[_]\nschema-version = \"0.2\"\n[io.buildpacks]\nexclude = [\"*.md\", \"/docs\"]\n" +
-		"[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"of the project\"\n[[io.buildpacks.build.env]]\nname = \"B\"\nvalue = \"of the project\"\n"
-	e := builds(t, newPod(t, registry, newWorkspace(t, with("project.toml", excludes, "README.md", "x", "docs/a.txt", "x", "sub/docs/a.txt", "x")),
+		"[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"of the project\"\n[[io.buildpacks.build.env]]\n" +
+		"name = \"B\"\nvalue = \"of the project\"\n"
+	e := builds(t, newPod(t, registry, newWorkspace(
+		t, with("project.toml", excludes, "README.md", "x", "docs/a.txt", "x", "sub/docs/a.txt", "x"),
+	),
 		"BUILD_ENV", `[{"name":"B","value":"of the run"}]`))
 	for text, want := range map[string]bool{
-		"file README.md": false, "file docs": false, "file docs/a.txt": false, "file sub/docs/a.txt": true, "file greeting.txt": true,
+		"file README.md": false, "file docs": false, "file docs/a.txt": false, "file sub/docs/a.txt": true,
+		"file greeting.txt":           true,
 		`variable "A=of the project"`: true, `variable "B=of the run"`: true, `variable "B=of the project"`: false,
 	} {
 		if strings.Contains(e.output, "\n"+text+"\n") != want {
@@ -308,7 +329,10 @@ func TestProjectDescriptorDecides(t *testing.T) {
 		}
 	}
 	// Only the buildpack that is asked for.
-	e = builds(t, newPod(t, registry, newWorkspace(t, with("project.toml", "[[build.buildpacks]]\nid = \"test/greeter\"\n"))))
+	e = builds(
+		t,
+		newPod(t, registry, newWorkspace(t, with("project.toml", "[[build.buildpacks]]\nid = \"test/greeter\"\n"))),
+	)
 	if strings.Contains(e.output, "dependencies: ") {
 		t.Error("a buildpack ran that project.toml did not name")
 	}
@@ -327,7 +351,8 @@ func TestFailures(t *testing.T) {
 	}{
 		{
 			"nothing detects", map[string]string{"main.cob": "x"}, nil, outcome.NoBuildpackDetected,
-			[]string{"recognises .:", "test/greeter@1.0.0: there is no greeting.txt", "test/dependencies@1.0.0: there is no dependencies.txt"},
+			[]string{"recognises .:", "test/greeter@1.0.0: there is no greeting.txt",
+				"test/dependencies@1.0.0: there is no dependencies.txt"},
 		},
 		{
 			"a buildpack cannot detect", map[string]string{"crash-test_greeter": ""}, nil, outcome.NoBuildpackDetected,
@@ -337,20 +362,34 @@ func TestFailures(t *testing.T) {
 			"a buildpack fails", with("fail.txt", "compile: main.go:3: undefined: greet\n"), nil, outcome.BuildFailed,
 			[]string{"buildpack test/greeter 1.0.0 failed:", "a line before\ncompile: main.go:3: undefined: greet"},
 		},
-		{"the kernel kills it", with("kill.txt", ""), nil, outcome.BuildFailed, []string{"buildpack test/greeter 1.0.0 was killed", "for want of memory"}},
-		{"a path that is not there", greeter, []string{"APP_PATH", "service"}, outcome.InvalidParameters, []string{`app-path: "service" is not in the repository`}},
-		{"a path that leaves", greeter, []string{"APP_PATH", "../.."}, outcome.PathEscapesRepository, []string{"app-path: "}},
-		{"no such run image", greeter, []string{"RUN_IMAGE", registry.Host + "/base/run:2"}, outcome.BaseImageUnavailable, []string{"run-image: ", "base/run:2", "does not have it"}},
-		{"no reference", greeter, []string{"RUN_IMAGE", "Base/Run:"}, outcome.InvalidParameters, []string{"run-image: "}},
-		{"no registry", greeter, []string{"RUN_IMAGE", "127.0.0.1:1/base/run:1"}, outcome.RegistryUnavailable, []string{"127.0.0.1:1"}},
-		{"plain HTTP that was not asked for", greeter, []string{"INSECURE_REGISTRIES", "[]"}, outcome.BaseImageUnavailable, []string{"answers in plain HTTP"}},
-		{"run image of another architecture", greeter, []string{"RUN_IMAGE", registry.Host + "/base/other:1"}, outcome.BuilderUnsupported, []string{"run-image: ", "and not for linux/" + runtime.GOARCH}},
-		{"another user than the builder's", greeter, []string{"CNB_USER_ID", "1234"}, outcome.BuilderUnsupported, []string{"builders.example.com/test:1: its CNB_USER_ID is 1234, and the step runs as 1001"}},
-		{"no user", greeter, []string{"CNB_GROUP_ID", ""}, outcome.BuilderUnsupported, []string{"does not set CNB_GROUP_ID"}},
-		{"project.toml", with("project.toml", "[[build.buildpacks]]\nuri = \"docker://x\"\n"), nil, outcome.DescriptorInvalid, []string{"project.toml: buildpack docker://x has a uri"}},
-		{"a buildpack that the builder lacks", with("project.toml", "[[build.buildpacks]]\nid = \"a/b\"\n"), nil, outcome.DescriptorInvalid, []string{"no buildpack a/b", "test/greeter 1.0.0"}},
+		{"the kernel kills it", with("kill.txt", ""), nil, outcome.BuildFailed,
+			[]string{"buildpack test/greeter 1.0.0 was killed", "for want of memory"}},
+		{"a path that is not there", greeter, []string{"APP_PATH", "service"}, outcome.InvalidParameters,
+			[]string{`app-path: "service" is not in the repository`}},
+		{"a path that leaves", greeter, []string{"APP_PATH", "../.."}, outcome.PathEscapesRepository,
+			[]string{"app-path: "}},
+		{"no such run image", greeter, []string{"RUN_IMAGE", registry.Host + "/base/run:2"},
+			outcome.BaseImageUnavailable, []string{"run-image: ", "base/run:2", "does not have it"}},
+		{"no reference", greeter, []string{"RUN_IMAGE", "Base/Run:"}, outcome.InvalidParameters,
+			[]string{"run-image: "}},
+		{"no registry", greeter, []string{"RUN_IMAGE", "127.0.0.1:1/base/run:1"}, outcome.RegistryUnavailable,
+			[]string{"127.0.0.1:1"}},
+		{"plain HTTP that was not asked for", greeter, []string{"INSECURE_REGISTRIES", "[]"},
+			outcome.BaseImageUnavailable, []string{"answers in plain HTTP"}},
+		{"run image of another architecture", greeter, []string{"RUN_IMAGE", registry.Host + "/base/other:1"},
+			outcome.BuilderUnsupported, []string{"run-image: ", "and not for linux/" + runtime.GOARCH}},
+		{"another user than the builder's", greeter, []string{"CNB_USER_ID", "1234"}, outcome.BuilderUnsupported,
+			[]string{"builders.example.com/test:1: its CNB_USER_ID is 1234, and the step runs as 1001"}},
+		{"no user", greeter, []string{"CNB_GROUP_ID", ""}, outcome.BuilderUnsupported,
+			[]string{"does not set CNB_GROUP_ID"}},
+		{"project.toml", with("project.toml", "[[build.buildpacks]]\nuri = \"docker://x\"\n"), nil,
+			outcome.DescriptorInvalid, []string{"project.toml: buildpack docker://x has a uri"}},
+		{"a buildpack that the builder lacks", with("project.toml", "[[build.buildpacks]]\nid = \"a/b\"\n"), nil,
+			outcome.DescriptorInvalid, []string{"no buildpack a/b", "test/greeter 1.0.0"}},
 		{
-			"several faults", greeter, []string{"CACHE", "yes", "IMAGE_NAME", "Cart", "BUILD_ENV", `[{"name":"1A","value":"b"}]`}, outcome.InvalidParameters,
+			"several faults", greeter,
+			[]string{"CACHE", "yes", "IMAGE_NAME", "Cart", "BUILD_ENV", `[{"name":"1A","value":"b"}]`},
+			outcome.InvalidParameters,
 			[]string{"cache: ", "image-name: ", "build-env[0].name: "},
 		},
 	}
@@ -415,7 +454,8 @@ func otherBuilder(t *testing.T, files map[string]string, without ...string) stri
 func TestBuildersThatCannotBeDriven(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
-	foreign := "api = \"0.10\"\n[buildpack]\nid = \"test/%s\"\nversion = \"1.0.0\"\n[[targets]]\nos = \"windows\"\narch = \"amd64\"\n"
+	foreign := "api = \"0.10\"\n[buildpack]\nid = \"test/%s\"\nversion = \"1.0.0\"\n[[targets]]\nos = \"windows\"\n" +
+		"arch = \"amd64\"\n"
 	tests := []struct {
 		name    string
 		files   map[string]string
@@ -428,13 +468,16 @@ func TestBuildersThatCannotBeDriven(t *testing.T) {
 		{"no buildpacks", nil, []string{"cnb/buildpacks"}, "there are no buildpacks in /cnb/buildpacks"},
 		{
 			"buildpacks for another system", map[string]string{
-				"cnb/buildpacks/test_greeter/1.0.0/buildpack.toml":      strings.ReplaceAll(foreign, "%s", "greeter"),
-				"cnb/buildpacks/test_dependencies/1.0.0/buildpack.toml": strings.ReplaceAll(foreign, "%s", "dependencies"),
+				"cnb/buildpacks/test_greeter/1.0.0/buildpack.toml": strings.ReplaceAll(foreign, "%s", "greeter"),
+				"cnb/buildpacks/test_dependencies/1.0.0/buildpack.toml": strings.ReplaceAll(
+					foreign, "%s", "dependencies",
+				),
 			}, nil, "its buildpacks are for windows/amd64, and none for linux/" + runtime.GOARCH,
 		},
 		{
 			"a buildpack API that the lifecycle lacks", map[string]string{
-				"cnb/buildpacks/test_greeter/1.0.0/buildpack.toml": "api = \"0.99\"\n[buildpack]\nid = \"test/greeter\"\nversion = \"1.0.0\"\n",
+				"cnb/buildpacks/test_greeter/1.0.0/buildpack.toml": "api = \"0.99\"\n[buildpack]\n" +
+					"id = \"test/greeter\"\nversion = \"1.0.0\"\n",
 			}, nil, "buildpack API version '0.99' is incompatible",
 		},
 	}
@@ -450,15 +493,19 @@ func TestBuildersThatCannotBeDriven(t *testing.T) {
 	}
 }
 
-// A lifecycle of the past, which does not know the platform APIs that the step speaks. It is a stand-in: what is asked of it is its exit code.
+// A lifecycle of the past, which does not know the platform APIs that the step speaks. It is a stand-in: what is asked
+// of it is its exit code.
 func TestALifecycleThatIsTooOld(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
 	p := newPod(t, registry, newWorkspace(t, greeter))
 	p.root = otherBuilder(t, map[string]string{
-		"cnb/lifecycle/lifecycle.toml": "[apis.platform]\nsupported = [\"0.3\", \"0.11\"]\n[lifecycle]\nversion = \"0.16.5\"\n",
+		"cnb/lifecycle/lifecycle.toml": "[apis.platform]\nsupported = [\"0.3\", \"0.11\"]\n[lifecycle]\n" +
+			"version = \"0.16.5\"\n",
 	}, "cnb/lifecycle/analyzer")
-	if err := os.Link(filepath.Join(scratch, "programs", "oldlifecycle"), filepath.Join(p.root, "cnb/lifecycle/analyzer")); err != nil {
+	if err := os.Link(
+		filepath.Join(scratch, "programs", "oldlifecycle"), filepath.Join(p.root, "cnb/lifecycle/analyzer"),
+	); err != nil {
 		t.Fatal(err)
 	}
 	e := p.run(t)
@@ -503,7 +550,9 @@ func TestPrivateRegistry(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := newPod(t, registry, newWorkspace(t, greeter), "RUN_IMAGE", "images.example.com/team/run:1", "INSECURE_PLAIN_HTTP", "false", "INSECURE_REGISTRIES", "[]",
+	p := newPod(t, registry, newWorkspace(t, greeter), "RUN_IMAGE", "images.example.com/team/run:1",
+		"INSECURE_PLAIN_HTTP",
+		"false", "INSECURE_REGISTRIES", "[]",
 		"REGISTRY_MIRRORS", `[{"registry":"images.example.com","mirror":"`+registry.Host+`/mirror"}]`,
 		"REGISTRY_PULL_SECRET", "/etc/stepwright/ca/.dockerconfigjson", "CA_BUNDLE", "/etc/stepwright/ca/ca.crt")
 	p.mounts = map[string]string{"/etc/stepwright/ca": secrets}
@@ -515,7 +564,9 @@ func TestPrivateRegistry(t *testing.T) {
 	if want := "images.example.com/team/run@" + digest.String(); e.outcome.Results["run-image"] != want {
 		t.Errorf("run-image is %s, want %s", e.outcome.Results["run-image"], want)
 	}
-	for _, want := range []string{"binding /platform/bindings/stepwright-ca/ca.crt", `variable "SSL_CERT_FILE=/platform/ca-bundle.crt"`} {
+	for _, want := range []string{
+		"binding /platform/bindings/stepwright-ca/ca.crt", `variable "SSL_CERT_FILE=/platform/ca-bundle.crt"`,
+	} {
 		if !strings.Contains(e.output, want) {
 			t.Errorf("buildpacks do not see %s", want)
 		}

@@ -23,10 +23,12 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-// The cache travels as what the lifecycle itself calls a cache image: an OCI image whose layers are those that buildpacks keep for the next
-// build, and whose label tells which is whose. In between, the lifecycle has it as a folder: metadata and <diff ID>.tar.
+// The cache travels as what the lifecycle itself calls a cache image: an OCI image whose layers are those that
+// buildpacks keep for the next build, and whose label tells which is whose. In between, the lifecycle has it as a
+// folder: metadata and <diff ID>.tar.
 //
-// The registry's repository is the component's own, and so is its cache: <registry>/<namespace>-<project>-<component>:cache.
+// The registry's repository is the component's own, and so is its cache:
+// <registry>/<namespace>-<project>-<component>:cache.
 const (
 	cacheTag      = "cache"
 	cacheMetadata = "io.buildpacks.lifecycle.cache.metadata" // the label, and the file
@@ -40,8 +42,11 @@ func (in Parameters) cacheReference() string {
 // metadataLimit is how large a manifest or configuration of a cache may be, in bytes.
 const metadataLimit = 4 << 20
 
-// importCache takes a cache from a registry: as a layout, and unpacked for the lifecycle. It returns how many layers it has.
-func importCache(ctx context.Context, source baseimage.Source, env step.Environment, reference string, files files) (int, error) {
+// importCache takes a cache from a registry: as a layout, and unpacked for the lifecycle. It returns how many layers it
+// has.
+func importCache(
+	ctx context.Context, source baseimage.Source, env step.Environment, reference string, files files,
+) (int, error) {
 	var image baseimage.Image
 	err := env.Retry.Do(ctx, func(ctx context.Context) (err error) {
 		image, err = source.Image(ctx, reference, platform)
@@ -52,7 +57,9 @@ func importCache(ctx context.Context, source baseimage.Source, env step.Environm
 	}
 	var manifest v1.Manifest
 	var config v1.ConfigFile
-	if err := errors.Join(json.Unmarshal(image.Manifest, &manifest), json.Unmarshal(image.Config, &config)); err != nil {
+	if err := errors.Join(
+		json.Unmarshal(image.Manifest, &manifest), json.Unmarshal(image.Config, &config),
+	); err != nil {
 		return 0, err
 	}
 	metadata := config.Config.Labels[cacheMetadata]
@@ -73,7 +80,9 @@ func importCache(ctx context.Context, source baseimage.Source, env step.Environm
 					return err
 				}
 				defer content.Close()
-				return importLayer(content, layer, blobPath(files.imported(), layer.Digest), config.RootFS.DiffIDs[i], into)
+				return importLayer(
+					content, layer, blobPath(files.imported(), layer.Digest), config.RootFS.DiffIDs[i], into,
+				)
 			})
 		})
 	}
@@ -90,7 +99,8 @@ func importCache(ctx context.Context, source baseimage.Source, env step.Environm
 	return len(manifest.Layers), os.WriteFile(filepath.Join(into, cacheMetadata), []byte(metadata), 0o644)
 }
 
-// importLayer writes a compressed layer as a blob, and unpacked as the lifecycle's file of its diff ID, which it must have.
+// importLayer writes a compressed layer as a blob, and unpacked as the lifecycle's file of its diff ID, which it must
+// have.
 func importLayer(content io.Reader, layer v1.Descriptor, blob string, diffID v1.Hash, into string) (err error) {
 	if layer.MediaType != types.OCILayerZStd {
 		return fmt.Errorf("layer %s is of type %s", layer.Digest, layer.MediaType)
@@ -127,8 +137,8 @@ func importLayer(content io.Reader, layer v1.Descriptor, blob string, diffID v1.
 	return nil
 }
 
-// keepCache makes of the lifecycle's cache folder a layout in the workspace, which publish-image pushes. Layers that came from the last build's
-// cache stay as they came.
+// keepCache makes of the lifecycle's cache folder a layout in the workspace, which publish-image pushes. Layers that
+// came from the last build's cache stay as they came.
 func (b *build) keepCache() error {
 	files := b.in.files()
 	dir := filepath.Join(files.cache(), committed)
@@ -148,7 +158,11 @@ func (b *build) keepCache() error {
 		return err
 	}
 	known := files.importedLayers()
-	manifest := v1.Manifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, Config: v1.Descriptor{MediaType: types.OCIConfigJSON}}
+	manifest := v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIManifestSchema1,
+		Config:        v1.Descriptor{MediaType: types.OCIConfigJSON},
+	}
 	config := v1.ConfigFile{
 		OS: platform.OS, Architecture: platform.Architecture,
 		Config: v1.Config{Labels: map[string]string{cacheMetadata: strings.TrimSpace(string(metadata))}},
@@ -199,7 +213,8 @@ func (f files) importedLayers() map[v1.Hash]v1.Descriptor {
 	}
 	var manifest v1.Manifest
 	var config v1.ConfigFile
-	if readJSON(blobPath(f.imported(), index.Manifests[0].Digest), &manifest) != nil || readJSON(blobPath(f.imported(), manifest.Config.Digest), &config) != nil {
+	if readJSON(blobPath(f.imported(), index.Manifests[0].Digest), &manifest) != nil ||
+		readJSON(blobPath(f.imported(), manifest.Config.Digest), &config) != nil {
 		return layers
 	}
 	for i, diffID := range config.RootFS.DiffIDs {
@@ -246,7 +261,10 @@ func pack(path, layout string) (layer v1.Descriptor, err error) {
 	if err := errors.Join(encoder.Close(), out.Flush()); err != nil {
 		return layer, err
 	}
-	layer = v1.Descriptor{MediaType: types.OCILayerZStd, Digest: v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(hasher.Sum(nil))}}
+	layer = v1.Descriptor{
+		MediaType: types.OCILayerZStd,
+		Digest:    v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(hasher.Sum(nil))},
+	}
 	if layer.Size, err = file.Seek(0, io.SeekCurrent); err != nil {
 		return layer, err
 	}

@@ -24,8 +24,8 @@ const (
 	extensionFailed       = 91
 )
 
-// explain gives the failure of a phase its reason, by its exit code; its words are only for the message. The name in the journal is that of
-// the buildpack that ran last, if one did.
+// explain gives the failure of a phase its reason, by its exit code; its words are only for the message. The name in
+// the journal is that of the buildpack that ran last, if one did.
 func (b *build) explain(err error, ran string) error {
 	failed, ok := errors.AsType[*phaseError](err)
 	if !ok {
@@ -36,22 +36,32 @@ func (b *build) explain(err error, ran string) error {
 	case diskFull(string(b.in.Workspace), layersDir, appDir, os.TempDir()):
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w:\n%s", failed, lastLines(output, 5))
 	case failed.code == -1:
-		return outcome.Errorf(outcome.BuildFailed, "%s was killed: %w, most likely for want of memory:\n%s", b.failing(ran, failed.phase), failed.cause, lastLines(output, 20)).
+		return outcome.Errorf(
+			outcome.BuildFailed, "%s was killed: %w, most likely for want of memory:\n%s",
+			b.failing(ran, failed.phase), failed.cause, lastLines(output, 20),
+		).
 			WithHint("Give the build's container more memory, or let the build use less.")
 	}
 	switch failed.code {
 	case noneDetected, noneDetectedSomeBroke:
-		return outcome.Errorf(outcome.NoBuildpackDetected, "no buildpack of the builder recognises %s:\n%s", b.in.AppPath, detections(output))
+		return outcome.Errorf(
+			outcome.NoBuildpackDetected, "no buildpack of the builder recognises %s:\n%s", b.in.AppPath,
+			detections(output),
+		)
 	case incompatiblePlatformAPI, incompatibleBuildpack:
 		return unsupported(b.builder.image, "%w: %s", failed, lastLines(output, 3))
 	case buildpackFailed, extensionFailed:
-		return outcome.Errorf(outcome.BuildFailed, "%s failed:\n%s", b.failing(ran, failed.phase), lastLines(withoutVerdict(output), 25)).
+		return outcome.Errorf(
+			outcome.BuildFailed, "%s failed:\n%s", b.failing(ran, failed.phase),
+			lastLines(withoutVerdict(output), 25),
+		).
 			WithHint("The buildpack's own last lines say why; the whole output is in the log.")
 	}
 	return outcome.Errorf(outcome.Failed, "%w:\n%s", failed, lastLines(output, 10))
 }
 
-// failing names the buildpack that ran last, as the lifecycle names its folder: the ID with slashes replaced, and a number.
+// failing names the buildpack that ran last, as the lifecycle names its folder: the ID with slashes replaced, and a
+// number.
 func (b *build) failing(ran, phase string) string {
 	var group struct {
 		Group []struct {
@@ -61,7 +71,10 @@ func (b *build) failing(ran, phase string) string {
 	}
 	if _, err := toml.DecodeFile(filepath.Join(layersDir, "group.toml"), &group); err == nil {
 		for _, g := range group.Group {
-			if number, ok := strings.CutPrefix(ran, strings.ReplaceAll(g.ID, "/", "_")+"-"); ok && !strings.ContainsFunc(number, func(r rune) bool { return r < '0' || r > '9' }) {
+			if number, ok := strings.CutPrefix(ran, strings.ReplaceAll(g.ID, "/", "_")+"-"); ok &&
+				!strings.ContainsFunc(number, func(r rune) bool {
+					return r < '0' || r > '9'
+				}) {
 				return fmt.Sprintf("buildpack %s %s", g.ID, g.Version)
 			}
 		}
@@ -86,8 +99,8 @@ var (
 	verdict = regexp.MustCompile(`^(fail|skip|pass|err): +(\S+@\S+)(?: \((\d+)\))?(.*)$`)
 )
 
-// detections tells what each buildpack said when it looked at the source, from the detector's log. Those without words come last, in one
-// line.
+// detections tells what each buildpack said when it looked at the source, from the detector's log. Those without words
+// come last, in one line.
 func detections(log string) string {
 	var order []string
 	words, verdicts := map[string][]string{}, map[string]string{}

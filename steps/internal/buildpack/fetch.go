@@ -26,9 +26,11 @@ type files string
 
 func (in Parameters) files() files { return files(filepath.Join(string(in.Workspace), ".buildpacks")) }
 
-func (f files) layout() string   { return filepath.Join(string(f), "layout") }   // images by registry, repository and tag or digest
-func (f files) cache() string    { return filepath.Join(string(f), "cache") }    // the lifecycle's cache folder
-func (f files) imported() string { return filepath.Join(string(f), "imported") } // the cache as it came: an OCI image layout
+// images by registry, repository and tag or digest
+func (f files) layout() string { return filepath.Join(string(f), "layout") }
+func (f files) cache() string  { return filepath.Join(string(f), "cache") } // the lifecycle's cache folder
+// the cache as it came: an OCI image layout
+func (f files) imported() string { return filepath.Join(string(f), "imported") }
 func (f files) record() string   { return filepath.Join(string(f), "fetched.json") }
 
 // record is how fetching ended.
@@ -37,9 +39,9 @@ type record struct {
 	Failure *outcome.Error   `json:"failure,omitempty"`
 }
 
-// Fetch gets from registries what a build needs: manifest and configuration of the run image, and the cache. In a pod it runs in an init
-// container, so that the credentials for registries are not where buildpacks run. That it fails, it leaves for Run to say, which is where
-// people look.
+// Fetch gets from registries what a build needs: manifest and configuration of the run image, and the cache. In a pod
+// it runs in an init container, so that the credentials for registries are not where buildpacks run. That it fails, it
+// leaves for Run to say, which is where people look.
 func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	base, err := fetch(ctx, in, env)
 	if ctx.Err() != nil {
@@ -48,7 +50,8 @@ func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 	r := record{Base: &base}
 	if err != nil {
 		failure := *outcome.Of(err)
-		failure.Message, failure.Hint, failure.Cause = env.Secrets.String(failure.Message), env.Secrets.String(failure.Hint), nil
+		failure.Message, failure.Hint = env.Secrets.String(failure.Message), env.Secrets.String(failure.Hint)
+		failure.Cause = nil
 		r = record{Failure: &failure}
 		env.Log.Error("The build will end with this", "reason", failure.Reason, "message", failure.Message)
 	}
@@ -99,7 +102,12 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.
 	if err != nil {
 		return baseimage.Image{}, err
 	}
-	source := baseimage.Source{Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, Auth: auth, Transport: transport}
+	source := baseimage.Source{
+		Mirrors:   in.RegistryMirrors,
+		Insecure:  in.InsecureRegistries,
+		Auth:      auth,
+		Transport: transport,
+	}
 	var base baseimage.Image
 	err = env.Retry.Do(ctx, func(ctx context.Context) error {
 		base, err = source.Image(ctx, in.RunImage, platform)
@@ -124,7 +132,9 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.
 	reference := in.cacheReference()
 	layers, err := importCache(ctx, source, env, reference, files)
 	if err == nil {
-		env.Log.Info("Took the cache of the last build", "cache", reference, "layers", layers, "took", time.Since(started))
+		env.Log.Info(
+			"Took the cache of the last build", "cache", reference, "layers", layers, "took", time.Since(started),
+		)
 		return base, nil
 	}
 	if ctx.Err() != nil {
@@ -159,8 +169,8 @@ func writeBase(layout string, base baseimage.Image) error {
 	return writeIndex(dir, base.Descriptor)
 }
 
-// localRegistry begins the references that the lifecycle is given: they only decide on folders in its layout. The real ones will not do: it takes
-// the folder of the run image for a reference again, in which a port has no place.
+// localRegistry begins the references that the lifecycle is given: they only decide on folders in its layout. The real
+// ones will not do: it takes the folder of the run image for a reference again, in which a port has no place.
 const localRegistry = "stepwright.local"
 
 func localReference(base baseimage.Image) string {
@@ -178,11 +188,17 @@ func writeBlob(layout string, digest v1.Hash, content []byte) error {
 
 // writeIndex makes of a folder with blobs a layout of this one image.
 func writeIndex(layout string, image v1.Descriptor) error {
-	raw, err := json.Marshal(v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{image}})
+	raw, err := json.Marshal(v1.IndexManifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIImageIndex,
+		Manifests:     []v1.Descriptor{image},
+	})
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(layout, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644); err != nil {
+	if err := os.WriteFile(
+		filepath.Join(layout, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644,
+	); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(layout, "index.json"), raw, 0o644)

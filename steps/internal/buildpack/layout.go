@@ -22,8 +22,8 @@ const (
 	lifecycleLabel = "io.buildpacks.lifecycle.metadata"
 )
 
-// seal makes the lifecycle's layout what is published: the image gets its labels and tells what it is built on, by name instead of by a path
-// of this machine. It returns the image's digest.
+// seal makes the lifecycle's layout what is published: the image gets its labels and tells what it is built on, by name
+// instead of by a path of this machine. It returns the image's digest.
 func (b *build) seal(layout, tag string) (string, error) {
 	var index v1.IndexManifest
 	if err := readJSON(filepath.Join(layout, "index.json"), &index); err != nil {
@@ -186,7 +186,8 @@ func replace(finished, to string) error {
 	return os.RemoveAll(old)
 }
 
-// keepSBOM takes the bills of materials into the workspace. That of what the image holds is in the image, too; that of what built it is not.
+// keepSBOM takes the bills of materials into the workspace. That of what the image holds is in the image, too; that of
+// what built it is not.
 func (b *build) keepSBOM() error {
 	to := b.in.Workspace.SBOM()
 	if err := os.RemoveAll(to); err != nil {
@@ -218,7 +219,11 @@ func (b *build) refuseExtensions() error {
 		return err
 	}
 	if len(group.Extensions) > 0 {
-		return unsupported(b.builder.image, "its extension %s would change base images, which this step cannot do without privileges", group.Extensions[0].ID)
+		return unsupported(
+			b.builder.image,
+			"its extension %s would change base images, which this step cannot do without privileges",
+			group.Extensions[0].ID,
+		)
 	}
 	return nil
 }

@@ -57,7 +57,8 @@ func (l lifecycle) run(ctx context.Context, phase string, args ...string) error 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err == nil || errors.Is(err, exec.ErrWaitDelay) { // it ended, and something that it left running kept the output open
+	// it ended, and something that it left running kept the output open
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
 	}
 	exit, ok := errors.AsType[*exec.ExitError](err)
@@ -85,8 +86,8 @@ func (t *tail) String() string {
 	return strings.ToValidUTF8(string(t.buf[max(0, len(t.buf)-t.limit):]), "")
 }
 
-// journal tells which buildpack the builder phase ran last. For each the lifecycle makes a folder in TMPDIR, named by the buildpack's ID, and
-// removes it at its end; the kernel keeps the names.
+// journal tells which buildpack the builder phase ran last. For each the lifecycle makes a folder in TMPDIR, named by
+// the buildpack's ID, and removes it at its end; the kernel keeps the names.
 type journal struct {
 	fd  int
 	dir string
@@ -125,8 +126,8 @@ func (j *journal) last() string {
 	}
 }
 
-// environment is what the phases see: the builder's own variables, and what the step sets. Of these, buildpacks see HOME, proxies and PATH
-// only.
+// environment is what the phases see: the builder's own variables, and what the step sets. Of these, buildpacks see
+// HOME, proxies and PATH only.
 func environment(api, epoch, temporary string) ([]string, error) {
 	set := map[string]string{
 		"CNB_PLATFORM_API":      api,

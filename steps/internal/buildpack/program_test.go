@@ -45,7 +45,8 @@ const userID, groupID = 1001, 1000
 var builderRoot = sync.OnceValues(func() (string, error) {
 	root := filepath.Join(scratch, "builder")
 	for _, dir := range []string{
-		"cnb/lifecycle", "opt/stepwright", "etc", "tmp", "proc", "dev", "sys", "layers", "workspace", "platform", "mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca",
+		"cnb/lifecycle", "opt/stepwright", "etc", "tmp", "proc", "dev", "sys", "layers", "workspace", "platform",
+		"mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca",
 	} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			return "", err
@@ -54,7 +55,8 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	programs := filepath.Join(scratch, "programs") + "/"
 	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", programs,
 		"github.com/buildpacks/lifecycle/cmd/lifecycle", "github.com/buildpacks/lifecycle/cmd/launcher",
-		"github.com/stepwright/stepwright/steps/buildpacks-build", "github.com/stepwright/stepwright/steps/publish-image", "./testdata/buildpack", "./testdata/oldlifecycle")
+		"github.com/stepwright/stepwright/steps/buildpacks-build",
+		"github.com/stepwright/stepwright/steps/publish-image", "./testdata/buildpack", "./testdata/oldlifecycle")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
@@ -82,15 +84,26 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 		dir := "cnb/buildpacks/test_" + id + "/1.0.0/"
 		place("buildpack", dir+"bin/detect")
 		place("buildpack", dir+"bin/build")
-		write(dir+"buildpack.toml", fmt.Sprintf("api = \"0.10\"\n[buildpack]\nid = \"test/%s\"\nversion = \"1.0.0\"\nsbom-formats = [\"application/vnd.cyclonedx+json\"]\n[[targets]]\nos = \"linux\"\n", id))
+		write(
+			dir+"buildpack.toml",
+			fmt.Sprintf(
+				"api = \"0.10\"\n[buildpack]\nid = \"test/%s\"\nversion = \"1.0.0\"\n"+
+					"sbom-formats = [\"application/vnd.cyclonedx+json\"]\n[[targets]]\nos = \"linux\"\n",
+				id,
+			),
+		)
 	}
-	write("cnb/order.toml", "[[order]]\n[[order.group]]\nid = \"test/dependencies\"\nversion = \"1.0.0\"\noptional = true\n[[order.group]]\nid = \"test/greeter\"\nversion = \"1.0.0\"\n")
+	write(
+		"cnb/order.toml",
+		"[[order]]\n[[order.group]]\nid = \"test/dependencies\"\nversion = \"1.0.0\"\noptional = true\n"+
+			"[[order.group]]\nid = \"test/greeter\"\nversion = \"1.0.0\"\n",
+	)
 	write("etc/passwd", "root:x:0:0::/root:/bin/false\ncnb:x:1001:1000::/home/cnb:/bin/false\n")
 	return root, err
 })
 
-// pod is one run of the step in a container of a builder, as a kubelet runs it: by the builder's user, without capabilities, with a root file
-// system that cannot be written to.
+// pod is one run of the step in a container of a builder, as a kubelet runs it: by the builder's user, without
+// capabilities, with a root file system that cannot be written to.
 type pod struct {
 	root      string // of the builder
 	workspace string
@@ -143,11 +156,17 @@ func (p pod) run(t testing.TB) ending {
 	if p.layers == "" {
 		p.layers = volume("layers")
 	}
-	for place, dir := range map[string]string{"/tmp": volume("tmp"), "/workspace": volume("app"), "/platform": volume("platform"), "/layers": p.layers} {
+	for place, dir := range map[string]string{
+		"/tmp":       volume("tmp"),
+		"/workspace": volume("app"),
+		"/platform":  volume("platform"),
+		"/layers":    p.layers,
+	} {
 		mounts = append(mounts, mount(place, "bind", dir, "rbind", "rw"))
 	}
 	for _, place := range p.writable {
-		mounts = append(mounts, mount(place, "bind", volume("writable"+strings.ReplaceAll(place, "/", "-")), "rbind", "rw"))
+		mounts = append(mounts, mount(place, "bind", volume("writable"+
+			strings.ReplaceAll(place, "/", "-")), "rbind", "rw"))
 	}
 	for place, dir := range p.mounts {
 		mounts = append(mounts, mount(place, "bind", dir, "rbind", "ro"))
@@ -155,7 +174,8 @@ func (p pod) run(t testing.TB) ending {
 	if p.user == 0 {
 		p.user, p.group = userID, groupID
 	}
-	environ := []string{"PATH=/usr/bin:/bin", "HOME=/home/cnb", fmt.Sprintf("CNB_USER_ID=%d", userID), fmt.Sprintf("CNB_GROUP_ID=%d", groupID)}
+	environ := []string{"PATH=/usr/bin:/bin", "HOME=/home/cnb", fmt.Sprintf("CNB_USER_ID=%d", userID),
+		fmt.Sprintf("CNB_GROUP_ID=%d", groupID)}
 	for name, value := range p.variables {
 		environ = append(environ, name+"="+value)
 	}
@@ -236,7 +256,11 @@ func newWorkspace(t testing.TB, files map[string]string) string {
 	}
 	writeSource(t, dir, files)
 	w := workspace.Workspace(dir)
-	if err := w.WriteRevision(workspace.Revision{URL: "https://git.example.com/acme/greeter.git", Commit: strings.Repeat("ab", 20), Time: committedAt}); err != nil {
+	if err := w.WriteRevision(workspace.Revision{
+		URL:    "https://git.example.com/acme/greeter.git",
+		Commit: strings.Repeat("ab", 20),
+		Time:   committedAt,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -289,8 +313,10 @@ func newPod(t testing.TB, registry *registrytest.Registry, workspace string, var
 		t.Fatal(err)
 	}
 	p := pod{root: root, workspace: workspace, variables: map[string]string{
-		"RUN_IMAGE": registry.Host + "/base/run:1", "IMAGE_NAME": "acme-shop-greeter", "GIT_REVISION": "abababab", "REGISTRY": registry.Host + "/apps",
-		"INSECURE_PLAIN_HTTP": "true", "INSECURE_REGISTRIES": `["` + registry.Host + `"]`, "MAX_ATTEMPTS": "1", "BUILDER_IMAGE": "builders.example.com/test:1",
+		"RUN_IMAGE": registry.Host + "/base/run:1", "IMAGE_NAME": "acme-shop-greeter", "GIT_REVISION": "abababab",
+		"REGISTRY":            registry.Host + "/apps",
+		"INSECURE_PLAIN_HTTP": "true", "INSECURE_REGISTRIES": `["` + registry.Host + `"]`, "MAX_ATTEMPTS": "1",
+		"BUILDER_IMAGE": "builders.example.com/test:1",
 	}}
 	for i := 0; i < len(variables); i += 2 {
 		p.variables[variables[i]] = variables[i+1]
@@ -302,8 +328,10 @@ func newPod(t testing.TB, registry *registrytest.Registry, workspace string, var
 func publish(t testing.TB, registry *registrytest.Registry, workspace string) (string, string) {
 	t.Helper()
 	results := t.TempDir()
-	cmd := exec.Command(filepath.Join(scratch, "programs", "publish-image"), "--workspace="+workspace, "--results-dir="+results, "--registry="+registry.Host+"/apps",
-		"--image-name=acme-shop-greeter", "--git-revision=abababab", "--insecure-plain-http", `--insecure-registries=["`+registry.Host+`"]`, "--max-attempts=1")
+	cmd := exec.Command(filepath.Join(scratch, "programs", "publish-image"), "--workspace="+
+		workspace, "--results-dir="+results, "--registry="+registry.Host+"/apps",
+		"--image-name=acme-shop-greeter", "--git-revision=abababab", "--insecure-plain-http",
+		`--insecure-registries=["`+registry.Host+`"]`, "--max-attempts=1")
 	// Another user than the builder's reads what it left.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
 	if err := os.Chown(results, 1000, 1000); err != nil {

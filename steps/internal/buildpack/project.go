@@ -19,8 +19,8 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// projectFile is what a developer says to buildpacks, in the application's folder. pack's reader of it would bring go-git and parts of
-// BuildKit, so only pack's types are used; a test compares the two readers.
+// projectFile is what a developer says to buildpacks, in the application's folder. pack's reader of it would bring
+// go-git and parts of BuildKit, so only pack's types are used; a test compares the two readers.
 const projectFile = "project.toml"
 
 // projectLimit is how large project.toml may be, in bytes.
@@ -80,10 +80,15 @@ func parseProject(text []byte, log *slog.Logger) (*project, error) {
 		return nil, invalidProject("%w", err)
 	}
 	if len(unknown) > 0 {
-		log.Warn("project.toml has keys that mean nothing", "schema-version", versioned.Project.Version, "keys", strings.Join(unknown, ", "))
+		log.Warn(
+			"project.toml has keys that mean nothing", "schema-version", versioned.Project.Version, "keys",
+			strings.Join(unknown, ", "),
+		)
 	}
 	if build.Builder != "" {
-		log.Warn("project.toml asks for a builder, but which one builds is the workflow's choice", "asked", build.Builder)
+		log.Warn(
+			"project.toml asks for a builder, but which one builds is the workflow's choice", "asked", build.Builder,
+		)
 	}
 	p := &project{Build: build}
 	return p, p.check()
@@ -124,7 +129,15 @@ func decodeProject(text []byte, version string) (build types.Build, unknown []st
 		}
 		meta, err = toml.Decode(string(text), &d)
 		in := d.IO.Buildpacks
-		build = types.Build{Include: in.Include, Exclude: in.Exclude, Buildpacks: in.Group, Env: in.Build.Env, Builder: in.Builder, Pre: in.Pre, Post: in.Post}
+		build = types.Build{
+			Include:    in.Include,
+			Exclude:    in.Exclude,
+			Buildpacks: in.Group,
+			Env:        in.Build.Env,
+			Builder:    in.Builder,
+			Pre:        in.Pre,
+			Post:       in.Post,
+		}
 		if build.Env == nil && version == "0.2" {
 			build.Env = in.Env.Build
 		}
@@ -149,7 +162,10 @@ func (p *project) check() error {
 	for _, b := range p.Buildpacks {
 		switch {
 		case b.URI != "":
-			faults = append(faults, fmt.Sprintf("buildpack %s has a uri: only the builder's own buildpacks are used, by id", b.URI))
+			faults = append(
+				faults,
+				fmt.Sprintf("buildpack %s has a uri: only the builder's own buildpacks are used, by id", b.URI),
+			)
 		case b.Script.Inline != "":
 			faults = append(faults, fmt.Sprintf("buildpack %q has an inline script, which is not run", b.ID))
 		case b.ID == "":
@@ -157,7 +173,9 @@ func (p *project) check() error {
 		}
 	}
 	if len(p.Pre.Buildpacks)+len(p.Post.Buildpacks) > 0 {
-		faults = append(faults, "it has buildpacks before or after the builder's: name all that are to be used in group")
+		faults = append(
+			faults, "it has buildpacks before or after the builder's: name all that are to be used in group",
+		)
 	}
 	for _, v := range p.Env {
 		if fault := nameFault(v.Name); fault != "" {
@@ -189,8 +207,8 @@ func (p *project) variables() []NameValue {
 	return all
 }
 
-// writeOrder writes the buildpacks that project.toml asks for as the lifecycle's order, and returns the file's path; empty when it asks for
-// none.
+// writeOrder writes the buildpacks that project.toml asks for as the lifecycle's order, and returns the file's path;
+// empty when it asks for none.
 func (p *project) writeOrder(b *builder) (string, error) {
 	if len(p.Buildpacks) == 0 {
 		return "", nil
@@ -212,9 +230,13 @@ func (p *project) writeOrder(b *builder) (string, error) {
 		}
 		switch {
 		case len(versions) == 0:
-			return "", invalidProject("the builder has no buildpack %s %s; it has %s", asked.ID, asked.Version, strings.Join(b.ids(), ", "))
+			return "", invalidProject(
+				"the builder has no buildpack %s %s; it has %s", asked.ID, asked.Version, strings.Join(b.ids(), ", "),
+			)
 		case len(versions) > 1:
-			return "", invalidProject("the builder has buildpack %s in versions %s: name one", asked.ID, strings.Join(versions, ", "))
+			return "", invalidProject(
+				"the builder has buildpack %s in versions %s: name one", asked.ID, strings.Join(versions, ", "),
+			)
 		}
 		chosen.Group = append(chosen.Group, element{asked.ID, versions[0]})
 	}

@@ -21,16 +21,23 @@ import (
 
 var descriptors = []string{
 	"",
-	"[project]\nname = \"a\"\n[build]\nexclude = [\"*.md\"]\n[[build.env]]\nname = \"A\"\nvalue = \"b\\nc\"\n[[build.buildpacks]]\nid = \"a/b\"\nversion = \"1.0\"\n",
+	"[project]\nname = \"a\"\n[build]\nexclude = [\"*.md\"]\n[[build.env]]\nname = \"A\"\nvalue = \"b\\nc\"\n" +
+		"[[build.buildpacks]]\nid = \"a/b\"\nversion = \"1.0\"\n",
 	"[build]\ninclude = [\"src/\", \"go.mod\"]\nbuilder = \"some/builder\"\n[metadata]\na = 1\n",
 	"[_]\nschema-version = \"0.1\"\n[build]\nexclude = [\"x\"]\n",
-	"[_]\nschema-version = \"0.2\"\nname = \"a\"\n[io.buildpacks]\ninclude = [\"x\"]\n[[io.buildpacks.group]]\nid = \"a/b\"\n[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"b\"\n",
+	"[_]\nschema-version = \"0.2\"\nname = \"a\"\n[io.buildpacks]\ninclude = [\"x\"]\n[[io.buildpacks.group]]\n" +
+		"id = \"a/b\"\n[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"b\"\n",
 	"[_]\nschema-version = \"0.2\"\n[[io.buildpacks.env.build]]\nname = \"A\"\nvalue = \"of the older name\"\n",
-	"[_]\nschema-version = \"0.2\"\n[[io.buildpacks.env.build]]\nname = \"A\"\nvalue = \"old\"\n[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"new\"\n[com.example.tool]\na = 1\n",
-	"[_]\nschema-version = \"0.3\"\n[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"b\"\nexec-env = [\"test\"]\n[[io.buildpacks.build.env]]\nname = \"B\"\nvalue = \"b\"\nexec-env = [\"*\"]\n",
-	"[[build.buildpacks]]\nuri = \"docker://x\"\n", "[[build.buildpacks]]\nid = \"a\"\n[build.buildpacks.script]\ninline = \"make\"\napi = \"0.10\"\n",
-	"[_]\nschema-version = \"0.2\"\n[[io.buildpacks.pre.group]]\nid = \"a\"\n[[io.buildpacks.post.group]]\nuri = \"b\"\n",
-	"[_]\nschema-version = \"0.9\"\n", "[build]\ninclude = []\nexclude = []\n", "[build\n", "[build]\nexclude = \"x\"\n", "[[build.buildpacks]]\nversion = \"1\"\n",
+	"[_]\nschema-version = \"0.2\"\n[[io.buildpacks.env.build]]\nname = \"A\"\nvalue = \"old\"\n" +
+		"[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"new\"\n[com.example.tool]\na = 1\n",
+	"[_]\nschema-version = \"0.3\"\n[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"b\"\nexec-env = [\"test\"]\n" +
+		"[[io.buildpacks.build.env]]\nname = \"B\"\nvalue = \"b\"\nexec-env = [\"*\"]\n",
+	"[[build.buildpacks]]\nuri = \"docker://x\"\n",
+	"[[build.buildpacks]]\nid = \"a\"\n[build.buildpacks.script]\ninline = \"make\"\napi = \"0.10\"\n",
+	"[_]\nschema-version = \"0.2\"\n[[io.buildpacks.pre.group]]\nid = \"a\"\n[[io.buildpacks.post.group]]\n" +
+		"uri = \"b\"\n",
+	"[_]\nschema-version = \"0.9\"\n", "[build]\ninclude = []\nexclude = []\n", "[build\n",
+	"[build]\nexclude = \"x\"\n", "[[build.buildpacks]]\nversion = \"1\"\n",
 }
 
 // byPack reads a descriptor as pack does.
@@ -83,13 +90,17 @@ func FuzzProject(f *testing.F) {
 func TestProjectsThatAreRefused(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"no TOML", "[build\n", "project.toml: toml: line"},
-		{"a version to come", "[_]\nschema-version = \"1.0\"\n", `its schema-version is "1.0", and not 0.1, 0.2 or 0.3`},
+		{"a version to come", "[_]\nschema-version = \"1.0\"\n",
+			`its schema-version is "1.0", and not 0.1, 0.2 or 0.3`},
 		{"both filters", "[build]\ninclude = [\"a\"]\nexclude = [\"b\"]\n", "it has both include and exclude"},
 		{"a uri", "[[build.buildpacks]]\nuri = \"urn:cnb:registry:a/b\"\n", "buildpack urn:cnb:registry:a/b has a uri"},
-		{"a script", "[[build.buildpacks]]\nid = \"a\"\n[build.buildpacks.script]\ninline = \"make\"\n", `buildpack "a" has an inline script`},
+		{"a script", "[[build.buildpacks]]\nid = \"a\"\n[build.buildpacks.script]\ninline = \"make\"\n",
+			`buildpack "a" has an inline script`},
 		{"nothing", "[[build.buildpacks]]\nversion = \"1\"\n", "a buildpack has no id"},
-		{"before", "[_]\nschema-version = \"0.2\"\n[[io.buildpacks.pre.group]]\nid = \"a\"\n", "it has buildpacks before or after the builder's"},
-		{"a path for a variable", "[[build.env]]\nname = \"../../bin/sh\"\nvalue = \"x\"\n", `variable "../../bin/sh" does not have the name of a variable`},
+		{"before", "[_]\nschema-version = \"0.2\"\n[[io.buildpacks.pre.group]]\nid = \"a\"\n",
+			"it has buildpacks before or after the builder's"},
+		{"a path for a variable", "[[build.env]]\nname = \"../../bin/sh\"\nvalue = \"x\"\n",
+			`variable "../../bin/sh" does not have the name of a variable`},
 		{
 			"several", "[build]\ninclude = [\"a\"]\nexclude = [\"b\"]\n[[build.env]]\nname = \"\"\nvalue = \"x\"\n",
 			`it has both include and exclude; variable "" has no name`,
@@ -99,7 +110,8 @@ func TestProjectsThatAreRefused(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := parseProject([]byte(test.text), slog.New(slog.DiscardHandler))
 			failure := outcome.Of(err)
-			if failure == nil || failure.Reason != outcome.DescriptorInvalid || !strings.Contains(failure.Message, test.want) || !strings.Contains(failure.Hint, "project.toml") {
+			if failure == nil || failure.Reason != outcome.DescriptorInvalid ||
+				!strings.Contains(failure.Message, test.want) || !strings.Contains(failure.Hint, "project.toml") {
 				t.Errorf("got %+v, want %q", failure, test.want)
 			}
 		})
@@ -108,11 +120,18 @@ func TestProjectsThatAreRefused(t *testing.T) {
 
 func TestProjectWarnings(t *testing.T) {
 	var log bytes.Buffer
-	_, err := parseProject([]byte("[_]\nschema-version = \"0.2\"\n[io.buildpacks]\nbuilder = \"some/builder\"\nexcludes = [\"x\"]\n[com.example]\na = 1\n"), slog.New(slog.NewTextHandler(&log, nil)))
+	_, err := parseProject(
+		[]byte(
+			"[_]\nschema-version = \"0.2\"\n[io.buildpacks]\nbuilder = \"some/builder\"\nexcludes = [\"x\"]\n"+
+				"[com.example]\na = 1\n",
+		),
+		slog.New(slog.NewTextHandler(&log, nil)),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := log.String(); !strings.Contains(text, "io.buildpacks.excludes") || !strings.Contains(text, "some/builder") || strings.Contains(text, "com.example") {
+	if text := log.String(); !strings.Contains(text, "io.buildpacks.excludes") ||
+		!strings.Contains(text, "some/builder") || strings.Contains(text, "com.example") {
 		t.Error(text)
 	}
 }
@@ -133,14 +152,24 @@ func TestProjectThatLeadsOut(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(app, projectFile)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := readProject(app, slog.New(slog.DiscardHandler)); outcome.Of(err).Reason != outcome.PathEscapesRepository {
+	if _, err := readProject(
+		app, slog.New(slog.DiscardHandler),
+	); outcome.Of(err).Reason != outcome.PathEscapesRepository {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestCopyApp(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
-	for name, mode := range map[string]os.FileMode{"a.txt": 0o644, "bin/run": 0o755, "secret": 0o400, ".git/HEAD": 0o644, "sub/.git/HEAD": 0o644, "docs/a.md": 0o644, "docs/keep/b.txt": 0o644} {
+	for name, mode := range map[string]os.FileMode{
+		"a.txt":           0o644,
+		"bin/run":         0o755,
+		"secret":          0o400,
+		".git/HEAD":       0o644,
+		"sub/.git/HEAD":   0o644,
+		"docs/a.md":       0o644,
+		"docs/keep/b.txt": 0o644,
+	} {
 		path := filepath.Join(from, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -180,8 +209,10 @@ func TestCopyApp(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"a.txt": "-rw-r--r--", "bin": "drwxr-xr-x", "bin/run": "-rwxr-xr-x", "secret": "-rw-------", "sub": "drwxr-xr-x", "sub/.git": "drwxr-xr-x", "sub/.git/HEAD": "-rw-r--r--",
-		"docs": "drwxr-xr-x", "docs/keep": "drwxr-xr-x", "docs/keep/b.txt": "-rw-r--r--", "empty": "drwxr-xr-x", "out": "Lrwxrwxrwx",
+		"a.txt": "-rw-r--r--", "bin": "drwxr-xr-x", "bin/run": "-rwxr-xr-x", "secret": "-rw-------",
+		"sub": "drwxr-xr-x", "sub/.git": "drwxr-xr-x", "sub/.git/HEAD": "-rw-r--r--",
+		"docs": "drwxr-xr-x", "docs/keep": "drwxr-xr-x", "docs/keep/b.txt": "-rw-r--r--", "empty": "drwxr-xr-x",
+		"out": "Lrwxrwxrwx",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -206,7 +237,8 @@ Resolving plan... (try #1)
 fail: a/four@1.0 requires node
 ERROR: No buildpack groups passed detection.
 `
-	const want = "  a/one@1.0: no go.mod\n  a/two@1.0: broke; exit status 2\n  a/four@1.0: recognises it, but not the buildpacks it goes with; requires node\n  without a word: a/three@1.0"
+	const want = "  a/one@1.0: no go.mod\n  a/two@1.0: broke; exit status 2\n" +
+		"  a/four@1.0: recognises it, but not the buildpacks it goes with; requires node\n  without a word: a/three@1.0"
 	if got := detections(log); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -21,12 +21,17 @@ import (
 func findApp(in Parameters) (string, error) {
 	source := in.Workspace.Source()
 	if _, err := os.Stat(source); err != nil {
-		return "", outcome.Errorf(outcome.InvalidParameters, "there is no source to build: %w", err).WithHint("The checkout step must run first.")
+		return "", outcome.Errorf(outcome.InvalidParameters, "there is no source to build: %w", err).WithHint(
+			"The checkout step must run first.",
+		)
 	}
 	app, err := in.Workspace.Resolve(in.AppPath)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", outcome.Errorf(outcome.InvalidParameters, "app-path: %q is not in the repository; at its top there are %s", in.AppPath, folders(source))
+		return "", outcome.Errorf(
+			outcome.InvalidParameters, "app-path: %q is not in the repository; at its top there are %s", in.AppPath,
+			folders(source),
+		)
 	case err != nil:
 		return "", fmt.Errorf("app-path: %w", err)
 	}
@@ -54,8 +59,8 @@ func folders(dir string) string {
 	return strings.Join(names, ", ")
 }
 
-// copyApp copies what belongs to the application to where buildpacks find it: they may write there, and what is left of it goes into the
-// image. All files get one time, so that two builds see the same.
+// copyApp copies what belongs to the application to where buildpacks find it: they may write there, and what is left of
+// it goes into the image. All files get one time, so that two builds see the same.
 func copyApp(ctx context.Context, from, to string, belongs func(path string) bool, at time.Time) error {
 	var made []string // folders, each after the one it is in
 	isMade := map[string]bool{".": true}
@@ -177,7 +182,8 @@ func nameFault(name string) string {
 	return ""
 }
 
-// writeVariables writes variables for buildpacks: each a file whose content is the value, to the last byte (CNB platform specification).
+// writeVariables writes variables for buildpacks: each a file whose content is the value, to the last byte (CNB
+// platform specification).
 func writeVariables(variables map[string]string) error {
 	dir := filepath.Join(platformDir, "env")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -191,7 +197,8 @@ func writeVariables(variables map[string]string) error {
 	return nil
 }
 
-// copyBindings gives buildpacks the service bindings in a folder, each a mounted Secret, and adds the values in them to what is never shown.
+// copyBindings gives buildpacks the service bindings in a folder, each a mounted Secret, and adds the values in them to
+// what is never shown.
 func copyBindings(from string, conceal func(...string)) error {
 	bindings, err := os.ReadDir(from)
 	if errors.Is(err, fs.ErrNotExist) || from == "" {
@@ -236,8 +243,8 @@ func writeBinding(name string, values map[string][]byte) error {
 // systemBundle is where most distributions have the certificate authorities of the web.
 const systemBundle = "/etc/ssl/certs/ca-certificates.crt"
 
-// trustAuthorities lets buildpacks and the tools that they run trust the CA bundle: as a binding of the type that buildpacks know, and by the
-// variables that tools know. The variables that are set already stay.
+// trustAuthorities lets buildpacks and the tools that they run trust the CA bundle: as a binding of the type that
+// buildpacks know, and by the variables that tools know. The variables that are set already stay.
 func trustAuthorities(bundle string, variables map[string]string) error {
 	if bundle == "" {
 		return nil
@@ -246,7 +253,10 @@ func trustAuthorities(bundle string, variables map[string]string) error {
 	if err != nil {
 		return outcome.Errorf(outcome.InvalidParameters, "ca-bundle: %w", err)
 	}
-	if err := writeBinding("stepwright-ca", map[string][]byte{"type": []byte("ca-certificates"), "ca.crt": own}); err != nil {
+	if err := writeBinding("stepwright-ca", map[string][]byte{
+		"type":   []byte("ca-certificates"),
+		"ca.crt": own,
+	}); err != nil {
 		return err
 	}
 	all, err := os.ReadFile(systemBundle)

@@ -127,10 +127,14 @@ func TestPaths(t *testing.T) {
 		name, context, dockerfile string
 		want                      []string
 	}{
-		{"Dockerfile outside of the context and its own ignore file", "services/api", "docker/app.Dockerfile", []string{".dockerignore", "Containerfile", "common", "main"}},
-		{"Dockerfile outside of the context and the context's ignore file", "services/api", "docker/Dockerfile", []string{".dockerignore", "Containerfile", "main", "own"}},
-		{"leading slashes", "/services/api/", "/services/api/Containerfile", []string{".dockerignore", "Containerfile", "main", "own"}},
-		{"link inside the repository", "./current", "current/Containerfile", []string{".dockerignore", "Containerfile", "main", "own"}},
+		{"Dockerfile outside of the context and its own ignore file", "services/api", "docker/app.Dockerfile",
+			[]string{".dockerignore", "Containerfile", "common", "main"}},
+		{"Dockerfile outside of the context and the context's ignore file", "services/api", "docker/Dockerfile",
+			[]string{".dockerignore", "Containerfile", "main", "own"}},
+		{"leading slashes", "/services/api/", "/services/api/Containerfile",
+			[]string{".dockerignore", "Containerfile", "main", "own"}},
+		{"link inside the repository", "./current", "current/Containerfile",
+			[]string{".dockerignore", "Containerfile", "main", "own"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -149,7 +153,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// What is wrong with the source is told before a builder is started: these have no registry, and a builder that could not start.
+// What is wrong with the source is told before a builder is started: these have no registry, and a builder that could
+// not start.
 func TestSourceFaults(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{
@@ -170,18 +175,29 @@ func TestSourceFaults(t *testing.T) {
 		reason                      outcome.Reason
 		words                       []string
 	}{
-		{"no Dockerfile", ".", "./Dockerfile", "", outcome.DockerfileNotFound, []string{`"./Dockerfile" is not in the repository; there is Containerfile, api/Dockerfile, api/dev.Dockerfile`}},
-		{"no context", "web", "api/Dockerfile", "", outcome.DockerfileNotFound, []string{`docker-context: "web" is not in the repository`}},
-		{"context is a file", "file", "api/Dockerfile", "", outcome.DockerfileNotFound, []string{`"file" is not a directory`}},
-		{"Dockerfile is a directory", ".", "api", "", outcome.DockerfileNotFound, []string{`"api" is not a file`, "api/Dockerfile"}},
-		{"Dockerfile above the repository", ".", "../Dockerfile", "", outcome.PathEscapesRepository, []string{"dockerfile-path", "../Dockerfile"}},
-		{"Dockerfile is a link that leaves", ".", "passwd", "", outcome.PathEscapesRepository, []string{"dockerfile-path", "passwd"}},
-		{"context is a link that leaves", "etc", "api/Dockerfile", "", outcome.PathEscapesRepository, []string{"docker-context", "etc"}},
-		{"context above the repository", "..", "api/Dockerfile", "", outcome.PathEscapesRepository, []string{"docker-context"}},
+		{"no Dockerfile", ".", "./Dockerfile", "", outcome.DockerfileNotFound,
+			[]string{
+				`"./Dockerfile" is not in the repository; there is Containerfile, api/Dockerfile, api/dev.Dockerfile`,
+			}},
+		{"no context", "web", "api/Dockerfile", "", outcome.DockerfileNotFound,
+			[]string{`docker-context: "web" is not in the repository`}},
+		{"context is a file", "file", "api/Dockerfile", "", outcome.DockerfileNotFound,
+			[]string{`"file" is not a directory`}},
+		{"Dockerfile is a directory", ".", "api", "", outcome.DockerfileNotFound,
+			[]string{`"api" is not a file`, "api/Dockerfile"}},
+		{"Dockerfile above the repository", ".", "../Dockerfile", "", outcome.PathEscapesRepository,
+			[]string{"dockerfile-path", "../Dockerfile"}},
+		{"Dockerfile is a link that leaves", ".", "passwd", "", outcome.PathEscapesRepository,
+			[]string{"dockerfile-path", "passwd"}},
+		{"context is a link that leaves", "etc", "api/Dockerfile", "", outcome.PathEscapesRepository,
+			[]string{"docker-context", "etc"}},
+		{"context above the repository", "..", "api/Dockerfile", "", outcome.PathEscapesRepository,
+			[]string{"docker-context"}},
 		{"unknown instruction", ".", "bad", "", outcome.DockerfileInvalid, []string{"bad line 3", "RUNN"}},
 		{"unterminated heredoc", ".", "unclosed", "", outcome.DockerfileInvalid, []string{"unclosed", "EOF"}},
 		{"empty Dockerfile", ".", "empty", "", outcome.DockerfileInvalid, []string{"empty"}},
-		{"no such stage", ".", "stages", "three", outcome.DockerfileInvalid, []string{`no stage "three"; there is "one", "two"`}},
+		{"no such stage", ".", "stages", "three", outcome.DockerfileInvalid,
+			[]string{`no stage "three"; there is "one", "two"`}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -233,7 +249,8 @@ COPY <<END /heredoc
 FROM nothing
 END
 from base AS test
-RUN for v in SPACES QUOTES DOLLAR BACKSLASH BACKTICK LINES HASH HEREDOC EMPTY UNICODE TAB; do eval "printf '%s\0' \"\$$v\""; done > /values
+RUN for v in SPACES QUOTES DOLLAR BACKSLASH BACKTICK LINES HASH HEREDOC EMPTY UNICODE TAB; do \
+  eval "printf '%s\0' \"\$$v\""; done > /values
 FROM scratch
 COPY --from=test /values /heredoc /
 ENV LATER=$SPACES`}), r)
@@ -258,7 +275,9 @@ ENV LATER=$SPACES`}), r)
 	}
 	t.Run("the Dockerfile's own ENV wins, also in a stage that starts from another", func(t *testing.T) {
 		t.Parallel()
-		in := parameters(project(t, map[string]string{"Dockerfile": "FROM busybox:1 AS Base\nENV A=own\nFROM base\nRUN echo $A $B > /out\n"}), r)
+		in := parameters(project(t, map[string]string{
+			"Dockerfile": "FROM busybox:1 AS Base\nENV A=own\nFROM base\nRUN echo $A $B > /out\n",
+		}), r)
 		in.BuildEnv = []NameValue{{"A", "parameter"}, {"B", "parameter"}}
 		b := succeed(t, in)
 		if got := b.files["out"]; got != "own parameter\n" {
@@ -269,7 +288,10 @@ ENV LATER=$SPACES`}), r)
 
 func TestLineMap(t *testing.T) {
 	t.Parallel()
-	s := &source{name: "Dockerfile", original: []byte("ARG X=1\r\nFROM a \\\n  AS b\nRUN x\n\nFROM b\nRUN y\nFROM c\nRUN z")}
+	s := &source{
+		name:     "Dockerfile",
+		original: []byte("ARG X=1\r\nFROM a \\\n  AS b\nRUN x\n\nFROM b\nRUN y\nFROM c\nRUN z"),
+	}
 	if err := s.parse(Parameters{BuildEnv: []NameValue{{"A", "1"}, {"B", "1\n2"}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -317,21 +339,32 @@ func TestBuildFailures(t *testing.T) {
 		words            []string
 	}{
 		{
-			"RUN", "FROM busybox:1\n\nRUN seq 1 1000 >&2 && echo at last >&2 && \\\n  exit 7\n", nil, outcome.BuildFailed,
-			[]string{`Dockerfile line 3: RUN seq 1 1000 >&2 && echo at last >&2 && \ exit 7: exit code 7:`, "\n999\n1000\nat last"},
+			"RUN", "FROM busybox:1\n\nRUN seq 1 1000 >&2 && echo at last >&2 && \\\n  exit 7\n", nil,
+			outcome.BuildFailed,
+			[]string{`Dockerfile line 3: RUN seq 1 1000 >&2 && echo at last >&2 && \ exit 7: exit code 7:`,
+				"\n999\n1000\nat last"},
 		},
 		{
-			"RUN below a build environment", "FROM busybox:1 AS a\nFROM busybox:1\nRUN exit 7\n", []NameValue{{"A", "1"}, {"B", "1\n2"}}, outcome.BuildFailed,
+			"RUN below a build environment", "FROM busybox:1 AS a\nFROM busybox:1\nRUN exit 7\n",
+			[]NameValue{{"A", "1"}, {"B", "1\n2"}}, outcome.BuildFailed,
 			[]string{"Dockerfile line 3: RUN exit 7: exit code 7"},
 		},
-		{"unknown command", "FROM busybox:1\nRUN nonesuch\n", nil, outcome.BuildFailed, []string{"line 2: RUN nonesuch: exit code 127", "nonesuch: not found"}},
-		{"COPY of what is not there", "FROM busybox:1\nCOPY absent /\n", nil, outcome.BuildFailed, []string{"line 2: COPY absent /", `"/absent": not found`}},
-		{"base image that does not exist", "FROM busybox:1\nFROM library/nonesuch:7\n", nil, outcome.BaseImageUnavailable, []string{"line 2: base image library/nonesuch:7"}},
-		{"image to copy from that does not exist", "FROM busybox:1\nCOPY --from=nonesuch:7 /a /b\n", nil, outcome.BaseImageUnavailable, []string{"line 2: base image nonesuch:7"}},
-		{"what an image to copy from does not have", "FROM busybox:1\nCOPY --from=library/busybox:1 /absent /b\n", nil, outcome.BuildFailed, []string{"line 2: COPY --from=library/busybox:1 /absent /b", "no such file"}},
+		{"unknown command", "FROM busybox:1\nRUN nonesuch\n", nil, outcome.BuildFailed,
+			[]string{"line 2: RUN nonesuch: exit code 127", "nonesuch: not found"}},
+		{"COPY of what is not there", "FROM busybox:1\nCOPY absent /\n", nil, outcome.BuildFailed,
+			[]string{"line 2: COPY absent /", `"/absent": not found`}},
+		{"base image that does not exist", "FROM busybox:1\nFROM library/nonesuch:7\n", nil,
+			outcome.BaseImageUnavailable, []string{"line 2: base image library/nonesuch:7"}},
+		{"image to copy from that does not exist", "FROM busybox:1\nCOPY --from=nonesuch:7 /a /b\n", nil,
+			outcome.BaseImageUnavailable, []string{"line 2: base image nonesuch:7"}},
+		{"what an image to copy from does not have", "FROM busybox:1\nCOPY --from=library/busybox:1 /absent /b\n", nil,
+			outcome.BuildFailed, []string{"line 2: COPY --from=library/busybox:1 /absent /b", "no such file"}},
 		{"no base image", "ARG BASE\nFROM ${BASE}\n", nil, outcome.DockerfileInvalid, []string{"line 2"}},
-		{"circle", "FROM busybox:1 AS a\nCOPY --from=b /a /b\nFROM a AS b\n", nil, outcome.DockerfileInvalid, []string{"line 2", `stage "b"`}},
-		{"secret that is not there", "FROM busybox:1\nRUN --mount=type=secret,id=token,required=true cat /run/secrets/token\n", nil, outcome.BuildFailed, []string{"line 2", "token"}},
+		{"circle", "FROM busybox:1 AS a\nCOPY --from=b /a /b\nFROM a AS b\n", nil, outcome.DockerfileInvalid,
+			[]string{"line 2", `stage "b"`}},
+		{"secret that is not there",
+			"FROM busybox:1\nRUN --mount=type=secret,id=token,required=true cat /run/secrets/token\n", nil,
+			outcome.BuildFailed, []string{"line 2", "token"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -352,7 +385,9 @@ func TestBuildFailures(t *testing.T) {
 		if after := open1(t, in.Workspace); after.digest != before.digest {
 			t.Errorf("%s became %s", before.digest, after.digest)
 		}
-		os.WriteFile(filepath.Join(in.Workspace.Source(), "Dockerfile"), []byte("FROM busybox:1\nRUN echo > /new\n"), 0o644)
+		os.WriteFile(
+			filepath.Join(in.Workspace.Source(), "Dockerfile"), []byte("FROM busybox:1\nRUN echo > /new\n"), 0o644,
+		)
 		if after := succeed(t, in); after.digest == before.digest {
 			t.Error("a new image did not replace the old one")
 		}
@@ -394,7 +429,10 @@ func TestRegistryFailures(t *testing.T) {
 	t.Run("nothing listens", func(t *testing.T) {
 		t.Parallel()
 		in := parameters(project(t, map[string]string{"Dockerfile": "FROM 127.0.0.1:9/library/busybox:1\n"}), nil)
-		end := fail(t, in, outcome.RegistryUnavailable, "line 1: base image 127.0.0.1:9/library/busybox:1", "connection refused")
+		end := fail(
+			t, in, outcome.RegistryUnavailable, "line 1: base image 127.0.0.1:9/library/busybox:1",
+			"connection refused",
+		)
 		if got := strings.Count(end.output, "msg=Building"); got != 3 {
 			t.Errorf("tried %d times", got)
 		}
@@ -403,7 +441,9 @@ func TestRegistryFailures(t *testing.T) {
 		t.Parallel()
 		r := newRegistry(t, registrytest.PlainHTTP, registrytest.Anonymous)
 		manifest := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/manifests/") }
-		proxy := faulttest.Before(t, r.URL, faulttest.First(2, manifest, faulttest.Fault{Status: http.StatusServiceUnavailable}))
+		proxy := faulttest.Before(t, r.URL, faulttest.First(2, manifest, faulttest.Fault{
+			Status: http.StatusServiceUnavailable,
+		}))
 		host := strings.TrimPrefix(proxy.URL, "http://")
 		in := mirrored(parameters(project(t, files), r), host)
 		in.InsecureRegistries = []string{host, "private.example.com"}
@@ -420,7 +460,9 @@ func TestRegistryFailures(t *testing.T) {
 		}
 		proxy := faulttest.Before(t, r.URL, faulttest.First(1, large, faulttest.Fault{CutBody: 100_000}))
 		in := parameters(project(t, files), r)
-		in.RegistryMirrors = []buildkit.Mirror{{Registry: "private.example.com", Mirror: strings.TrimPrefix(proxy.URL, "http://")}}
+		in.RegistryMirrors = []buildkit.Mirror{
+			{Registry: "private.example.com", Mirror: strings.TrimPrefix(proxy.URL, "http://")},
+		}
 		in.InsecureRegistries = []string{in.RegistryMirrors[0].Mirror}
 		succeed(t, in)
 		if got := proxy.Faults.Load(); got != 1 {
@@ -429,15 +471,16 @@ func TestRegistryFailures(t *testing.T) {
 	})
 	t.Run("too many requests, for ever", func(t *testing.T) {
 		t.Parallel()
-		r := newRegistry(t, registrytest.PlainHTTP, registrytest.Anonymous, registrytest.Behind(func(next http.Handler) http.Handler {
-			return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-				if strings.HasPrefix(req.UserAgent(), "buildkit/") {
-					w.WriteHeader(http.StatusTooManyRequests)
-					return
-				}
-				next.ServeHTTP(w, req)
-			})
-		}))
+		r := newRegistry(t, registrytest.PlainHTTP, registrytest.Anonymous,
+			registrytest.Behind(func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+					if strings.HasPrefix(req.UserAgent(), "buildkit/") {
+						w.WriteHeader(http.StatusTooManyRequests)
+						return
+					}
+					next.ServeHTTP(w, req)
+				})
+			}))
 		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
 		end := fail(t, in, outcome.RegistryUnavailable, "429")
 		if got := strings.Count(end.output, "msg=Building"); got != 3 {
@@ -484,7 +527,8 @@ func TestSecrets(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			in := parameters(project(t, map[string]string{"Dockerfile": `FROM busybox:1
-RUN --mount=type=secret,id=token test "$(cat /run/secrets/token)" = ` + strings.ToUpper(canary[:6]) + ` || cat /run/secrets/token
+RUN --mount=type=secret,id=token test "$(cat /run/secrets/token)" = ` + strings.ToUpper(canary[:6]) +
+				` || cat /run/secrets/token
 RUN --mount=type=secret,id=token,env=TOKEN echo "$TOKEN" && echo ${#TOKEN} > /length
 RUN test ! -e /run/secrets/token
 `}), r)
@@ -563,7 +607,8 @@ func TestProvenance(t *testing.T) {
 			if err := json.Unmarshal(raw, &p); err != nil {
 				t.Fatal(err)
 			}
-			if p.Type != "https://in-toto.io/Statement/v1" && p.Type != "https://in-toto.io/Statement/v0.1" || p.PredicateType != "https://slsa.dev/provenance/v1" {
+			if p.Type != "https://in-toto.io/Statement/v1" && p.Type != "https://in-toto.io/Statement/v0.1" ||
+				p.PredicateType != "https://slsa.dev/provenance/v1" {
 				t.Errorf("types: %q, %q", p.Type, p.PredicateType)
 			}
 			if len(p.Subject) != 1 || p.Subject[0].Digest["sha256"] != must(b.image.Digest()).Hex {
@@ -579,7 +624,8 @@ func TestProvenance(t *testing.T) {
 			if p.Predicate.RunDetails.Builder.ID != builderID {
 				t.Errorf("builder: %q", p.Predicate.RunDetails.Builder.ID)
 			}
-			if vcs := p.Predicate.RunDetails.Metadata.BuildkitMetadata.VCS; vcs["revision"] != commit || vcs["source"] != "https://git.example.com/acme/shop.git" {
+			if vcs := p.Predicate.RunDetails.Metadata.BuildkitMetadata.VCS; vcs["revision"] != commit ||
+				vcs["source"] != "https://git.example.com/acme/shop.git" {
 				t.Errorf("source: %v", vcs)
 			}
 			if has := bytes.Contains(raw, []byte("argument-9")); has != (mode == "max") {
@@ -655,7 +701,9 @@ func TestCancel(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	marker := fmt.Sprintf("98765%d", os.Getpid())
-	in := parameters(project(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo started && sleep " + marker + "\n"}), r)
+	in := parameters(project(t, map[string]string{
+		"Dockerfile": "FROM busybox:1\nRUN echo started && sleep " + marker + "\n",
+	}), r)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := outcome.Errorf(outcome.Cancelled, "stopped by a test")
 	go func() {
@@ -763,7 +811,10 @@ func TestOutOfSpace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			in := parameters(project(t, map[string]string{"Dockerfile": dockerfile, "big": strings.Repeat("x", 9<<20)}), r)
+			in := parameters(project(t, map[string]string{
+				"Dockerfile": dockerfile,
+				"big":        strings.Repeat("x", 9<<20),
+			}), r)
 			small := filepath.Join(t.TempDir(), "small")
 			os.Mkdir(small, 0o755)
 			if err := syscall.Mount("none", small, "tmpfs", 0, "size=12m"); err != nil {

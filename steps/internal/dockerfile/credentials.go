@@ -18,8 +18,8 @@ type credentialStore interface {
 	GetAuthConfig(registry string) (types.AuthConfig, error)
 }
 
-// credentials hands a builder the credentials for the registries it pulls from, one by one as it asks. BuildKit's own provider would
-// fetch tokens in this process, past the builder's CA bundle, and keep a file in the home directory.
+// credentials hands a builder the credentials for the registries it pulls from, one by one as it asks. BuildKit's own
+// provider would fetch tokens in this process, past the builder's CA bundle, and keep a file in the home directory.
 type credentials struct {
 	auth.UnimplementedAuthServer
 	store credentialStore
@@ -52,7 +52,10 @@ func readSecrets(dir string, secrets *redact.Secrets) (map[string][]byte, error)
 	}
 	for name, value := range values {
 		if len(value) > secretsprovider.MaxSecretSize {
-			return nil, outcome.Errorf(outcome.InvalidParameters, "build-secrets-dir: %s is larger than the %d bytes that BuildKit takes", name, secretsprovider.MaxSecretSize)
+			return nil, outcome.Errorf(
+				outcome.InvalidParameters, "build-secrets-dir: %s is larger than the %d bytes that BuildKit takes",
+				name, secretsprovider.MaxSecretSize,
+			)
 		}
 		secrets.Add(string(value))
 	}

@@ -55,8 +55,8 @@ type NameValue struct {
 // daemonWait is how long a daemon given by address may take to answer. Tests shorten it.
 var daemonWait = 15 * time.Second
 
-// Run builds the image. It results in image-digest, the digest of the layout's one root: an index when there is provenance, else the
-// image's manifest.
+// Run builds the image. It results in image-digest, the digest of the layout's one root: an index when there is
+// provenance, else the image's manifest.
 //
 // The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
@@ -106,7 +106,10 @@ func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.B
 	started := time.Now()
 	if in.BuildKitAddress != "" {
 		if len(in.RegistryMirrors)+len(in.InsecureRegistries) > 0 || in.CABundle != "" {
-			env.Log.Warn("The BuildKit daemon pulls base images with its own settings: registry-mirrors, insecure-registries and ca-bundle are not for it")
+			env.Log.Warn(
+				"The BuildKit daemon pulls base images with its own settings: registry-mirrors, insecure-registries " +
+					"and ca-bundle are not for it",
+			)
 		}
 		builder, err := buildkit.Dial(ctx, in.BuildKitAddress, in.BuildKitTLSDir, daemonWait)
 		if err == nil {
@@ -114,7 +117,12 @@ func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.B
 		}
 		return builder, err
 	}
-	config := buildkit.Config{Root: in.BuildKitRoot, Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, CABundle: in.CABundle}
+	config := buildkit.Config{
+		Root:     in.BuildKitRoot,
+		Mirrors:  in.RegistryMirrors,
+		Insecure: in.InsecureRegistries,
+		CABundle: in.CABundle,
+	}
 	if config.Root == "" {
 		config.Temporary = true
 		root, err := os.MkdirTemp(string(in.Workspace), ".buildkit-*")
@@ -303,8 +311,9 @@ func replace(layout, image string) error {
 	return os.RemoveAll(old)
 }
 
-// contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context itself: it differs
-// between two clones of one commit. The same build argument as there, BUILDKIT_CONTEXT_KEEP_GIT_DIR, keeps it.
+// contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context
+// itself: it differs between two clones of one commit. The same build argument as there, BUILDKIT_CONTEXT_KEEP_GIT_DIR,
+// keeps it.
 func (s *source) contextFS(args []NameValue) (fsutil.FS, error) {
 	tree, err := fsutil.NewFS(s.context)
 	if err != nil {
@@ -318,7 +327,8 @@ func (s *source) contextFS(args []NameValue) (fsutil.FS, error) {
 	return fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: []string{".git"}})
 }
 
-// writeDockerfile writes the Dockerfile as it is to be built, and its own ignore file, where the repository has it, but under dir.
+// writeDockerfile writes the Dockerfile as it is to be built, and its own ignore file, where the repository has it, but
+// under dir.
 func (s *source) writeDockerfile(dir string) error {
 	path := filepath.Join(dir, s.name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

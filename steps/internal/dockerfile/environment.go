@@ -9,19 +9,24 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
-// The Dockerfile frontend has no option for environment variables, so they become an ENV instruction at the start of every stage, which
-// is what podman build --env makes of them: set for each RUN, kept in the image, and overridden by the Dockerfile's own ENV. It is
-// written into the copy that the builder gets, where the parser says that a FROM ends. The alternatives are worse: the configuration of
-// base images is nothing one could change for FROM scratch, and that of the result knows nothing of RUN.
+// The Dockerfile frontend has no option for environment variables, so they become an ENV instruction at the start of
+// every stage, which is what podman build --env makes of them: set for each RUN, kept in the image, and overridden by
+// the Dockerfile's own ENV. It is written into the copy that the builder gets, where the parser says that a FROM ends.
+// The alternatives are worse: the configuration of base images is nothing one could change for FROM scratch, and that
+// of the result knows nothing of RUN.
 //
-// A stage that starts from another has its environment already; set again, it would undo what the other stage's ENV changed.
+// A stage that starts from another has its environment already; set again, it would undo what the other stage's ENV
+// changed.
 
-// lineArg is the name of the build argument that carries the i-th variable's value where it has more than one line: no quoting takes a
-// line break into an instruction.
+// lineArg is the name of the build argument that carries the i-th variable's value where it has more than one line: no
+// quoting takes a line break into an instruction.
 func lineArg(i int) string { return fmt.Sprintf("STEPWRIGHT_BUILD_ENV_%d", i) }
 
-// addEnvironment returns the Dockerfile with the environment in it, where its lines are in the original, and the build arguments it needs.
-func addEnvironment(original []byte, tree *parser.Result, stages []instructions.Stage, env []NameValue) ([]byte, lineMap, map[string]string) {
+// addEnvironment returns the Dockerfile with the environment in it, where its lines are in the original, and the build
+// arguments it needs.
+func addEnvironment(
+	original []byte, tree *parser.Result, stages []instructions.Stage, env []NameValue,
+) ([]byte, lineMap, map[string]string) {
 	if len(env) == 0 {
 		return original, lineMap{}, nil
 	}
@@ -76,8 +81,8 @@ func escape(value string, token rune) string {
 	return strings.NewReplacer(t, t+t, `"`, t+`"`, `$`, t+`$`).Replace(value)
 }
 
-// lineMap leads from the lines of a text back to those of the original: count lines were put after each of some. The zero value is for a
-// text that is the original.
+// lineMap leads from the lines of a text back to those of the original: count lines were put after each of some. The
+// zero value is for a text that is the original.
 type lineMap struct {
 	after []int // lines of the original, in order
 	count int

@@ -22,7 +22,10 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
 	}
 	if buildkit.Lost(err) {
-		return outcome.Errorf(outcome.BuilderUnavailable, "the builder ended in the middle of the build: %w", errors.Join(builder.Close(), err)).
+		return outcome.Errorf(
+			outcome.BuilderUnavailable, "the builder ended in the middle of the build: %w",
+			errors.Join(builder.Close(), err),
+		).
 			WithHint("Where it was killed, the pod most likely needs more memory.")
 	}
 	first, last := b.where(err)
@@ -45,16 +48,21 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 				instruction = w.names[vertex.Digest]
 			}
 		}
-		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exited(exit.ExitCode, err), output)
+		return outcome.Errorf(
+			outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exited(exit.ExitCode, err), output,
+		)
 	}
-	// A daemon does not tell faults. There, what fails before a step runs, or at FROM, is taken for an image that cannot be had.
+	// A daemon does not tell faults. There, what fails before a step runs, or at FROM, is taken for an image that
+	// cannot be had.
 	image, isBase := b.imageAt(first, last)
 	if image != "" && (fault != buildkit.NoFault || b.in.BuildKitAddress != "" && (isBase || !inStep)) {
 		switch fault {
 		case buildkit.Unreachable:
 			return outcome.Errorf(outcome.RegistryUnavailable, "%s: base image %s: %w", place, image, err)
 		case buildkit.Denied:
-			return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s may not be pulled: %w", place, image, err)
+			return outcome.Errorf(
+				outcome.BaseImageUnavailable, "%s: base image %s may not be pulled: %w", place, image, err,
+			)
 		default:
 			return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s: %w", place, image, err)
 		}
@@ -90,7 +98,9 @@ func exited(code uint32, cause error) error {
 func (b *build) where(err error) (first, last int) {
 	for _, src := range errdefs.Sources(err) {
 		for _, r := range src.Ranges {
-			start, end := b.source.lines.original(int(r.Start.Line)), b.source.lines.original(int(max(r.End.Line, r.Start.Line)))
+			start, end := b.source.lines.original(int(r.Start.Line)), b.source.lines.original(
+				int(max(r.End.Line, r.Start.Line)),
+			)
 			if first == 0 || start < first {
 				first = start
 			}
@@ -103,7 +113,8 @@ func (b *build) where(err error) (first, last int) {
 	return first, last
 }
 
-// imageAt returns the image that the instruction at these lines takes something from, if any, and whether it is a stage's base.
+// imageAt returns the image that the instruction at these lines takes something from, if any, and whether it is a
+// stage's base.
 func (b *build) imageAt(first, last int) (image string, isBase bool) {
 	if first == 0 {
 		return "", false
@@ -135,7 +146,8 @@ func (b *build) imageAt(first, last int) (image string, isBase bool) {
 }
 
 func covers(stage instructions.Stage, first, last int) bool {
-	return len(stage.Location) > 0 && stage.Location[0].Start.Line <= last && stage.Location[len(stage.Location)-1].End.Line >= first
+	return len(stage.Location) > 0 && stage.Location[0].Start.Line <= last &&
+		stage.Location[len(stage.Location)-1].End.Line >= first
 }
 
 // diskFull asks the kernel, as an error that went through a builder may have lost its number on the way.

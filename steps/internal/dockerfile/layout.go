@@ -22,11 +22,11 @@ const (
 	slsaProvenance      = "https://slsa.dev/provenance/v1"
 )
 
-// seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root, whose digest it returns. Provenance
-// gets the image as its subject, which BuildKit leaves out for an image that has no name yet.
+// seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root, whose digest it
+// returns. Provenance gets the image as its subject, which BuildKit leaves out for an image that has no name yet.
 //
-// For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see timeless), so that the
-// root's digest is the same, too: BuildKit has no option for that.
+// For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see
+// timeless), so that the root's digest is the same, too: BuildKit has no option for that.
 func seal(dir string, reproducible bool) (string, error) {
 	var top ocispec.Index
 	if err := readJSON(filepath.Join(dir, ocispec.ImageIndexFile), &top); err != nil {
@@ -43,7 +43,8 @@ func seal(dir string, reproducible bool) (string, error) {
 		}
 		root = sealed
 	}
-	top = ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{root}}
+	top = ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{root}}
 	raw, err := json.Marshal(top)
 	if err != nil {
 		return "", err
@@ -150,16 +151,18 @@ func sealProvenance(statement []byte, image digest.Digest, reproducible bool) ([
 		return nil, fmt.Errorf("provenance: %w", err)
 	}
 	// The image gets its name when it is published; in-toto has "_" for a name that says nothing.
-	s["subject"] = []any{map[string]any{"name": "_", "digest": map[string]any{image.Algorithm().String(): image.Encoded()}}}
+	s["subject"] = []any{
+		map[string]any{"name": "_", "digest": map[string]any{image.Algorithm().String(): image.Encoded()}},
+	}
 	if reproducible {
 		timeless(s)
 	}
 	return json.Marshal(s)
 }
 
-// timeless takes out of a SLSA provenance statement what tells one run of a build from another, all of it optional in SLSA: when it ran,
-// the name of the run, the digests of BuildKit's internal steps (they hash a session's random id), and those of its cached layers,
-// which are not the image's: there, times are rewritten.
+// timeless takes out of a SLSA provenance statement what tells one run of a build from another, all of it optional in
+// SLSA: when it ran, the name of the run, the digests of BuildKit's internal steps (they hash a session's random id),
+// and those of its cached layers, which are not the image's: there, times are rewritten.
 func timeless(statement map[string]any) {
 	metadata := child(statement, "predicate", "runDetails", "metadata")
 	for _, name := range []string{"invocationId", "invocationID", "startedOn", "finishedOn"} {

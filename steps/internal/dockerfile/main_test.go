@@ -61,14 +61,24 @@ var busybox = sync.OnceValues(func() (v1.Image, error) {
 	}
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, "")
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, string(program))
-	add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
-	for _, applet := range []string{"sh", "cat", "chown", "echo", "env", "id", "ls", "mkdir", "printf", "sleep", "seq", "stat", "test", "touch", "true", "false"} {
+	add(tar.Header{
+		Typeflag: tar.TypeReg,
+		Name:     "etc/passwd",
+		Mode:     0o644,
+	}, "root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
+	for _, applet := range []string{
+		"sh", "cat", "chown", "echo", "env", "id", "ls", "mkdir", "printf", "sleep", "seq", "stat", "test", "touch",
+		"true",
+		"false",
+	} {
 		add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox"}, "")
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil })
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(layer.Bytes())), nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +142,12 @@ func project(t testing.TB, files map[string]string) workspace.Workspace {
 			t.Fatal(err)
 		}
 	}
-	if err := w.WriteRevision(workspace.Revision{URL: "https://git.example.com/acme/shop.git", Branch: "main", Commit: commit, Time: commitTime}); err != nil {
+	if err := w.WriteRevision(workspace.Revision{
+		URL:    "https://git.example.com/acme/shop.git",
+		Branch: "main",
+		Commit: commit,
+		Time:   commitTime,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return w

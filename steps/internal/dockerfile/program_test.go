@@ -59,7 +59,8 @@ func openDir(t testing.TB) string {
 // user is who builds where the step is not root.
 const user = 1000
 
-// give hands everything under a directory to the user, with a group of the directory's that is not theirs, as fsGroup does.
+// give hands everything under a directory to the user, with a group of the directory's that is not theirs, as fsGroup
+// does.
 func give(t testing.TB, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -84,8 +85,10 @@ func arguments(t testing.TB, in Parameters, results string) []string {
 	t.Helper()
 	text := func(v any) string { return string(must(json.Marshal(v))) }
 	args := []string{
-		"--workspace=" + string(in.Workspace), "--results-dir=" + results, "--docker-context=" + in.DockerContext, "--dockerfile-path=" + in.DockerfilePath,
-		"--provenance=" + in.Provenance, "--ca-bundle=" + in.CABundle, "--registry-pull-secret=" + in.RegistryPullSecret, "--max-attempts=1",
+		"--workspace=" + string(in.Workspace), "--results-dir=" + results, "--docker-context=" + in.DockerContext,
+		"--dockerfile-path=" + in.DockerfilePath,
+		"--provenance=" + in.Provenance, "--ca-bundle=" + in.CABundle,
+		"--registry-pull-secret=" + in.RegistryPullSecret, "--max-attempts=1",
 		"--buildkit-address=" + in.BuildKitAddress, "--buildkit-root=" + in.BuildKitRoot,
 	}
 	if in.RegistryMirrors != nil {
@@ -106,7 +109,9 @@ type rootlessWay struct {
 
 func asUser(program string, args []string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user, Groups: []uint32{2000}}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: user, Gid: user, Groups: []uint32{2000}},
+	}
 	return cmd
 }
 
@@ -127,7 +132,8 @@ var rootlessWays = []rootlessWay{
 				t.Fatalf("newuidmap is in the Debian package uidmap: %v", err)
 			}
 		},
-		// This machine need not know the user: in a mount namespace of its own, the program finds files in /etc that do.
+		// This machine need not know the user: in a mount namespace of its own, the program finds files in /etc that
+		// do.
 		command: func(program string, args []string) *exec.Cmd {
 			script := `set -e
 mount -t tmpfs none /mnt
@@ -212,7 +218,8 @@ func TestRootless(t *testing.T) {
 			if left := leftovers(t, in.Workspace); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			for _, path := range []string{in.Workspace.Image(), filepath.Join(in.Workspace.Image(), "index.json"), filepath.Join(results, "outcome.json")} {
+			for _, path := range []string{in.Workspace.Image(), filepath.Join(in.Workspace.Image(), "index.json"),
+				filepath.Join(results, "outcome.json")} {
 				var st syscall.Stat_t
 				if err := syscall.Stat(path, &st); err != nil || st.Uid != user {
 					t.Errorf("%s belongs to %d: %v", path, st.Uid, err)
@@ -229,7 +236,9 @@ func TestRootless(t *testing.T) {
 		}
 		rootlessWays[0].prepare(t, copied)
 		marker := fmt.Sprintf("87654%d", os.Getpid())
-		in := parameters(sharedProject(t, map[string]string{"Dockerfile": "FROM busybox:1\nRUN sleep " + marker + "\n"}), r)
+		in := parameters(sharedProject(t, map[string]string{
+			"Dockerfile": "FROM busybox:1\nRUN sleep " + marker + "\n",
+		}), r)
 		exchange(t, &in, r)
 		results := filepath.Join(string(in.Workspace), "results")
 		cmd := asUser(copied, arguments(t, in, results))
@@ -249,7 +258,8 @@ func TestRootless(t *testing.T) {
 			t.Errorf("exit code %d\n%s", code, out.String())
 		}
 		var report outcome.Report
-		if err := json.Unmarshal(must(os.ReadFile(filepath.Join(results, "outcome.json"))), &report); err != nil || report.Reason != outcome.Cancelled {
+		if err := json.Unmarshal(must(os.ReadFile(filepath.Join(results, "outcome.json"))), &report); err != nil ||
+			report.Reason != outcome.Cancelled {
 			t.Errorf("outcome %s: %v", report.Reason, err)
 		}
 		if left := running(marker); len(left) > 0 {
@@ -292,7 +302,8 @@ func TestRootless(t *testing.T) {
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 		cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != outcome.BuilderUnavailable.ExitCode() || !strings.Contains(out.String(), "signal: killed") {
+		if code := cmd.ProcessState.ExitCode(); code != outcome.BuilderUnavailable.ExitCode() ||
+			!strings.Contains(out.String(), "signal: killed") {
 			t.Errorf("exit code %d\n%s", code, out.String())
 		}
 	})
@@ -308,7 +319,9 @@ func TestRootless(t *testing.T) {
 		if cmd.ProcessState.ExitCode() != outcome.BuilderUnavailable.ExitCode() {
 			t.Errorf("%v\n%s", err, out)
 		}
-		for _, words := range []string{"SETUID", "newuidmap is not installed", "setcap cap_setuid,cap_setgid+p " + binary, "buildkit-address"} {
+		for _, words := range []string{
+			"SETUID", "newuidmap is not installed", "setcap cap_setuid,cap_setgid+p " + binary, "buildkit-address",
+		} {
 			if !bytes.Contains(out, []byte(words)) {
 				t.Errorf("output lacks %q:\n%s", words, out)
 			}
@@ -324,7 +337,8 @@ func TestRootless(t *testing.T) {
 		cmd := exec.Command(binary, arguments(t, in, t.TempDir())...)
 		cmd.Env = []string{"PATH=" + t.TempDir()}
 		out, _ := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != outcome.BuilderUnavailable.ExitCode() || !bytes.Contains(out, []byte("Install runc")) {
+		if cmd.ProcessState.ExitCode() != outcome.BuilderUnavailable.ExitCode() ||
+			!bytes.Contains(out, []byte("Install runc")) {
 			t.Errorf("%s", out)
 		}
 	})
@@ -341,7 +355,8 @@ func childrenOf(parent int) []int {
 		}
 		var state string
 		var ppid int
-		if _, err := fmt.Sscan(string(raw[bytes.LastIndexByte(raw, ')')+1:]), &state, &ppid); err == nil && ppid == parent {
+		if _, err := fmt.Sscan(string(raw[bytes.LastIndexByte(raw, ')')+1:]), &state, &ppid); err == nil &&
+			ppid == parent {
 			pids = append(pids, must(strconv.Atoi(filepath.Base(filepath.Dir(path)))))
 		}
 	}
@@ -385,7 +400,9 @@ func TestDaemon(t *testing.T) {
   ca = [%q]
 `, r.Host, r.Host, r.CAFile))
 	start := func(t testing.TB, name string, args ...string) {
-		cmd := exec.Command(buildkitd, append([]string{"--config", config, "--root", filepath.Join(dir, name), "--oci-worker-net=host", "--oci-cni-pool-size=0"}, args...)...)
+		cmd := exec.Command(buildkitd, append([]string{
+			"--config", config, "--root", filepath.Join(dir, name), "--oci-worker-net=host", "--oci-cni-pool-size=0",
+		}, args...)...)
 		var out lockedBuffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // its mounts end with it
@@ -403,7 +420,11 @@ func TestDaemon(t *testing.T) {
 	socket := "unix://" + filepath.Join(dir, "sock")
 	address := fmt.Sprintf("tcp://localhost:%d", freePort(t))
 	start(t, "plain", "--addr", socket)
-	start(t, "tls", "--addr", strings.Replace(address, "localhost", "127.0.0.1", 1), "--tlscacert", filepath.Join(dir, "ca.crt"), "--tlscert", filepath.Join(dir, "tls.crt"), "--tlskey", filepath.Join(dir, "tls.key"))
+	start(
+		t, "tls", "--addr", strings.Replace(address, "localhost", "127.0.0.1", 1), "--tlscacert",
+		filepath.Join(dir, "ca.crt"), "--tlscert", filepath.Join(dir, "tls.crt"), "--tlskey",
+		filepath.Join(dir, "tls.key"),
+	)
 
 	own := parameters(project(t, reproducible), r)
 	want := succeed(t, own).digest
@@ -428,10 +449,14 @@ func TestDaemon(t *testing.T) {
 		fail(t, in, outcome.BuildFailed, "line 2: RUN echo why >&2; exit 3: exit code 3:\nwhy")
 	})
 	t.Run("no such base image", func(t *testing.T) {
-		fail(t, by(t, socket, "", map[string]string{"Dockerfile": "FROM nonesuch:1\n"}), outcome.BaseImageUnavailable, "line 1: base image nonesuch:1")
+		fail(t, by(t, socket, "", map[string]string{
+			"Dockerfile": "FROM nonesuch:1\n",
+		}), outcome.BaseImageUnavailable, "line 1: base image nonesuch:1")
 	})
 	t.Run("what an image to copy from does not have", func(t *testing.T) {
-		in := by(t, socket, "", map[string]string{"Dockerfile": "FROM busybox:1\nCOPY --from=library/busybox:1 /absent /b\n"})
+		in := by(t, socket, "", map[string]string{
+			"Dockerfile": "FROM busybox:1\nCOPY --from=library/busybox:1 /absent /b\n",
+		})
 		fail(t, in, outcome.BuildFailed, "line 2: COPY")
 	})
 	t.Run("settings that the daemon does not take", func(t *testing.T) {
@@ -471,10 +496,16 @@ func TestDaemon(t *testing.T) {
 	})
 	t.Run("nothing there", func(t *testing.T) {
 		shortWait(t)
-		fail(t, by(t, "unix:///nowhere/sock", "", reproducible), outcome.BuilderUnavailable, "unix:///nowhere/sock does not answer")
+		fail(
+			t, by(t, "unix:///nowhere/sock", "", reproducible), outcome.BuilderUnavailable,
+			"unix:///nowhere/sock does not answer",
+		)
 	})
 	t.Run("elsewhere without TLS", func(t *testing.T) {
-		fail(t, by(t, "tcp://buildkitd.example.com:1234", "", reproducible), outcome.InvalidParameters, "buildkit-tls-dir is empty")
+		fail(
+			t, by(t, "tcp://buildkitd.example.com:1234", "", reproducible), outcome.InvalidParameters,
+			"buildkit-tls-dir is empty",
+		)
 	})
 	t.Run("TLS directory without a key", func(t *testing.T) {
 		incomplete := t.TempDir()
@@ -484,7 +515,8 @@ func TestDaemon(t *testing.T) {
 	})
 }
 
-// shortWait makes a daemon that does not answer give up sooner. The tests that use it do not run in parallel with each other.
+// shortWait makes a daemon that does not answer give up sooner. The tests that use it do not run in parallel with each
+// other.
 func shortWait(t testing.TB) {
 	before := daemonWait
 	daemonWait = 500 * time.Millisecond
@@ -512,8 +544,16 @@ func certificates(t testing.TB, dir string) {
 		}
 		write(t, filepath.Join(dir, name), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 	}
-	caKey, key := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: rand.Text()}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	caKey, key := must(
+		ecdsa.GenerateKey(elliptic.P256(), rand.Reader),
+	), must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	ca := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: rand.Text()},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
 	sign(ca, ca, caKey, caKey, "ca.crt")
 	sign(&x509.Certificate{
 		SerialNumber: big.NewInt(2), DNSNames: []string{"localhost"},

@@ -37,7 +37,9 @@ const dockerfileLimit = 1 << 20
 func findSource(in Parameters) (*source, error) {
 	w := in.Workspace
 	if _, err := os.Stat(w.Source()); err != nil {
-		return nil, outcome.Errorf(outcome.DockerfileNotFound, "there is no source to build: %w", err).WithHint("The checkout step must run first.")
+		return nil, outcome.Errorf(outcome.DockerfileNotFound, "there is no source to build: %w", err).WithHint(
+			"The checkout step must run first.",
+		)
 	}
 	var err error
 	s := &source{name: strings.TrimLeft(filepath.Clean("/"+in.DockerfilePath), "/")}
@@ -47,7 +49,9 @@ func findSource(in Parameters) (*source, error) {
 	if info, err := os.Stat(s.context); err != nil {
 		return nil, err
 	} else if !info.IsDir() {
-		return nil, outcome.Errorf(outcome.DockerfileNotFound, "docker-context: %q is not a directory", in.DockerContext)
+		return nil, outcome.Errorf(
+			outcome.DockerfileNotFound, "docker-context: %q is not a directory", in.DockerContext,
+		)
 	}
 	real, err := w.Resolve(in.DockerfilePath)
 	if err != nil {
@@ -84,7 +88,10 @@ func (s *source) parse(in Parameters) error {
 		return s.invalid(err)
 	}
 	if in.Target != "" && !hasStage(s.stages, in.Target) {
-		return outcome.Errorf(outcome.DockerfileInvalid, "target: %s has no stage %q; there is %s", s.name, in.Target, stageNames(s.stages)).
+		return outcome.Errorf(
+			outcome.DockerfileInvalid, "target: %s has no stage %q; there is %s", s.name, in.Target,
+			stageNames(s.stages),
+		).
 			WithHint("Name a stage of the Dockerfile (FROM … AS name) in target, or leave it empty for the last one.")
 	}
 	s.text, s.lines, s.args = addEnvironment(s.original, tree, s.stages, in.BuildEnv)
@@ -95,7 +102,9 @@ func (s *source) invalid(err error) error {
 	var at *parser.LocationError
 	if errors.As(err, &at) && len(at.Locations) > 0 && len(at.Locations[0]) > 0 {
 		line := at.Locations[0][0].Start.Line
-		return outcome.Errorf(outcome.DockerfileInvalid, "%s line %d: %w: %s", s.name, line, err, excerpt(s.original, line, line))
+		return outcome.Errorf(
+			outcome.DockerfileInvalid, "%s line %d: %w: %s", s.name, line, err, excerpt(s.original, line, line),
+		)
 	}
 	return outcome.Errorf(outcome.DockerfileInvalid, "%s: %w", s.name, err)
 }
@@ -139,7 +148,9 @@ func missing(w workspace.Workspace, parameter, path string, err error) error {
 	}
 	found := candidates(w.Source())
 	if len(found) == 0 {
-		return outcome.Errorf(outcome.DockerfileNotFound, "%s, and no Dockerfile or Containerfile was found in it", what)
+		return outcome.Errorf(
+			outcome.DockerfileNotFound, "%s, and no Dockerfile or Containerfile was found in it", what,
+		)
 	}
 	return outcome.Errorf(outcome.DockerfileNotFound, "%s; there is %s", what, strings.Join(found, ", "))
 }
@@ -173,7 +184,8 @@ func candidates(root string) []string {
 		}
 		name := strings.ToLower(d.Name())
 		for _, kind := range []string{"dockerfile", "containerfile"} {
-			if name == kind || strings.HasPrefix(name, kind+".") && name != kind+".dockerignore" || strings.HasSuffix(name, "."+kind) {
+			if name == kind || strings.HasPrefix(name, kind+".") && name != kind+".dockerignore" ||
+				strings.HasSuffix(name, "."+kind) {
 				found = append(found, local)
 			}
 		}

@@ -76,7 +76,9 @@ func (s *watch) relocate(w *client.VertexWarning) {
 	}
 	built := w.Range[0].Start.Line
 	for _, r := range w.Range {
-		r.Start.Line, r.End.Line = int32(s.src.lines.original(int(r.Start.Line))), int32(s.src.lines.original(int(r.End.Line)))
+		r.Start.Line, r.End.Line = int32(
+			s.src.lines.original(int(r.Start.Line)),
+		), int32(s.src.lines.original(int(r.End.Line)))
 	}
 	w.SourceInfo.Data = s.src.original
 	// The linter ends its messages with the line.

@@ -58,7 +58,8 @@ func Before(t testing.TB, target string, rule Rule) *Server {
 		proxy := &httputil.ReverseProxy{
 			Rewrite: func(p *httputil.ProxyRequest) {
 				p.SetURL(to)
-				p.Out.Host = p.In.Host // absolute URLs in answers, such as upload locations, lead back through the proxy
+				// absolute URLs in answers, such as upload locations, lead back through the proxy
+				p.Out.Host = p.In.Host
 			},
 			ErrorLog: log.New(io.Discard, "", 0), // connections that end early are what this is for
 		}

@@ -16,8 +16,9 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// tree is a commit's tree on its way to the disk. The repository is a stranger's: every name is checked, everything is made through an
-// os.Root and must be new, directories come before files and symbolic links after them, so that nothing is ever written through a link.
+// tree is a commit's tree on its way to the disk. The repository is a stranger's: every name is checked, everything is
+// made through an os.Root and must be new, directories come before files and symbolic links after them, so that nothing
+// is ever written through a link.
 type tree struct {
 	root *os.Root
 	dir  string // where root is in the source, for messages; empty or with a final slash
@@ -93,14 +94,22 @@ func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string
 	t.trees = append(t.trees, name)
 	for _, e := range entries {
 		if err := checkName(e.name); err != nil {
-			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir, err)
+			return outcome.Errorf(
+				outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir,
+				err,
+			)
 		}
 		f := file{path: dir + e.name, mode: e.mode, hash: e.hash}
 		if t.names++; t.names > mostNames {
-			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has more than %d files and directories", mostNames)
+			return outcome.Errorf(
+				outcome.RepositoryInvalid, "the repository has more than %d files and directories", mostNames,
+			)
 		}
 		if len(f.path) > longestPath {
-			return outcome.Errorf(outcome.RepositoryInvalid, "the repository has a path of more than %d bytes: %.60q…", longestPath, t.dir+f.path)
+			return outcome.Errorf(
+				outcome.RepositoryInvalid, "the repository has a path of more than %d bytes: %.60q…", longestPath,
+				t.dir+f.path,
+			)
 		}
 		switch e.mode {
 		case filemode.Dir, filemode.Submodule:
@@ -115,7 +124,9 @@ func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string
 			continue
 		case filemode.Symlink:
 			if strings.HasPrefix(foldName(e.name), ".gitmodules") {
-				return outcome.Errorf(outcome.RepositoryInvalid, "%s is a symbolic link, which Git does not allow", t.dir+f.path)
+				return outcome.Errorf(
+					outcome.RepositoryInvalid, "%s is a symbolic link, which Git does not allow", t.dir+f.path,
+				)
 			}
 		}
 		t.want[f.hash] = append(t.want[f.hash], int32(len(t.files)))

@@ -36,11 +36,15 @@ type client struct {
 	credentials
 }
 
-// via is how a repository is reached: its remote, rewritten where a key asks for SSH, and the credentials that may be sent there.
+// via is how a repository is reached: its remote, rewritten where a key asks for SSH, and the credentials that may be
+// sent there.
 func (c *client) via(r Remote) (Remote, credentials, error) {
 	if !c.owns(r) {
 		if r.Scheme == "ssh" {
-			return r, credentials{}, outcome.Errorf(outcome.AuthenticationFailed, "%s is reached by SSH, and the Git secret is only for %s", r, c.owner.Host).
+			return r, credentials{}, outcome.Errorf(
+				outcome.AuthenticationFailed, "%s is reached by SSH, and the Git secret is only for %s", r,
+				c.owner.Host,
+			).
 				WithHint("Use an https URL for a public submodule of another server.")
 		}
 		return r, credentials{}, nil
@@ -59,10 +63,15 @@ func (c *client) via(r Remote) (Remote, credentials, error) {
 		twin.Path = (&url.URL{Path: "/" + strings.TrimPrefix(r.Path, "/")}).EscapedPath()
 		return twin, c.basic(twin), nil
 	case r.Scheme == "ssh":
-		return r, credentials{}, outcome.Errorf(outcome.AuthenticationFailed, "%s is reached by SSH, and there is no Git secret with ssh-privatekey", r).
+		return r, credentials{}, outcome.Errorf(
+			outcome.AuthenticationFailed, "%s is reached by SSH, and there is no Git secret with ssh-privatekey", r,
+		).
 			WithHint("Set repository.secretRef to a secret with ssh-privatekey, or use the repository's https URL.")
 	case c.key != nil && c.password == "" && own:
-		return r, credentials{}, outcome.Errorf(outcome.AuthenticationFailed, "the Git secret holds an SSH key, and %s has no SSH form that follows from its URL", r).
+		return r, credentials{}, outcome.Errorf(
+			outcome.AuthenticationFailed,
+			"the Git secret holds an SSH key, and %s has no SSH form that follows from its URL", r,
+		).
 			WithHint("Give the repository's ssh:// URL, or a secret with username and password.")
 	case c.password != "" && own:
 		return r, c.basic(r), nil
@@ -84,7 +93,9 @@ func (c *client) basic(r Remote) credentials {
 const idle = 90 * time.Second
 
 // fetch asks remote for what plan wants of it, and lets receive read the pack.
-func (c *client) fetch(ctx context.Context, remote Remote, plan func(*advertisement) (request, error), receive func(io.Reader) error) error {
+func (c *client) fetch(
+	ctx context.Context, remote Remote, plan func(*advertisement) (request, error), receive func(io.Reader) error,
+) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watchdog := time.AfterFunc(c.patience, func() { cancel(fmt.Errorf("no answer for %s", c.patience)) })
@@ -181,10 +192,19 @@ func unavailable(remote Remote, err error) error {
 		return e
 	}
 	if bad, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		e := outcome.Errorf(outcome.GitServerUnavailable, "the certificate of %s cannot be trusted: %w", remote.address(), err)
-		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown && len(bad.UnverifiedCertificates) > 0 {
+		e := outcome.Errorf(
+			outcome.GitServerUnavailable, "the certificate of %s cannot be trusted: %w", remote.address(), err,
+		)
+		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown &&
+			len(bad.UnverifiedCertificates) > 0 {
 			last := bad.UnverifiedCertificates[len(bad.UnverifiedCertificates)-1]
-			return e.WithHint(fmt.Sprintf("It was issued by %q, which is no authority this step knows: add that one's certificate to ca-bundle.", last.Issuer))
+			return e.WithHint(
+				fmt.Sprintf(
+					"It was issued by %q, which is no authority this step knows: add that one's certificate to "+
+						"ca-bundle.",
+					last.Issuer,
+				),
+			)
 		}
 		return e.WithHint("The server's certificate must be valid now and for the host in the URL.")
 	}
@@ -193,7 +213,9 @@ func unavailable(remote Remote, err error) error {
 			WithHint("Check the host in the repository's URL, and that this network's DNS knows it.")
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return outcome.Errorf(outcome.GitServerUnavailable, "%s ended the connection too early: %w", remote.address(), err)
+		return outcome.Errorf(
+			outcome.GitServerUnavailable, "%s ended the connection too early: %w", remote.address(), err,
+		)
 	}
 	return outcome.Errorf(outcome.GitServerUnavailable, "%s: %w", remote.address(), err)
 }

@@ -19,12 +19,23 @@ func TestHostThatDoesNotExist(t *testing.T) {
 		dns  net.DNSError
 		want outcome.Reason
 	}{
-		"no such host":           {net.DNSError{Err: "no such host", Name: "git.example.com", IsNotFound: true}, outcome.RepositoryNotFound},
-		"name server is silent":  {net.DNSError{Err: "i/o timeout", Name: "git.example.com", IsTimeout: true}, outcome.GitServerUnavailable},
-		"name server has failed": {net.DNSError{Err: "server misbehaving", Name: "git.example.com", IsTemporary: true}, outcome.GitServerUnavailable},
+		"no such host": {
+			net.DNSError{Err: "no such host", Name: "git.example.com", IsNotFound: true},
+			outcome.RepositoryNotFound,
+		},
+		"name server is silent": {
+			net.DNSError{Err: "i/o timeout", Name: "git.example.com", IsTimeout: true},
+			outcome.GitServerUnavailable,
+		},
+		"name server has failed": {net.DNSError{Err: "server misbehaving", Name: "git.example.com", IsTemporary: true},
+			outcome.GitServerUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := unavailable(remote, &url.Error{Op: "Get", URL: remote.String(), Err: fmt.Errorf("dial: %w", &test.dns)})
+			got := unavailable(remote, &url.Error{
+				Op:  "Get",
+				URL: remote.String(),
+				Err: fmt.Errorf("dial: %w", &test.dns),
+			})
 			if reason := outcome.Of(got).Reason; reason != test.want {
 				t.Errorf("%s, want %s", reason, test.want)
 			}

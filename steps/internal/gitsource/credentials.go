@@ -28,8 +28,8 @@ type credentials struct {
 
 func (c credentials) empty() bool { return c.key == nil && c.password == "" }
 
-// waitForCredentials reads the secret. One that is required is waited for: OpenChoreo makes the secret and the pod at once, and with an
-// optional volume the pod may start first.
+// waitForCredentials reads the secret. One that is required is waited for: OpenChoreo makes the secret and the pod at
+// once, and with an optional volume the pod may start first.
 func waitForCredentials(ctx context.Context, in Parameters, env step.Environment) (credentials, error) {
 	limit := time.Duration(in.GitSecretTimeout) * time.Second
 	began, waiting := time.Now(), false
@@ -43,11 +43,17 @@ func waitForCredentials(ctx context.Context, in Parameters, env step.Environment
 			return c, err
 		}
 		if !waiting {
-			env.Log.Info("Waiting for the Git secret; a node looks for one that is late about once a minute", "in", in.GitSecretDir, "limit", limit)
+			env.Log.Info(
+				"Waiting for the Git secret; a node looks for one that is late about once a minute", "in",
+				in.GitSecretDir, "limit", limit,
+			)
 			waiting = true
 		}
 		if !time.Now().Before(deadline) {
-			return c, outcome.Errorf(outcome.AuthenticationFailed, "the Git secret did not appear in %s within %d s", in.GitSecretDir, in.GitSecretTimeout).
+			return c, outcome.Errorf(
+				outcome.AuthenticationFailed, "the Git secret did not appear in %s within %d s", in.GitSecretDir,
+				in.GitSecretTimeout,
+			).
 				WithHint("Check that repository.secretRef names a SecretReference whose secret exists.")
 		}
 		select {
@@ -82,7 +88,9 @@ func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
 		}
 	}
 	if c.empty() {
-		return c, outcome.Errorf(outcome.AuthenticationFailed, "the Git secret in %s holds neither ssh-privatekey nor password", dir).
+		return c, outcome.Errorf(
+			outcome.AuthenticationFailed, "the Git secret in %s holds neither ssh-privatekey nor password", dir,
+		).
 			WithHint("The secret needs the key ssh-privatekey, or the keys username and password.")
 	}
 	return c, nil
@@ -93,11 +101,16 @@ func parseKey(raw []byte) (ssh.Signer, error) {
 	raw = append(bytes.ReplaceAll(raw, []byte("\r"), nil), '\n')
 	key, err := ssh.ParsePrivateKey(raw)
 	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted {
-		return nil, outcome.Errorf(outcome.AuthenticationFailed, "ssh-privatekey in the Git secret is protected by a passphrase").
+		return nil, outcome.Errorf(
+			outcome.AuthenticationFailed, "ssh-privatekey in the Git secret is protected by a passphrase",
+		).
 			WithHint("Use a key without a passphrase, such as a deploy key made for this repository.")
 	}
 	if err != nil {
-		return nil, outcome.Errorf(outcome.AuthenticationFailed, "ssh-privatekey in the Git secret is not a private key in PEM or OpenSSH form: %w", err)
+		return nil, outcome.Errorf(
+			outcome.AuthenticationFailed,
+			"ssh-privatekey in the Git secret is not a private key in PEM or OpenSSH form: %w", err,
+		)
 	}
 	return key, nil
 }

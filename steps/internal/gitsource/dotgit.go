@@ -19,20 +19,25 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/hash"
 )
 
-// writeDotGit makes .git what `git clone --depth 1 --filter=blob:none` leaves, at a detached HEAD: the commit, its trees and symbolic links are
-// there, the contents of files are not. So a build that asks git log, describe or status gets its answer, while the workspace does not hold every file
-// a second time; and .git depends on nothing but the commit, its URL and the tag asked for, where the server's own pack differs from one
-// fetch to the next, and with it the digest of every image that has .git copied into it.
+// writeDotGit makes .git what `git clone --depth 1 --filter=blob:none` leaves, at a detached HEAD: the commit, its
+// trees and symbolic links are there, the contents of files are not. So a build that asks git log, describe or status
+// gets its answer, while the workspace does not hold every file a second time; and .git depends on nothing but the
+// commit, its URL and the tag asked for, where the server's own pack differs from one fetch to the next, and with it
+// the digest of every image that has .git copied into it.
 func writeDotGit(t *tree, p *pack, remote Remote, at commit, c choice) error {
-	for _, dir := range []string{".git", ".git/objects", ".git/objects/pack", ".git/refs", ".git/refs/heads", ".git/refs/tags"} {
+	for _, dir := range []string{
+		".git", ".git/objects", ".git/objects/pack", ".git/refs", ".git/refs/heads", ".git/refs/tags",
+	} {
 		if err := t.root.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
 	text := map[string]string{
 		"HEAD": at.hash.String() + "\n",
-		"config": fmt.Sprintf("[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n[remote \"origin\"]\n\turl = %s\n"+
-			"\tfetch = +refs/heads/*:refs/remotes/origin/*\n\tpromisor = true\n\tpartialclonefilter = blob:none\n", configQuote(remote.String())),
+		"config": fmt.Sprintf("[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n"+
+			"[remote \"origin\"]\n\turl = %s\n"+
+			"\tfetch = +refs/heads/*:refs/remotes/origin/*\n\tpromisor = true\n\tpartialclonefilter = blob:none\n",
+			configQuote(remote.String())),
 	}
 	keep := append(slices.Clone(t.trees), at.hash)
 	if at.parents > 0 {
@@ -80,7 +85,9 @@ func configQuote(value string) string {
 }
 
 // writePack writes a pack of these objects that depends on nothing else.
-func writePack(root *os.Root, objects []plumbing.Hash, object func(plumbing.Hash) (plumbing.ObjectType, []byte, error)) error {
+func writePack(
+	root *os.Root, objects []plumbing.Hash, object func(plumbing.Hash) (plumbing.ObjectType, []byte, error),
+) error {
 	plumbing.HashesSort(objects)
 	objects = slices.Compact(objects)
 	sum := hash.New(crypto.SHA1)

@@ -1,8 +1,9 @@
 // Package gitsource is the step checkout-source: it puts one revision of a Git repository into the workspace.
 //
-// It speaks the pack protocol itself (protocol.go, over http.go and ssh.go), reads the pack as it arrives (pack.go), and writes the
-// files straight from it (checkout.go): one fetch at depth 1, every content unpacked where it belongs, nothing written outside. Formats that go-git
-// implements well, of the index, the pack's index and configuration, are go-git's.
+// It speaks the pack protocol itself (protocol.go, over http.go and ssh.go), reads the pack as it arrives (pack.go),
+// and writes the files straight from it (checkout.go): one fetch at depth 1, every content unpacked where it belongs,
+// nothing written outside. Formats that go-git implements well, of the index, the pack's index and configuration, are
+// go-git's.
 package gitsource
 
 import (
@@ -36,8 +37,9 @@ type Parameters struct {
 	Submodules        bool   `json:"submodules"`
 }
 
-// Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results are git-revision (the
-// first 8 characters of the commit), git-commit, git-commit-time (the committer's, Unix seconds) and git-author (Name <email>).
+// Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results
+// are git-revision (the first 8 characters of the commit), git-commit, git-commit-time (the committer's, Unix seconds)
+// and git-author (Name <email>).
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	remote, err := ParseRemote(in.GitRepo)
 	if err != nil {
@@ -72,7 +74,8 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 	err = in.Workspace.WriteRevision(workspace.Revision{
-		URL: remote.String(), Branch: rev.branch, Commit: at.hash.String(), AuthorName: at.authorName, AuthorEmail: at.authorEmail, Time: at.time,
+		URL: remote.String(), Branch: rev.branch, Commit: at.hash.String(), AuthorName: at.authorName,
+		AuthorEmail: at.authorEmail, Time: at.time,
 	})
 	return step.Results{
 		"git-revision":    at.hash.String()[:8],
@@ -99,8 +102,8 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 	return c, err
 }
 
-// emptied removes what an earlier attempt left, also one that was killed, and returns a new directory beside it to work in. What is a
-// symbolic link is removed itself; what it leads to is not touched.
+// emptied removes what an earlier attempt left, also one that was killed, and returns a new directory beside it to work
+// in. What is a symbolic link is removed itself; what it leads to is not touched.
 func emptied(w workspace.Workspace) (string, error) {
 	if err := os.MkdirAll(string(w), 0o755); err != nil {
 		return "", err
@@ -147,8 +150,11 @@ func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revis
 	return at, nil
 }
 
-// clone puts a revision of a repository into root, which is at that place in the source, and the revision's submodules into it.
-func (j *job) clone(ctx context.Context, root *os.Root, place string, remote Remote, rev revision, level int) (commit, error) {
+// clone puts a revision of a repository into root, which is at that place in the source, and the revision's submodules
+// into it.
+func (j *job) clone(
+	ctx context.Context, root *os.Root, place string, remote Remote, rev revision, level int,
+) (commit, error) {
 	started := time.Now()
 	log := j.env.Log
 	if place != "" {
@@ -160,7 +166,10 @@ func (j *job) clone(ctx context.Context, root *os.Root, place string, remote Rem
 		return commit{}, err
 	}
 	defer p.file.Close()
-	log.Info("Found the revision", "commit", at.hash, "author", at.authorName, "time", at.time.Format(time.RFC3339), "took", time.Since(started))
+	log.Info(
+		"Found the revision", "commit", at.hash, "author", at.authorName, "time", at.time.Format(time.RFC3339),
+		"took", time.Since(started),
+	)
 
 	started = time.Now()
 	t := &tree{root: root, dir: place}
@@ -239,8 +248,8 @@ func (j *job) receive(ctx context.Context, remote Remote, rev revision) (p *pack
 	return p, chosen, errors.Join(err, final)
 }
 
-// warnOfEscapes names the symbolic links that lead out of the source. They stay, as git keeps them: builds that never look at one must not
-// fail for it, and a path that goes through one is refused by the step that is given it.
+// warnOfEscapes names the symbolic links that lead out of the source. They stay, as git keeps them: builds that never
+// look at one must not fail for it, and a path that goes through one is refused by the step that is given it.
 func (j *job) warnOfEscapes(dir string) {
 	var out []string
 	for _, l := range j.links {
@@ -254,7 +263,9 @@ func (j *job) warnOfEscapes(dir string) {
 		out = append(out[:shown], fmt.Sprintf("and %d more", len(out)-shown))
 	}
 	if len(out) > 0 {
-		j.env.Log.Warn("Symbolic links lead out of the repository; no step follows them", "links", strings.Join(out, ", "))
+		j.env.Log.Warn(
+			"Symbolic links lead out of the repository; no step follows them", "links", strings.Join(out, ", "),
+		)
 	}
 }
 

@@ -56,7 +56,8 @@ func (c *checkout) runContext(ctx context.Context) *checkout {
 	secrets := &redact.Secrets{}
 	out := secrets.Writer(&log)
 	logger := slog.New(slog.NewTextHandler(out, nil))
-	env := step.Environment{Log: logger, Stdout: &log, Stderr: out, Secrets: secrets, Retry: outcome.Retry{Attempts: 3, Base: time.Millisecond, Log: logger}}
+	env := step.Environment{Log: logger, Stdout: &log, Stderr: out, Secrets: secrets,
+		Retry: outcome.Retry{Attempts: 3, Base: time.Millisecond, Log: logger}}
 	c.results, c.err = Run(ctx, c.Parameters, env)
 	out.Close()
 	c.log = log.String()
@@ -183,8 +184,14 @@ type greeting struct {
 func newGreeting(t *testing.T, r *gittest.Repo) greeting {
 	g := greeting{Repo: r}
 	g.first = r.Commit("main", "first", gittest.File("README.md", "one\n"))
-	g.second = r.Commit("main", "second", gittest.File("README.md", "two\n"), gittest.Executable("run", "#!/bin/sh\n"), gittest.File("empty", ""),
-		gittest.Dir("a", gittest.File("copy", "two\n"), gittest.Dir("b", gittest.File("c", strings.Repeat("content\n", 10_000)), gittest.Symlink("up", "../../README.md"))))
+	g.second = r.Commit("main", "second", gittest.File("README.md", "two\n"), gittest.Executable("run", "#!/bin/sh\n"),
+		gittest.File("empty", ""),
+		gittest.Dir(
+			"a", gittest.File("copy", "two\n"),
+			gittest.Dir(
+				"b", gittest.File("c", strings.Repeat("content\n", 10_000)), gittest.Symlink("up", "../../README.md"),
+			),
+		))
 	g.dev = r.Commit("dev", "on dev", gittest.File("dev", "dev"))
 	r.Git(nil, "tag", "v1.0.0", g.first)
 	r.Git(nil, "tag", "-a", "-m", "annotated", "v2.0.0", g.second)
@@ -252,7 +259,8 @@ func TestResults(t *testing.T) {
 	run.CABundle = server.CABundle
 	run.run(t).ok(t, g.second)
 	want := step.Results{
-		"git-revision": g.second[:8], "git-commit": g.second, "git-commit-time": "1700000000", "git-author": "Dev Git <devgit@example.com>",
+		"git-revision": g.second[:8], "git-commit": g.second, "git-commit-time": "1700000000",
+		"git-author": "Dev Git <devgit@example.com>",
 	}
 	if diff := cmp.Diff(want, run.results); diff != "" {
 		t.Error(diff)
@@ -261,7 +269,14 @@ func TestResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(workspace.Revision{URL: g.URL, Branch: "main", Commit: g.second, AuthorName: "Dev Git", AuthorEmail: "devgit@example.com", Time: gittest.When}, revision); diff != "" {
+	if diff := cmp.Diff(workspace.Revision{
+		URL:         g.URL,
+		Branch:      "main",
+		Commit:      g.second,
+		AuthorName:  "Dev Git",
+		AuthorEmail: "devgit@example.com",
+		Time:        gittest.When,
+	}, revision); diff != "" {
 		t.Error(diff)
 	}
 	for _, part := range []string{"Cloning", g.URL, g.second, "files=6", "took="} {
@@ -276,25 +291,52 @@ func TestChoose(t *testing.T) {
 	t.Parallel()
 	hash := func(digit string) plumbing.Hash { return plumbing.NewHash(strings.Repeat(digit, 40)) }
 	main, dev, tag, tagged, old := hash("a"), hash("b"), hash("c"), hash("d"), hash("e")
-	refs := []ref{{name: "HEAD", hash: main}, {name: "refs/heads/dev", hash: dev}, {name: "refs/heads/main", hash: main},
-		{name: "refs/pull/1/head", hash: hash("9")}, {name: "refs/tags/v1", hash: tag, peeled: tagged}}
+	refs := []ref{
+		{name: "HEAD", hash: main},
+		{name: "refs/heads/dev", hash: dev},
+		{name: "refs/heads/main", hash: main},
+		{name: "refs/pull/1/head", hash: hash("9")},
+		{name: "refs/tags/v1", hash: tag, peeled: tagged},
+	}
 	everything := []plumbing.Hash{main, dev, tag}
 	for name, c := range map[string]struct {
 		rev          revision
 		capabilities string
 		want         request
 	}{
-		"branch":                            {revision{branch: "dev"}, "shallow", request{wants: []plumbing.Hash{dev}, depth: 1}},
-		"branch, server cannot be shallow":  {revision{branch: "dev"}, "", request{wants: []plumbing.Hash{dev}}},
-		"annotated tag":                     {revision{branch: "v1"}, "shallow", request{wants: []plumbing.Hash{tag}, depth: 1}},
-		"commit of a tag":                   {revision{commit: tagged.String()}, "shallow", request{wants: []plumbing.Hash{tag}, depth: 1}},
-		"commit of a pull request":          {revision{commit: hash("9").String()}, "shallow", request{wants: []plumbing.Hash{hash("9")}, depth: 1}},
-		"old commit, any is given":          {revision{commit: old.String()}, "shallow allow-reachable-sha1-in-want", request{wants: []plumbing.Hash{old}, depth: 1}},
-		"old commit, strict":                {revision{commit: old.String()}, "shallow", request{wants: everything}},
-		"abbreviated, at a branch":          {revision{commit: "bbbbbbb"}, "shallow", request{wants: []plumbing.Hash{dev}, depth: 1}},
-		"too short to trust the branch":     {revision{commit: "bbbbbb"}, "shallow", request{wants: everything}},
-		"abbreviated, any is given, filter": {revision{commit: "eeeeeeee"}, "shallow filter allow-any-sha1-in-want", request{wants: everything, commitsOnly: true}},
-		"abbreviated, filter only":          {revision{commit: "eeeeeeee"}, "shallow filter", request{wants: everything}},
+		"branch": {
+			revision{branch: "dev"},
+			"shallow",
+			request{wants: []plumbing.Hash{dev}, depth: 1},
+		},
+		"branch, server cannot be shallow": {revision{branch: "dev"}, "", request{wants: []plumbing.Hash{dev}}},
+		"annotated tag": {
+			revision{branch: "v1"},
+			"shallow",
+			request{wants: []plumbing.Hash{tag}, depth: 1},
+		},
+		"commit of a tag": {
+			revision{commit: tagged.String()},
+			"shallow",
+			request{wants: []plumbing.Hash{tag}, depth: 1},
+		},
+		"commit of a pull request": {
+			revision{commit: hash("9").String()},
+			"shallow",
+			request{wants: []plumbing.Hash{hash("9")}, depth: 1},
+		},
+		"old commit, any is given": {revision{commit: old.String()}, "shallow allow-reachable-sha1-in-want",
+			request{wants: []plumbing.Hash{old}, depth: 1}},
+		"old commit, strict": {revision{commit: old.String()}, "shallow", request{wants: everything}},
+		"abbreviated, at a branch": {
+			revision{commit: "bbbbbbb"},
+			"shallow",
+			request{wants: []plumbing.Hash{dev}, depth: 1},
+		},
+		"too short to trust the branch": {revision{commit: "bbbbbb"}, "shallow", request{wants: everything}},
+		"abbreviated, any is given, filter": {revision{commit: "eeeeeeee"}, "shallow filter allow-any-sha1-in-want",
+			request{wants: everything, commitsOnly: true}},
+		"abbreviated, filter only": {revision{commit: "eeeeeeee"}, "shallow filter", request{wants: everything}},
 	} {
 		adv := &advertisement{refs: refs, capabilities: map[string]string{}}
 		for capability := range strings.FieldsSeq(c.capabilities) {
@@ -375,9 +417,14 @@ func TestSecretsStaySecret(t *testing.T) {
 		secretDir []string
 		code      int
 	}{
-		"accepted":     {canary, []string{"username", "alice", "password", canary}, 0},
-		"refused":      {"another", []string{"username", "alice", "password", canary}, outcome.AuthenticationFailed.ExitCode()},
-		"unusable key": {canary, []string{"ssh-privatekey", strings.Replace(key, "PRIVATE KEY", "PUBLIC KEY", 1)}, outcome.AuthenticationFailed.ExitCode()},
+		"accepted": {canary, []string{"username", "alice", "password", canary}, 0},
+		"refused": {
+			"another",
+			[]string{"username", "alice", "password", canary},
+			outcome.AuthenticationFailed.ExitCode(),
+		},
+		"unusable key": {canary, []string{"ssh-privatekey", strings.Replace(key, "PRIVATE KEY", "PUBLIC KEY", 1)},
+			outcome.AuthenticationFailed.ExitCode()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -392,13 +439,17 @@ func TestSecretsStaySecret(t *testing.T) {
 			}
 			var out, log bytes.Buffer
 			code := step.Run(t.Context(), "checkout-source", nil, []string{
-				"GIT_REPO=" + repo.URL, "BRANCH=main", "GIT_SECRET_DIR=" + secretDir(t, c.secretDir...), "CA_BUNDLE=" + server.CABundle, "MAX_ATTEMPTS=1",
-				"WORKSPACE=" + filepath.Join(dir, "workspace"), "RESULTS_DIR=" + filepath.Join(dir, "results"), "TERMINATION_MESSAGE_PATH=" + termination,
+				"GIT_REPO=" + repo.URL, "BRANCH=main", "GIT_SECRET_DIR=" + secretDir(t, c.secretDir...),
+				"CA_BUNDLE=" + server.CABundle, "MAX_ATTEMPTS=1",
+				"WORKSPACE=" + filepath.Join(dir, "workspace"), "RESULTS_DIR=" + filepath.Join(dir, "results"),
+				"TERMINATION_MESSAGE_PATH=" + termination,
 			}, step.Streams{Stdout: &out, Stderr: &log}, Run)
 			if code != c.code {
 				t.Fatalf("exit code %d, want %d\n%s", code, c.code, log.String())
 			}
-			forbidden := []string{canary, base64.StdEncoding.EncodeToString([]byte("alice:" + canary)), strings.Split(key, "\n")[1]}
+			forbidden := []string{
+				canary, base64.StdEncoding.EncodeToString([]byte("alice:" + canary)), strings.Split(key, "\n")[1],
+			}
 			check := func(where, text string) {
 				for _, f := range forbidden {
 					if strings.Contains(text, f) {

@@ -30,22 +30,67 @@ func TestHostileTrees(t *testing.T) {
 		reason outcome.Reason
 		parts  []string
 	}{
-		"file through a link":       {tree{link("d", outside), dir("d", file("precious", "evil"))}, outcome.RepositoryInvalid, []string{`"d" twice`}},
-		"submodule through a link":  {tree{link("d", outside), gittest.Submodule("d", strings.Repeat("ab", 20))}, outcome.RepositoryInvalid, []string{`"d" twice`}},
-		"file through a local link": {tree{link("d", ".git"), dir("d", file("config", "evil"))}, outcome.RepositoryInvalid, []string{`"d" twice`}},
-		"file twice":                {tree{file("x", "1"), file("x", "2")}, outcome.RepositoryInvalid, []string{`"x" twice`}},
-		"link twice":                {tree{link("x", "a"), file("x", "2")}, outcome.RepositoryInvalid, []string{`"x" twice`}},
-		"directory twice":           {tree{dir("x", file("a", "")), dir("x", file("b", ""))}, outcome.RepositoryInvalid, []string{`"x" twice`}},
-		"slash in a name":           {tree{file("a/../../precious", "evil")}, outcome.RepositoryInvalid, []string{"a/../../precious"}},
-		"absolute name":             {tree{file(outside+"/precious", "evil")}, outcome.RepositoryInvalid, nil},
-		"long path":                 {deep(30, strings.Repeat("x", 200)), outcome.RepositoryInvalid, []string{"more than 4095 bytes"}},
-		"long name":                 {tree{file(strings.Repeat("x", 300), "")}, outcome.RepositoryInvalid, []string{"longer"}},
-		".gitmodules as a link":     {tree{link(".gitmodules", "x")}, outcome.RepositoryInvalid, []string{".gitmodules"}},
-		"link without a target":     {tree{link("x", "")}, outcome.RepositoryInvalid, []string{"x"}},
-		"strange mode":              {tree{{Mode: "100000", Name: "x", Content: ""}}, outcome.RepositoryInvalid, []string{"100000"}},
-		"submodule named .git":      {tree{gittest.Submodule(".git", strings.Repeat("ab", 20))}, outcome.RepositoryInvalid, []string{".git"}},
+		"file through a link": {tree{link("d", outside), dir("d", file("precious", "evil"))}, outcome.RepositoryInvalid,
+			[]string{`"d" twice`}},
+		"submodule through a link": {
+			tree{link("d", outside), gittest.Submodule("d", strings.Repeat("ab", 20))},
+			outcome.RepositoryInvalid,
+			[]string{`"d" twice`},
+		},
+		"file through a local link": {
+			tree{link("d", ".git"), dir("d", file("config", "evil"))},
+			outcome.RepositoryInvalid,
+			[]string{`"d" twice`},
+		},
+		"file twice": {
+			tree{file("x", "1"), file("x", "2")},
+			outcome.RepositoryInvalid,
+			[]string{`"x" twice`},
+		},
+		"link twice": {
+			tree{link("x", "a"), file("x", "2")},
+			outcome.RepositoryInvalid,
+			[]string{`"x" twice`},
+		},
+		"directory twice": {
+			tree{dir("x", file("a", "")), dir("x", file("b", ""))},
+			outcome.RepositoryInvalid,
+			[]string{`"x" twice`},
+		},
+		"slash in a name": {
+			tree{file("a/../../precious", "evil")},
+			outcome.RepositoryInvalid,
+			[]string{"a/../../precious"},
+		},
+		"absolute name": {tree{file(outside+"/precious", "evil")}, outcome.RepositoryInvalid, nil},
+		"long path": {
+			deep(30, strings.Repeat("x", 200)),
+			outcome.RepositoryInvalid,
+			[]string{"more than 4095 bytes"},
+		},
+		"long name": {
+			tree{file(strings.Repeat("x", 300), "")},
+			outcome.RepositoryInvalid,
+			[]string{"longer"},
+		},
+		".gitmodules as a link": {tree{link(".gitmodules", "x")}, outcome.RepositoryInvalid, []string{".gitmodules"}},
+		"link without a target": {tree{link("x", "")}, outcome.RepositoryInvalid, []string{"x"}},
+		"strange mode": {
+			tree{{Mode: "100000", Name: "x", Content: ""}},
+			outcome.RepositoryInvalid,
+			[]string{"100000"},
+		},
+		"submodule named .git": {
+			tree{gittest.Submodule(".git", strings.Repeat("ab", 20))},
+			outcome.RepositoryInvalid,
+			[]string{".git"},
+		},
 	}
-	for _, name := range []string{".", "..", ".git", ".GIT", ".Git ", ".git.", "git~1", "GIT~1", ".git\u200c", ".g\u200cit", ".git::$INDEX_ALLOCATION", `.git\config`} {
+	for _, name := range []string{
+		".", "..", ".git", ".GIT", ".Git ", ".git.", "git~1", "GIT~1", ".git\u200c", ".g\u200cit",
+		".git::$INDEX_ALLOCATION",
+		`.git\config`,
+	} {
 		cases[fmt.Sprintf("directory %+q", name)] = struct {
 			items  tree
 			reason outcome.Reason
@@ -112,20 +157,24 @@ func TestHarmlessTrees(t *testing.T) {
 	server := gittest.NewServer(t, "", "")
 	repo := server.Repo(t, "harmless.git")
 	commit := repo.Commit("main", "fine",
-		gittest.File(".gitignore", "*.o\n"), gittest.File(".github", ""), gittest.File("-rf", ""), gittest.File("git", ""), gittest.File("new\nline", ""),
-		gittest.File("a b", ""), gittest.File("\xff\xfe", "not UTF-8"), gittest.File("...", ""), gittest.Item{Mode: "100664", Name: "old", Content: ""},
+		gittest.File(".gitignore", "*.o\n"), gittest.File(".github", ""), gittest.File("-rf", ""),
+		gittest.File("git", ""), gittest.File("new\nline", ""),
+		gittest.File("a b", ""), gittest.File("\xff\xfe", "not UTF-8"), gittest.File("...", ""),
+		gittest.Item{Mode: "100664", Name: "old", Content: ""},
 		gittest.Symlink("dangling", "nowhere"), gittest.Symlink("self", "self"), gittest.Symlink("here", "."),
 		gittest.Dir("a", gittest.Symlink("up", ".."), gittest.Symlink("through", "up/a/b"), gittest.File("b", "")))
 	run := newCheckout(t, repo.URL)
 	run.CABundle = server.CABundle
 	run.run(t).ok(t, commit).wantFiles(t, map[string]string{
-		".gitignore": "644 *.o\n", ".github": "644 ", "-rf": "644 ", "git": "644 ", "new\nline": "644 ", "a b": "644 ", "\xff\xfe": "644 not UTF-8", "...": "644 ", "old": "644 ",
-		"dangling": "-> nowhere", "self": "-> self", "here": "-> .", "a/up": "-> ..", "a/through": "-> up/a/b", "a/b": "644 ",
+		".gitignore": "644 *.o\n", ".github": "644 ", "-rf": "644 ", "git": "644 ", "new\nline": "644 ",
+		"a b": "644 ", "\xff\xfe": "644 not UTF-8", "...": "644 ", "old": "644 ",
+		"dangling": "-> nowhere", "self": "-> self", "here": "-> .", "a/up": "-> ..", "a/through": "-> up/a/b",
+		"a/b": "644 ",
 	})
 }
 
-// Symbolic links may lead anywhere: they are made as they are, named in the log, and not followed, neither by what is checked out after them nor
-// by the next checkout, which removes them.
+// Symbolic links may lead anywhere: they are made as they are, named in the log, and not followed, neither by what is
+// checked out after them nor by the next checkout, which removes them.
 func TestLinksThatLeadOut(t *testing.T) {
 	t.Parallel()
 	server := gittest.NewServer(t, "", "")
@@ -137,16 +186,20 @@ func TestLinksThatLeadOut(t *testing.T) {
 	subCommit := sub.Commit("main", "x", gittest.Symlink("l", "../../x"), gittest.File("f", ""))
 	repo := server.Repo(t, "out.git")
 	commit := repo.Commit("main", "links",
-		gittest.Symlink("absolute", outside), gittest.Dir("a", gittest.Symlink("up", "../../x")), gittest.Symlink("around", "../source/f"),
-		gittest.Dir("x", gittest.Dir("y", gittest.Symlink("top", "../.."))), gittest.Symlink("as-one", "x/y/top/../precious"),
+		gittest.Symlink("absolute", outside), gittest.Dir("a", gittest.Symlink("up", "../../x")),
+		gittest.Symlink("around", "../source/f"),
+		gittest.Dir("x", gittest.Dir("y", gittest.Symlink("top", "../.."))),
+		gittest.Symlink("as-one", "x/y/top/../precious"),
 		gittest.Symlink("inside", "f"), gittest.File("f", "1"),
 		modules("b", "../sub.git"), gittest.Submodule("b", subCommit))
 	run := newCheckout(t, repo.URL)
 	run.CABundle = server.CABundle
 	for range 2 {
 		run.run(t).ok(t, commit).wantFiles(t, map[string]string{
-			"absolute": "-> " + outside, "a/up": "-> ../../x", "around": "-> ../source/f", "x/y/top": "-> ../..", "as-one": "-> x/y/top/../precious", "inside": "-> f",
-			"f": "644 1", ".gitmodules": "644 [submodule \"b\"]\n\tpath = b\n\turl = ../sub.git\n", "b/l": "-> ../../x", "b/f": "644 ",
+			"absolute": "-> " + outside, "a/up": "-> ../../x", "around": "-> ../source/f", "x/y/top": "-> ../..",
+			"as-one": "-> x/y/top/../precious", "inside": "-> f",
+			"f": "644 1", ".gitmodules": "644 [submodule \"b\"]\n\tpath = b\n\turl = ../sub.git\n",
+			"b/l": "-> ../../x", "b/f": "644 ",
 		})
 	}
 	log := run.log

@@ -14,12 +14,14 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// wellKnown are the keys of github.com, gitlab.com, bitbucket.org and Azure DevOps, checked against the fingerprints they publish.
+// wellKnown are the keys of github.com, gitlab.com, bitbucket.org and Azure DevOps, checked against the fingerprints
+// they publish.
 //
 //go:embed known_hosts
 var wellKnown []byte
 
-// hostKeys says which key a server must have: by the secret's known_hosts when that names the server, else by the built-in one.
+// hostKeys says which key a server must have: by the secret's known_hosts when that names the server, else by the
+// built-in one.
 type hostKeys struct {
 	files []ssh.HostKeyCallback
 }
@@ -51,7 +53,8 @@ func newHostKeys(own string) (*hostKeys, error) {
 	return h, nil
 }
 
-// known returns the keys that the server at address may have, and whoever checks them. It returns none for an unknown server.
+// known returns the keys that the server at address may have, and whoever checks them. It returns none for an unknown
+// server.
 func (h *hostKeys) known(address string) ([]knownhosts.KnownKey, ssh.HostKeyCallback) {
 	for _, check := range h.files {
 		var mismatch *knownhosts.KeyError
@@ -63,7 +66,8 @@ func (h *hostKeys) known(address string) ([]knownhosts.KnownKey, ssh.HostKeyCall
 	return nil, h.files[0] // an unknown server may still show a certificate of an authority that the secret trusts
 }
 
-// algorithms are those a server must be asked for so that it shows a key that is known, and not another one it also has. Nil asks for any.
+// algorithms are those a server must be asked for so that it shows a key that is known, and not another one it also
+// has. Nil asks for any.
 func algorithms(keys []knownhosts.KnownKey) []string {
 	var out []string
 	for _, k := range keys {
@@ -92,13 +96,22 @@ func (h *hostKeys) require(config *ssh.ClientConfig, address string) {
 		shown := fmt.Sprintf("%s %s", key.Type(), ssh.FingerprintSHA256(key))
 		host := knownhosts.Normalize(address)
 		if revoked, ok := errors.AsType[*knownhosts.RevokedError](err); ok {
-			return outcome.Errorf(outcome.HostKeyUnknown, "the host key of %s, %s, is revoked by line %d of known_hosts", host, shown, revoked.Revoked.Line)
+			return outcome.Errorf(
+				outcome.HostKeyUnknown, "the host key of %s, %s, is revoked by line %d of known_hosts", host, shown,
+				revoked.Revoked.Line,
+			)
 		}
 		if len(keys) > 0 {
-			return outcome.Errorf(outcome.HostKeyUnknown, "%s shows the host key %s, which is not the one that is known, %s", host, shown, fingerprints(keys)).
-				WithHint("Someone may be between this cluster and the server. If the server's key did change, put the new one into known_hosts of the Git secret.")
+			return outcome.Errorf(
+				outcome.HostKeyUnknown, "%s shows the host key %s, which is not the one that is known, %s", host,
+				shown, fingerprints(keys),
+			).
+				WithHint("Someone may be between this cluster and the server. If the server's key did change, put " +
+					"the new one into known_hosts of the Git secret.")
 		}
-		return outcome.Errorf(outcome.HostKeyUnknown, "%s shows the host key %s, and no key of that host is known", host, shown)
+		return outcome.Errorf(
+			outcome.HostKeyUnknown, "%s shows the host key %s, and no key of that host is known", host, shown,
+		)
 	}
 }
 

@@ -26,18 +26,28 @@ type httpConnection struct {
 }
 
 func newHTTPConnection(transport *http.Transport, remote Remote, creds credentials) *httpConnection {
-	return &httpConnection{client: &http.Client{Transport: transport, CheckRedirect: checkRedirect}, remote: remote, credentials: creds}
+	return &httpConnection{
+		client:      &http.Client{Transport: transport, CheckRedirect: checkRedirect},
+		remote:      remote,
+		credentials: creds,
+	}
 }
 
-// checkRedirect follows redirects as git does: of the first request only, never from https to http. What was meant for one server's eyes
-// is not shown to another.
+// checkRedirect follows redirects as git does: of the first request only, never from https to http. What was meant for
+// one server's eyes is not shown to another.
 func checkRedirect(r *http.Request, via []*http.Request) error {
 	first := via[0]
 	switch {
 	case first.Method != http.MethodGet || len(via) > 5:
-		return outcome.Errorf(outcome.RepositoryNotFound, "%s redirects to %s, which is not followed", redact.URL(first.URL.String()), redact.URL(r.URL.String()))
+		return outcome.Errorf(
+			outcome.RepositoryNotFound, "%s redirects to %s, which is not followed", redact.URL(first.URL.String()),
+			redact.URL(r.URL.String()),
+		)
 	case first.URL.Scheme == "https" && r.URL.Scheme != "https":
-		return outcome.Errorf(outcome.RepositoryNotFound, "%s redirects to %s, which is not encrypted", redact.URL(first.URL.String()), redact.URL(r.URL.String()))
+		return outcome.Errorf(
+			outcome.RepositoryNotFound, "%s redirects to %s, which is not encrypted", redact.URL(first.URL.String()),
+			redact.URL(r.URL.String()),
+		)
 	}
 	if first.URL.Host != r.URL.Host || first.URL.Scheme != r.URL.Scheme {
 		r.Header.Del("Authorization")
@@ -67,7 +77,10 @@ func (c *httpConnection) advertisement(ctx context.Context) (io.Reader, error) {
 	base.RawQuery = ""
 	path, ok := strings.CutSuffix(base.EscapedPath(), infoRefs)
 	if !ok {
-		return nil, outcome.Errorf(outcome.RepositoryNotFound, "%s redirects to %s, which is no repository", c.remote, redact.URL(at.String()))
+		return nil, outcome.Errorf(
+			outcome.RepositoryNotFound, "%s redirects to %s, which is no repository", c.remote,
+			redact.URL(at.String()),
+		)
 	}
 	if c.base, err = base.Parse(path + "/" + uploadPack); err != nil {
 		return nil, err
@@ -127,7 +140,10 @@ func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.
 		return nil, nil, c.refusal(resp)
 	}
 	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != mediaType {
-		return nil, nil, outcome.Errorf(outcome.RepositoryNotFound, "%s is not a Git repository: the server answers with %q instead of %s", c.remote, got, mediaType).
+		return nil, nil, outcome.Errorf(
+			outcome.RepositoryNotFound, "%s is not a Git repository: the server answers with %q instead of %s",
+			c.remote, got, mediaType,
+		).
 			WithHint("Check the repository URL: this one leads to something else, such as a web page.")
 	}
 	return resp.Body, resp.Request.URL, nil
@@ -141,14 +157,22 @@ func (c *httpConnection) refusal(resp *http.Response) error {
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusUnauthorized && c.password == "":
-		return outcome.Errorf(outcome.AuthenticationFailed, "%s asks for credentials, and there are none (%s)", c.remote, says).
+		return outcome.Errorf(
+			outcome.AuthenticationFailed, "%s asks for credentials, and there are none (%s)", c.remote, says,
+		).
 			WithHint("If the repository is private, set repository.secretRef; if it is public, check its URL.")
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return outcome.Errorf(outcome.AuthenticationFailed, "%s refused the credentials of user %q (%s)", c.remote, c.username, says)
+		return outcome.Errorf(
+			outcome.AuthenticationFailed, "%s refused the credentials of user %q (%s)", c.remote, c.username, says,
+		)
 	case code == http.StatusProxyAuthRequired:
-		return outcome.Errorf(outcome.AuthenticationFailed, "the proxy asks for credentials (%s)", says).WithHint(proxyHint)
+		return outcome.Errorf(outcome.AuthenticationFailed, "the proxy asks for credentials (%s)", says).WithHint(
+			proxyHint,
+		)
 	case code == http.StatusTooManyRequests || code == http.StatusRequestTimeout || code >= 500:
-		return outcome.Errorf(outcome.GitServerUnavailable, "%s answers %s", c.remote, says).After(outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()))
+		return outcome.Errorf(outcome.GitServerUnavailable, "%s answers %s", c.remote, says).After(
+			outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		)
 	}
 	return outcome.Errorf(outcome.RepositoryNotFound, "%s is not found (%s)", c.remote, says)
 }
@@ -176,10 +200,15 @@ const proxyHint = "Put user and password into HTTP_PROXY and HTTPS_PROXY, or the
 func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.Response) error {
 	switch {
 	case resp.StatusCode == http.StatusProxyAuthRequired:
-		return outcome.Errorf(outcome.AuthenticationFailed, "the proxy %s asks for credentials (%s)", redact.URL(proxy.String()), resp.Status).
+		return outcome.Errorf(
+			outcome.AuthenticationFailed, "the proxy %s asks for credentials (%s)", redact.URL(proxy.String()),
+			resp.Status,
+		).
 			WithHint(proxyHint)
 	case resp.StatusCode != http.StatusOK:
-		return outcome.Errorf(outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()), resp.Status)
+		return outcome.Errorf(
+			outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()), resp.Status,
+		)
 	}
 	return nil
 }

@@ -119,8 +119,8 @@ func parseTree(name plumbing.Hash, raw []byte) ([]treeEntry, error) {
 // dotGit are the names under which a file system may find .git, once they are folded as foldName does.
 var dotGit = []string{".git", "git~1"}
 
-// checkName refuses what cannot be one name in a directory, and whatever Windows or macOS would take for .git: the working tree may be
-// copied to such a file system, and git refuses the same.
+// checkName refuses what cannot be one name in a directory, and whatever Windows or macOS would take for .git: the
+// working tree may be copied to such a file system, and git refuses the same.
 func checkName(name string) error {
 	switch {
 	case name == "", name == ".", name == "..", strings.ContainsAny(name, "/\x00"):
@@ -137,8 +137,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// foldName does to a name what those file systems do when they compare: case, characters that HFS+ ignores, NTFS streams, dots and
-// spaces at the end. A backslash divides names on Windows.
+// foldName does to a name what those file systems do when they compare: case, characters that HFS+ ignores, NTFS
+// streams, dots and spaces at the end. A backslash divides names on Windows.
 func foldName(name string) string {
 	name = strings.Map(func(r rune) rune {
 		switch {

@@ -26,10 +26,11 @@ import (
 
 // pack is a received packfile, gitformat-pack(5), and where each of its objects is.
 //
-// It is read twice. As it arrives, it is written to a file, and every object that stands whole in it is named by its hash: the pack's format
-// makes that pass necessary to find where objects begin. Then the deltas are resolved, each exactly once and from its base outwards: first
-// those of commits and tags, then trees, then blobs, whose contents go straight to the files that have them. Nothing is held in memory
-// but what a chain of deltas needs. The checksum at the pack's end is not looked at: every object is known by its own hash.
+// It is read twice. As it arrives, it is written to a file, and every object that stands whole in it is named by its
+// hash: the pack's format makes that pass necessary to find where objects begin. Then the deltas are resolved, each
+// exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, whose contents go
+// straight to the files that have them. Nothing is held in memory but what a chain of deltas needs. The checksum at the
+// pack's end is not looked at: every object is known by its own hash.
 type pack struct {
 	file    *os.File
 	entries []entry
@@ -53,8 +54,8 @@ type entry struct {
 
 const none = int32(-1)
 
-// largestDelta is how large an object may be that is made from a delta, or that deltas are made from, in bytes: it is held in memory. git
-// makes no deltas of files larger than this (core.bigFileThreshold).
+// largestDelta is how large an object may be that is made from a delta, or that deltas are made from, in bytes: it is
+// held in memory. git makes no deltas of files larger than this (core.bigFileThreshold).
 const largestDelta = 512 << 20
 
 // invalid is the error for a pack that is damaged, or meant to do damage.
@@ -147,7 +148,9 @@ func (s *scanner) entry() error {
 		if err != nil {
 			return err
 		}
-		base, found := slices.BinarySearchFunc(s.entries, e.start-distance, func(e entry, start int64) int { return cmp.Compare(e.start, start) })
+		base, found := slices.BinarySearchFunc(s.entries, e.start-distance, func(e entry, start int64) int {
+			return cmp.Compare(e.start, start)
+		})
 		if !found {
 			return invalid("the delta at %d has no base", e.start)
 		}
@@ -234,7 +237,8 @@ func (s *scanner) content(e *entry) error {
 
 // broken tells content that cannot be decompressed from a stream that was cut.
 func (s *scanner) broken(e *entry, err error) error {
-	if _, corrupt := errors.AsType[flate.CorruptInputError](err); corrupt || errors.Is(err, zlib.ErrHeader) || errors.Is(err, zlib.ErrChecksum) || errors.Is(err, zlib.ErrDictionary) {
+	if _, corrupt := errors.AsType[flate.CorruptInputError](err); corrupt || errors.Is(err, zlib.ErrHeader) ||
+		errors.Is(err, zlib.ErrChecksum) || errors.Is(err, zlib.ErrDictionary) {
 		return invalid("the object at %d: %w", e.start, err)
 	}
 	return cut(err)
@@ -382,9 +386,11 @@ func patch(base, delta []byte) ([]byte, bool) {
 // content opens an object's content. What it returns is valid until the next call.
 type content func() (io.Reader, error)
 
-// resolve finds the name of every object of that kind, and gives those that claim wants to what claim returns for them. A nil claim wants
-// none. With several workers, claim and what it returns are called from several goroutines.
-func (p *pack) resolve(ctx context.Context, kind plumbing.ObjectType, workers int, claim func(plumbing.Hash) func(content) error) error {
+// resolve finds the name of every object of that kind, and gives those that claim wants to what claim returns for them.
+// A nil claim wants none. With several workers, claim and what it returns are called from several goroutines.
+func (p *pack) resolve(
+	ctx context.Context, kind plumbing.ObjectType, workers int, claim func(plumbing.Hash) func(content) error,
+) error {
 	if claim == nil {
 		claim = func(plumbing.Hash) func(content) error { return nil }
 	}
@@ -415,8 +421,8 @@ func (p *pack) resolve(ctx context.Context, kind plumbing.ObjectType, workers in
 	return group.Wait()
 }
 
-// family resolves a whole object and all that are made from it. A base is let go before its last delta is followed, so that of the usual
-// chain, one object after another, no more than two are held.
+// family resolves a whole object and all that are made from it. A base is let go before its last delta is followed, so
+// that of the usual chain, one object after another, no more than two are held.
 func (p *pack) family(ctx context.Context, root int32, claim func(plumbing.Hash) func(content) error) error {
 	e := &p.entries[root]
 	write := claim(e.hash)
@@ -501,7 +507,8 @@ func (p *pack) name(i int32, kind plumbing.ObjectType, object []byte) {
 	}
 }
 
-// adopt returns the first delta of an object whose name is known, after those that were waiting for that name became its own.
+// adopt returns the first delta of an object whose name is known, after those that were waiting for that name became
+// its own.
 func (p *pack) adopt(i int32) int32 {
 	e := &p.entries[i]
 	p.mu.Lock()

@@ -84,13 +84,17 @@ func TestPackOfGit(t *testing.T) {
 	var text strings.Builder
 	for i := range 60 {
 		text.WriteString(strings.Repeat(string(rune('a'+i%26)), 60) + "\n")
-		repo.Commit("main", "x", gittest.File("growing", text.String()), gittest.File("other", text.String()[:text.Len()/2]))
+		repo.Commit(
+			"main", "x", gittest.File("growing", text.String()), gittest.File("other", text.String()[:text.Len()/2]),
+		)
 	}
 	repo.Git(nil, "tag", "-a", "-m", "x", "v1")
 	objects := strings.Fields(repo.Git(nil, "rev-list", "--objects", "--all", "--no-object-names"))
 	for name, flag := range map[string]string{"by offset": "--delta-base-offset", "by name": "--no-reuse-delta"} {
 		t.Run(name, func(t *testing.T) {
-			raw := repo.Git([]byte(strings.Join(objects, "\n")), "pack-objects", "--stdout", "--quiet", "--depth=50", flag)
+			raw := repo.Git(
+				[]byte(strings.Join(objects, "\n")), "pack-objects", "--stdout", "--quiet", "--depth=50", flag,
+			)
 			p, err := receive(t, []byte(raw+"\n")) // Git cuts a final line end; the checksum is not looked at
 			if err != nil {
 				t.Fatal(err)
@@ -144,26 +148,37 @@ func TestDamagedPacks(t *testing.T) {
 		raw  []byte
 		part string
 	}{
-		"no pack":                   {[]byte("this is not a packfile"), "begins with"},
-		"unknown version":           {[]byte("PACK\x00\x00\x00\x09\x00\x00\x00\x00"), "begins with"},
-		"unknown type":              {packed(object(5, 1, nil, []byte("x"))), "type 5"},
-		"larger than it claims":     {packed(object(plumbing.BlobObject, 3, nil, base)), "larger"},
-		"smaller than it claims":    {packed(object(plumbing.BlobObject, 300, nil, base)), "smaller"},
-		"endless size":              {packed(bytes.Repeat([]byte{0xff}, 30)), "size"},
-		"a flipped byte":            {flipped, "damaged"},
-		"delta before its base":     {packed(object(plumbing.OFSDeltaObject, 1, []byte{1}, []byte("x"))), "no base"},
-		"delta into the middle":     {packed(blob, object(plumbing.OFSDeltaObject, 1, []byte{3}, []byte("x"))), "no base"},
-		"delta of itself":           {packed(blob, object(plumbing.OFSDeltaObject, 1, []byte{0}, []byte("x"))), "no base"},
-		"delta that does not fit":   {packed(blob, object(plumbing.REFDeltaObject, 3, name[:], []byte{99, 1, 0})), "does not fit"},
-		"delta of an immense blob":  {packed(blob, object(plumbing.REFDeltaObject, len(huge), name[:], huge)), "does not fit"},
-		"delta that reads too much": {packed(blob, object(plumbing.REFDeltaObject, 5, name[:], []byte{12, 50, 0x91, 5, 50})), "does not fit"},
+		"no pack":                {[]byte("this is not a packfile"), "begins with"},
+		"unknown version":        {[]byte("PACK\x00\x00\x00\x09\x00\x00\x00\x00"), "begins with"},
+		"unknown type":           {packed(object(5, 1, nil, []byte("x"))), "type 5"},
+		"larger than it claims":  {packed(object(plumbing.BlobObject, 3, nil, base)), "larger"},
+		"smaller than it claims": {packed(object(plumbing.BlobObject, 300, nil, base)), "smaller"},
+		"endless size":           {packed(bytes.Repeat([]byte{0xff}, 30)), "size"},
+		"a flipped byte":         {flipped, "damaged"},
+		"delta before its base":  {packed(object(plumbing.OFSDeltaObject, 1, []byte{1}, []byte("x"))), "no base"},
+		"delta into the middle": {
+			packed(blob, object(plumbing.OFSDeltaObject, 1, []byte{3}, []byte("x"))), "no base",
+		},
+		"delta of itself": {
+			packed(blob, object(plumbing.OFSDeltaObject, 1, []byte{0}, []byte("x"))), "no base",
+		},
+		"delta that does not fit": {
+			packed(blob, object(plumbing.REFDeltaObject, 3, name[:], []byte{99, 1, 0})), "does not fit",
+		},
+		"delta of an immense blob": {
+			packed(blob, object(plumbing.REFDeltaObject, len(huge), name[:], huge)), "does not fit",
+		},
+		"delta that reads too much": {
+			packed(blob, object(plumbing.REFDeltaObject, 5, name[:], []byte{12, 50, 0x91, 5, 50})), "does not fit",
+		},
 	} {
 		t.Run(test, func(t *testing.T) {
 			p, err := receive(t, c.raw)
 			if err == nil {
 				err = p.resolve(t.Context(), plumbing.BlobObject, 1, nil)
 			}
-			if err == nil || outcome.Of(err).Reason != outcome.RepositoryInvalid || !strings.Contains(err.Error(), c.part) {
+			if err == nil || outcome.Of(err).Reason != outcome.RepositoryInvalid ||
+				!strings.Contains(err.Error(), c.part) {
 				t.Errorf("%v, want %q", err, c.part)
 			}
 		})
@@ -185,7 +200,8 @@ func TestDamagedPacks(t *testing.T) {
 	})
 }
 
-// A delta that is taken does what go-git's does. go-git takes a few that git does not, such as one that ends within a size.
+// A delta that is taken does what go-git's does. go-git takes a few that git does not, such as one that ends within a
+// size.
 func FuzzPatch(f *testing.F) {
 	f.Add([]byte("base content"), []byte{12, 3, 0x91, 1, 3})
 	f.Add([]byte("base content"), []byte{12, 15, 0x90, 12, 3, 'a', 'b', 'c'})
@@ -206,7 +222,9 @@ func FuzzPatch(f *testing.F) {
 func FuzzReceivePack(f *testing.F) {
 	base := []byte("base content")
 	name := nameOf(plumbing.BlobObject, base)
-	f.Add(packed(object(plumbing.BlobObject, len(base), nil, base), object(plumbing.REFDeltaObject, 5, name[:], []byte{12, 3, 0x91, 1, 3})))
+	f.Add(packed(object(plumbing.BlobObject, len(base), nil, base), object(plumbing.REFDeltaObject, 5, name[:], []byte{
+		12, 3, 0x91, 1, 3,
+	})))
 	f.Add(packed(object(plumbing.TreeObject, 0, nil, nil), object(plumbing.OFSDeltaObject, 2, []byte{9}, []byte{0, 0})))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		p, err := receive(t, raw)
@@ -224,7 +242,8 @@ func FuzzParseTree(f *testing.F) {
 			return
 		}
 		for _, e := range entries {
-			if checkName(e.name) == nil && (!filepath.IsLocal(e.name) || strings.Contains(e.name, "/") || strings.EqualFold(e.name, ".git")) {
+			if checkName(e.name) == nil && (!filepath.IsLocal(e.name) || strings.Contains(e.name, "/") ||
+				strings.EqualFold(e.name, ".git")) {
 				t.Errorf("%q is taken", e.name)
 			}
 		}
@@ -240,7 +259,9 @@ func FuzzAdvertisement(f *testing.F) {
 			revision{commit: "0123456"}.choose(adv)
 		}
 		req := request{depth: 1}
-		if r, err := req.readPack(listen(raw), &advertisement{capabilities: map[string]string{"side-band-64k": ""}}); err == nil {
+		if r, err := req.readPack(listen(raw), &advertisement{
+			capabilities: map[string]string{"side-band-64k": ""},
+		}); err == nil {
 			io.Copy(io.Discard, r)
 		}
 	})

@@ -21,7 +21,8 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-// TestMain makes the test's binary the step itself where a test needs a process of its own: for its environment and its signals.
+// TestMain makes the test's binary the step itself where a test needs a process of its own: for its environment and its
+// signals.
 func TestMain(m *testing.M) {
 	if os.Getenv("TEST_IS_THE_STEP") == "1" {
 		os.Exit(step.Main("checkout-source", Run))
@@ -36,7 +37,8 @@ func process(t *testing.T, dir string, environ ...string) (*exec.Cmd, *bytes.Buf
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.Env = append(environ, "TEST_IS_THE_STEP=1", "BRANCH=main", "MAX_ATTEMPTS=1", "TERMINATION_MESSAGE_PATH=",
-		"GIT_SECRET_DIR="+filepath.Join(dir, "none"), "WORKSPACE="+filepath.Join(dir, "workspace"), "RESULTS_DIR="+filepath.Join(dir, "results"))
+		"GIT_SECRET_DIR="+filepath.Join(dir, "none"), "WORKSPACE="+filepath.Join(dir, "workspace"),
+		"RESULTS_DIR="+filepath.Join(dir, "results"))
 	return cmd, &log
 }
 
@@ -69,7 +71,8 @@ func TestProxyFromTheEnvironment(t *testing.T) {
 	}))
 	t.Cleanup(proxy.Close)
 	dir := t.TempDir()
-	cmd, log := process(t, dir, "GIT_REPO=https://example.com/app.git", "CA_BUNDLE="+server.CABundle, "HTTPS_PROXY="+proxy.URL)
+	cmd, log := process(t, dir, "GIT_REPO=https://example.com/app.git", "CA_BUNDLE="+server.CABundle, "HTTPS_PROXY="+
+		proxy.URL)
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s", err, log)
 	}
@@ -106,7 +109,8 @@ func TestSIGTERM(t *testing.T) {
 	if got := cmd.ProcessState.ExitCode(); got != outcome.Cancelled.ExitCode() {
 		t.Errorf("exit code %d\n%s", got, log)
 	}
-	if raw, err := os.ReadFile(filepath.Join(dir, "results", "outcome.json")); err != nil || !strings.Contains(string(raw), `"Cancelled"`) {
+	if raw, err := os.ReadFile(filepath.Join(dir, "results", "outcome.json")); err != nil ||
+		!strings.Contains(string(raw), `"Cancelled"`) {
 		t.Errorf("outcome.json: %s, %v", raw, err)
 	}
 	if left := names(t, filepath.Join(dir, "workspace")); len(left) > 0 {

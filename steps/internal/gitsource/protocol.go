@@ -15,8 +15,9 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// This is the client's half of Git's pack protocol, version 0, which every server speaks: gitprotocol-pack(5). It is written here rather than
-// taken from go-git because there errors lose their types on the way (a cut connection, a status, a cancelled context become text).
+// This is the client's half of Git's pack protocol, version 0, which every server speaks: gitprotocol-pack(5). It is
+// written here rather than taken from go-git because there errors lose their types on the way (a cut connection, a
+// status, a cancelled context become text).
 
 // agent names us to servers. Some answer Git only to what calls itself git.
 const agent = "git/2.0-stepwright"
@@ -131,7 +132,9 @@ func readAdvertisement(p packets) (*advertisement, error) {
 			first = false
 		}
 		if f := adv.capabilities["object-format"]; f != "" && f != "sha1" {
-			return nil, outcome.Errorf(outcome.RepositoryInvalid, "the repository's objects are named by %s; only sha1 is supported", f).
+			return nil, outcome.Errorf(
+				outcome.RepositoryInvalid, "the repository's objects are named by %s; only sha1 is supported", f,
+			).
 				WithHint("Use a repository with SHA-1 object names, which is what git init makes by default.")
 		}
 		if bytes.HasPrefix(line, []byte("shallow ")) {
@@ -178,7 +181,13 @@ type request struct {
 func (r request) encode(adv *advertisement) []byte {
 	caps := "agent=" + agent
 	// With nothing to negotiate, multi_ack makes no difference; Azure DevOps insists on it.
-	for _, options := range [][]string{{"multi_ack_detailed", "multi_ack"}, {"side-band-64k", "side-band"}, {"ofs-delta"}, {"no-progress"}, {"filter"}} {
+	for _, options := range [][]string{
+		{"multi_ack_detailed", "multi_ack"},
+		{"side-band-64k", "side-band"},
+		{"ofs-delta"},
+		{"no-progress"},
+		{"filter"},
+	} {
 		for _, c := range options {
 			if adv.supports(c) && (c != "filter" || r.commitsOnly) {
 				caps += " " + c

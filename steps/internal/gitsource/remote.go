@@ -15,7 +15,9 @@ type Remote struct {
 	User   string
 	Host   string // without a port
 	Port   string // empty for the scheme's own
-	Path   string // as it goes over the wire: escaped for HTTP, plain for SSH, there without a leading slash when relative to the user's home
+	// as it goes over the wire: escaped for HTTP, plain for SSH, there without a leading slash when relative to the
+	// user's home
+	Path string
 }
 
 // ParseRemote reads a repository's URL: https, http, ssh, or the scp-like user@host:path.
@@ -115,9 +117,9 @@ func (r Remote) address() string {
 	return net.JoinHostPort(r.Host, port)
 }
 
-// Rewrite returns the remote that an SSH key is used with (contract section 5): https://host/path becomes git@host:path.git, and an
-// ssh:// URL of AWS CodeCommit gets the key's id as its user. AWS CodeCommit's https:// URLs have no SSH twin of that form and stay;
-// those of Azure DevOps have one on another host.
+// Rewrite returns the remote that an SSH key is used with (contract section 5): https://host/path becomes
+// git@host:path.git, and an ssh:// URL of AWS CodeCommit gets the key's id as its user. AWS CodeCommit's https:// URLs
+// have no SSH twin of that form and stay; those of Azure DevOps have one on another host.
 func (r Remote) Rewrite(keyID string) Remote {
 	switch {
 	case r.Scheme == "https" && r.isCodeCommit():
@@ -144,10 +146,12 @@ func (r Remote) Rewrite(keyID string) Remote {
 const defaultUser = "git"
 
 func (r Remote) isCodeCommit() bool {
-	return strings.HasPrefix(r.Host, "git-codecommit.") && (strings.HasSuffix(r.Host, ".amazonaws.com") || strings.HasSuffix(r.Host, ".amazonaws.com.cn"))
+	return strings.HasPrefix(r.Host, "git-codecommit.") && (strings.HasSuffix(r.Host, ".amazonaws.com") ||
+		strings.HasSuffix(r.Host, ".amazonaws.com.cn"))
 }
 
-// azure turns dev.azure.com/ORG/PROJECT/_git/REPO, and its older form ORG.visualstudio.com/PROJECT/_git/REPO, into their SSH form.
+// azure turns dev.azure.com/ORG/PROJECT/_git/REPO, and its older form ORG.visualstudio.com/PROJECT/_git/REPO, into
+// their SSH form.
 func (r Remote) azure(path string) (Remote, bool) {
 	parts := strings.Split(path, "/")
 	host := "ssh.dev.azure.com"
@@ -159,7 +163,8 @@ func (r Remote) azure(path string) (Remote, bool) {
 	if len(parts) != 4 || parts[2] != "_git" {
 		return Remote{}, false
 	}
-	return Remote{Scheme: "ssh", User: defaultUser, Host: host, Path: strings.Join([]string{"v3", parts[0], parts[1], parts[3]}, "/")}, true
+	return Remote{Scheme: "ssh", User: defaultUser, Host: host,
+		Path: strings.Join([]string{"v3", parts[0], parts[1], parts[3]}, "/")}, true
 }
 
 // sameServer tells whether credentials for r may be sent to other.
@@ -167,7 +172,8 @@ func (r Remote) sameServer(other Remote) bool {
 	return r.Scheme == other.Scheme && r.address() == other.address()
 }
 
-// submodule is where a submodule of r is whose URL in .gitmodules is raw: relative to r, as git has it, or a URL of its own.
+// submodule is where a submodule of r is whose URL in .gitmodules is raw: relative to r, as git has it, or a URL of its
+// own.
 func (r Remote) submodule(raw string) (Remote, error) {
 	if !strings.HasPrefix(raw, "./") && !strings.HasPrefix(raw, "../") {
 		return ParseRemote(raw)

@@ -21,7 +21,8 @@ type revision struct {
 
 func (r revision) String() string { return cmp.Or(r.commit, r.branch) }
 
-// shortPrefix is the length below which a prefix that matches a branch's commit may well match another commit of the history, too.
+// shortPrefix is the length below which a prefix that matches a branch's commit may well match another commit of the
+// history, too.
 const shortPrefix = 7
 
 // choice is what a revision means in a repository.
@@ -34,7 +35,8 @@ type choice struct {
 	guessed bool // the server did not say that it has the object
 }
 
-// choose finds the revision among what the server says it has, and what to ask for to get it, at depth 1 where that is possible.
+// choose finds the revision among what the server says it has, and what to ask for to get it, at depth 1 where that is
+// possible.
 func (r revision) choose(adv *advertisement) (choice, error) {
 	if len(adv.refs) == 0 {
 		return choice{}, outcome.Errorf(outcome.RepositoryInvalid, "the repository is empty: it has no commits")
@@ -75,7 +77,11 @@ func (r revision) choose(adv *advertisement) (choice, error) {
 		}
 	}
 	if anyCommit {
-		return choice{request: request{wants: []plumbing.Hash{object}, depth: depth}, object: object, guessed: true}, nil
+		return choice{
+			request: request{wants: []plumbing.Hash{object}, depth: depth},
+			object:  object,
+			guessed: true,
+		}, nil
 	}
 	return choice{request: history, object: object}, nil
 }
@@ -119,7 +125,10 @@ func (a *advertisement) tips(prefix string) []plumbing.Hash {
 }
 
 func ambiguous(prefix string, matches []plumbing.Hash) error {
-	return outcome.Errorf(outcome.RevisionNotFound, "commit %s is ambiguous: %s and %s both begin with it", prefix, matches[0], matches[1]).
+	return outcome.Errorf(
+		outcome.RevisionNotFound, "commit %s is ambiguous: %s and %s both begin with it", prefix, matches[0],
+		matches[1],
+	).
 		WithHint("Give more characters of the commit, best all 40.")
 }
 

@@ -116,15 +116,42 @@ func TestBasicAuth(t *testing.T) {
 		reason    outcome.Reason // empty: succeeds
 		parts     []string
 	}{
-		"username and password":        {user: "alice", secretDir: []string{"username", "alice\n", "password", canary + "\n"}},
-		"username defaults to git":     {user: "git", secretDir: []string{"password", canary}},
-		"username of the URL":          {user: "org", url: withUser("org"), secretDir: []string{"password", canary}},
-		"the secret's username wins":   {user: "alice", url: withUser("org"), secretDir: []string{"username", "alice", "password", canary}},
-		"wrong password":               {user: "git", secretDir: []string{"password", "wr0ng-password"}, reason: outcome.AuthenticationFailed, parts: []string{`"git"`, "401"}},
-		"none":                         {user: "git", reason: outcome.AuthenticationFailed, parts: []string{"there are none", "repository.secretRef"}},
-		"a secret with neither":        {user: "git", secretDir: []string{"token", canary}, reason: outcome.AuthenticationFailed, parts: []string{"neither ssh-privatekey nor password"}},
-		"username only":                {user: "git", secretDir: []string{"username", "git"}, reason: outcome.AuthenticationFailed, parts: []string{"neither"}},
-		"SSH wins and is not accepted": {user: "git", secretDir: []string{"password", canary, "ssh-privatekey", string(gittest.NewKey(t, ""))}, reason: outcome.GitServerUnavailable, parts: []string{"127.0.0.1:22"}},
+		"username and password": {
+			user:      "alice",
+			secretDir: []string{"username", "alice\n", "password", canary + "\n"},
+		},
+		"username defaults to git": {user: "git", secretDir: []string{"password", canary}},
+		"username of the URL":      {user: "org", url: withUser("org"), secretDir: []string{"password", canary}},
+		"the secret's username wins": {
+			user:      "alice",
+			url:       withUser("org"),
+			secretDir: []string{"username", "alice", "password", canary},
+		},
+		"wrong password": {
+			user:      "git",
+			secretDir: []string{"password", "wr0ng-password"},
+			reason:    outcome.AuthenticationFailed,
+			parts:     []string{`"git"`, "401"},
+		},
+		"none": {
+			user:   "git",
+			reason: outcome.AuthenticationFailed,
+			parts:  []string{"there are none", "repository.secretRef"},
+		},
+		"a secret with neither": {
+			user:      "git",
+			secretDir: []string{"token", canary},
+			reason:    outcome.AuthenticationFailed,
+			parts:     []string{"neither ssh-privatekey nor password"},
+		},
+		"username only": {user: "git", secretDir: []string{"username", "git"}, reason: outcome.AuthenticationFailed,
+			parts: []string{"neither"}},
+		"SSH wins and is not accepted": {
+			user:      "git",
+			secretDir: []string{"password", canary, "ssh-privatekey", string(gittest.NewKey(t, ""))},
+			reason:    outcome.GitServerUnavailable,
+			parts:     []string{"127.0.0.1:22"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -140,7 +167,9 @@ func TestBasicAuth(t *testing.T) {
 			}
 			if run.run(t); c.reason == "" {
 				run.ok(t, g.second)
-				if raw, _ := os.ReadFile(filepath.Join(run.Workspace.Source(), ".git/config")); strings.Contains(string(raw), "@") {
+				if raw, _ := os.ReadFile(
+					filepath.Join(run.Workspace.Source(), ".git/config"),
+				); strings.Contains(string(raw), "@") {
 					t.Errorf("a user is in .git/config:\n%s", raw)
 				}
 				return
@@ -163,7 +192,8 @@ func TestRequiredSecret(t *testing.T) {
 	g := newGreeting(t, server.Repo(t, "private.git"))
 	start := func(t *testing.T, timeout int) *checkout {
 		run := newCheckout(t, g.URL)
-		run.CABundle, run.GitSecretRequired, run.GitSecretTimeout, run.GitSecretDir = server.CABundle, true, timeout, filepath.Join(t.TempDir(), "mount")
+		run.CABundle, run.GitSecretRequired, run.GitSecretTimeout = server.CABundle, true, timeout
+		run.GitSecretDir = filepath.Join(t.TempDir(), "mount")
 		return run
 	}
 	t.Run("appears", func(t *testing.T) {
@@ -201,9 +231,16 @@ func TestServerRefusals(t *testing.T) {
 	empty := server.Repo(t, "empty.git")
 	sha256 := gittest.NewRepo(t, filepath.Join(server.Root, "other.git"))
 	os.RemoveAll(sha256.Dir)
-	gittest.NewRepo(t, filepath.Join(server.Root, "base.git")).Git(nil, "init", "--quiet", "--bare", "--object-format=sha256", sha256.Dir)
-	sha256.Git(nil, "update-ref", "refs/heads/main", sha256.Git(nil, "commit-tree", "-m", "x", sha256.Git([]byte{}, "mktree")))
-	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }))
+	gittest.NewRepo(t, filepath.Join(server.Root, "base.git")).Git(
+		nil, "init", "--quiet", "--bare", "--object-format=sha256", sha256.Dir,
+	)
+	sha256.Git(
+		nil, "update-ref", "refs/heads/main",
+		sha256.Git(nil, "commit-tree", "-m", "x", sha256.Git([]byte{}, "mktree")),
+	)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "<html>")
+	}))
 	t.Cleanup(page.Close)
 	garbage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", announceType)
@@ -217,15 +254,27 @@ func TestServerRefusals(t *testing.T) {
 		reason outcome.Reason
 		parts  []string
 	}{
-		"empty":            {empty.URL, server.CABundle, outcome.RepositoryInvalid, []string{"empty"}},
-		"absent":           {server.URL + "/absent.git", server.CABundle, outcome.RepositoryNotFound, []string{"absent.git", "404"}},
-		"SHA-256 objects":  {server.URL + "/other.git", server.CABundle, outcome.RepositoryInvalid, []string{"sha256"}},
-		"a web page":       {page.URL + "/x", "", outcome.RepositoryNotFound, []string{"text/html"}},
-		"garbage":          {garbage.URL + "/x", "", outcome.RepositoryInvalid, []string{"not the length of a packet"}},
-		"unknown CA":       {empty.URL, "", outcome.GitServerUnavailable, []string{"unknown authority", "ca-bundle"}},
-		"wrong host":       {strings.Replace(empty.URL, "127.0.0.1", "localhost", 1), server.CABundle, outcome.GitServerUnavailable, []string{"localhost"}},
-		"nobody listens":   {"http://127.0.0.1:1/x.git", "", outcome.GitServerUnavailable, []string{"127.0.0.1:1"}},
-		"plain as if TLS":  {strings.Replace(page.URL, "http:", "https:", 1) + "/x", "", outcome.GitServerUnavailable, nil},
+		"empty": {empty.URL, server.CABundle, outcome.RepositoryInvalid, []string{"empty"}},
+		"absent": {
+			server.URL + "/absent.git",
+			server.CABundle,
+			outcome.RepositoryNotFound,
+			[]string{"absent.git", "404"},
+		},
+		"SHA-256 objects": {server.URL + "/other.git", server.CABundle, outcome.RepositoryInvalid, []string{"sha256"}},
+		"a web page":      {page.URL + "/x", "", outcome.RepositoryNotFound, []string{"text/html"}},
+		"garbage":         {garbage.URL + "/x", "", outcome.RepositoryInvalid, []string{"not the length of a packet"}},
+		"unknown CA":      {empty.URL, "", outcome.GitServerUnavailable, []string{"unknown authority", "ca-bundle"}},
+		"wrong host": {
+			strings.Replace(empty.URL, "127.0.0.1", "localhost", 1),
+			server.CABundle,
+			outcome.GitServerUnavailable,
+			[]string{"localhost"},
+		},
+		"nobody listens": {"http://127.0.0.1:1/x.git", "", outcome.GitServerUnavailable, []string{"127.0.0.1:1"}},
+		"plain as if TLS": {
+			strings.Replace(page.URL, "http:", "https:", 1) + "/x", "", outcome.GitServerUnavailable, nil,
+		},
 		"CA bundle absent": {empty.URL, "/nonexistent.crt", outcome.InvalidParameters, []string{"ca-bundle"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -255,20 +304,32 @@ func TestFaults(t *testing.T) {
 		ok    bool
 		parts []string
 	}{
-		"429 on references":           {isGet, faulttest.Fault{Status: 429, RetryAfter: "0"}, 1, true, nil},
-		"429 for ever":                {isGet, faulttest.Fault{Status: 429}, 99, false, []string{"429"}},
-		"500 on the pack":             {isPost, faulttest.Fault{Status: 500}, 2, true, nil},
-		"503 for ever":                {isPost, faulttest.Fault{Status: 503, Body: "down for maintenance"}, 99, false, []string{"503"}},
+		"429 on references": {isGet, faulttest.Fault{Status: 429, RetryAfter: "0"}, 1, true, nil},
+		"429 for ever":      {isGet, faulttest.Fault{Status: 429}, 99, false, []string{"429"}},
+		"500 on the pack":   {isPost, faulttest.Fault{Status: 500}, 2, true, nil},
+		"503 for ever": {
+			isPost,
+			faulttest.Fault{Status: 503, Body: "down for maintenance"},
+			99,
+			false,
+			[]string{"503"},
+		},
 		"cut before the references":   {isGet, faulttest.Fault{}, 1, true, nil},
 		"cut in the references":       {isGet, faulttest.Fault{CutBody: 60}, 1, true, nil},
 		"cut before the pack":         {isPost, faulttest.Fault{}, 1, true, nil},
 		"cut at the pack's beginning": {isPost, faulttest.Fault{CutBody: 50}, 1, true, nil},
 		"cut in the pack":             {isPost, faulttest.Fault{CutBody: 400}, 2, true, nil},
 		"cut for ever":                {isPost, faulttest.Fault{CutBody: 400}, 99, false, []string{"connection"}},
-		"slow":                        {isPost, faulttest.Fault{Delay: 50 * time.Millisecond, Pass: true}, 1, true, nil},
-		"length too small":            {isPost, faulttest.Fault{Length: 300}, 1, true, nil},
-		"length too large":            {isPost, faulttest.Fault{Length: 100_000}, 1, true, nil},
-		"length too large for ever":   {isPost, faulttest.Fault{Length: 100_000}, 99, false, nil},
+		"slow": {
+			isPost,
+			faulttest.Fault{Delay: 50 * time.Millisecond, Pass: true},
+			1,
+			true,
+			nil,
+		},
+		"length too small":          {isPost, faulttest.Fault{Length: 300}, 1, true, nil},
+		"length too large":          {isPost, faulttest.Fault{Length: 100_000}, 1, true, nil},
+		"length too large for ever": {isPost, faulttest.Fault{Length: 100_000}, 99, false, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -286,7 +347,10 @@ func TestFaults(t *testing.T) {
 	}
 	t.Run("Retry-After is waited for", func(t *testing.T) {
 		t.Parallel()
-		front := faulttest.Before(t, server.URL, faulttest.First(1, isGet, faulttest.Fault{Status: 429, RetryAfter: "1"}))
+		front := faulttest.Before(t, server.URL, faulttest.First(1, isGet, faulttest.Fault{
+			Status:     429,
+			RetryAfter: "1",
+		}))
 		run := newCheckout(t, front.URL+"/app.git")
 		started := time.Now()
 		run.run(t).ok(t, g.second)
@@ -317,7 +381,8 @@ func TestRedirects(t *testing.T) {
 	var leaked atomic.Int64
 	redirect := func(to string) string {
 		front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, to+strings.TrimPrefix(r.URL.Path, "/old.git")+"?"+r.URL.RawQuery, http.StatusMovedPermanently)
+			http.Redirect(w, r, to+strings.TrimPrefix(r.URL.Path, "/old.git")+"?"+
+				r.URL.RawQuery, http.StatusMovedPermanently)
 		}))
 		t.Cleanup(front.Close)
 		return front.URL
@@ -347,7 +412,8 @@ func TestRedirects(t *testing.T) {
 	t.Run("within the server", func(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.HandleFunc("/old.git/", func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "/new.git/"+strings.TrimPrefix(r.URL.Path, "/old.git/")+"?"+r.URL.RawQuery, http.StatusMovedPermanently)
+			http.Redirect(w, r, "/new.git/"+strings.TrimPrefix(r.URL.Path, "/old.git/")+"?"+
+				r.URL.RawQuery, http.StatusMovedPermanently)
 		})
 		mux.Handle("/", server)
 		front := httptest.NewServer(mux)
@@ -368,10 +434,17 @@ func TestProxy(t *testing.T) {
 		}
 	}))
 	t.Cleanup(proxy.Close)
-	for code, reason := range map[int]outcome.Reason{407: outcome.AuthenticationFailed, 502: outcome.GitServerUnavailable} {
+	for code, reason := range map[int]outcome.Reason{
+		407: outcome.AuthenticationFailed,
+		502: outcome.GitServerUnavailable,
+	} {
 		status.Store(int64(code))
 		run := newCheckout(t, "https://git.example.com/x.git")
-		j, err := newClient(t.Context(), run.Parameters, step.Environment{}, Remote{Scheme: "https", Host: "git.example.com", Path: "/x.git"})
+		j, err := newClient(t.Context(), run.Parameters, step.Environment{}, Remote{
+			Scheme: "https",
+			Host:   "git.example.com",
+			Path:   "/x.git",
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -393,7 +466,9 @@ func TestSilentServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	for _, url := range []string{"http://" + listener.Addr().String() + "/x", "ssh://git@" + listener.Addr().String() + "/x"} {
+	for _, url := range []string{
+		"http://" + listener.Addr().String() + "/x", "ssh://git@" + listener.Addr().String() + "/x",
+	} {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(100*time.Millisecond, func() { cancel(outcome.Errorf(outcome.Cancelled, "stopped")) })
 		run := newCheckout(t, url)
@@ -451,7 +526,8 @@ func TestStalledServer(t *testing.T) {
 				_, err := io.Copy(io.Discard, r)
 				return err
 			})
-			if got := outcome.Of(err); got == nil || got.Reason != outcome.GitServerUnavailable || !strings.Contains(got.Message, "no answer for 200ms") {
+			if got := outcome.Of(err); got == nil || got.Reason != outcome.GitServerUnavailable ||
+				!strings.Contains(got.Message, "no answer for 200ms") {
 				t.Errorf("%v", err)
 			}
 		})

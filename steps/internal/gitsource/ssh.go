@@ -72,10 +72,14 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 		mismatch, negotiated := errors.AsType[*ssh.AlgorithmNegotiationError](err)
 		switch {
 		case negotiated && len(config.HostKeyAlgorithms) > 0 && mismatch.What == "host key":
-			return nil, outcome.Errorf(outcome.HostKeyUnknown, "%s has no host key of a kind that is known for it (%s); it has %s", knownhosts.Normalize(address),
+			return nil, outcome.Errorf(outcome.HostKeyUnknown, "%s has no host key of a kind that is known for it "+
+				"(%s); it has %s", knownhosts.Normalize(address),
 				strings.Join(config.HostKeyAlgorithms, ", "), strings.Join(mismatch.RequestedAlgorithms, ", "))
 		case trusted && offered && !network && !errors.Is(err, io.EOF):
-			return nil, outcome.Errorf(outcome.AuthenticationFailed, "%s does not accept the key %s for user %q: %w", address, ssh.FingerprintSHA256(creds.key.PublicKey()), remote.User, err).
+			return nil, outcome.Errorf(
+				outcome.AuthenticationFailed, "%s does not accept the key %s for user %q: %w", address,
+				ssh.FingerprintSHA256(creds.key.PublicKey()), remote.User, err,
+			).
 				WithHint("Add the key's public half to the repository's deploy keys or to the user's account.")
 		}
 		return nil, unavailable(remote, err)
@@ -137,7 +141,10 @@ func (o *sshOutput) Read(p []byte) (int, error) {
 	}
 	if err == io.EOF && !o.spoke {
 		if _, ok := errors.AsType[*ssh.ExitError](o.c.session.Wait()); ok {
-			return 0, outcome.Errorf(outcome.RepositoryNotFound, "%s is not a repository, or the key does not give access to it%s", o.c.remote, o.c.stderr.said())
+			return 0, outcome.Errorf(
+				outcome.RepositoryNotFound, "%s is not a repository, or the key does not give access to it%s",
+				o.c.remote, o.c.stderr.said(),
+			)
 		}
 		return 0, fmt.Errorf("the connection ended before the repository's references%s", o.c.stderr.said())
 	}

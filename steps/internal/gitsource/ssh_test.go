@@ -30,24 +30,90 @@ func TestSSH(t *testing.T) {
 		reason    outcome.Reason // empty: succeeds
 		parts     []string
 	}{
-		"key":                         {g.URL, []string{"ssh-privatekey", key, "known_hosts", known}, "", nil},
-		"known by its RSA key only":   {g.URL, []string{"ssh-privatekey", key, "known_hosts", string(server.KnownHosts(server.Host.RSA))}, "", nil},
-		"known by both":               {g.URL, []string{"ssh-privatekey", key, "known_hosts", string(server.KnownHosts(server.Host.RSA, server.Host.Ed25519))}, "", nil},
-		"Windows line ends":           {g.URL, []string{"ssh-privatekey", strings.ReplaceAll(key, "\n", "\r\n"), "known_hosts", strings.ReplaceAll(known, "\n", "\r\n")}, "", nil},
-		"no final line end":           {g.URL, []string{"ssh-privatekey", strings.TrimSpace(key), "known_hosts", strings.TrimSpace(known)}, "", nil},
-		"key wins over password":      {g.URL, []string{"ssh-privatekey", key, "known_hosts", known, "password", "x"}, "", nil},
-		"encrypted key":               {g.URL, []string{"ssh-privatekey", string(gittest.NewKey(t, "secret phrase")), "known_hosts", known}, outcome.AuthenticationFailed, []string{"passphrase"}},
-		"no key at all":               {g.URL, []string{"ssh-privatekey", "hello", "known_hosts", known}, outcome.AuthenticationFailed, []string{"not a private key"}},
-		"a key that is not accepted":  {g.URL, []string{"ssh-privatekey", stranger, "known_hosts", known}, outcome.AuthenticationFailed, []string{ssh.FingerprintSHA256(signer.PublicKey()), server.User}},
-		"password only":               {g.URL, []string{"password", canary}, outcome.AuthenticationFailed, []string{"reached by SSH"}},
-		"no secret":                   {g.URL, nil, outcome.AuthenticationFailed, []string{"reached by SSH", "repository.secretRef"}},
-		"unknown host":                {g.URL, []string{"ssh-privatekey", key}, outcome.HostKeyUnknown, []string{"[127.0.0.1]:", "SHA256:", "no key of that host is known"}},
-		"another host is known":       {g.URL, []string{"ssh-privatekey", key, "known_hosts", strings.Replace(known, "127.0.0.1", "127.0.0.2", 1)}, outcome.HostKeyUnknown, []string{"[127.0.0.1]:"}},
-		"changed host key":            {g.URL, []string{"ssh-privatekey", key, "known_hosts", wrong}, outcome.HostKeyUnknown, []string{ssh.FingerprintSHA256(server.Host.Ed25519), ssh.FingerprintSHA256(signer.PublicKey())}},
-		"revoked host key":            {g.URL, []string{"ssh-privatekey", key, "known_hosts", known + "@revoked " + known}, outcome.HostKeyUnknown, []string{"revoked"}},
-		"known_hosts that is garbage": {g.URL, []string{"ssh-privatekey", key, "known_hosts", "what is this"}, outcome.HostKeyUnknown, []string{"known_hosts in the Git secret"}},
-		"absent repository":           {server.RepoURL("absent.git"), []string{"ssh-privatekey", key, "known_hosts", known}, outcome.RepositoryNotFound, []string{"absent.git"}},
-		"nobody listens":              {"ssh://git@127.0.0.1:1/x", []string{"ssh-privatekey", key}, outcome.GitServerUnavailable, []string{"127.0.0.1:1"}},
+		"key": {g.URL, []string{"ssh-privatekey", key, "known_hosts", known}, "", nil},
+		"known by its RSA key only": {
+			g.URL,
+			[]string{"ssh-privatekey", key, "known_hosts", string(server.KnownHosts(server.Host.RSA))},
+			"",
+			nil,
+		},
+		"known by both": {g.URL,
+			[]string{
+				"ssh-privatekey", key, "known_hosts", string(server.KnownHosts(server.Host.RSA, server.Host.Ed25519)),
+			},
+			"", nil},
+		"Windows line ends": {g.URL,
+			[]string{"ssh-privatekey", strings.ReplaceAll(key, "\n", "\r\n"), "known_hosts",
+				strings.ReplaceAll(known, "\n", "\r\n")},
+			"", nil},
+		"no final line end": {
+			g.URL,
+			[]string{"ssh-privatekey", strings.TrimSpace(key), "known_hosts", strings.TrimSpace(known)},
+			"",
+			nil,
+		},
+		"key wins over password": {
+			g.URL,
+			[]string{"ssh-privatekey", key, "known_hosts", known, "password", "x"},
+			"",
+			nil,
+		},
+		"encrypted key": {
+			g.URL,
+			[]string{"ssh-privatekey", string(gittest.NewKey(t, "secret phrase")), "known_hosts", known},
+			outcome.AuthenticationFailed,
+			[]string{"passphrase"},
+		},
+		"no key at all": {
+			g.URL,
+			[]string{"ssh-privatekey", "hello", "known_hosts", known},
+			outcome.AuthenticationFailed,
+			[]string{"not a private key"},
+		},
+		"a key that is not accepted": {
+			g.URL,
+			[]string{"ssh-privatekey", stranger, "known_hosts", known},
+			outcome.AuthenticationFailed,
+			[]string{ssh.FingerprintSHA256(signer.PublicKey()), server.User},
+		},
+		"password only": {
+			g.URL,
+			[]string{"password", canary},
+			outcome.AuthenticationFailed,
+			[]string{"reached by SSH"},
+		},
+		"no secret": {
+			g.URL,
+			nil,
+			outcome.AuthenticationFailed,
+			[]string{"reached by SSH", "repository.secretRef"},
+		},
+		"unknown host": {g.URL, []string{"ssh-privatekey", key}, outcome.HostKeyUnknown,
+			[]string{"[127.0.0.1]:", "SHA256:", "no key of that host is known"}},
+		"another host is known": {
+			g.URL,
+			[]string{"ssh-privatekey", key, "known_hosts", strings.Replace(known, "127.0.0.1", "127.0.0.2", 1)},
+			outcome.HostKeyUnknown,
+			[]string{"[127.0.0.1]:"},
+		},
+		"changed host key": {g.URL, []string{"ssh-privatekey", key, "known_hosts", wrong}, outcome.HostKeyUnknown,
+			[]string{ssh.FingerprintSHA256(server.Host.Ed25519), ssh.FingerprintSHA256(signer.PublicKey())}},
+		"revoked host key": {
+			g.URL,
+			[]string{"ssh-privatekey", key, "known_hosts", known + "@revoked " + known},
+			outcome.HostKeyUnknown,
+			[]string{"revoked"},
+		},
+		"known_hosts that is garbage": {
+			g.URL,
+			[]string{"ssh-privatekey", key, "known_hosts", "what is this"},
+			outcome.HostKeyUnknown,
+			[]string{"known_hosts in the Git secret"},
+		},
+		"absent repository": {server.RepoURL("absent.git"), []string{"ssh-privatekey", key, "known_hosts", known},
+			outcome.RepositoryNotFound, []string{"absent.git"}},
+		"nobody listens": {"ssh://git@127.0.0.1:1/x", []string{"ssh-privatekey", key}, outcome.GitServerUnavailable,
+			[]string{"127.0.0.1:1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -77,7 +143,9 @@ func TestSSH(t *testing.T) {
 	t.Run("commit that is absent", func(t *testing.T) {
 		t.Parallel()
 		run := newCheckout(t, strings.ReplaceAll(strings.ReplaceAll(g.URL, " ", "%20"), "!", "%21"))
-		run.Commit, run.GitSecretDir = strings.Repeat("ab", 20), secretDir(t, "ssh-privatekey", key, "known_hosts", known)
+		run.Commit, run.GitSecretDir = strings.Repeat("ab", 20), secretDir(
+			t, "ssh-privatekey", key, "known_hosts", known,
+		)
 		run.run(t).want(t, outcome.RevisionNotFound, "abab")
 	})
 }
@@ -110,13 +178,16 @@ func TestWellKnownHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(own, append([]byte("github.com "), ssh.MarshalAuthorizedKey(signer.PublicKey())...), 0o600); err != nil {
+	if err := os.WriteFile(
+		own, append([]byte("github.com "), ssh.MarshalAuthorizedKey(signer.PublicKey())...), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	if keys, err = newHostKeys(own); err != nil {
 		t.Fatal(err)
 	}
-	if known, _ := keys.known("github.com:22"); fingerprints(known) != "ssh-ed25519 "+ssh.FingerprintSHA256(signer.PublicKey()) {
+	if known, _ := keys.known("github.com:22"); fingerprints(known) != "ssh-ed25519 "+
+		ssh.FingerprintSHA256(signer.PublicKey()) {
 		t.Errorf("github.com: %s", fingerprints(known))
 	}
 	if known, _ := keys.known("gitlab.com:22"); len(known) != 3 {

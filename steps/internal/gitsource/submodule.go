@@ -39,11 +39,17 @@ func (j *job) submodules(ctx context.Context, t *tree, parent Remote, level int)
 		}
 		remote, err := parent.submodule(raw)
 		if err != nil {
-			return outcome.Errorf(outcome.RepositoryInvalid, "the URL of submodule %s, %s, %w", at, redact.URL(raw), err).
-				WithHint("Submodules need an https, http or ssh URL, or one relative to the repository's, beginning with ./ or ../.")
+			return outcome.Errorf(
+				outcome.RepositoryInvalid, "the URL of submodule %s, %s, %w", at, redact.URL(raw), err,
+			).
+				WithHint("Submodules need an https, http or ssh URL, or one relative to the repository's, beginning " +
+					"with ./ or ../.")
 		}
 		if j.modules++; level >= deepestSubmodule || j.modules > mostSubmodules {
-			return outcome.Errorf(outcome.RepositoryInvalid, "submodule %s is one too many: %d levels and %d submodules are allowed", at, deepestSubmodule, mostSubmodules)
+			return outcome.Errorf(
+				outcome.RepositoryInvalid, "submodule %s is one too many: %d levels and %d submodules are allowed",
+				at, deepestSubmodule, mostSubmodules,
+			)
 		}
 		root, err := t.root.OpenRoot(s.path)
 		if err != nil {

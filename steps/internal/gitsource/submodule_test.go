@@ -24,11 +24,17 @@ func TestSubmodules(t *testing.T) {
 	server := gittest.NewServer(t, "git", canary)
 	library := newGreeting(t, server.Repo(t, "team/library.git"))
 	inner := server.Repo(t, "team/inner.git")
-	innerCommit := inner.Commit("main", "inner", gittest.File("inner", "x"), modules("deep/library", "./../library.git"),
+	innerCommit := inner.Commit("main", "inner", gittest.File("inner", "x"), modules(
+		"deep/library", "./../library.git",
+	),
 		gittest.Dir("deep", gittest.Submodule("library", library.first)))
 	app := server.Repo(t, "team/app.git")
-	commit := app.Commit("main", "app", gittest.File("app", "x"), gittest.Submodule("inner", innerCommit), gittest.Submodule("empty", library.first),
-		gittest.Dir("third", gittest.Submodule("library", library.second)), gittest.Symlink("to", "third/library/README.md"),
+	commit := app.Commit("main", "app", gittest.File("app", "x"), gittest.Submodule("inner", innerCommit),
+		gittest.Submodule(
+			"empty", library.first,
+		),
+		gittest.Dir("third", gittest.Submodule("library", library.second)),
+		gittest.Symlink("to", "third/library/README.md"),
 		modules("inner", "../inner.git", "third/library", server.URL+"/team/library.git"))
 
 	start := func(t *testing.T) *checkout {
@@ -40,7 +46,8 @@ func TestSubmodules(t *testing.T) {
 		t.Parallel()
 		run := start(t).run(t).ok(t, commit)
 		want := map[string]string{
-			"app": "644 x", "inner/inner": "644 x", "inner/deep/library/README.md": "644 one\n", "to": "-> third/library/README.md",
+			"app": "644 x", "inner/inner": "644 x", "inner/deep/library/README.md": "644 one\n",
+			"to":          "-> third/library/README.md",
 			".gitmodules": "", "inner/.gitmodules": "",
 		}
 		for name, content := range secondFiles {
@@ -77,7 +84,10 @@ func TestSubmodules(t *testing.T) {
 	t.Run("commit that is gone", func(t *testing.T) {
 		t.Parallel()
 		repo := server.Repo(t, "gone.git")
-		repo.Commit("main", "x", modules("a/b", "../team/library.git"), gittest.Dir("a", gittest.Submodule("b", strings.Repeat("ab", 20))))
+		repo.Commit(
+			"main", "x", modules("a/b", "../team/library.git"),
+			gittest.Dir("a", gittest.Submodule("b", strings.Repeat("ab", 20))),
+		)
 		run := start(t)
 		run.GitRepo = repo.URL
 		run.run(t).want(t, outcome.RevisionNotFound, "submodule a/b", "abab")
@@ -91,7 +101,8 @@ func TestSubmodules(t *testing.T) {
 		run.run(t).want(t, outcome.RepositoryNotFound, "submodule b", "nothing.git")
 	})
 	for name, url := range map[string]string{
-		"file": "file:///etc", "path": "/etc", "ext": "ext::sh -c id", "git": "git://host/x", "option": "--upload-pack=touch", "above": "../../../../../x", "password": "https://u:" + canary + "@host/x",
+		"file": "file:///etc", "path": "/etc", "ext": "ext::sh -c id", "git": "git://host/x",
+		"option": "--upload-pack=touch", "above": "../../../../../x", "password": "https://u:" + canary + "@host/x",
 	} {
 		t.Run("URL/"+name, func(t *testing.T) {
 			t.Parallel()

@@ -1,5 +1,5 @@
-// Package gittest gives tests real Git servers, git's own http-backend behind TLS and OpenSSH's sshd, and repositories of any shape, also
-// such as no git would make.
+// Package gittest gives tests real Git servers, git's own http-backend behind TLS and OpenSSH's sshd, and repositories
+// of any shape, also such as no git would make.
 package gittest
 
 import (

@@ -156,7 +156,11 @@ func (a *archive) image(path, configName string, config []byte, layers []compres
 		Layers:        []v1.Descriptor{},
 	}
 	for _, l := range layers {
-		manifest.Layers = append(manifest.Layers, v1.Descriptor{MediaType: types.DockerLayer, Digest: l.digest, Size: l.size})
+		manifest.Layers = append(manifest.Layers, v1.Descriptor{
+			MediaType: types.DockerLayer,
+			Digest:    l.digest,
+			Size:      l.size,
+		})
 	}
 	raw, err := json.Marshal(manifest)
 	if err != nil {
@@ -173,7 +177,8 @@ func (a *archive) image(path, configName string, config []byte, layers []compres
 	return w.image, nil
 }
 
-// index notes where each entry is. The tar reader reads no further than it must, so the file stands where the entry's content begins.
+// index notes where each entry is. The tar reader reads no further than it must, so the file stands where the entry's
+// content begins.
 func (a *archive) index() error {
 	tr := tar.NewReader(a.file)
 	for {
@@ -232,8 +237,8 @@ type compressed struct {
 	size   int64
 }
 
-// compress writes a layer, compressed anew, into a file without a name, and checks that its content is the one that the configuration
-// means.
+// compress writes a layer, compressed anew, into a file without a name, and checks that its content is the one that the
+// configuration means.
 func (a *archive) compress(ctx context.Context, name string, diffID v1.Hash, scratch string) (c compressed, err error) {
 	e, err := a.find(name)
 	if err != nil {

@@ -69,7 +69,11 @@ func configFor(layers ...string) string {
 	for _, l := range layers {
 		ids = append(ids, "sha256:"+sha(l))
 	}
-	raw, _ := json.Marshal(map[string]any{"os": "linux", "architecture": "amd64", "rootfs": map[string]any{"type": "layers", "diff_ids": ids}})
+	raw, _ := json.Marshal(map[string]any{
+		"os":           "linux",
+		"architecture": "amd64",
+		"rootfs":       map[string]any{"type": "layers", "diff_ids": ids},
+	})
 	return string(raw)
 }
 
@@ -101,7 +105,8 @@ func TestArchiveOfCompressedLayers(t *testing.T) {
 	}
 }
 
-// As podman save writes it: uncompressed layers, one of them twice, and as older Dockers do: a link in place of a layer.
+// As podman save writes it: uncompressed layers, one of them twice, and as older Dockers do: a link in place of a
+// layer.
 func TestArchiveOfPlainLayers(t *testing.T) {
 	t.Parallel()
 	path := archive(t,
@@ -109,7 +114,9 @@ func TestArchiveOfPlainLayers(t *testing.T) {
 		file{name: "bbbb/layer.tar", content: "layer two"},
 		file{name: "cccc/layer.tar", link: "../aaaa.tar"},
 		file{name: "config.json", content: configFor("layer one", "layer two", "layer one")},
-		file{name: "manifest.json", content: `[{"Config":"config.json","RepoTags":["localhost/app:v1"],"Layers":["aaaa.tar","bbbb/layer.tar","cccc/layer.tar"]}]`},
+		file{name: "manifest.json",
+			content: `[{"Config":"config.json","RepoTags":["localhost/app:v1"],"Layers":["aaaa.tar","bbbb/layer.tar",` +
+				`"cccc/layer.tar"]}]`},
 	)
 	image := mustOpen(t, path)
 	root := image.Root()
@@ -161,16 +168,28 @@ func TestArchiveInvalid(t *testing.T) {
 		files []file
 		want  string
 	}{
-		"no manifest.json":       {[]file{{name: "index.json", content: "{}"}}, "manifest.json"},
-		"no image":               {[]file{manifest(`[]`)}, "0 images"},
-		"two images":             {[]file{manifest(`[{},{}]`)}, "2 images"},
-		"no configuration":       {[]file{one}, `configuration "c"`},
-		"broken configuration":   {[]file{one, {name: "c", content: "{"}}, `configuration "c"`},
-		"layer missing":          {[]file{one, {name: "c", content: configFor("x")}}, `layer "l"`},
-		"layer damaged":          {[]file{one, {name: "c", content: configFor("x")}, {name: "l", content: "y"}}, "is damaged"},
-		"compressed and cut":     {[]file{one, {name: "c", content: configFor("x")}, {name: "l", content: "\x1f\x8b\x08"}}, `layer "l"`},
-		"another number":         {[]file{one, {name: "c", content: configFor("x", "y")}, {name: "l", content: "x"}}, "1 layers"},
-		"links in a circle":      {[]file{one, {name: "c", content: configFor("x")}, {name: "l", link: "m"}, {name: "m", link: "l"}}, `layer "l"`},
+		"no manifest.json":     {[]file{{name: "index.json", content: "{}"}}, "manifest.json"},
+		"no image":             {[]file{manifest(`[]`)}, "0 images"},
+		"two images":           {[]file{manifest(`[{},{}]`)}, "2 images"},
+		"no configuration":     {[]file{one}, `configuration "c"`},
+		"broken configuration": {[]file{one, {name: "c", content: "{"}}, `configuration "c"`},
+		"layer missing":        {[]file{one, {name: "c", content: configFor("x")}}, `layer "l"`},
+		"layer damaged": {
+			[]file{one, {name: "c", content: configFor("x")}, {name: "l", content: "y"}},
+			"is damaged",
+		},
+		"compressed and cut": {
+			[]file{one, {name: "c", content: configFor("x")}, {name: "l", content: "\x1f\x8b\x08"}},
+			`layer "l"`,
+		},
+		"another number": {
+			[]file{one, {name: "c", content: configFor("x", "y")}, {name: "l", content: "x"}},
+			"1 layers",
+		},
+		"links in a circle": {
+			[]file{one, {name: "c", content: configFor("x")}, {name: "l", link: "m"}, {name: "m", link: "l"}},
+			`layer "l"`,
+		},
 		"link to the outside":    {[]file{one, {name: "c", link: "../../../../etc/passwd"}}, `configuration "c"`},
 		"config of another path": {[]file{manifest(`[{"Config":"/etc/passwd","Layers":[]}]`)}, `"/etc/passwd"`},
 	}
@@ -192,7 +211,10 @@ func TestArchiveInvalid(t *testing.T) {
 	})
 	t.Run("cut off", func(t *testing.T) {
 		t.Parallel()
-		path := archive(t, one, file{name: "c", content: configFor("x")}, file{name: "l", content: strings.Repeat("x", 5000)})
+		path := archive(t, one, file{name: "c", content: configFor("x")}, file{
+			name:    "l",
+			content: strings.Repeat("x", 5000),
+		})
 		truncate(t, path, 3000)
 		_, err := open(t, path)
 		wantInvalid(t, err, path)
@@ -201,7 +223,10 @@ func TestArchiveInvalid(t *testing.T) {
 
 func TestArchiveLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
-	path := archive(t, file{name: "l", content: "x"}, file{name: "c", content: configFor("x")}, file{name: "manifest.json", content: `[{"Config":"c","Layers":["l"]}]`})
+	path := archive(t, file{name: "l", content: "x"}, file{name: "c", content: configFor("x")}, file{
+		name:    "manifest.json",
+		content: `[{"Config":"c","Layers":["l"]}]`,
+	})
 	scratch := t.TempDir()
 	image, err := imagelayout.Open(t.Context(), path, scratch)
 	if err != nil {
@@ -211,14 +236,19 @@ func TestArchiveLeavesNothingBehind(t *testing.T) {
 	if entries, err := os.ReadDir(scratch); err != nil || len(entries) > 0 {
 		t.Errorf("in the scratch folder: %v (%v)", entries, err)
 	}
-	if _, err := imagelayout.Open(t.Context(), path, filepath.Join(scratch, "absent")); outcome.Of(err).Reason != outcome.Failed {
+	if _, err := imagelayout.Open(
+		t.Context(), path, filepath.Join(scratch, "absent"),
+	); outcome.Of(err).Reason != outcome.Failed {
 		t.Errorf("without a scratch folder: %v", err)
 	}
 }
 
 func TestArchiveIsCancelled(t *testing.T) {
 	t.Parallel()
-	path := archive(t, file{name: "l", content: "x"}, file{name: "c", content: configFor("x")}, file{name: "manifest.json", content: `[{"Config":"c","Layers":["l"]}]`})
+	path := archive(t, file{name: "l", content: "x"}, file{name: "c", content: configFor("x")}, file{
+		name:    "manifest.json",
+		content: `[{"Config":"c","Layers":["l"]}]`,
+	})
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")
 	cancel(stop)
@@ -227,8 +257,8 @@ func TestArchiveIsCancelled(t *testing.T) {
 	}
 }
 
-// FuzzIndex reads an index of an attacker's choice: whatever it is, it ends in an image all of whose blobs are in the layout, or in an
-// ImageInvalid.
+// FuzzIndex reads an index of an attacker's choice: whatever it is, it ends in an image all of whose blobs are in the
+// layout, or in an ImageInvalid.
 func FuzzIndex(f *testing.F) {
 	b := newBuilder(f)
 	image := b.image("app")
@@ -237,7 +267,8 @@ func FuzzIndex(f *testing.F) {
 	f.Add(b.roots(index))
 	f.Add(b.roots(image, index))
 	f.Add([]byte(`{"manifests":[{"digest":"sha256:../../x"}]}`))
-	f.Add([]byte(fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":%q,"size":-1},"manifests":[{"digest":%q,"size":%d,"platform":{}},{"platform":{}}]}`,
+	f.Add([]byte(fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":%q,"size":-1},"manifests":[{"digest":%q,`+
+		`"size":%d,"platform":{}},{"platform":{}}]}`,
 		image.Digest, image.Digest, image.Size)))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b.t = t
@@ -264,7 +295,13 @@ func FuzzArchive(f *testing.F) {
 		if strings.ContainsRune(link, 0) || link == "" {
 			return
 		}
-		path := archive(t, file{name: "l", content: layer}, file{name: "m", link: link}, file{name: "c", content: config}, file{name: "manifest.json", content: manifest})
+		path := archive(t, file{name: "l", content: layer}, file{name: "m", link: link}, file{
+			name:    "c",
+			content: config,
+		}, file{
+			name:    "manifest.json",
+			content: manifest,
+		})
 		image, err := imagelayout.Open(t.Context(), path, t.TempDir())
 		if err != nil {
 			if outcome.Of(err).Reason != outcome.ImageInvalid {

@@ -1,5 +1,6 @@
-// Package imagelayout reads the image that a build left in the workspace: an OCI image layout, or a docker-archive. The build ran code of
-// strangers, so nothing it left is believed: every digest and size is checked, and no name leads out of the layout.
+// Package imagelayout reads the image that a build left in the workspace: an OCI image layout, or a docker-archive. The
+// build ran code of strangers, so nothing it left is believed: every digest and size is checked, and no name leads out
+// of the layout.
 package imagelayout
 
 import (
@@ -38,8 +39,8 @@ type Image struct {
 	Blobs     []v1.Descriptor // each once; only those that belong into a registry
 	Bases     []string        // the images it was built on, as far as its annotations tell
 
-	// Elsewhere are the layers that a sparse layout leaves where they are: in the repository of this image, which theirs was built on. Open does
-	// not have them.
+	// Elsewhere are the layers that a sparse layout leaves where they are: in the repository of this image, which
+	// theirs was built on. Open does not have them.
 	Elsewhere map[v1.Hash]string
 
 	store store
@@ -67,7 +68,8 @@ func (i *Image) Size() int64 {
 // Close lets go of the files.
 func (i *Image) Close() error { return i.store.Close() }
 
-// Open reads a blob. What is damaged reads as an ImageInvalid instead of its last bytes, so that nobody takes it for whole.
+// Open reads a blob. What is damaged reads as an ImageInvalid instead of its last bytes, so that nobody takes it for
+// whole.
 func (i *Image) Open(b v1.Descriptor) (io.ReadCloser, error) {
 	content, err := open(i.store, b)
 	if err != nil {
@@ -92,13 +94,17 @@ func Locate(w workspace.Workspace) (string, error) {
 	if _, err := os.Lstat(w.Archive()); err == nil {
 		return w.Archive(), nil
 	}
-	return "", outcome.Errorf(outcome.ImageNotFound, "there is neither an image layout in %s nor an archive %s", w.Image(), w.Archive())
+	return "", outcome.Errorf(
+		outcome.ImageNotFound, "there is neither an image layout in %s nor an archive %s", w.Image(), w.Archive(),
+	)
 }
 
-// Open reads the image at a path: a folder is an OCI image layout, a file a docker-archive. The layers of an archive are compressed into
-// nameless files in the folder scratch. The error is an ImageNotFound, or an ImageInvalid that names what is wrong.
+// Open reads the image at a path: a folder is an OCI image layout, a file a docker-archive. The layers of an archive
+// are compressed into nameless files in the folder scratch. The error is an ImageNotFound, or an ImageInvalid that
+// names what is wrong.
 func Open(ctx context.Context, path, scratch string) (*Image, error) {
-	// The builder owns the folder, and so may have put a link there that leads elsewhere: it must stay within the path's own folder.
+	// The builder owns the folder, and so may have put a link there that leads elsewhere: it must stay within the
+	// path's own folder.
 	parent, err := os.OpenRoot(filepath.Dir(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, outcome.Errorf(outcome.ImageNotFound, "there is no %s", path)
@@ -208,8 +214,8 @@ func readLayout(path string, d directory) (*Image, error) {
 	return readIndex(path, index, d)
 }
 
-// readIndex reads the image that index.json names. A layout may hold several: those for several platforms are one image whose index is
-// index.json itself, others are ambiguous.
+// readIndex reads the image that index.json names. A layout may hold several: those for several platforms are one image
+// whose index is index.json itself, others are ambiguous.
 func readIndex(path string, index []byte, s store) (*Image, error) {
 	var doc document
 	if err := json.Unmarshal(index, &doc); err != nil {
@@ -248,7 +254,10 @@ func readIndex(path string, index []byte, s store) (*Image, error) {
 			return nil, invalid(path, "%w", err)
 		}
 	default:
-		return nil, invalid(path, "index.json names %d images, such as %s and %s: which one is meant?", len(roots), roots[0].Digest, roots[1].Digest)
+		return nil, invalid(
+			path, "index.json names %d images, such as %s and %s: which one is meant?", len(roots), roots[0].Digest,
+			roots[1].Digest,
+		)
 	}
 	return w.image, nil
 }
@@ -293,7 +302,9 @@ func (w *walk) manifest(d v1.Descriptor, raw []byte, depth int) error {
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	if doc.MediaType != "" && d.MediaType != "" && doc.MediaType != d.MediaType {
-		return fmt.Errorf("manifest %s is of type %q, and not %q as it was said to be", d.Digest, doc.MediaType, d.MediaType)
+		return fmt.Errorf(
+			"manifest %s is of type %q, and not %q as it was said to be", d.Digest, doc.MediaType, d.MediaType,
+		)
 	}
 	if doc.MediaType == "" {
 		doc.MediaType = d.MediaType
@@ -329,7 +340,8 @@ func (w *walk) manifest(d v1.Descriptor, raw []byte, depth int) error {
 	return nil
 }
 
-// child adds what an index names. That is a manifest, also of a type that is not known here, or a mere blob, as in an index of caches.
+// child adds what an index names. That is a manifest, also of a type that is not known here, or a mere blob, as in an
+// index of caches.
 func (w *walk) child(d v1.Descriptor, depth int) error {
 	if _, isBlob := w.blobs[d.Digest]; isBlob || w.manifests[d.Digest] {
 		return nil
@@ -353,7 +365,9 @@ func (w *walk) child(d v1.Descriptor, depth int) error {
 // read returns a manifest that is what its digest says.
 func (w *walk) read(d v1.Descriptor) ([]byte, error) {
 	if d.Size > maxManifest {
-		return nil, fmt.Errorf("manifest %s has %d bytes, more than a registry takes (%d)", d.Digest, d.Size, maxManifest)
+		return nil, fmt.Errorf(
+			"manifest %s has %d bytes, more than a registry takes (%d)", d.Digest, d.Size, maxManifest,
+		)
 	}
 	content, err := open(w.store, d)
 	if err != nil {

@@ -80,7 +80,11 @@ func (b builder) image(content string) v1.Descriptor {
 
 func (b builder) index(children ...v1.Descriptor) v1.Descriptor {
 	b.t.Helper()
-	return b.json(types.OCIImageIndex, v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: children})
+	return b.json(types.OCIImageIndex, v1.IndexManifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIImageIndex,
+		Manifests:     children,
+	})
 }
 
 // roots writes index.json and returns its bytes.
@@ -150,8 +154,8 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// BuildKit's form: the root is an index of the image and its attestation, which is a manifest of something else than an image. Here there
-// are two, so that they nest once more.
+// BuildKit's form: the root is an index of the image and its attestation, which is a manifest of something else than an
+// image. Here there are two, so that they nest once more.
 func TestNestedIndexWithAttestations(t *testing.T) {
 	t.Parallel()
 	b := newBuilder(t)
@@ -164,7 +168,10 @@ func TestNestedIndexWithAttestations(t *testing.T) {
 			Layers: []v1.Descriptor{b.blob("application/vnd.in-toto+json", `{"subject":"`+content+`"}`)},
 		})
 		attestation.Platform = &v1.Platform{OS: "unknown", Architecture: "unknown"}
-		attestation.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image.Digest.String()}
+		attestation.Annotations = map[string]string{
+			"vnd.docker.reference.type":   "attestation-manifest",
+			"vnd.docker.reference.digest": image.Digest.String(),
+		}
 		return b.index(image, attestation)
 	}
 	amd64, arm64 := platform("amd64"), platform("arm64")
@@ -176,7 +183,9 @@ func TestNestedIndexWithAttestations(t *testing.T) {
 		t.Errorf("root is %s, want %s", image.Root().Digest, root.Digest)
 	}
 	if len(image.Manifests) != 7 || len(image.Blobs) != 4+4+1 {
-		t.Errorf("%d manifests and %d blobs, want 7 and 9 (one layer is shared)", len(image.Manifests), len(image.Blobs))
+		t.Errorf(
+			"%d manifests and %d blobs, want 7 and 9 (one layer is shared)", len(image.Manifests), len(image.Blobs),
+		)
 	}
 	order := digests(image.Manifests)
 	for i, m := range image.Manifests {
@@ -200,7 +209,8 @@ func TestUnknownTypesTravelAlong(t *testing.T) {
 	b := newBuilder(t)
 	layer := b.blob("application/x-thing", "a thing")
 	unknown := b.blob("application/vnd.example.manifest.v9+json", fmt.Sprintf(
-		`{ "schemaVersion" : 2, "blobs":[{"mediaType":"application/x-thing","digest":%q,"size":%d}], "more":1 }`, layer.Digest, layer.Size))
+		`{ "schemaVersion" : 2, "blobs":[{"mediaType":"application/x-thing","digest":%q,"size":%d}], "more":1 }`,
+		layer.Digest, layer.Size))
 	cache := b.blob("application/vnd.buildkit.cacheconfig.v0", `{"layers":[]}`)
 	app := b.image("app")
 	b.roots(b.index(app, unknown, cache))
@@ -255,7 +265,11 @@ func TestNonDistributableLayerStaysAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	foreign.URLs = []string{"https://example.com/layer"}
-	b.roots(b.json(types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, Config: b.blob(types.OCIConfigJSON, "{}"), Layers: []v1.Descriptor{foreign}}))
+	b.roots(b.json(types.OCIManifestSchema1, v1.Manifest{
+		SchemaVersion: 2,
+		Config:        b.blob(types.OCIConfigJSON, "{}"),
+		Layers:        []v1.Descriptor{foreign},
+	}))
 	if image := mustOpen(t, b.dir); len(image.Blobs) != 1 {
 		t.Errorf("%d blobs, want the configuration only", len(image.Blobs))
 	}
@@ -283,15 +297,25 @@ func TestInvalid(t *testing.T) {
 		change func(t *testing.T, b builder, layer v1.Descriptor) // after which the image has this fault
 		want   string
 	}{
-		"no index.json": {func(t *testing.T, b builder, _ v1.Descriptor) { remove(t, filepath.Join(b.dir, "index.json")) }, "index.json"},
-		"no oci-layout": {func(t *testing.T, b builder, _ v1.Descriptor) { remove(t, filepath.Join(b.dir, "oci-layout")) }, "not an OCI image layout"},
+		"no index.json": {func(t *testing.T, b builder, _ v1.Descriptor) {
+			remove(t, filepath.Join(b.dir, "index.json"))
+		},
+			"index.json"},
+		"no oci-layout": {func(t *testing.T, b builder, _ v1.Descriptor) {
+			remove(t, filepath.Join(b.dir, "oci-layout"))
+		},
+			"not an OCI image layout"},
 		"a future layout": {func(_ *testing.T, b builder, _ v1.Descriptor) {
 			b.write("oci-layout", `{"imageLayoutVersion":"2.0.0"}`)
 		}, `"2.0.0"`},
-		"broken index":     {func(_ *testing.T, b builder, _ v1.Descriptor) { b.write("index.json", `{"manifests":[`) }, "index.json"},
-		"empty index":      {func(_ *testing.T, b builder, _ v1.Descriptor) { b.roots() }, "names no image"},
-		"layer missing":    {func(t *testing.T, b builder, d v1.Descriptor) { remove(t, b.path(d)) }, "is missing"},
-		"layer incomplete": {func(t *testing.T, b builder, d v1.Descriptor) { truncate(t, b.path(d), 3) }, "it has 3 of 5 bytes"},
+		"broken index": {func(_ *testing.T, b builder, _ v1.Descriptor) {
+			b.write("index.json", `{"manifests":[`)
+		}, "index.json"},
+		"empty index":   {func(_ *testing.T, b builder, _ v1.Descriptor) { b.roots() }, "names no image"},
+		"layer missing": {func(t *testing.T, b builder, d v1.Descriptor) { remove(t, b.path(d)) }, "is missing"},
+		"layer incomplete": {func(t *testing.T, b builder, d v1.Descriptor) {
+			truncate(t, b.path(d), 3)
+		}, "it has 3 of 5 bytes"},
 		"layer is a folder": {func(t *testing.T, b builder, d v1.Descriptor) {
 			remove(t, b.path(d))
 			if err := os.Mkdir(b.path(d), 0o755); err != nil {
@@ -321,7 +345,9 @@ func TestInvalid(t *testing.T) {
 			d.MediaType = types.DockerManifestSchema2
 			b.roots(d)
 		}, "is of type"},
-		"manifest without a type": {func(_ *testing.T, b builder, _ v1.Descriptor) { b.roots(b.blob("", "{}")) }, "of which type"},
+		"manifest without a type": {func(_ *testing.T, b builder, _ v1.Descriptor) {
+			b.roots(b.blob("", "{}"))
+		}, "of which type"},
 		"manifest too large": {func(_ *testing.T, b builder, _ v1.Descriptor) {
 			b.roots(b.blob(types.OCIManifestSchema1, strings.Repeat(" ", 4<<20)+"{}"))
 		}, "more than a registry takes"},
@@ -331,7 +357,11 @@ func TestInvalid(t *testing.T) {
 		"two sizes of one blob": {func(_ *testing.T, b builder, d v1.Descriptor) {
 			other := d
 			other.Size++
-			b.roots(b.json(types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, Config: d, Layers: []v1.Descriptor{other}}))
+			b.roots(b.json(types.OCIManifestSchema1, v1.Manifest{
+				SchemaVersion: 2,
+				Config:        d,
+				Layers:        []v1.Descriptor{other},
+			}))
 		}, "and not 6"},
 		"nested without end": {func(_ *testing.T, b builder, _ v1.Descriptor) {
 			d := b.image("deep")
@@ -346,7 +376,11 @@ func TestInvalid(t *testing.T) {
 			t.Parallel()
 			b := newBuilder(t)
 			layer := b.blob(types.OCILayer, "layer")
-			b.roots(b.index(b.json(types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, Config: b.blob(types.OCIConfigJSON, "{}"), Layers: []v1.Descriptor{layer}})))
+			b.roots(b.index(b.json(types.OCIManifestSchema1, v1.Manifest{
+				SchemaVersion: 2,
+				Config:        b.blob(types.OCIConfigJSON, "{}"),
+				Layers:        []v1.Descriptor{layer},
+			})))
 			mustOpen(t, b.dir)
 			test.change(t, b, layer)
 			_, err := open(t, b.dir)
@@ -410,14 +444,26 @@ func TestNothingLeadsOut(t *testing.T) {
 	}
 	layer := v1.Descriptor{MediaType: types.OCILayer, Digest: canary, Size: 6}
 	withLayer := func(b builder) {
-		b.roots(b.json(types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, Config: b.blob(types.OCIConfigJSON, "{}"), Layers: []v1.Descriptor{layer}}))
+		b.roots(b.json(types.OCIManifestSchema1, v1.Manifest{
+			SchemaVersion: 2,
+			Config:        b.blob(types.OCIConfigJSON, "{}"),
+			Layers:        []v1.Descriptor{layer},
+		}))
 	}
 	tests := map[string]func(t *testing.T, b builder){
 		"digest with a path": func(_ *testing.T, b builder) {
-			b.write("index.json", `{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../../../../secret","size":6}]}`)
+			b.write(
+				"index.json",
+				`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json",`+
+					`"digest":"sha256:../../../../secret","size":6}]}`,
+			)
 		},
 		"algorithm with a path": func(_ *testing.T, b builder) {
-			b.write("index.json", `{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"../../..:`+canary.Hex+`","size":6}]}`)
+			b.write(
+				"index.json",
+				`{"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"../../..:`+
+					canary.Hex+`","size":6}]}`,
+			)
 		},
 		"blob is a link to the outside": func(t *testing.T, b builder) {
 			withLayer(b)

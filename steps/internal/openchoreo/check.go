@@ -15,20 +15,26 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 )
 
-// The hints of this file are the checks that a person makes next. They name parameters as the schema does, and tell no secret.
+// The hints of this file are the checks that a person makes next. They name parameters as the schema does, and tell no
+// secret.
 
 const (
-	notFound  = "Check the component and namespace names: they are spelled as in the portal, and the component is made there before its first Workload. Then check the API server's URL."
-	notTheAPI = "Check the API server's URL (api-server-url): it is the base, without /api/v1, and what answers under its path /api/v1/namespaces is the OpenChoreo API, not the portal or a load balancer."
+	notFound = "Check the component and namespace names: they are spelled as in the portal, and the component is " +
+		"made there before its first Workload. Then check the API server's URL."
+	notTheAPI = "Check the API server's URL (api-server-url): it is the base, without /api/v1, and what answers " +
+		"under its path /api/v1/namespaces is the OpenChoreo API, not the portal or a load balancer."
 )
 
 // tokenRefused is about the 401 of the API, which is never about the client's secret: that had been accepted before.
 func (c *Client) tokenRefused() string {
-	const api = "OpenChoreo's API trusts it (its settings identity.oidc.issuer and jwks_url), it is a JWT and not opaque, its audience is one that the API accepts, and the clocks agree"
+	const api = "OpenChoreo's API trusts it (its settings identity.oidc.issuer and jwks_url), it is a JWT and not " +
+		"opaque, its audience is one that the API accepts, and the clocks agree"
 	if c.settings.TokenFile != "" {
-		return "Check that the token in token-file has not expired and, as its claims say, that its issuer is the one that " + api + "."
+		return "Check that the token in token-file has not expired and, as its claims say, that its issuer is the " +
+			"one that " + api + "."
 	}
-	return "The client ID and secret were accepted, the token has not expired, and the API refuses it all the same. Check that oauth-token-url is of the identity provider whose issuer " + api + "; oauth-audience asks for one."
+	return "The client ID and secret were accepted, the token has not expired, and the API refuses it all the same. " +
+		"Check that oauth-token-url is of the identity provider whose issuer " + api + "; oauth-audience asks for one."
 }
 
 // notPermitted is about the 403 of the API.
@@ -37,20 +43,26 @@ func (c *Client) notPermitted() string {
 	if c.settings.TokenFile == "" {
 		who = "client " + c.settings.ClientID
 	}
-	return "Check that " + who + " is bound to a role with workload:view, workload:create and workload:update in this namespace (kubectl get clusterauthzrolebindings,authzrolebindings -A): " +
-		"the entitlement of the binding is the claim by which the API knows clients, sub with the default identity provider."
+	return "Check that " + who + " is bound to a role with workload:view, workload:create and workload:update in " +
+		"this namespace (kubectl get clusterauthzrolebindings,authzrolebindings -A): " +
+		"the entitlement of the binding is the claim by which the API knows clients, sub with the default identity " +
+		"provider."
 }
 
 // clientRefused is about a token endpoint that did not give a token.
 func (c *Client) clientRefused(code string) string {
 	switch code {
 	case "invalid_scope":
-		return "Check oauth-scope: the provider knows it, and lets this client ask for it. Empty is the provider's default."
+		return "Check oauth-scope: the provider knows it, and lets this client ask for it. Empty is the provider's " +
+			"default."
 	case "unsupported_grant_type", "unauthorized_client":
-		return "Check that the application at the identity provider is one for servers (grant type client_credentials), and that it takes oauth-client-auth=" + c.clientAuth() + "."
+		return "Check that the application at the identity provider is one for servers (grant type " +
+			"client_credentials), and that it takes oauth-client-auth=" + c.clientAuth() + "."
 	}
-	return "Check the client ID and secret: the secret is the newest one, whole and without quotes, and of an application of this identity provider; some take only another oauth-client-auth than " +
-		c.clientAuth() + ". A token can be asked for by hand: curl --fail " + redact.URL(c.settings.TokenURL) + " -d grant_type=client_credentials -d client_id=… --data-urlencode client_secret@FILE."
+	return "Check the client ID and secret: the secret is the newest one, whole and without quotes, and of an " +
+		"application of this identity provider; some take only another oauth-client-auth than " +
+		c.clientAuth() + ". A token can be asked for by hand: curl --fail " + redact.URL(c.settings.TokenURL) +
+		" -d grant_type=client_credentials -d client_id=… --data-urlencode client_secret@FILE."
 }
 
 func (c *Client) clientAuth() string {
@@ -73,18 +85,39 @@ func unreachable(ctx context.Context, parameter, what string, err error) error {
 		return outcome.Errorf(outcome.InvalidParameters, "ca-bundle: %s: %w", what, err).WithHint(hint)
 	}
 	if errors.Is(err, http.ErrSchemeMismatch) {
-		return outcome.Errorf(outcome.InvalidParameters, "%s: %s: %w", parameter, what, err).WithHint("That port speaks plain HTTP: check the port, and that TLS ends where this machine reaches it.")
+		return outcome.Errorf(outcome.InvalidParameters, "%s: %s: %w", parameter, what, err).WithHint(
+			"That port speaks plain HTTP: check the port, and that TLS ends where this machine reaches it.",
+		)
 	}
 	failure := outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, err)
 	lookup, isLookup := errors.AsType[*net.DNSError](err)
 	dial, isDial := errors.AsType[*net.OpError](err)
 	switch {
 	case isLookup && lookup.IsNotFound:
-		return failure.WithHint(fmt.Sprintf("Check how %s spells the host, and that this machine can look it up (getent hosts %s): names of a private network need its DNS or VPN, and behind a proxy HTTPS_PROXY is to be set.", parameter, lookup.Name))
+		return failure.WithHint(
+			fmt.Sprintf(
+				"Check how %s spells the host, and that this machine can look it up (getent hosts %s): names of a "+
+					"private network need its DNS or VPN, and behind a proxy HTTPS_PROXY is to be set.",
+				parameter, lookup.Name,
+			),
+		)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return failure.WithHint(fmt.Sprintf("The host is there and nothing listens on that port, or a firewall refuses. Check the port in %s, that the server runs, and that it may be reached from this machine and not only inside the cluster.", parameter))
+		return failure.WithHint(
+			fmt.Sprintf(
+				"The host is there and nothing listens on that port, or a firewall refuses. Check the port in %s, "+
+					"that the server runs, and that it may be reached from this machine and not only inside the "+
+					"cluster.",
+				parameter,
+			),
+		)
 	case isDial && dial.Timeout():
-		return failure.WithHint(fmt.Sprintf("Nothing answers. Check that the host in %s may be reached from this machine: firewall, VPN, and HTTPS_PROXY behind a proxy.", parameter))
+		return failure.WithHint(
+			fmt.Sprintf(
+				"Nothing answers. Check that the host in %s may be reached from this machine: firewall, VPN, and "+
+					"HTTPS_PROXY behind a proxy.",
+				parameter,
+			),
+		)
 	}
 	return failure
 }
@@ -95,12 +128,19 @@ func certificateHint(err error) string {
 	if !ok {
 		return ""
 	}
-	const untrusted = "Add the certificate authority that signed it to ca-bundle, as PEM: inside a company it is the company's own, or that of the proxy in between; or correct the server's certificate. There is no way to skip the check."
+	const untrusted = "Add the certificate authority that signed it to ca-bundle, as PEM: inside a company it is the " +
+		"company's own, or that of the proxy in between; or correct the server's certificate. There is no way to " +
+		"skip the check."
 	if host, ok := errors.AsType[x509.HostnameError](verification); ok {
-		return fmt.Sprintf("The certificate is for another name than %s: use the name that it is for, or have a certificate with this name made. Adding a certificate authority does not help.", host.Host)
+		return fmt.Sprintf(
+			"The certificate is for another name than %s: use the name that it is for, or have a certificate with "+
+				"this name made. Adding a certificate authority does not help.",
+			host.Host,
+		)
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](verification); ok && invalid.Reason == x509.Expired {
-		return "The certificate has expired or is not valid yet: have it renewed, and check this machine's clock. Adding a certificate authority does not help."
+		return "The certificate has expired or is not valid yet: have it renewed, and check this machine's clock. " +
+			"Adding a certificate authority does not help."
 	}
 	return untrusted
 }

@@ -6,7 +6,8 @@ import (
 	"maps"
 )
 
-// Object is an object of the API as it was received: what this program does not know survives a read and a write. Numbers are json.Number.
+// Object is an object of the API as it was received: what this program does not know survives a read and a write.
+// Numbers are json.Number.
 type Object map[string]any
 
 // Decode reads an object from JSON.
@@ -47,8 +48,8 @@ func (o Object) At(path ...string) map[string]any {
 	return at
 }
 
-// With returns a copy in which the value at a path of keys is another. The objects on the way are copied, or made when absent; all
-// others are shared with o.
+// With returns a copy in which the value at a path of keys is another. The objects on the way are copied, or made when
+// absent; all others are shared with o.
 func (o Object) With(value any, path ...string) Object {
 	return with(o, value, path)
 }

@@ -57,8 +57,8 @@ const (
 // pageSize is how many objects are asked for at once: the most that the API gives.
 const pageSize = 100
 
-// Client is a client of one API server. It is safe for concurrent use. It tries nothing again but for a token that has expired:
-// errors of class transient are for outcome.Retry.
+// Client is a client of one API server. It is safe for concurrent use. It tries nothing again but for a token that has
+// expired: errors of class transient are for outcome.Retry.
 type Client struct {
 	settings Settings
 	base     *url.URL
@@ -69,7 +69,8 @@ type Client struct {
 	token *oauth2.Token
 }
 
-// New returns a client. Secret and tokens become secrets the moment they are known. The error lists every fault of the settings.
+// New returns a client. Secret and tokens become secrets the moment they are known. The error lists every fault of the
+// settings.
 func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
 	base, fault := endpoint("api-server-url", settings.APIServerURL, settings.InsecurePlainHTTP)
 	tokenFault := ""
@@ -111,7 +112,9 @@ func endpoint(name, raw string, insecure bool) (*url.URL, string) {
 	case u.User != nil:
 		return nil, name + ": must not carry credentials"
 	case u.Scheme == "http" && !insecure && !loopback(u.Hostname()):
-		return nil, fmt.Sprintf("%s: %s would send secrets unprotected; use https, or set insecure-plain-http", name, redact.URL(raw))
+		return nil, fmt.Sprintf(
+			"%s: %s would send secrets unprotected; use https, or set insecure-plain-http", name, redact.URL(raw),
+		)
 	}
 	return u, ""
 }
@@ -177,8 +180,8 @@ func (c *Client) url(namespace string, kind Resource, name ...string) *url.URL {
 	return c.base.JoinPath(segments...)
 }
 
-// call sends a request as JSON and decodes the answer into result, if that is not nil. A token that the API no longer accepts is fetched
-// anew, once.
+// call sends a request as JSON and decodes the answer into result, if that is not nil. A token that the API no longer
+// accepts is fetched anew, once.
 func (c *Client) call(ctx context.Context, method string, u *url.URL, object Object, result any) error {
 	var content []byte
 	if object != nil {
@@ -202,7 +205,9 @@ func (c *Client) call(ctx context.Context, method string, u *url.URL, object Obj
 	return c.send(ctx, method, u, token, content, result)
 }
 
-func (c *Client) send(ctx context.Context, method string, u *url.URL, token *oauth2.Token, content []byte, result any) error {
+func (c *Client) send(
+	ctx context.Context, method string, u *url.URL, token *oauth2.Token, content []byte, result any,
+) error {
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(content))
 	if err != nil {
 		return err
@@ -233,7 +238,11 @@ func (c *Client) send(ctx context.Context, method string, u *url.URL, token *oau
 	dec.UseNumber()
 	if err := dec.Decode(result); err != nil {
 		if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/json") {
-			return outcome.Errorf(outcome.NotFound, "%s: answered with %q instead of JSON: that is not the OpenChoreo API", what, kind).WithHint(notTheAPI)
+			return outcome.Errorf(
+				outcome.NotFound, "%s: answered with %q instead of JSON: that is not the OpenChoreo API", what, kind,
+			).WithHint(
+				notTheAPI,
+			)
 		}
 		return outcome.Errorf(outcome.ApiUnavailable, "%s: the answer is damaged: %w", what, err)
 	}
@@ -264,8 +273,8 @@ func IsNotFound(err error) bool {
 	return ok && e.Status == http.StatusNotFound && e.Code != ""
 }
 
-// IsBadRequest tells that what an object refers to is not there, such as a Workload's component: for all that is wrong with the object
-// itself the API has another status.
+// IsBadRequest tells that what an object refers to is not there, such as a Workload's component: for all that is wrong
+// with the object itself the API has another status.
 func IsBadRequest(err error) bool {
 	e, ok := errors.AsType[*StatusError](err)
 	return ok && e.Status == http.StatusBadRequest && e.Code != ""
@@ -278,7 +287,8 @@ func statusOf(err error) int {
 	return 0
 }
 
-// refusal is the error for an answer that is not a success. The API has two shapes of errors, and what stands before it has others.
+// refusal is the error for an answer that is not a success. The API has two shapes of errors, and what stands before it
+// has others.
 func (c *Client) refusal(what string, resp *http.Response, answer []byte) error {
 	e := &StatusError{Status: resp.StatusCode}
 	var said struct {
@@ -308,7 +318,9 @@ func (c *Client) refusal(what string, resp *http.Response, answer []byte) error 
 			hint = notTheAPI
 		}
 	case s == http.StatusTooManyRequests || s >= 500:
-		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()))
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(
+			outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
+		)
 	case s < 400:
 		return redirected("api-server-url", what, resp)
 	}
@@ -317,7 +329,10 @@ func (c *Client) refusal(what string, resp *http.Response, answer []byte) error 
 
 func redirected(parameter, what string, resp *http.Response) error {
 	to := redact.URL(resp.Header.Get("Location"))
-	return outcome.Errorf(outcome.InvalidParameters, "%s: %s: answered %d with a redirect to %q, which is not followed", parameter, what, resp.StatusCode, to).
+	return outcome.Errorf(
+		outcome.InvalidParameters, "%s: %s: answered %d with a redirect to %q, which is not followed", parameter,
+		what, resp.StatusCode, to,
+	).
 		WithHint("Give the URL that it redirects to, if that is to be trusted with the client's credentials.")
 }
 

@@ -33,7 +33,12 @@ func against(t *testing.T, handler http.HandlerFunc) (*Client, *redact.Secrets) 
 		t.Fatal(err)
 	}
 	secrets := &redact.Secrets{}
-	c, err := New(Settings{APIServerURL: server.URL + "/base/", TokenURL: server.URL + "/token", ClientID: "me", ClientSecretFile: secret}, secrets)
+	c, err := New(Settings{
+		APIServerURL:     server.URL + "/base/",
+		TokenURL:         server.URL + "/token",
+		ClientID:         "me",
+		ClientSecretFile: secret,
+	}, secrets)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,19 +57,34 @@ func TestAnswers(t *testing.T) {
 		message string
 		after   time.Duration
 	}{
-		{name: "API error", status: 422, kind: "application/json", body: `{"code":"UNPROCESSABLE_CONTENT","error":"spec.x: bad; spec.y: worse"}`, reason: outcome.WorkloadRejected, message: "422 Unprocessable Entity: spec.x: bad; spec.y: worse"},
-		{name: "undecodable", status: 400, kind: "text/plain; charset=utf-8", body: "can't decode JSON body: EOF\n", reason: outcome.WorkloadRejected, message: "400 Bad Request: can't decode JSON body: EOF"},
-		{name: "unauthorized", status: 401, kind: "application/json", body: `{"error":"INVALID_CLAIMS","message":"token claims validation failed"}`, reason: outcome.Unauthorized, message: "401 Unauthorized: token claims validation failed"},
-		{name: "forbidden", status: 403, kind: "application/json", body: `{"code":"FORBIDDEN","error":"no"}`, reason: outcome.Forbidden, message: "403 Forbidden: no"},
-		{name: "not found", status: 404, kind: "text/html", body: "<html>", reason: outcome.NotFound, message: "GET http://"},
+		{name: "API error", status: 422, kind: "application/json",
+			body:   `{"code":"UNPROCESSABLE_CONTENT","error":"spec.x: bad; spec.y: worse"}`,
+			reason: outcome.WorkloadRejected, message: "422 Unprocessable Entity: spec.x: bad; spec.y: worse"},
+		{name: "undecodable", status: 400, kind: "text/plain; charset=utf-8", body: "can't decode JSON body: EOF\n",
+			reason: outcome.WorkloadRejected, message: "400 Bad Request: can't decode JSON body: EOF"},
+		{name: "unauthorized", status: 401, kind: "application/json",
+			body: `{"error":"INVALID_CLAIMS","message":"token claims validation failed"}`, reason: outcome.Unauthorized,
+			message: "401 Unauthorized: token claims validation failed"},
+		{name: "forbidden", status: 403, kind: "application/json", body: `{"code":"FORBIDDEN","error":"no"}`,
+			reason: outcome.Forbidden, message: "403 Forbidden: no"},
+		{name: "not found", status: 404, kind: "text/html", body: "<html>", reason: outcome.NotFound,
+			message: "GET http://"},
 		{name: "wrong method", status: 405, reason: outcome.NotFound},
-		{name: "too many, in seconds", status: 429, header: http.Header{"Retry-After": {"7"}}, reason: outcome.ApiUnavailable, after: 7 * time.Second},
-		{name: "unavailable, until a date long past", status: 503, header: http.Header{"Retry-After": {"Mon, 02 Jan 2006 15:04:05 GMT"}}, reason: outcome.ApiUnavailable},
-		{name: "unavailable, nonsense", status: 503, header: http.Header{"Retry-After": {"-5"}}, reason: outcome.ApiUnavailable},
-		{name: "redirect", status: 308, header: http.Header{"Location": {"https://user:pw@evil.example.com/x?token=y"}}, reason: outcome.InvalidParameters, message: `redirect to "https://evil.example.com/x"`},
-		{name: "a page instead of JSON", status: 200, kind: "text/html", body: "<html>portal</html>", reason: outcome.NotFound, message: "that is not the OpenChoreo API"},
-		{name: "damaged JSON", status: 200, kind: "application/json", body: `{"metadata":{`, reason: outcome.ApiUnavailable, message: "damaged"},
-		{name: "long error", status: 422, kind: "text/plain", body: strings.Repeat("ä", 100_000), reason: outcome.WorkloadRejected, message: "…"},
+		{name: "too many, in seconds", status: 429, header: http.Header{"Retry-After": {"7"}},
+			reason: outcome.ApiUnavailable, after: 7 * time.Second},
+		{name: "unavailable, until a date long past", status: 503,
+			header: http.Header{"Retry-After": {"Mon, 02 Jan 2006 15:04:05 GMT"}}, reason: outcome.ApiUnavailable},
+		{name: "unavailable, nonsense", status: 503, header: http.Header{"Retry-After": {"-5"}},
+			reason: outcome.ApiUnavailable},
+		{name: "redirect", status: 308,
+			header: http.Header{"Location": {"https://user:pw@evil.example.com/x?token=y"}},
+			reason: outcome.InvalidParameters, message: `redirect to "https://evil.example.com/x"`},
+		{name: "a page instead of JSON", status: 200, kind: "text/html", body: "<html>portal</html>",
+			reason: outcome.NotFound, message: "that is not the OpenChoreo API"},
+		{name: "damaged JSON", status: 200, kind: "application/json", body: `{"metadata":{`,
+			reason: outcome.ApiUnavailable, message: "damaged"},
+		{name: "long error", status: 422, kind: "text/plain", body: strings.Repeat("ä", 100_000),
+			reason: outcome.WorkloadRejected, message: "…"},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -82,7 +102,8 @@ func TestAnswers(t *testing.T) {
 				t.Fatal("no error")
 			}
 			failure := outcome.Of(err)
-			if failure.Reason != tc.reason || !strings.Contains(err.Error(), tc.message) || failure.RetryAfter != tc.after {
+			if failure.Reason != tc.reason || !strings.Contains(err.Error(), tc.message) ||
+				failure.RetryAfter != tc.after {
 				t.Errorf("%s after %s: %.300s", failure.Reason, failure.RetryAfter, err)
 			}
 			if len(err.Error()) > messageLimit+300 || strings.Contains(err.Error(), "canary") {
@@ -100,7 +121,8 @@ func TestAnswerIsBounded(t *testing.T) {
 			w.Write(chunk)
 		}
 	})
-	if _, err := c.Get(t.Context(), "acme", Workloads, "w"); err == nil || !strings.Contains(err.Error(), "larger than") {
+	if _, err := c.Get(t.Context(), "acme", Workloads, "w"); err == nil ||
+		!strings.Contains(err.Error(), "larger than") {
 		t.Errorf("%v", err)
 	}
 }
@@ -142,15 +164,20 @@ func TestListReadsAllPages(t *testing.T) {
 		objects.WriteString(openchoreotest.WorkflowRun("acme", "store", "cart", fmt.Sprintf("run-%03d", i)))
 	}
 	s := openchoreotest.Start(t, objects.String())
-	c, err := New(Settings{APIServerURL: s.URL, TokenURL: s.URL + "/oauth2/token", ClientID: openchoreotest.ClientID, ClientSecretFile: s.ClientSecretFile, CABundle: s.CABundle, Scope: "a b"}, &redact.Secrets{})
+	c, err := New(Settings{APIServerURL: s.URL, TokenURL: s.URL + "/oauth2/token", ClientID: openchoreotest.ClientID,
+		ClientSecretFile: s.ClientSecretFile, CABundle: s.CABundle, Scope: "a b"}, &redact.Secrets{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	runs, err := c.List(t.Context(), "acme", WorkflowRuns, url.Values{"labelSelector": {"openchoreo.dev/component=cart"}})
+	runs, err := c.List(t.Context(), "acme", WorkflowRuns, url.Values{
+		"labelSelector": {"openchoreo.dev/component=cart"},
+	})
 	if err != nil || len(runs) != 230 {
 		t.Fatalf("%d runs, %v", len(runs), err)
 	}
-	if none, err := c.List(t.Context(), "acme", Workloads, url.Values{"component": {"cart"}}); err != nil || len(none) != 0 {
+	if none, err := c.List(t.Context(), "acme", Workloads, url.Values{
+		"component": {"cart"},
+	}); err != nil || len(none) != 0 {
 		t.Errorf("%v, %v", none, err)
 	}
 }
@@ -174,10 +201,14 @@ func TestSettings(t *testing.T) {
 		fault    string
 	}{
 		{"https", Settings{APIServerURL: good, TokenURL: good}, ""},
-		{"loopback by name and address", Settings{APIServerURL: "http://localhost:1", TokenURL: "http://[::1]:2/token"}, ""},
-		{"plain http asked for", Settings{APIServerURL: "http://api", TokenURL: "http://idp", InsecurePlainHTTP: true}, ""},
-		{"plain http", Settings{APIServerURL: "http://api", TokenURL: good}, "api-server-url: http://api would send secrets unprotected"},
-		{"a host that only looks like loopback", Settings{APIServerURL: "http://127.0.0.1.example.com", TokenURL: good}, "would send secrets unprotected"},
+		{"loopback by name and address",
+			Settings{APIServerURL: "http://localhost:1", TokenURL: "http://[::1]:2/token"}, ""},
+		{"plain http asked for", Settings{APIServerURL: "http://api", TokenURL: "http://idp", InsecurePlainHTTP: true},
+			""},
+		{"plain http", Settings{APIServerURL: "http://api", TokenURL: good},
+			"api-server-url: http://api would send secrets unprotected"},
+		{"a host that only looks like loopback",
+			Settings{APIServerURL: "http://127.0.0.1.example.com", TokenURL: good}, "would send secrets unprotected"},
 		{"no URL", Settings{APIServerURL: "api", TokenURL: good}, `"api" is not an https URL`},
 		{"another scheme", Settings{APIServerURL: good, TokenURL: "ftp://x"}, "oauth-token-url"},
 		{"credentials", Settings{APIServerURL: "https://u:canary@x", TokenURL: good}, "must not carry credentials"},
@@ -191,7 +222,8 @@ func TestSettings(t *testing.T) {
 			}
 			continue
 		}
-		if err == nil || outcome.Of(err).Reason != outcome.InvalidParameters || !strings.Contains(err.Error(), tc.fault) || strings.Contains(err.Error(), "canary") {
+		if err == nil || outcome.Of(err).Reason != outcome.InvalidParameters ||
+			!strings.Contains(err.Error(), tc.fault) || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v", tc.name, err)
 		}
 	}
@@ -206,7 +238,8 @@ func TestTokenEndpointErrors(t *testing.T) {
 		reason outcome.Reason
 		part   string
 	}{
-		{400, `{"error":"invalid_scope","error_description":"scope x"}`, outcome.Unauthorized, "invalid_scope: scope x"},
+		{400, `{"error":"invalid_scope","error_description":"scope x"}`, outcome.Unauthorized,
+			"invalid_scope: scope x"},
 		{401, `nonsense with canary-secret`, outcome.Unauthorized, "401 Unauthorized"},
 		{200, `{"error":"invalid_client"}`, outcome.Unauthorized, "invalid_client"},
 		{200, `{}`, outcome.ApiUnavailable, "missing access_token"},
@@ -224,7 +257,8 @@ func TestTokenEndpointErrors(t *testing.T) {
 		c, _ := against(t, func(http.ResponseWriter, *http.Request) { t.Error("called the API without a token") })
 		c.settings.TokenURL = server.URL + "/token"
 		_, err := c.Get(t.Context(), "acme", Workloads, "w")
-		if err == nil || outcome.Of(err).Reason != tc.reason || !strings.Contains(err.Error(), tc.part) || strings.Contains(err.Error(), "canary") {
+		if err == nil || outcome.Of(err).Reason != tc.reason || !strings.Contains(err.Error(), tc.part) ||
+			strings.Contains(err.Error(), "canary") {
 			t.Errorf("%d %s: %s: %v", tc.status, tc.body, outcome.Of(err).Reason, err)
 		}
 	}
@@ -238,8 +272,9 @@ func TestObject(t *testing.T) {
 	}
 	changed := o.With("b", "metadata", "name").With("new", "status", "deep", "field")
 	for object, want := range map[*Object]string{
-		&o:       `{"metadata":{"big":9007199254740993,"name":"a"},"spec":{"text":"<&>"}}`,
-		&changed: `{"metadata":{"big":9007199254740993,"name":"b"},"spec":{"text":"<&>"},"status":{"deep":{"field":"new"}}}`,
+		&o: `{"metadata":{"big":9007199254740993,"name":"a"},"spec":{"text":"<&>"}}`,
+		&changed: `{"metadata":{"big":9007199254740993,"name":"b"},"spec":{"text":"<&>"},` +
+			`"status":{"deep":{"field":"new"}}}`,
 	} {
 		if raw, err := object.Encode(); err != nil || string(raw) != want {
 			t.Errorf("%s, %v", raw, err)
@@ -259,9 +294,16 @@ func TestClientAuthentication(t *testing.T) {
 		basic    bool
 		form     url.Values
 	}{
-		{"in the body", Settings{ClientAuth: "client_secret_post"}, false, url.Values{"client_id": {"me"}, "client_secret": {"canary-s+c:ret"}}},
+		{"in the body", Settings{ClientAuth: "client_secret_post"}, false,
+			url.Values{"client_id": {"me"}, "client_secret": {"canary-s+c:ret"}}},
 		{"Basic", Settings{ClientAuth: "client_secret_basic"}, true, url.Values{}},
-		{"scope and audience", Settings{Scope: "a  b", Audience: "https://api"}, false, url.Values{"client_id": {"me"}, "client_secret": {"canary-s+c:ret"}, "scope": {"a b"}, "audience": {"https://api"}}},
+		{"scope and audience", Settings{Scope: "a  b", Audience: "https://api"}, false,
+			url.Values{
+				"client_id":     {"me"},
+				"client_secret": {"canary-s+c:ret"},
+				"scope":         {"a b"},
+				"audience":      {"https://api"},
+			}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -274,7 +316,8 @@ func TestClientAuthentication(t *testing.T) {
 				fmt.Fprint(w, `{"access_token":"canary-token","token_type":"Bearer"}`)
 			}))
 			defer issuer.Close()
-			tc.settings.APIServerURL, tc.settings.TokenURL, tc.settings.ClientID, tc.settings.ClientSecret = c.settings.APIServerURL, issuer.URL, "me", "canary-s+c:ret"
+			tc.settings.APIServerURL, tc.settings.TokenURL = c.settings.APIServerURL, issuer.URL
+			tc.settings.ClientID, tc.settings.ClientSecret = "me", "canary-s+c:ret"
 			secrets := &redact.Secrets{}
 			c, err := New(tc.settings, secrets)
 			if err != nil {

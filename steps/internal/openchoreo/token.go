@@ -69,12 +69,18 @@ func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
 func (c *Client) given() (*oauth2.Token, error) {
 	raw, err := os.ReadFile(c.settings.TokenFile)
 	if err != nil {
-		return nil, outcome.Errorf(outcome.Unauthorized, "token-file: %w", err).WithHint("Name the file that holds a token for the API, or give an OAuth client instead.")
+		return nil, outcome.Errorf(outcome.Unauthorized, "token-file: %w", err).WithHint(
+			"Name the file that holds a token for the API, or give an OAuth client instead.",
+		)
 	}
 	token := strings.TrimSpace(string(raw))
 	c.secrets.Add(token)
 	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, outcome.Errorf(outcome.Unauthorized, "token-file: %s holds no token", c.settings.TokenFile).WithHint("The file is to hold the token and nothing else.")
+		return nil, outcome.Errorf(
+			outcome.Unauthorized, "token-file: %s holds no token", c.settings.TokenFile,
+		).WithHint(
+			"The file is to hold the token and nothing else.",
+		)
 	}
 	return &oauth2.Token{AccessToken: token}, nil
 }
@@ -88,17 +94,21 @@ func (c *Client) clientSecret() (string, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %w", err).
-			WithHint("Put the client's secret into that file, name the file that holds it, or give it as the variable OAUTH_CLIENT_SECRET.")
+			WithHint("Put the client's secret into that file, name the file that holds it, or give it as the " +
+				"variable OAUTH_CLIENT_SECRET.")
 	}
 	secret := strings.TrimRight(string(raw), "\r\n")
 	c.secrets.Add(secret)
 	if secret == "" {
-		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %s is empty", path).WithHint("Put the client's secret into that file.")
+		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %s is empty", path).WithHint(
+			"Put the client's secret into that file.",
+		)
 	}
 	return secret, nil
 }
 
-// denial is the error for a token that was not given. The server's body is never quoted whole: it may echo what was sent.
+// denial is the error for a token that was not given. The server's body is never quoted whole: it may echo what was
+// sent.
 func (c *Client) denial(ctx context.Context, err error) error {
 	what := "token of client " + c.settings.ClientID + " from " + redact.URL(c.settings.TokenURL)
 	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
@@ -111,12 +121,16 @@ func (c *Client) denial(ctx context.Context, err error) error {
 	}
 	switch s := e.Status; {
 	case s == http.StatusTooManyRequests || s >= 500:
-		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(outcome.RetryAfter(refused.Response.Header.Get("Retry-After"), time.Now()))
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(
+			outcome.RetryAfter(refused.Response.Header.Get("Retry-After"), time.Now()),
+		)
 	case s >= 300 && s < 400:
 		return redirected("oauth-token-url", what, refused.Response)
 	case e.Code == "" && s != http.StatusUnauthorized && s != http.StatusForbidden:
 		return outcome.Errorf(outcome.NotFound, "%s: %w, and not as a token endpoint answers", what, e).
-			WithHint("Check oauth-token-url: it is the whole URL of the token endpoint, with its path, which is /oauth2/token at the default identity provider and token_endpoint in the .well-known/openid-configuration of others.")
+			WithHint("Check oauth-token-url: it is the whole URL of the token endpoint, with its path, which is " +
+				"/oauth2/token at the default identity provider and token_endpoint in the " +
+				".well-known/openid-configuration of others.")
 	}
 	return outcome.Errorf(outcome.Unauthorized, "%s: %w", what, e).WithHint(c.clientRefused(e.Code))
 }

@@ -62,7 +62,10 @@ func Start(t testing.TB, objects string, namespaces ...string) *Server {
 	dir := t.TempDir()
 	s.CABundle, s.ClientSecretFile = filepath.Join(dir, "ca.crt"), filepath.Join(dir, "client-secret")
 	authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})
-	for path, content := range map[string]string{s.CABundle: string(authority), s.ClientSecretFile: ClientSecret + "\n"} {
+	for path, content := range map[string]string{
+		s.CABundle:         string(authority),
+		s.ClientSecretFile: ClientSecret + "\n",
+	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +81,8 @@ func (s *Server) Apply(t testing.TB, objects string) {
 	}
 }
 
-// Writes lists the requests so far that may have changed something, as METHOD path; those for tokens are not among them.
+// Writes lists the requests so far that may have changed something, as METHOD path; those for tokens are not among
+// them.
 func (s *Server) Writes() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

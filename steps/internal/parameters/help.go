@@ -18,7 +18,9 @@ func (s *Set) Help() string {
 			fmt.Fprintf(&b, " --%s=…", p.Name)
 		}
 	}
-	b.WriteString(" [flags]\n\nEvery flag can also be given as the variable named beside it; the flag wins.\n\nFlags:\n")
+	b.WriteString(
+		" [flags]\n\nEvery flag can also be given as the variable named beside it; the flag wins.\n\nFlags:\n",
+	)
 	for _, p := range s.schema.Properties {
 		if p.WriteOnly {
 			fmt.Fprintf(&b, "  %s", EnvName(p.Name))

@@ -1,5 +1,5 @@
-// Package parameters reads a step's parameters. Their names, types, defaults and meaning stand in the step's JSON Schema and nowhere else:
-// the property git-repo is the flag --git-repo and the variable GIT_REPO.
+// Package parameters reads a step's parameters. Their names, types, defaults and meaning stand in the step's JSON
+// Schema and nowhere else: the property git-repo is the flag --git-repo and the variable GIT_REPO.
 package parameters
 
 import (
@@ -30,12 +30,13 @@ type Set struct {
 	values map[string]any
 }
 
-// Parse reads flags and variables (KEY=value). A flag wins over the variable, the variable over the default; what is empty counts as not
-// given, since a template passes every variable always. Text is turned into the type that the schema asks for, in the forms in which
-// OpenChoreo delivers it (contract section 2), and the whole is validated. A text that begins with "base64:", alone or inside a list, is
-// decoded first.
+// Parse reads flags and variables (KEY=value). A flag wins over the variable, the variable over the default; what is
+// empty counts as not given, since a template passes every variable always. Text is turned into the type that the
+// schema asks for, in the forms in which OpenChoreo delivers it (contract section 2), and the whole is validated. A
+// text that begins with "base64:", alone or inside a list, is decoded first.
 //
-// The error is ErrHelp, or an outcome.Error of reason InvalidParameters that lists every fault. The Set is usable in any case.
+// The error is ErrHelp, or an outcome.Error of reason InvalidParameters that lists every fault. The Set is usable in
+// any case.
 func Parse(schema *schemas.Schema, args, environ []string) (*Set, error) {
 	s := &Set{schema: schema, values: map[string]any{}}
 	given := map[string]string{}
@@ -96,7 +97,14 @@ func (s *Set) flags(args []string, given map[string]string) (faults []string, he
 			}
 			continue
 		case p.WriteOnly:
-			faults = append(faults, fmt.Sprintf("%s: is a secret, which a command line would show to everybody on this machine; give it as the variable %s", name, EnvName(p.Name)))
+			faults = append(
+				faults,
+				fmt.Sprintf(
+					"%s: is a secret, which a command line would show to everybody on this machine; give it as the "+
+						"variable %s",
+					name, EnvName(p.Name),
+				),
+			)
 			if !hasValue && i+1 < len(args) {
 				i++ // nor may a later message quote it
 			}
@@ -155,8 +163,8 @@ func read(p *schemas.Property, text string) (any, error) {
 	return v, nil
 }
 
-// encoded begins a text that travels in base64. Argo expands {{…}} in the values of parameters, whoever wrote them, so the ClusterWorkflow
-// encodes every text of a developer in which it would find one.
+// encoded begins a text that travels in base64. Argo expands {{…}} in the values of parameters, whoever wrote them, so
+// the ClusterWorkflow encodes every text of a developer in which it would find one.
 const encoded = "base64:"
 
 // decode returns a text as its author wrote it.
@@ -203,7 +211,8 @@ func decodeInside(value any) (any, error) {
 	return value, nil
 }
 
-// coerce reads a text as the type that the property has. What cannot be read stays text, for the schema to refuse; null is nil.
+// coerce reads a text as the type that the property has. What cannot be read stays text, for the schema to refuse; null
+// is nil.
 func coerce(p *schemas.Property, text string) any {
 	switch p.Type {
 	case "string":
@@ -239,8 +248,8 @@ func coerce(p *schemas.Property, text string) any {
 // Decode fills a struct whose json tags are the schema's property names. A property without a field is an error.
 func (s *Set) Decode(into any) error { return s.decode(into, true) }
 
-// DecodeKnown fills those fields of a struct that the set has, and leaves what does not fit: for the few parameters that are needed
-// even when others are wrong.
+// DecodeKnown fills those fields of a struct that the set has, and leaves what does not fit: for the few parameters
+// that are needed even when others are wrong.
 func (s *Set) DecodeKnown(into any) { _ = s.decode(into, false) }
 
 func (s *Set) decode(into any, strict bool) error {
@@ -266,8 +275,8 @@ func (s *Set) Secrets() []string {
 	return secrets
 }
 
-// Effective lists names and values, in pairs for a logger, of every parameter that has another value than its default. Secrets are left out,
-// and so is what may be secret in a URL.
+// Effective lists names and values, in pairs for a logger, of every parameter that has another value than its default.
+// Secrets are left out, and so is what may be secret in a URL.
 func (s *Set) Effective() []any {
 	var pairs []any
 	for _, p := range s.schema.Properties {

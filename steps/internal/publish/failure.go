@@ -27,8 +27,8 @@ import (
 // connecting is what failure is told of the first request.
 const connecting = "connect"
 
-// failure makes an outcome of whatever went wrong while doing something. Texts of the libraries below are not passed on: they quote
-// URLs with upload tokens, and answers of token servers.
+// failure makes an outcome of whatever went wrong while doing something. Texts of the libraries below are not passed
+// on: they quote URLs with upload tokens, and answers of token servers.
 func (r *registry) failure(doing string, err error) error {
 	host := r.name.RegistryStr()
 	fail := func(reason outcome.Reason, hint, format string, args ...any) error {
@@ -41,22 +41,28 @@ func (r *registry) failure(doing string, err error) error {
 		return err
 	}
 	if errors.Is(err, http.ErrSchemeMismatch) {
-		return fail(outcome.InvalidParameters, "Use the registry's HTTPS port; where unprotected credentials and images are acceptable, set insecure-plain-http.",
+		return fail(outcome.InvalidParameters, "Use the registry's HTTPS port; where unprotected credentials and "+
+			"images are acceptable, set insecure-plain-http.",
 			"registry: %s answers in plain HTTP, not in HTTPS", host)
 	}
 	if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
-		return fail(outcome.InvalidParameters, "Use the registry's HTTPS port.", "registry: %s does not speak TLS: %w", host, record)
+		return fail(
+			outcome.InvalidParameters, "Use the registry's HTTPS port.", "registry: %s does not speak TLS: %w", host,
+			record,
+		)
 	}
 	if authority, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return fail(outcome.InvalidParameters, "Give the PEM certificate of the registry's authority as ca-bundle.",
 			"ca-bundle: the certificate of %s is of an authority that is not trusted: %w", host, authority)
 	}
 	if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fail(outcome.InvalidParameters, "Use the name that the registry's certificate is for, and look when it expires.",
+		return fail(outcome.InvalidParameters, "Use the name that the registry's certificate is for, and look when "+
+			"it expires.",
 			"registry: the certificate of %s is not valid: %w", host, certificate)
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
-		return fail(outcome.InvalidParameters, "Check the host of the parameter registry, and that this network's DNS knows it.",
+		return fail(outcome.InvalidParameters, "Check the host of the parameter registry, and that this network's "+
+			"DNS knows it.",
 			"registry: there is no host %q", dns.Name)
 	}
 	if answer, ok := errors.AsType[*transport.Error](err); ok {
@@ -76,7 +82,8 @@ func (r *registry) failure(doing string, err error) error {
 		return fail(outcome.RegistryUnavailable, "", "%s: the connection broke", host)
 	}
 	first, _, _ := strings.Cut(err.Error(), "\n") // what follows is the answer of a token server
-	return fail(outcome.Failed, "Check that "+host+" is a container registry, and its token server.", "%s: %s", host, first)
+	return fail(outcome.Failed, "Check that "+host+
+		" is a container registry, and its token server.", "%s: %s", host, first)
 }
 
 // refusal makes an outcome of an answer that says no.
@@ -84,28 +91,43 @@ func (r *registry) refusal(doing string, answer *transport.Error) error {
 	host, repository := r.name.RegistryStr(), r.name.RepositoryStr()
 	said := words(answer.StatusCode, answer.Errors)
 	saysOneOf := func(codes ...transport.ErrorCode) bool {
-		return slices.ContainsFunc(answer.Errors, func(d transport.Diagnostic) bool { return slices.Contains(codes, d.Code) })
+		return slices.ContainsFunc(answer.Errors, func(d transport.Diagnostic) bool {
+			return slices.Contains(codes, d.Code)
+		})
 	}
 	switch {
 	case saysOneOf(transport.TooManyRequestsErrorCode, transport.UnavailableErrorCode),
 		// The registry lost, or does not see yet, what we sent.
-		saysOneOf(transport.BlobUploadUnknownErrorCode, transport.BlobUploadInvalidErrorCode, transport.BlobUnknownErrorCode,
-			transport.ManifestBlobUnknownErrorCode, transport.DigestInvalidErrorCode, transport.SizeInvalidErrorCode) && answer.StatusCode != http.StatusRequestEntityTooLarge:
+		saysOneOf(transport.BlobUploadUnknownErrorCode, transport.BlobUploadInvalidErrorCode,
+			transport.BlobUnknownErrorCode,
+			transport.ManifestBlobUnknownErrorCode, transport.DigestInvalidErrorCode, transport.SizeInvalidErrorCode) &&
+			answer.StatusCode != http.StatusRequestEntityTooLarge:
 		return outcome.Errorf(outcome.RegistryUnavailable, "%s: %s answers %s", doing, host, said)
 	case answer.StatusCode == http.StatusUnauthorized, answer.StatusCode == http.StatusForbidden:
-		return outcome.Errorf(outcome.PushDenied, "%s: %s does not let us push to %s: %s; %s", doing, host, repository, said, r.credentials())
+		return outcome.Errorf(
+			outcome.PushDenied, "%s: %s does not let us push to %s: %s; %s", doing, host, repository, said,
+			r.credentials(),
+		)
 	case saysOneOf(transport.NameUnknownErrorCode):
-		return outcome.Errorf(outcome.PushDenied, "%s: %s has no repository %s: %s; %s", doing, host, repository, said, r.credentials()).
-			WithHint("Create the repository, or the project it belongs to, in the registry; some registries do not make them by themselves.")
+		return outcome.Errorf(
+			outcome.PushDenied, "%s: %s has no repository %s: %s; %s", doing, host, repository, said, r.credentials(),
+		).
+			WithHint("Create the repository, or the project it belongs to, in the registry; some registries do not " +
+				"make them by themselves.")
 	case doing == connecting && r.plain && answer.StatusCode == http.StatusBadRequest:
-		return outcome.Errorf(outcome.InvalidParameters, "insecure-plain-http: %s answers plain HTTP with %s", host, said).
+		return outcome.Errorf(
+			outcome.InvalidParameters, "insecure-plain-http: %s answers plain HTTP with %s", host, said,
+		).
 			WithHint("Most likely the registry speaks HTTPS: leave insecure-plain-http unset.")
 	case doing == connecting:
-		return outcome.Errorf(outcome.InvalidParameters, "registry: %s is not a container registry: it answers %s to /v2/", host, said).
+		return outcome.Errorf(
+			outcome.InvalidParameters, "registry: %s is not a container registry: it answers %s to /v2/", host, said,
+		).
 			WithHint("Check host and port of the parameter registry.")
 	case answer.StatusCode == http.StatusRequestEntityTooLarge:
 		return outcome.Errorf(outcome.Failed, "%s: %s answers %s", doing, host, said).
-			WithHint("The registry, or a proxy in front of it, limits the size of a layer: raise the limit, or make the layer smaller.")
+			WithHint("The registry, or a proxy in front of it, limits the size of a layer: raise the limit, or make " +
+				"the layer smaller.")
 	}
 	return outcome.Errorf(outcome.Failed, "%s: %s refuses: %s", doing, host, said).
 		WithHint("The registry's own words say why; see that it takes OCI images and indexes.")
@@ -120,7 +142,9 @@ func (r *registry) credentials() string {
 		return fmt.Sprintf("no credentials were used, since %q holds none", r.secret)
 	}
 	hosts := slices.Sorted(maps.Keys(r.config.AuthConfigs))
-	return fmt.Sprintf("no credentials were used, since %s holds none for it, only for %s", r.secret, strings.Join(hosts, ", "))
+	return fmt.Sprintf(
+		"no credentials were used, since %s holds none for it, only for %s", r.secret, strings.Join(hosts, ", "),
+	)
 }
 
 // isTransient tells of which status another try is worth it.
@@ -140,7 +164,9 @@ func unavailable(host string, response *http.Response) *outcome.Error {
 		Errors []transport.Diagnostic `json:"errors"`
 	}
 	_ = json.NewDecoder(io.LimitReader(response.Body, 1<<16)).Decode(&answer) // a proxy's page is not JSON
-	return outcome.Errorf(outcome.RegistryUnavailable, "%s answers %s", host, words(response.StatusCode, answer.Errors)).
+	return outcome.Errorf(
+		outcome.RegistryUnavailable, "%s answers %s", host, words(response.StatusCode, answer.Errors),
+	).
 		After(outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now()))
 }
 
@@ -160,7 +186,8 @@ func words(status int, diagnostics []transport.Diagnostic) string {
 
 // onlyTransient drops failures of what is a mere saving, other than those after which nothing else would work either.
 func onlyTransient(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || outcome.Of(err).Reason.Class() == outcome.Transient {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		outcome.Of(err).Reason.Class() == outcome.Transient {
 		return err
 	}
 	return nil

@@ -54,18 +54,40 @@ func TestFailure(t *testing.T) {
 		reason outcome.Reason
 		text   string
 	}{
-		"no such host": {through(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "r.example.com", IsNotFound: true}}),
-			outcome.InvalidParameters, `there is no host "r.example.com"`},
-		"DNS server does not answer": {through(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "timeout", Name: "r.example.com", IsTimeout: true}}),
-			outcome.RegistryUnavailable, "timeout"},
-		"connection reset":              {through(&net.OpError{Op: "read", Err: syscall.ECONNRESET}), outcome.RegistryUnavailable, "reset"},
-		"connection reset in an answer": {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, outcome.RegistryUnavailable, "reset"},
-		"errno alone":                   {syscall.EPIPE, outcome.RegistryUnavailable, "broken pipe"},
-		"answer cut off":                {io.ErrUnexpectedEOF, outcome.RegistryUnavailable, "broke"},
-		"library's own words":           {through(errors.New("http: server closed idle connection")), outcome.RegistryUnavailable, "idle"},
-		"token server's answer":         {errors.New("no token in bearer response:\n{\"refresh_token\":\"canary\"}"), outcome.Failed, "no token"},
-		"a fault of ours stays ours":    {through(outcome.Errorf(outcome.ImageInvalid, "blob is damaged")), outcome.ImageInvalid, "blob is damaged"},
-		"the end of the step":           {through(context.Canceled), outcome.Cancelled, ""},
+		"no such host": {
+			through(&net.OpError{
+				Op:  "dial",
+				Err: &net.DNSError{Err: "no such host", Name: "r.example.com", IsNotFound: true},
+			}),
+			outcome.InvalidParameters,
+			`there is no host "r.example.com"`,
+		},
+		"DNS server does not answer": {
+			through(&net.OpError{
+				Op:  "dial",
+				Err: &net.DNSError{Err: "timeout", Name: "r.example.com", IsTimeout: true},
+			}),
+			outcome.RegistryUnavailable,
+			"timeout",
+		},
+		"connection reset": {
+			through(&net.OpError{Op: "read", Err: syscall.ECONNRESET}), outcome.RegistryUnavailable, "reset",
+		},
+		"connection reset in an answer": {
+			&net.OpError{Op: "read", Err: syscall.ECONNRESET}, outcome.RegistryUnavailable, "reset",
+		},
+		"errno alone":    {syscall.EPIPE, outcome.RegistryUnavailable, "broken pipe"},
+		"answer cut off": {io.ErrUnexpectedEOF, outcome.RegistryUnavailable, "broke"},
+		"library's own words": {
+			through(errors.New("http: server closed idle connection")), outcome.RegistryUnavailable, "idle",
+		},
+		"token server's answer": {
+			errors.New("no token in bearer response:\n{\"refresh_token\":\"canary\"}"), outcome.Failed, "no token",
+		},
+		"a fault of ours stays ours": {
+			through(outcome.Errorf(outcome.ImageInvalid, "blob is damaged")), outcome.ImageInvalid, "blob is damaged",
+		},
+		"the end of the step": {through(context.Canceled), outcome.Cancelled, ""},
 	}
 	for kind, test := range tests {
 		t.Run(kind, func(t *testing.T) {
@@ -119,8 +141,11 @@ func TestStalledUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	var sent atomic.Int64
-	err = r.send(t.Context(), &url.URL{Scheme: "http", Host: host, Path: "/upload"}, func() (io.ReadCloser, error) { return read.Open(largest(read)) }, largest(read), &sent)
-	if got := outcome.Of(err); got == nil || got.Reason != outcome.RegistryUnavailable || !strings.Contains(got.Message, "took no byte") {
+	err = r.send(t.Context(), &url.URL{Scheme: "http", Host: host, Path: "/upload"}, func() (io.ReadCloser, error) {
+		return read.Open(largest(read))
+	}, largest(read), &sent)
+	if got := outcome.Of(err); got == nil || got.Reason != outcome.RegistryUnavailable ||
+		!strings.Contains(got.Message, "took no byte") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -140,7 +165,11 @@ func TestTell(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
 		image := &imagelayout.Image{Blobs: []v1.Descriptor{{Size: 40e6}, {Size: 2e6}}}
-		p := &push{image: image, env: step.Environment{Log: slog.New(slog.NewTextHandler(&logged, nil))}, started: time.Now()}
+		p := &push{
+			image:   image,
+			env:     step.Environment{Log: slog.New(slog.NewTextHandler(&logged, nil))},
+			started: time.Now(),
+		}
 		p.skipped.add(image.Blobs[1])
 		p.sent.Store(12_300_000)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -151,7 +180,8 @@ func TestTell(t *testing.T) {
 		if n := strings.Count(logged.String(), "\n"); n != 2 {
 			t.Errorf("%d lines in 25 s, want 2", n)
 		}
-		if want := `msg="Still pushing" sent="12.3 MB" of="40.0 MB" blobs="1 of 2" took=10s`; !strings.Contains(logged.String(), want) {
+		if want := `msg="Still pushing" sent="12.3 MB" of="40.0 MB" blobs="1 of 2" ` +
+			`took=10s`; !strings.Contains(logged.String(), want) {
 			t.Errorf("got %s, want %s", &logged, want)
 		}
 	})

@@ -49,9 +49,9 @@ type Parameters struct {
 // progressEvery is how often a long push tells how far it is.
 const progressEvery = 10 * time.Second
 
-// Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (contract section 1). Its results are
-// image, registry/name:tag@digest, and image-digest. The cache that the build left it pushes as <registry>/<image-name>:cache; that this fails is
-// no failure. What it reads stays as it is, however Run ends.
+// Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (contract section 1). Its
+// results are image, registry/name:tag@digest, and image-digest. The cache that the build left it pushes as
+// <registry>/<image-name>:cache; that this fails is no failure. What it reads stays as it is, however Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	to, err := in.target()
 	if err != nil {
@@ -76,16 +76,31 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	bases := baseimage.Source{Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, Auth: pullAuth, Transport: transport}
+	bases := baseimage.Source{
+		Mirrors:   in.RegistryMirrors,
+		Insecure:  in.InsecureRegistries,
+		Auth:      pullAuth,
+		Transport: transport,
+	}
 	sources, err := in.mountSources(to, image)
 	if err != nil {
 		return nil, err
 	}
 	registry := newRegistry(to.repository, in.RegistryPushSecret, config, in.InsecurePlainHTTP, transport)
-	if err := env.Retry.Do(ctx, func(ctx context.Context) error { return registry.connect(ctx, sources.all()) }); err != nil {
+	if err := env.Retry.Do(ctx, func(ctx context.Context) error {
+		return registry.connect(ctx, sources.all())
+	}); err != nil {
 		return nil, err
 	}
-	p := &push{registry: registry, image: image, bases: bases, tag: to.tag, sources: sources, env: env, jobs: max(in.Jobs, 1)}
+	p := &push{
+		registry: registry,
+		image:    image,
+		bases:    bases,
+		tag:      to.tag,
+		sources:  sources,
+		env:      env,
+		jobs:     max(in.Jobs, 1),
+	}
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
@@ -140,7 +155,8 @@ func (in Parameters) open(ctx context.Context, log *slog.Logger) (*imagelayout.I
 	if err != nil {
 		return nil, err
 	}
-	log.Info("Read the image", "path", path, "digest", image.Root().Digest, "manifests", len(image.Manifests), "blobs", len(image.Blobs),
+	log.Info("Read the image", "path", path, "digest", image.Root().Digest, "manifests", len(image.Manifests), "blobs",
+		len(image.Blobs),
 		"size", size(image.Size()), "in base images", len(image.Elsewhere), "took", time.Since(started))
 	return image, nil
 }
@@ -155,8 +171,8 @@ type target struct {
 // repositoryPath is what a registry takes as a repository (OCI distribution specification).
 var repositoryPath = regexp.MustCompile(`^[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*(/[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*)*$`)
 
-// target takes the registry's host as it stands. A reference as a whole would be ambiguous: ggcr takes registry/app for an image of Docker
-// Hub.
+// target takes the registry's host as it stands. A reference as a whole would be ambiguous: ggcr takes registry/app for
+// an image of Docker Hub.
 func (in Parameters) target() (target, error) {
 	registry := strings.TrimSuffix(in.Registry, "/")
 	host, prefix, hasPrefix := strings.Cut(registry, "/")
@@ -166,10 +182,14 @@ func (in Parameters) target() (target, error) {
 	}
 	server, err := name.NewRegistry(host, name.StrictValidation)
 	if err != nil {
-		return target{}, outcome.Errorf(outcome.InvalidParameters, "registry: %q is not a host with an optional port: %w", host, err)
+		return target{}, outcome.Errorf(
+			outcome.InvalidParameters, "registry: %q is not a host with an optional port: %w", host, err,
+		)
 	}
 	if !repositoryPath.MatchString(path) || len(path) > 255 {
-		return target{}, outcome.Errorf(outcome.InvalidParameters, "registry, image-name: %q is not the name of a repository", path)
+		return target{}, outcome.Errorf(
+			outcome.InvalidParameters, "registry, image-name: %q is not the name of a repository", path,
+		)
 	}
 	tag := in.ImageTag
 	if in.GitRevision != "" {
@@ -184,7 +204,8 @@ type sources struct {
 	single map[v1.Hash][]string // for one blob
 }
 
-// sourceAnnotation, followed by a registry's host, is where containerd and BuildKit note from which repositories they pulled a layer.
+// sourceAnnotation, followed by a registry's host, is where containerd and BuildKit note from which repositories they
+// pulled a layer.
 const sourceAnnotation = "containerd.io/distribution.source."
 
 // maxSources bounds the questions asked for one blob, and the scopes of a token.
@@ -286,15 +307,17 @@ func (p *push) run(ctx context.Context) error {
 		if i == len(p.image.Manifests)-1 {
 			reference = p.tag
 		}
-		if err := p.env.Retry.Do(ctx, func(ctx context.Context) error { return p.registry.put(ctx, reference, manifest) }); err != nil {
+		if err := p.env.Retry.Do(ctx, func(ctx context.Context) error {
+			return p.registry.put(ctx, reference, manifest)
+		}); err != nil {
 			return err
 		}
 	}
 	return p.verify(ctx)
 }
 
-// isThere tells whether the registry has this image under this tag already. That is a mere saving: only that the registry cannot be
-// reached is an error, whatever else is wrong shows when pushing.
+// isThere tells whether the registry has this image under this tag already. That is a mere saving: only that the
+// registry cannot be reached is an error, whatever else is wrong shows when pushing.
 func (p *push) isThere(ctx context.Context) (bool, error) {
 	root, there := p.image.Root(), false
 	err := p.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
@@ -354,7 +377,9 @@ func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	if err := p.registry.send(ctx, location, func() (io.ReadCloser, error) { return p.open(ctx, blob) }, blob, &p.sent); err != nil {
+	if err := p.registry.send(ctx, location, func() (io.ReadCloser, error) {
+		return p.open(ctx, blob)
+	}, blob, &p.sent); err != nil {
 		return err
 	}
 	p.uploaded.add(blob)
@@ -374,7 +399,8 @@ func (p *push) open(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, err
 	return fromBase{content, base}, nil
 }
 
-// fromBase is a layer that comes from a base image's registry. What breaks on the way, or arrives as something else, is worth another try.
+// fromBase is a layer that comes from a base image's registry. What breaks on the way, or arrives as something else, is
+// worth another try.
 type fromBase struct {
 	io.ReadCloser
 	reference string
@@ -398,7 +424,10 @@ func (p *push) verify(ctx context.Context) error {
 				return err
 			}
 			// Some registries take a moment until they show what they took.
-			return outcome.Errorf(outcome.RegistryUnavailable, "%s:%s was pushed, but %s shows something else than %s", p.registry.name, p.tag, reference, root.Digest).
+			return outcome.Errorf(
+				outcome.RegistryUnavailable, "%s:%s was pushed, but %s shows something else than %s", p.registry.name,
+				p.tag, reference, root.Digest,
+			).
 				WithHint("Run the step again; if it happens again, look for another build that pushes the same tag.")
 		})
 		if err != nil {
@@ -414,7 +443,10 @@ func (p *push) report(published string) {
 		p.env.Log.Info("The registry has this image already", "image", published, "took", took)
 		return
 	}
-	p.env.Log.Info("Published", "image", published, "uploaded", p.uploaded.String(), "skipped", p.skipped.String(), "mounted", p.mounted.String(), "took", took)
+	p.env.Log.Info(
+		"Published", "image", published, "uploaded", p.uploaded.String(), "skipped", p.skipped.String(), "mounted",
+		p.mounted.String(), "took", took,
+	)
 }
 
 // tell logs from time to time how far the blobs are.
@@ -427,7 +459,9 @@ func (p *push) tell(ctx context.Context, every time.Duration) {
 			return
 		case <-ticker.C:
 			done := p.uploaded.blobs.Load() + p.skipped.blobs.Load() + p.mounted.blobs.Load()
-			p.env.Log.Info("Still pushing", "sent", size(p.sent.Load()), "of", size(p.image.Size()-p.skipped.bytes.Load()-p.mounted.bytes.Load()),
+			p.env.Log.Info("Still pushing", "sent", size(p.sent.Load()), "of", size(
+				p.image.Size()-p.skipped.bytes.Load()-p.mounted.bytes.Load(),
+			),
 				"blobs", fmt.Sprintf("%d of %d", done, len(p.image.Blobs)), "took", time.Since(p.started))
 		}
 	}

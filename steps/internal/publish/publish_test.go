@@ -167,7 +167,10 @@ func TestPublish(t *testing.T) {
 			image := registrytest.RandomImage(t, 3, 10_000)
 			in := to(r, built(t, image))
 			results, _ := mustRun(t, in)
-			want := step.Results{"image": r.Host + "/" + reference + "@" + digest(t, image), "image-digest": digest(t, image)}
+			want := step.Results{
+				"image":        r.Host + "/" + reference + "@" + digest(t, image),
+				"image-digest": digest(t, image),
+			}
 			if !maps.Equal(results, want) {
 				t.Errorf("got %v, want %v", results, want)
 			}
@@ -186,7 +189,8 @@ func TestPublish(t *testing.T) {
 			if !maps.Equal(again, want) || !strings.Contains(logged, "has this image already") {
 				t.Errorf("again: got %v\n%s", again, logged)
 			}
-			if n := len(r.Requests(http.MethodPost, "")) + len(r.Requests(http.MethodPut, "")) + len(r.Requests(http.MethodHead, "")); n > 0 {
+			if n := len(r.Requests(http.MethodPost, "")) + len(r.Requests(http.MethodPut, "")) +
+				len(r.Requests(http.MethodHead, "")); n > 0 {
 				t.Errorf("the second push made %d requests that were not needed", n)
 			}
 		})
@@ -205,7 +209,8 @@ func TestTagWithoutRevision(t *testing.T) {
 	}
 }
 
-// BuildKit's form, and once more nested: every manifest must arrive, also the attestation that is no image for a platform.
+// BuildKit's form, and once more nested: every manifest must arrive, also the attestation that is no image for a
+// platform.
 func TestNestedIndexWithAttestation(t *testing.T) {
 	t.Parallel()
 	r := registrytest.New(t)
@@ -216,12 +221,20 @@ func TestNestedIndexWithAttestation(t *testing.T) {
 		t.Fatal(err)
 	}
 	inner := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex),
-		mutate.IndexAddendum{Add: image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}},
+		mutate.IndexAddendum{
+			Add:        image,
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}},
+		},
 		mutate.IndexAddendum{Add: attestation, Descriptor: v1.Descriptor{
-			Platform:    &v1.Platform{OS: "unknown", Architecture: "unknown"},
-			Annotations: map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": digest(t, image)},
+			Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
+			Annotations: map[string]string{
+				"vnd.docker.reference.type":   "attestation-manifest",
+				"vnd.docker.reference.digest": digest(t, image),
+			},
 		}})
-	root := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{Add: inner})
+	root := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
+		Add: inner,
+	})
 	results, _ := mustRun(t, to(r, built(t, root)))
 	if results["image-digest"] != digest(t, root) {
 		t.Errorf("got %s, want %s", results["image-digest"], digest(t, root))
@@ -310,18 +323,28 @@ func appended(t testing.TB, base v1.Image) (v1.Image, v1.Layer) {
 func TestLayersAreMounted(t *testing.T) {
 	t.Parallel()
 	tests := map[string]func(t *testing.T, r *registrytest.Registry, image v1.Image, in *publish.Parameters) v1.Image{
-		"from a repository of the parameter": func(_ *testing.T, _ *registrytest.Registry, image v1.Image, in *publish.Parameters) v1.Image {
+		"from a repository of the parameter": func(
+			_ *testing.T, _ *registrytest.Registry, image v1.Image, in *publish.Parameters,
+		) v1.Image {
 			in.MountFrom = []string{"base/absent", "base/golang"}
 			return image
 		},
-		"from a repository with its host": func(_ *testing.T, r *registrytest.Registry, image v1.Image, in *publish.Parameters) v1.Image {
+		"from a repository with its host": func(
+			_ *testing.T, r *registrytest.Registry, image v1.Image, in *publish.Parameters,
+		) v1.Image {
 			in.MountFrom = []string{r.Host + "/base/golang"}
 			return image
 		},
-		"from the base image's annotation": func(_ *testing.T, r *registrytest.Registry, image v1.Image, _ *publish.Parameters) v1.Image {
-			return mutate.Annotations(image, map[string]string{"org.opencontainers.image.base.name": r.Host + "/base/golang:1"}).(v1.Image)
+		"from the base image's annotation": func(
+			_ *testing.T, r *registrytest.Registry, image v1.Image, _ *publish.Parameters,
+		) v1.Image {
+			return mutate.Annotations(image, map[string]string{
+				"org.opencontainers.image.base.name": r.Host + "/base/golang:1",
+			}).(v1.Image)
 		},
-		"from the layers' annotations": func(t *testing.T, r *registrytest.Registry, image v1.Image, _ *publish.Parameters) v1.Image {
+		"from the layers' annotations": func(
+			t *testing.T, r *registrytest.Registry, image v1.Image, _ *publish.Parameters,
+		) v1.Image {
 			layers, err := image.Layers()
 			if err != nil {
 				t.Fatal(err)
@@ -329,7 +352,10 @@ func TestLayersAreMounted(t *testing.T) {
 			annotated := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 			for _, layer := range layers {
 				annotated, err = mutate.Append(annotated, mutate.Addendum{
-					Layer: layer, Annotations: map[string]string{"containerd.io/distribution.source." + r.Host: "base/absent,base/golang"}})
+					Layer: layer,
+					Annotations: map[string]string{
+						"containerd.io/distribution.source." + r.Host: "base/absent,base/golang",
+					}})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -398,7 +424,8 @@ func manifestGet(r *http.Request) bool {
 // big matches one upload only, so that the others are finished when it fails.
 func big(r *http.Request) bool { return blobPut(r) && r.ContentLength > 100_000 }
 
-// Transient faults, between the step and a real registry: the image arrives, and what arrived before the fault is not sent again.
+// Transient faults, between the step and a real registry: the image arrives, and what arrived before the fault is not
+// sent again.
 func TestTransientFaults(t *testing.T) {
 	t.Parallel()
 	ping := func(r *http.Request) bool { return r.URL.Path == "/v2/" }
@@ -411,23 +438,39 @@ func TestTransientFaults(t *testing.T) {
 		match func(*http.Request) bool
 		fault faulttest.Fault
 	}{
-		"ping breaks":                      {ping, faulttest.Fault{}},
-		"ping answers 503":                 {ping, faulttest.Fault{Status: 503}},
-		"existence breaks":                 {head, faulttest.Fault{}},
-		"existence answers 500":            {head, faulttest.Fault{Status: 500}},
-		"start answers 502":                {post, faulttest.Fault{Status: 502, Body: "<html>bad gateway</html>"}},
-		"start answers 429":                {post, faulttest.Fault{Status: 429, RetryAfter: "1", Body: `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`}},
-		"blob breaks in the middle":        {big, faulttest.Fault{ReadBody: 70_000}},
-		"blob answers 500":                 {big, faulttest.Fault{Status: 500}},
-		"blob answers 504":                 {big, faulttest.Fault{Status: 504, Delay: 20 * time.Millisecond}},
-		"blob answers 429":                 {big, faulttest.Fault{Status: 429, RetryAfter: "1"}},
-		"blob's upload is lost":            {big, faulttest.Fault{Status: 404, Body: `{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}`}},
-		"blob arrived damaged":             {big, faulttest.Fault{Status: 400, Body: `{"errors":[{"code":"DIGEST_INVALID"}]}`}},
-		"manifest breaks":                  {manifestPut, faulttest.Fault{}},
-		"manifest answers 503":             {manifestPut, faulttest.Fault{Status: 503}},
-		"manifest's blob is not seen yet":  {manifestPut, faulttest.Fault{Status: 400, Body: `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}`}},
-		"reading back answers 500":         {manifestGet, faulttest.Fault{Status: 500}},
-		"everything is slow":               {func(*http.Request) bool { return true }, faulttest.Fault{Delay: 5 * time.Millisecond, Pass: true}},
+		"ping breaks":           {ping, faulttest.Fault{}},
+		"ping answers 503":      {ping, faulttest.Fault{Status: 503}},
+		"existence breaks":      {head, faulttest.Fault{}},
+		"existence answers 500": {head, faulttest.Fault{Status: 500}},
+		"start answers 502":     {post, faulttest.Fault{Status: 502, Body: "<html>bad gateway</html>"}},
+		"start answers 429": {post,
+			faulttest.Fault{
+				Status:     429,
+				RetryAfter: "1",
+				Body:       `{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}`,
+			}},
+		"blob breaks in the middle": {big, faulttest.Fault{ReadBody: 70_000}},
+		"blob answers 500":          {big, faulttest.Fault{Status: 500}},
+		"blob answers 504":          {big, faulttest.Fault{Status: 504, Delay: 20 * time.Millisecond}},
+		"blob answers 429":          {big, faulttest.Fault{Status: 429, RetryAfter: "1"}},
+		"blob's upload is lost": {
+			big,
+			faulttest.Fault{Status: 404, Body: `{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}`},
+		},
+		"blob arrived damaged": {
+			big,
+			faulttest.Fault{Status: 400, Body: `{"errors":[{"code":"DIGEST_INVALID"}]}`},
+		},
+		"manifest breaks":      {manifestPut, faulttest.Fault{}},
+		"manifest answers 503": {manifestPut, faulttest.Fault{Status: 503}},
+		"manifest's blob is not seen yet": {
+			manifestPut,
+			faulttest.Fault{Status: 400, Body: `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN"}]}`},
+		},
+		"reading back answers 500": {manifestGet, faulttest.Fault{Status: 500}},
+		"everything is slow": {func(*http.Request) bool {
+			return true
+		}, faulttest.Fault{Delay: 5 * time.Millisecond, Pass: true}},
 		"answer is longer than its length": {manifestGet, faulttest.Fault{Length: 10}},
 	}
 	for kind, test := range tests {
@@ -495,9 +538,17 @@ func TestLastingFaults(t *testing.T) {
 		faults int64
 		texts  []string
 	}{
-		"503":               {big, faulttest.Fault{Status: 503, Body: `{"errors":[{"code":"UNAVAILABLE","message":"disk on fire"}]}`}, 5, []string{"503", "disk on fire", "upload sha256:"}},
+		"503": {
+			big,
+			faulttest.Fault{Status: 503, Body: `{"errors":[{"code":"UNAVAILABLE","message":"disk on fire"}]}`},
+			5,
+			[]string{"503", "disk on fire", "upload sha256:"},
+		},
 		"broken connection": {big, faulttest.Fault{ReadBody: 1000}, 5, []string{"upload sha256:"}},
-		"429 from the start": {func(*http.Request) bool { return true }, faulttest.Fault{Status: 429, RetryAfter: "7"}, 2 * 5, // ggcr's ping of a local host asks twice
+		// ggcr's ping of a local host asks twice
+		"429 from the start": {func(*http.Request) bool {
+			return true
+		}, faulttest.Fault{Status: 429, RetryAfter: "7"}, 2 * 5,
 			[]string{"429 Too Many Requests"}},
 	}
 	for kind, test := range tests {
@@ -517,7 +568,10 @@ func TestLastingFaults(t *testing.T) {
 				t.Errorf("tried %d times, want %d", n, test.faults)
 			}
 			if after := files(t, in.Workspace); !maps.Equal(before, after) {
-				t.Errorf("the workspace changed: %v, was %v", slices.Collect(maps.Keys(after)), slices.Collect(maps.Keys(before)))
+				t.Errorf(
+					"the workspace changed: %v, was %v", slices.Collect(maps.Keys(after)),
+					slices.Collect(maps.Keys(before)),
+				)
 			}
 			if r.Has(t, reference) {
 				t.Error("the tag exists although the push failed")
@@ -579,7 +633,8 @@ func TestDenied(t *testing.T) {
 			test.change(t, r, &in)
 			_, logged, err := run(t, in)
 			wantFailure(t, err, outcome.PushDenied, test.texts...)
-			if text := err.Error() + logged; strings.Contains(text, "wrong-password") || strings.Contains(text, r.Password) {
+			if text := err.Error() + logged; strings.Contains(text, "wrong-password") ||
+				strings.Contains(text, r.Password) {
 				t.Error("a password is in error or log")
 			}
 			if n := len(r.Requests(http.MethodPost, "")); n > 1 {
@@ -603,22 +658,51 @@ func TestRefused(t *testing.T) {
 		reason outcome.Reason
 		texts  []string
 	}{
-		"may pull only": {post, 403, `{"errors":[{"code":"DENIED","message":"requested access\nto the resource is denied"}]}`,
-			outcome.PushDenied, []string{"403 Forbidden, DENIED requested access to the resource is denied", "team/shop-cart"}},
+		"may pull only": {
+			post,
+			403,
+			`{"errors":[{"code":"DENIED","message":"requested access\nto the resource is denied"}]}`,
+			outcome.PushDenied,
+			[]string{"403 Forbidden, DENIED requested access to the resource is denied", "team/shop-cart"},
+		},
 		"repository must be made first": {post, 404, `{"errors":[{"code":"NAME_UNKNOWN","message":"no such project"}]}`,
 			outcome.PushDenied, []string{"no such project", "Create the repository"}},
-		"layer too large":     {blobPut, 413, `<html>nginx</html>`, outcome.Failed, []string{"413", "limit"}},
-		"unknown manifest":    {manifestPut, 400, `{"errors":[{"code":"MANIFEST_INVALID","message":"unknown type"}]}`, outcome.Failed, []string{"unknown type"}},
-		"registry is frozen":  {post, 405, `{"errors":[{"code":"UNSUPPORTED","message":"read-only"}]}`, outcome.Failed, []string{"read-only"}},
-		"not implemented":     {post, 501, ``, outcome.Failed, []string{"501"}},
-		"is no registry":      {func(r *http.Request) bool { return r.URL.Path == "/v2/" }, 404, `not here`, outcome.InvalidParameters, []string{"is not a container registry"}},
-		"long-winded answers": {post, 403, `{"errors":[{"code":"DENIED","message":"` + strings.Repeat("no ", 10_000) + `"}]}`, outcome.PushDenied, []string{"no no"}},
+		"layer too large": {blobPut, 413, `<html>nginx</html>`, outcome.Failed, []string{"413", "limit"}},
+		"unknown manifest": {
+			manifestPut,
+			400,
+			`{"errors":[{"code":"MANIFEST_INVALID","message":"unknown type"}]}`,
+			outcome.Failed,
+			[]string{"unknown type"},
+		},
+		"registry is frozen": {
+			post,
+			405,
+			`{"errors":[{"code":"UNSUPPORTED","message":"read-only"}]}`,
+			outcome.Failed,
+			[]string{"read-only"},
+		},
+		"not implemented": {post, 501, ``, outcome.Failed, []string{"501"}},
+		"is no registry": {func(r *http.Request) bool {
+			return r.URL.Path == "/v2/"
+		}, 404, `not here`, outcome.InvalidParameters,
+			[]string{"is not a container registry"}},
+		"long-winded answers": {
+			post,
+			403,
+			`{"errors":[{"code":"DENIED","message":"` + strings.Repeat("no ", 10_000) + `"}]}`,
+			outcome.PushDenied,
+			[]string{"no no"},
+		},
 	}
 	for kind, test := range tests {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			r := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
-			proxy := faulttest.Before(t, r.URL, faulttest.First(1000, test.match, faulttest.Fault{Status: test.status, Body: test.body}))
+			proxy := faulttest.Before(t, r.URL, faulttest.First(1000, test.match, faulttest.Fault{
+				Status: test.status,
+				Body:   test.body,
+			}))
 			in := to(r, built(t, registrytest.RandomImage(t, 1, 100)))
 			in.Registry, in.Jobs = strings.TrimPrefix(proxy.URL, "http://")+"/team", 1
 			_, _, err := run(t, in)
@@ -731,7 +815,8 @@ func TestVerify(t *testing.T) {
 			var lies atomic.Int64
 			r := registrytest.New(t, registrytest.Behind(func(next http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-					if pushed.Load() && manifestGet(req) && strings.HasSuffix(req.URL.Path, cmp.Or(test.at, digest(t, image))) && lies.Add(1) <= test.lies {
+					if pushed.Load() && manifestGet(req) &&
+						strings.HasSuffix(req.URL.Path, cmp.Or(test.at, digest(t, image))) && lies.Add(1) <= test.lies {
 						io.WriteString(w, other)
 						return
 					}
@@ -802,9 +887,13 @@ func TestWrongParameters(t *testing.T) {
 		change func(*publish.Parameters)
 		text   string
 	}{
-		"port is no number":    {func(in *publish.Parameters) { in.Registry = "registry.example.com:port" }, "registry:"},
-		"path of two dots":     {func(in *publish.Parameters) { in.Registry = "registry.example.com/../admin" }, "not the name of a repository"},
-		"repository too long":  {func(in *publish.Parameters) { in.ImageName = strings.Repeat("a/", 127) + "aa" }, "not the name of a repository"},
+		"port is no number": {func(in *publish.Parameters) {
+			in.Registry = "registry.example.com:port"
+		}, "registry:"},
+		"path of two dots": {func(in *publish.Parameters) { in.Registry = "registry.example.com/../admin" },
+			"not the name of a repository"},
+		"repository too long": {func(in *publish.Parameters) { in.ImageName = strings.Repeat("a/", 127) + "aa" },
+			"not the name of a repository"},
 		"mount-from leads out": {func(in *publish.Parameters) { in.MountFrom = []string{"../_catalog"} }, "mount-from"},
 		"no such CA bundle":    {func(in *publish.Parameters) { in.CABundle = "/no/such/ca.pem" }, "ca-bundle"},
 	}
@@ -920,7 +1009,9 @@ func TestTokenExpiresMeanwhile(t *testing.T) {
 	in := to(r, built(t, image))
 	in.Jobs, in.MountFrom = 1, []string{"base/golang"}
 	in.RegistryPushSecret = filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(in.RegistryPushSecret, registrytest.DockerConfig(t, r.Host, "jane", "exchange-me"), 0o600); err != nil {
+	if err := os.WriteFile(
+		in.RegistryPushSecret, registrytest.DockerConfig(t, r.Host, "jane", "exchange-me"), 0o600,
+	); err != nil {
 		t.Fatal(err)
 	}
 	results, logged := mustRun(t, in)
@@ -932,7 +1023,9 @@ func TestTokenExpiresMeanwhile(t *testing.T) {
 	if s.basic != "exchange-me" || len(s.left) < 3 {
 		t.Errorf("%d tokens for password %q", len(s.left), s.basic)
 	}
-	if want := []string{"repository:team/shop-cart:push,pull", "repository:base/golang:pull"}; !slices.Equal(s.scopes[0], want) {
+	if want := []string{
+		"repository:team/shop-cart:push,pull", "repository:base/golang:pull",
+	}; !slices.Equal(s.scopes[0], want) {
 		t.Errorf("scopes %q, want %q", s.scopes[0], want)
 	}
 }
@@ -949,20 +1042,27 @@ func TestNoSecretIsTold(t *testing.T) {
 			}
 			w.WriteHeader(http.StatusUnauthorized)
 			json.NewEncoder(w).Encode(map[string]any{"errors": []map[string]string{
-				{"code": "UNAUTHORIZED", "message": req.Header.Get("Authorization") + " is wrong for " + user + ":" + password}}})
+				{"code": "UNAUTHORIZED",
+					"message": req.Header.Get("Authorization") + " is wrong for " + user + ":" + password}}})
 		})
 	}))
 	dir := t.TempDir()
-	config, results, termination := filepath.Join(dir, "config.json"), filepath.Join(dir, "results"), filepath.Join(dir, "termination")
-	for path, content := range map[string][]byte{config: registrytest.DockerConfig(t, r.Host, "jane", canary), termination: nil} {
+	config, results := filepath.Join(dir, "config.json"), filepath.Join(dir, "results")
+	termination := filepath.Join(dir, "termination")
+	for path, content := range map[string][]byte{
+		config:      registrytest.DockerConfig(t, r.Host, "jane", canary),
+		termination: nil,
+	} {
 		if err := os.WriteFile(path, content, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var out log
 	code := step.Run(t.Context(), "publish-image", []string{
-		"--workspace", string(built(t, registrytest.RandomImage(t, 1, 100))), "--results-dir", results, "--termination-message-path", termination,
-		"--registry", r.Host, "--image-name", "app", "--ca-bundle", r.CAFile, "--registry-push-secret", config, "--max-attempts=1",
+		"--workspace", string(built(t, registrytest.RandomImage(t, 1, 100))), "--results-dir", results,
+		"--termination-message-path", termination,
+		"--registry", r.Host, "--image-name", "app", "--ca-bundle", r.CAFile, "--registry-push-secret", config,
+		"--max-attempts=1",
 	}, nil, step.Streams{Stdout: &out, Stderr: &out}, publish.Run)
 	if want := outcome.PushDenied.ExitCode(); code != want {
 		t.Errorf("exit code %d, want %d", code, want)

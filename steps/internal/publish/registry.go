@@ -27,8 +27,9 @@ import (
 // stallAfter is how long the registry may take no byte of an upload.
 const stallAfter = time.Minute
 
-// registry speaks the OCI distribution protocol with one repository. It is ggcr's authentication under a protocol of its own: ggcr's push
-// has its own idea of what to retry, forgets Retry-After, and takes for an image only what it knows.
+// registry speaks the OCI distribution protocol with one repository. It is ggcr's authentication under a protocol of
+// its own: ggcr's push has its own idea of what to retry, forgets Retry-After, and takes for an image only what it
+// knows.
 //
 // Each method is one thing to retry: it leaves nothing behind when it fails. Failures are an outcome.Error.
 type registry struct {
@@ -42,16 +43,31 @@ type registry struct {
 	stall  time.Duration // stallAfter, but for tests
 }
 
-func newRegistry(repository name.Repository, secret string, config *configfile.ConfigFile, plain bool, t http.RoundTripper) *registry {
-	r := &registry{name: repository, plain: plain, auth: authn.Anonymous, config: config, secret: secret, stall: stallAfter}
+func newRegistry(
+	repository name.Repository, secret string, config *configfile.ConfigFile, plain bool, t http.RoundTripper,
+) *registry {
+	r := &registry{
+		name:   repository,
+		plain:  plain,
+		auth:   authn.Anonymous,
+		config: config,
+		secret: secret,
+		stall:  stallAfter,
+	}
 	r.gate = &gate{next: t, host: repository.RegistryStr(), plain: plain}
 	if a, _, found := registryauth.Find(config, repository.Name()); found {
-		r.auth = authn.FromConfig(authn.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken})
+		r.auth = authn.FromConfig(authn.AuthConfig{
+			Username:      a.Username,
+			Password:      a.Password,
+			IdentityToken: a.IdentityToken,
+			RegistryToken: a.RegistryToken,
+		})
 	}
 	return r
 }
 
-// connect finds out how the registry wants us to authenticate, and gets a token if it is by token: to push, and to pull from the sources.
+// connect finds out how the registry wants us to authenticate, and gets a token if it is by token: to push, and to pull
+// from the sources.
 func (r *registry) connect(ctx context.Context, sources []string) error {
 	scopes := []string{r.name.Scope(transport.PushScope)}
 	for _, from := range sources {
@@ -65,7 +81,8 @@ func (r *registry) connect(ctx context.Context, sources []string) error {
 	return nil
 }
 
-// has tells whether a repository holds a blob. When the registry does not want to tell, it does not: an upload will show why.
+// has tells whether a repository holds a blob. When the registry does not want to tell, it does not: an upload will
+// show why.
 func (r *registry) has(ctx context.Context, repository string, blob v1.Descriptor) (bool, error) {
 	response, err := r.do(ctx, http.MethodHead, r.url(repository, "blobs", blob.Digest.String()), nil)
 	if err != nil {
@@ -77,7 +94,10 @@ func (r *registry) has(ctx context.Context, repository string, blob v1.Descripto
 
 // mount makes a blob of another repository one of ours, if the registry wants to.
 func (r *registry) mount(ctx context.Context, blob v1.Descriptor, source string) (mounted bool, err error) {
-	response, err := r.do(ctx, http.MethodPost, r.uploads(url.Values{"mount": {blob.Digest.String()}, "from": {source}}), nil)
+	response, err := r.do(ctx, http.MethodPost, r.uploads(url.Values{
+		"mount": {blob.Digest.String()},
+		"from":  {source},
+	}), nil)
 	if err != nil {
 		return false, onlyTransient(r.failure("mount "+blob.Digest.String(), err))
 	}
@@ -104,13 +124,19 @@ func (r *registry) start(ctx context.Context, blob v1.Descriptor) (*url.URL, err
 }
 
 // send uploads a blob in one request, and counts its bytes as they go.
-func (r *registry) send(ctx context.Context, location *url.URL, open func() (io.ReadCloser, error), blob v1.Descriptor, sent *atomic.Int64) error {
+func (r *registry) send(
+	ctx context.Context, location *url.URL, open func() (io.ReadCloser, error), blob v1.Descriptor, sent *atomic.Int64,
+) error {
 	doing := "upload " + blob.Digest.String()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	up := &upload{sent: sent, patience: r.stall}
 	up.stall = time.AfterFunc(up.patience, func() {
-		cancel(outcome.Errorf(outcome.RegistryUnavailable, "%s: %s took no byte for %s", doing, r.name.RegistryStr(), up.patience))
+		cancel(
+			outcome.Errorf(
+				outcome.RegistryUnavailable, "%s: %s took no byte for %s", doing, r.name.RegistryStr(), up.patience,
+			),
+		)
 	})
 	defer up.stall.Stop()
 
@@ -172,8 +198,10 @@ func (b *body) Read(p []byte) (int, error) {
 		b.stall.Reset(b.patience)
 		return n, nil
 	}
-	b.stall.Stop()                                      // from here on the transport waits for the answer, and has its own measure for that
-	if err != io.EOF && !errors.Is(err, os.ErrClosed) { // the transport closes it while it reads when the connection breaks
+	// from here on the transport waits for the answer, and has its own measure for that
+	b.stall.Stop()
+	// the transport closes it while it reads when the connection breaks
+	if err != io.EOF && !errors.Is(err, os.ErrClosed) {
 		b.damage.Store(&err)
 	}
 	return n, err
@@ -188,25 +216,36 @@ func (unread) Close() error             { return nil }
 // put stores a manifest under a tag or its digest.
 func (r *registry) put(ctx context.Context, reference string, m imagelayout.Manifest) error {
 	doing := "store manifest " + m.Digest.String()
-	response, err := r.do(ctx, http.MethodPut, r.url(r.name.RepositoryStr(), "manifests", reference), m.Raw, "Content-Type", string(m.MediaType))
+	response, err := r.do(
+		ctx, http.MethodPut, r.url(r.name.RepositoryStr(), "manifests", reference), m.Raw, "Content-Type",
+		string(m.MediaType),
+	)
 	if err != nil {
 		return r.failure(doing, err)
 	}
 	defer response.Body.Close()
-	if err := transport.CheckError(response, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent); err != nil {
+	if err := transport.CheckError(
+		response, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent,
+	); err != nil {
 		return r.failure(doing, err)
 	}
 	return nil
 }
 
-// accepted are the manifests a registry may answer with. It would make of an index an image for one who does not know indexes.
-var accepted = []string{string(types.OCIManifestSchema1), string(types.OCIImageIndex), string(types.DockerManifestSchema2), string(types.DockerManifestList)}
+// accepted are the manifests a registry may answer with. It would make of an index an image for one who does not know
+// indexes.
+var accepted = []string{
+	string(types.OCIManifestSchema1), string(types.OCIImageIndex), string(types.DockerManifestSchema2),
+	string(types.DockerManifestList),
+}
 
 // shows tells whether a tag or digest is this manifest, byte for byte.
 func (r *registry) shows(ctx context.Context, reference string, m imagelayout.Manifest) (bool, error) {
 	doing := "read " + reference
 	accept := strings.Join(append([]string{string(m.MediaType)}, accepted...), ", ")
-	response, err := r.do(ctx, http.MethodGet, r.url(r.name.RepositoryStr(), "manifests", reference), nil, "Accept", accept)
+	response, err := r.do(
+		ctx, http.MethodGet, r.url(r.name.RepositoryStr(), "manifests", reference), nil, "Accept", accept,
+	)
 	if err != nil {
 		return false, r.failure(doing, err)
 	}
@@ -225,7 +264,11 @@ func (r *registry) shows(ctx context.Context, reference string, m imagelayout.Ma
 }
 
 func (r *registry) url(repository, kind, reference string) *url.URL {
-	return &url.URL{Scheme: r.gate.scheme(), Host: r.name.RegistryStr(), Path: "/v2/" + repository + "/" + kind + "/" + reference}
+	return &url.URL{
+		Scheme: r.gate.scheme(),
+		Host:   r.name.RegistryStr(),
+		Path:   "/v2/" + repository + "/" + kind + "/" + reference,
+	}
 }
 
 func (r *registry) uploads(query url.Values) *url.URL {
@@ -235,7 +278,9 @@ func (r *registry) uploads(query url.Values) *url.URL {
 }
 
 // do sends a request with headers given as name, value, …
-func (r *registry) do(ctx context.Context, method string, at *url.URL, content []byte, headers ...string) (*http.Response, error) {
+func (r *registry) do(
+	ctx context.Context, method string, at *url.URL, content []byte, headers ...string,
+) (*http.Response, error) {
 	var reader io.Reader
 	if content != nil {
 		reader = bytes.NewReader(content)
@@ -250,8 +295,8 @@ func (r *registry) do(ctx context.Context, method string, at *url.URL, content [
 	return r.client.Do(request)
 }
 
-// gate is what every request passes last, also those that authentication sends on its own: it keeps them to the protocol that was asked
-// for, sends bodies whole, and makes an outcome of answers that are worth another try.
+// gate is what every request passes last, also those that authentication sends on its own: it keeps them to the
+// protocol that was asked for, sends bodies whole, and makes an outcome of answers that are worth another try.
 type gate struct {
 	next  http.RoundTripper
 	host  string // of the registry
@@ -269,11 +314,14 @@ func (g *gate) RoundTrip(request *http.Request) (*http.Response, error) {
 	out := request.Clone(request.Context())
 	switch {
 	case request.URL.Host == g.host:
-		// ggcr tries both, HTTP for hosts that look local. A registry behind a proxy that ends TLS may name itself by HTTP, too.
+		// ggcr tries both, HTTP for hosts that look local. A registry behind a proxy that ends TLS may name itself by
+		// HTTP, too.
 		out.URL.Scheme = g.scheme()
 	case request.URL.Scheme != "https" && !g.plain:
-		return nil, errors.Join(closeBody(request), outcome.Errorf(outcome.Failed, "the registry %s leads to %s by %s, where image and credentials would travel unprotected",
-			g.host, request.URL.Host, request.URL.Scheme).WithHint("Correct the registry's external URL or token realm; or set insecure-plain-http."))
+		return nil, errors.Join(closeBody(request), outcome.Errorf(outcome.Failed, "the registry %s leads to %s by "+
+			"%s, where image and credentials would travel unprotected",
+			g.host, request.URL.Host, request.URL.Scheme).WithHint("Correct the registry's external URL or token "+
+			"realm; or set insecure-plain-http."))
 	}
 	if request.GetBody != nil {
 		// Authentication sends a request again after a 401, and its body is read by then.

@@ -134,10 +134,14 @@ func TestBaseImageThatCannotBeHad(t *testing.T) {
 		prepare func(t *testing.T, bases *registrytest.Registry) (host string)
 		reason  outcome.Reason
 	}{
-		{"the layer is gone", func(t *testing.T, bases *registrytest.Registry) string { return bases.Host }, outcome.BaseImageUnavailable},
-		{"the registry is gone", func(*testing.T, *registrytest.Registry) string { return "127.0.0.1:1" }, outcome.RegistryUnavailable},
+		{"the layer is gone", func(t *testing.T, bases *registrytest.Registry) string { return bases.Host },
+			outcome.BaseImageUnavailable},
+		{"the registry is gone", func(*testing.T, *registrytest.Registry) string { return "127.0.0.1:1" },
+			outcome.RegistryUnavailable},
 		{"the registry is busy for long", func(t *testing.T, bases *registrytest.Registry) string {
-			busy := faulttest.Before(t, bases.URL, faulttest.First(100, func(*http.Request) bool { return true }, faulttest.Fault{Status: http.StatusServiceUnavailable}))
+			busy := faulttest.Before(t, bases.URL, faulttest.First(100, func(*http.Request) bool {
+				return true
+			}, faulttest.Fault{Status: http.StatusServiceUnavailable}))
 			return strings.TrimPrefix(busy.URL, "http://")
 		}, outcome.RegistryUnavailable},
 	}
@@ -197,7 +201,8 @@ func TestCacheIsPushedAfterTheImage(t *testing.T) {
 	image := registrytest.RandomImage(t, 1, 1000)
 	in := to(r, withCache(t, built(t, image), cache))
 	results, _ := mustRun(t, in)
-	if results["image-digest"] != digest(t, image) || r.Get(t, "team/shop-cart:cache").Digest.String() != digest(t, cache) {
+	if results["image-digest"] != digest(t, image) ||
+		r.Get(t, "team/shop-cart:cache").Digest.String() != digest(t, cache) {
 		t.Errorf("%v; the cache is %s, want %s", results, r.Get(t, "team/shop-cart:cache").Digest, digest(t, cache))
 	}
 	manifests := r.Requests(http.MethodPut, "/manifests/")
@@ -208,7 +213,9 @@ func TestCacheIsPushedAfterTheImage(t *testing.T) {
 
 func TestACacheThatCannotBePushedIsNoFailure(t *testing.T) {
 	t.Parallel()
-	for name, spoil := range map[string]func(t *testing.T, w workspace.Workspace, in *registrytest.Registry) *registrytest.Registry{
+	for name, spoil := range map[string]func(
+		t *testing.T, w workspace.Workspace, in *registrytest.Registry,
+	) *registrytest.Registry{
 		"damaged": func(t *testing.T, w workspace.Workspace, r *registrytest.Registry) *registrytest.Registry {
 			if err := os.WriteFile(filepath.Join(w.Cache(), "index.json"), []byte("{"), 0o644); err != nil {
 				t.Fatal(err)
@@ -228,7 +235,9 @@ func TestACacheThatCannotBePushedIsNoFailure(t *testing.T) {
 			return registrytest.New(t, registrytest.Behind(func(next http.Handler) http.Handler {
 				return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 					if req.Method == http.MethodPut && strings.HasSuffix(req.URL.Path, "/manifests/cache") {
-						http.Error(w, `{"errors":[{"code":"DENIED","message":"tags are immutable"}]}`, http.StatusForbidden)
+						http.Error(
+							w, `{"errors":[{"code":"DENIED","message":"tags are immutable"}]}`, http.StatusForbidden,
+						)
 						return
 					}
 					next.ServeHTTP(w, req)
@@ -242,7 +251,8 @@ func TestACacheThatCannotBePushedIsNoFailure(t *testing.T) {
 			w := withCache(t, built(t, image), registrytest.RandomImage(t, 1, 1000))
 			r := spoil(t, w, registrytest.New(t))
 			results, logged := mustRun(t, to(r, w))
-			if results["image-digest"] != digest(t, image) || !strings.Contains(logged, "The cache is not pushed") || !strings.Contains(logged, "level=WARN") {
+			if results["image-digest"] != digest(t, image) || !strings.Contains(logged, "The cache is not pushed") ||
+				!strings.Contains(logged, "level=WARN") {
 				t.Errorf("%v\n%s", results, logged)
 			}
 			if r.Has(t, "team/shop-cart:cache") {

@@ -15,9 +15,9 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 )
 
-// Load reads a docker configuration file, such as a mounted kubernetes.io/dockerconfigjson Secret, and makes its credentials secret.
-// An empty path, and a file that does not exist, give a configuration without credentials. Credential helpers that the file names are
-// left out: a step starts no program that a Secret chooses.
+// Load reads a docker configuration file, such as a mounted kubernetes.io/dockerconfigjson Secret, and makes its
+// credentials secret. An empty path, and a file that does not exist, give a configuration without credentials.
+// Credential helpers that the file names are left out: a step starts no program that a Secret chooses.
 func Load(path string, secrets *redact.Secrets) (*configfile.ConfigFile, error) {
 	config := configfile.New(path)
 	if path == "" {
@@ -33,7 +33,9 @@ func Load(path string, secrets *redact.Secrets) (*configfile.ConfigFile, error) 
 	defer f.Close()
 	if err := config.LoadFromReader(f); err != nil {
 		// The error may quote the file, and so the credentials.
-		return nil, outcome.Errorf(outcome.AuthenticationFailed, "registry credentials: %s is not a docker configuration file", path)
+		return nil, outcome.Errorf(
+			outcome.AuthenticationFailed, "registry credentials: %s is not a docker configuration file", path,
+		)
 	}
 	config.CredentialsStore, config.CredentialHelpers = "", nil
 	for _, auth := range config.AuthConfigs {
@@ -43,9 +45,10 @@ func Load(path string, secrets *redact.Secrets) (*configfile.ConfigFile, error) 
 	return config, nil
 }
 
-// Find returns the credentials for a repository, given with its host and without a tag, and the key of the configuration they stand
-// under. As Kubernetes and Podman do, it prefers the longest key that is the repository or one of its parents, down to the host. Key and
-// repository may name Docker Hub in any of its ways. It returns false when there are none, or only empty ones.
+// Find returns the credentials for a repository, given with its host and without a tag, and the key of the
+// configuration they stand under. As Kubernetes and Podman do, it prefers the longest key that is the repository or one
+// of its parents, down to the host. Key and repository may name Docker Hub in any of its ways. It returns false when
+// there are none, or only empty ones.
 func Find(config *configfile.ConfigFile, repository string) (auth types.AuthConfig, key string, found bool) {
 	wanted := plain(repository)
 	longest := 0
@@ -65,7 +68,8 @@ func Find(config *configfile.ConfigFile, repository string) (auth types.AuthConf
 	return auth, key, found
 }
 
-// plain is a key of a docker configuration without what it may have around host and path: https://index.docker.io/v1/ is docker.io.
+// plain is a key of a docker configuration without what it may have around host and path: https://index.docker.io/v1/
+// is docker.io.
 func plain(key string) string {
 	key = strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://")
 	key = strings.TrimSuffix(key, "/")

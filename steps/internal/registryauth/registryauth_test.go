@@ -48,7 +48,10 @@ func TestFind(t *testing.T) {
 			}
 			auth, key, found := registryauth.Find(file, test.repository)
 			if auth.Password != test.password || key != test.key || found != (test.key != "") {
-				t.Errorf("got password %q of key %q (%t), want %q of %q", auth.Password, key, found, test.password, test.key)
+				t.Errorf(
+					"got password %q of key %q (%t), want %q of %q", auth.Password, key, found, test.password,
+					test.key,
+				)
 			}
 		})
 	}
@@ -57,7 +60,9 @@ func TestFind(t *testing.T) {
 func TestLoadMakesSecret(t *testing.T) {
 	t.Parallel()
 	var secrets redact.Secrets
-	if _, err := registryauth.Load(write(t, `{"auths": {"r.example.com": {"username": "jane", "password": "canary-1234"}}}`), &secrets); err != nil {
+	if _, err := registryauth.Load(
+		write(t, `{"auths": {"r.example.com": {"username": "jane", "password": "canary-1234"}}}`), &secrets,
+	); err != nil {
 		t.Fatal(err)
 	}
 	text := secrets.String("canary-1234 " + base64.StdEncoding.EncodeToString([]byte("jane:canary-1234")))
@@ -82,7 +87,8 @@ func TestLoadWithoutFile(t *testing.T) {
 func TestLoadDoesNotQuoteTheFile(t *testing.T) {
 	t.Parallel()
 	_, err := registryauth.Load(write(t, `{"auths": {"r.example.com": {"password": canary-1234}}}`), &redact.Secrets{})
-	if failure := outcome.Of(err); failure == nil || failure.Reason != outcome.AuthenticationFailed || strings.Contains(failure.Message, "canary") {
+	if failure := outcome.Of(err); failure == nil || failure.Reason != outcome.AuthenticationFailed ||
+		strings.Contains(failure.Message, "canary") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,4 +1,5 @@
-// Package registrytest gives tests a real registry on loopback: with TLS of an authority of its own and with a user, unless told otherwise.
+// Package registrytest gives tests a real registry on loopback: with TLS of an authority of its own and with a user,
+// unless told otherwise.
 package registrytest
 
 import (
@@ -131,7 +132,9 @@ func New(t testing.TB, options ...Option) *Registry {
 // DockerConfig is a docker configuration file with credentials for one registry.
 func DockerConfig(t testing.TB, host, user, password string) []byte {
 	t.Helper()
-	raw, err := json.Marshal(map[string]any{"auths": map[string]any{host: map[string]string{"username": user, "password": password}}})
+	raw, err := json.Marshal(map[string]any{
+		"auths": map[string]any{host: map[string]string{"username": user, "password": password}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +159,8 @@ func (r *Registry) Push(t testing.TB, reference string, image remote.Taggable) {
 	}
 }
 
-// Get returns what is stored as repository:tag or repository@digest: the manifest's own bytes, and what can be read from there on.
+// Get returns what is stored as repository:tag or repository@digest: the manifest's own bytes, and what can be read
+// from there on.
 func (r *Registry) Get(t testing.TB, reference string) *remote.Descriptor {
 	t.Helper()
 	descriptor, err := remote.Get(r.reference(t, reference), r.options()...)

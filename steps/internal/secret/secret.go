@@ -13,8 +13,8 @@ import (
 // Limit is how large one value may be, in bytes: Kubernetes takes no Secret larger than 1 MiB.
 const Limit = 1 << 20
 
-// ReadDir reads a mounted Secret: file name to content. An empty path, and a folder that does not exist, are a Secret without values: Secrets
-// are optional where a step can do without. Folders are left out.
+// ReadDir reads a mounted Secret: file name to content. An empty path, and a folder that does not exist, are a Secret
+// without values: Secrets are optional where a step can do without. Folders are left out.
 func ReadDir(dir string) (map[string][]byte, error) {
 	values := map[string][]byte{}
 	if dir == "" {

@@ -21,13 +21,21 @@ func TestReadDir(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for link, target := range map[string]string{"..data": "..2026_01_01", "username": "..data/username", "password": "..data/password", "nested": "..data/nested"} {
+	for link, target := range map[string]string{
+		"..data":   "..2026_01_01",
+		"username": "..data/username",
+		"password": "..data/password",
+		"nested":   "..data/nested",
+	} {
 		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got, err := ReadDir(dir)
-	if diff := cmp.Diff(map[string][]byte{"username": []byte("me"), "password": []byte("p\n")}, got); err != nil || diff != "" {
+	if diff := cmp.Diff(map[string][]byte{
+		"username": []byte("me"),
+		"password": []byte("p\n"),
+	}, got); err != nil || diff != "" {
 		t.Errorf("%v (-want +got)\n%s", err, diff)
 	}
 	for _, absent := range []string{"", filepath.Join(dir, "nowhere")} {

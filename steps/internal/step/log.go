@@ -47,7 +47,9 @@ func (h *textHandler) Handle(_ context.Context, r slog.Record) error {
 		if d, ok := a.Value.Resolve().Any().(time.Duration); ok {
 			value = d.Round(time.Millisecond).String()
 		}
-		if value == "" || strings.ContainsFunc(value, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		if value == "" || strings.ContainsFunc(value, func(r rune) bool {
+			return unicode.IsSpace(r) || unicode.IsControl(r)
+		}) {
 			value = fmt.Sprintf("%q", value)
 		}
 		fmt.Fprintf(&b, "  %s=%s", a.Key, value)

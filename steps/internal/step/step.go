@@ -1,5 +1,5 @@
-// Package step runs one step of the pipeline: it reads the parameters, gives the work a context that ends with SIGTERM, and leaves results
-// and outcome behind on every exit path.
+// Package step runs one step of the pipeline: it reads the parameters, gives the work a context that ends with SIGTERM,
+// and leaves results and outcome behind on every exit path.
 package step
 
 import (
@@ -65,9 +65,14 @@ func Main[P any](name string, run func(context.Context, P, Environment) (Results
 	return Run(ctx, name, os.Args[1:], os.Environ(), Streams{os.Stdout, os.Stderr}, run)
 }
 
-// Run runs the step with these arguments and variables (KEY=value), and returns its exit code. It writes results, outcome.json and the
-// termination message also when the parameters are wrong, the step panics, or ctx ends and the step does not return within 5 s.
-func Run[P any](ctx context.Context, name string, args, environ []string, streams Streams, run func(context.Context, P, Environment) (Results, error)) int {
+// Run runs the step with these arguments and variables (KEY=value), and returns its exit code. It writes results,
+// outcome.json and the termination message also when the parameters are wrong, the step panics, or ctx ends and the
+// step does not return within 5 s.
+func Run[P any](
+	ctx context.Context, name string, args, environ []string, streams Streams, run func(
+		context.Context, P, Environment,
+	) (Results, error),
+) int {
 	started := time.Now()
 	set, err := parameters.Parse(schemas.MustLoad(name), args, environ)
 	if errors.Is(err, parameters.ErrHelp) {

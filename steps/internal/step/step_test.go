@@ -95,7 +95,8 @@ func TestRun(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			code, report, stdout, stderr := run(t, t.Context(), test.do, test.args...)
-			if code != test.code || report.Reason != test.reason || !strings.HasPrefix(report.Message, test.message) || len(report.Results) != test.results {
+			if code != test.code || report.Reason != test.reason || !strings.HasPrefix(report.Message, test.message) ||
+				len(report.Results) != test.results {
 				t.Errorf("got %+v", report)
 			}
 			if test.code != 0 && !strings.Contains(stderr, string(test.reason)+": "+test.message) {
@@ -110,13 +111,15 @@ func TestRun(t *testing.T) {
 
 func TestRunDecodesParameters(t *testing.T) {
 	_, _, _, stderr := run(t, t.Context(), func(_ context.Context, in checkout, env Environment) (Results, error) {
-		if in.GitRepo != "https://git.example.com/a.git" || !in.Submodules || in.GitSecretTimeout != 60 || in.Workspace != "/w" || env.Retry.Attempts != 7 {
+		if in.GitRepo != "https://git.example.com/a.git" || !in.Submodules || in.GitSecretTimeout != 60 ||
+			in.Workspace != "/w" || env.Retry.Attempts != 7 {
 			t.Errorf("got %+v, %+v", in, env.Retry)
 		}
 		return nil, nil
 	}, repo, "--workspace=/w", "--log-format=json")
 	var first map[string]any
-	if err := json.Unmarshal([]byte(strings.SplitN(stderr, "\n", 2)[0]), &first); err != nil || first["git-repo"] != "https://git.example.com/a.git" || !strings.HasPrefix(stderr, `{"time"`) {
+	if err := json.Unmarshal([]byte(strings.SplitN(stderr, "\n", 2)[0]), &first); err != nil ||
+		first["git-repo"] != "https://git.example.com/a.git" || !strings.HasPrefix(stderr, `{"time"`) {
 		t.Errorf("%v: %s", err, stderr)
 	}
 }
@@ -129,7 +132,8 @@ func TestRunKeepsSecretsToItself(t *testing.T) {
 		fmt.Fprint(env.Stderr, "ary-7f3a")
 		return Results{"git-author": "canary-7f3a"}, fmt.Errorf("login canary-7f3a failed")
 	}, repo)
-	if all := fmt.Sprint(report) + stderr; strings.Contains(all, "canary") || !strings.Contains(stderr, "a tool says ***") {
+	if all := fmt.Sprint(report) + stderr; strings.Contains(all, "canary") ||
+		!strings.Contains(stderr, "a tool says ***") {
 		t.Error(all)
 	}
 }
@@ -144,15 +148,18 @@ func TestRunSaysCancelled(t *testing.T) {
 			<-ctx.Done()
 			return Results{"git-commit": "abc"}, errors.New("connection torn down")
 		}},
-		{"a step that ends well all the same", outcome.Succeeded, func(ctx context.Context, _ checkout, _ Environment) (Results, error) {
-			<-ctx.Done()
-			return Results{"git-commit": "abc"}, nil
-		}},
+		{"a step that ends well all the same", outcome.Succeeded,
+			func(ctx context.Context, _ checkout, _ Environment) (Results, error) {
+				<-ctx.Done()
+				return Results{"git-commit": "abc"}, nil
+			}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
-			time.AfterFunc(10*time.Millisecond, func() { cancel(outcome.Errorf(outcome.Cancelled, "stopped by terminated")) })
+			time.AfterFunc(10*time.Millisecond, func() {
+				cancel(outcome.Errorf(outcome.Cancelled, "stopped by terminated"))
+			})
 			code, report, _, _ := run(t, ctx, test.do, repo)
 			if report.Reason != test.reason || len(report.Results) != 1 {
 				t.Errorf("code %d, %+v", code, report)
@@ -191,7 +198,8 @@ func TestSIGTERM(t *testing.T) {
 		t.Errorf("%v after %s", err, time.Since(started))
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, "outcome.json"))
-	if err != nil || !strings.Contains(string(raw), `"reason": "Cancelled"`) || !strings.Contains(string(raw), "stopped by terminated") {
+	if err != nil || !strings.Contains(string(raw), `"reason": "Cancelled"`) ||
+		!strings.Contains(string(raw), "stopped by terminated") {
 		t.Errorf("%v: %s", err, raw)
 	}
 }

@@ -1,5 +1,6 @@
-// Package userns starts a program as the root of a user namespace of its own, from a process that is not root: what a container builder
-// needs to mount file systems and to give files to other users, without a privilege outside of that namespace.
+// Package userns starts a program as the root of a user namespace of its own, from a process that is not root: what a
+// container builder needs to mount file systems and to give files to other users, without a privilege outside of that
+// namespace.
 package userns
 
 import (
@@ -34,8 +35,9 @@ const wanted = 65536
 // fewest is how many it must get at least. With less, chown and useradd of a Dockerfile fail, and some do so silently.
 const fewest = 1000
 
-// Find returns the mapping that this process may use: directly with CAP_SETUID and CAP_SETGID, or else through newuidmap and newgidmap
-// with the ranges that /etc/subuid and /etc/subgid give its user. Where neither is possible, a BuilderUnavailable says what to do.
+// Find returns the mapping that this process may use: directly with CAP_SETUID and CAP_SETGID, or else through
+// newuidmap and newgidmap with the ranges that /etc/subuid and /etc/subgid give its user. Where neither is possible, a
+// BuilderUnavailable says what to do.
 func Find() (Mapping, error) {
 	uid, gid := os.Getuid(), os.Getgid()
 	if HasCapabilities(unix.CAP_SETUID, unix.CAP_SETGID) {
@@ -47,7 +49,10 @@ func Find() (Mapping, error) {
 		return Mapping{UIDs: uids, GIDs: gids}, err
 	}
 	lacking := func(what string) error {
-		return outcome.Errorf(outcome.BuilderUnavailable, "cannot build as user %d: the process has not the capabilities SETUID and SETGID, and %s", uid, what).
+		return outcome.Errorf(
+			outcome.BuilderUnavailable,
+			"cannot build as user %d: the process has not the capabilities SETUID and SETGID, and %s", uid, what,
+		).
 			WithHint(advice())
 	}
 	for _, helper := range []string{"newuidmap", "newgidmap"} {
@@ -71,8 +76,10 @@ func advice() string {
 	if err != nil {
 		self = os.Args[0]
 	}
-	return fmt.Sprintf("Either run `setcap cap_setuid,cap_setgid+p %s` and add the capabilities SETUID and SETGID to the pod; "+
-		"or install uidmap and give the user ranges in /etc/subuid and /etc/subgid; or let a daemon build: buildkit-address.", self)
+	return fmt.Sprintf("Either run `setcap cap_setuid,cap_setgid+p %s` and add the capabilities SETUID and SETGID to "+
+		"the pod; "+
+		"or install uidmap and give the user ranges in /etc/subuid and /etc/subgid; or let a daemon build: "+
+		"buildkit-address.", self)
 }
 
 // HasCapabilities tells whether all of these capabilities (unix.CAP_…) are permitted.
@@ -119,13 +126,17 @@ func direct(file string, own int) ([]syscall.SysProcIDMap, error) {
 	}
 	ids := compose(own, spans)
 	if ids == nil {
-		return nil, outcome.Errorf(outcome.BuilderUnavailable, "cannot build as user or group %d: %s has fewer than %d others", own, file, fewest).
+		return nil, outcome.Errorf(
+			outcome.BuilderUnavailable, "cannot build as user or group %d: %s has fewer than %d others", own, file,
+			fewest,
+		).
 			WithHint("Give the pod's user namespace more ids, or let a daemon build: buildkit-address.")
 	}
 	return ids, nil
 }
 
-// parseMap reads what ids a namespace has from its uid_map or gid_map: lines of first id inside, first id outside, count.
+// parseMap reads what ids a namespace has from its uid_map or gid_map: lines of first id inside, first id outside,
+// count.
 func parseMap(r io.Reader) ([]span, error) {
 	var spans []span
 	lines := bufio.NewScanner(r)
@@ -140,8 +151,9 @@ func parseMap(r io.Reader) ([]span, error) {
 	return spans, lines.Err()
 }
 
-// compose maps root to own, and the ids from 1 to those of spans, but never to own again, and not to root: that would take another
-// capability. Ids from 100000 are preferred, as no account has them. It returns nil when there are too few.
+// compose maps root to own, and the ids from 1 to those of spans, but never to own again, and not to root: that would
+// take another capability. Ids from 100000 are preferred, as no account has them. It returns nil when there are too
+// few.
 func compose(own int, spans []span) []syscall.SysProcIDMap {
 	const high = 100000
 	var free []span
@@ -197,7 +209,8 @@ func delegated(file string, uid, own int) ([]syscall.SysProcIDMap, error) {
 	return nil, fmt.Errorf("%s gives user %s fewer than %d ids", file, strings.Join(names, ", "), fewest)
 }
 
-// parseSubordinate reads lines of user:first:count; those of other users and those that are no such line are passed over, as newuidmap does.
+// parseSubordinate reads lines of user:first:count; those of other users and those that are no such line are passed
+// over, as newuidmap does.
 func parseSubordinate(r io.Reader, names []string) []span {
 	var spans []span
 	lines := bufio.NewScanner(r)
@@ -218,8 +231,8 @@ func parseSubordinate(r io.Reader, names []string) []span {
 // await, as an argument, tells a program started by Start to wait for its maps: Await.
 const await = "await-id-maps"
 
-// Start starts a command, which must be this executable, in namespaces for users and mounts of its own. The program must call Await
-// before anything else.
+// Start starts a command, which must be this executable, in namespaces for users and mounts of its own. The program
+// must call Await before anything else.
 func (m Mapping) Start(cmd *exec.Cmd) error {
 	// Capabilities from the file make a process undumpable, and its maps are root's alone then.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
@@ -230,8 +243,8 @@ func (m Mapping) Start(cmd *exec.Cmd) error {
 	}
 	cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
 	if !m.helpers {
-		// The file's capabilities are only permitted: with any in effect it would not start in a pod without them, which lets a daemon
-		// build. They count for the thread that writes the maps.
+		// The file's capabilities are only permitted: with any in effect it would not start in a pod without them,
+		// which lets a daemon build. They count for the thread that writes the maps.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := raise(unix.CAP_SETUID, unix.CAP_SETGID); err != nil {
@@ -263,14 +276,15 @@ func (m Mapping) Start(cmd *exec.Cmd) error {
 	return err
 }
 
-// explain makes a message of what clone answers where namespaces are not allowed. It does not wrap: ENOSPC, the answer where
-// their number is limited to none, says nothing about a disk.
+// explain makes a message of what clone answers where namespaces are not allowed. It does not wrap: ENOSPC, the answer
+// where their number is limited to none, says nothing about a disk.
 func explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	return outcome.Errorf(outcome.BuilderUnavailable, "cannot make a user namespace: %v", err).
-		WithHint("The pod's seccomp or AppArmor profile, or the node's user.max_user_namespaces, forbids it: allow it, or let a daemon build: buildkit-address.")
+		WithHint("The pod's seccomp or AppArmor profile, or the node's user.max_user_namespaces, forbids it: allow " +
+			"it, or let a daemon build: buildkit-address.")
 }
 
 func writeMap(helper string, pid int, ids []syscall.SysProcIDMap) error {
@@ -279,7 +293,11 @@ func writeMap(helper string, pid int, ids []syscall.SysProcIDMap) error {
 		args = append(args, strconv.Itoa(m.ContainerID), strconv.Itoa(m.HostID), strconv.Itoa(m.Size))
 	}
 	if out, err := exec.Command(helper, args...).CombinedOutput(); err != nil {
-		return outcome.Errorf(outcome.BuilderUnavailable, "%s: %w: %s", helper, err, strings.TrimSpace(string(out))).WithHint(advice())
+		return outcome.Errorf(
+			outcome.BuilderUnavailable, "%s: %w: %s", helper, err, strings.TrimSpace(string(out)),
+		).WithHint(
+			advice(),
+		)
 	}
 	return nil
 }
@@ -295,7 +313,8 @@ func Await() error {
 		if _, err := os.NewFile(uintptr(fd), await).Read(b[:]); err != nil {
 			return fmt.Errorf("no id maps: %w", err)
 		}
-		// This process started as nobody in particular; a program that the namespace's root executes gets its capabilities.
+		// This process started as nobody in particular; a program that the namespace's root executes gets its
+		// capabilities.
 		return syscall.Exec("/proc/self/exe", os.Args[:n-2], os.Environ())
 	}
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")

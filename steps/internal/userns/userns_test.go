@@ -15,17 +15,29 @@ func TestCompose(t *testing.T) {
 		spans []span
 		want  []syscall.SysProcIDMap
 	}{
-		{"a pod without a user namespace", 1000, []span{{0, 4294967295}}, []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 100000, Size: 65536}}},
+		{"a pod without a user namespace", 1000, []span{{0, 4294967295}},
+			[]syscall.SysProcIDMap{
+				{ContainerID: 0, HostID: 1000, Size: 1},
+				{ContainerID: 1, HostID: 100000, Size: 65536},
+			}},
 		{"a user among the preferred ids", 120000, []span{{0, 200000}}, []syscall.SysProcIDMap{
 			{ContainerID: 0, HostID: 120000, Size: 1}, {ContainerID: 1, HostID: 1, Size: 65536},
 		}},
-		{"a pod with one: all of its ids but root's, so that nobody, 65534, is among them", 1000, []span{{0, 65536}}, []syscall.SysProcIDMap{
-			{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 1001, Size: 64535}, {ContainerID: 64536, HostID: 1, Size: 999},
-		}},
-		{"its root", 0, []span{{0, 65536}}, []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: 1, HostID: 1, Size: 65535}}},
-		{"ranges of /etc/subuid", 1000, []span{{231072, 2000}, {300000, 70000}}, []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 300000, Size: 65536}}},
+		{"a pod with one: all of its ids but root's, so that nobody, 65534, is among them", 1000, []span{{0, 65536}},
+			[]syscall.SysProcIDMap{
+				{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 1001, Size: 64535},
+				{ContainerID: 64536, HostID: 1, Size: 999},
+			}},
+		{"its root", 0, []span{{0, 65536}},
+			[]syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}, {ContainerID: 1, HostID: 1, Size: 65535}}},
+		{"ranges of /etc/subuid", 1000, []span{{231072, 2000}, {300000, 70000}},
+			[]syscall.SysProcIDMap{
+				{ContainerID: 0, HostID: 1000, Size: 1},
+				{ContainerID: 1, HostID: 300000, Size: 65536},
+			}},
 		{"several that add up", 1000, []span{{231072, 600}, {300000, 700}}, []syscall.SysProcIDMap{
-			{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 300000, Size: 700}, {ContainerID: 701, HostID: 231072, Size: 600},
+			{ContainerID: 0, HostID: 1000, Size: 1}, {ContainerID: 1, HostID: 300000, Size: 700},
+			{ContainerID: 701, HostID: 231072, Size: 600},
 		}},
 		{"one id", 1000, []span{{1000, 1}}, nil},
 		{"few ids", 1000, []span{{1000, 900}}, nil},
@@ -76,7 +88,8 @@ func FuzzCompose(f *testing.F) {
 	f.Add(120000, 1, 70000, 110000, 90000)
 	f.Fuzz(func(t *testing.T, own, first1, count1, first2, count2 int) {
 		const most = 1 << 32
-		if own < 0 || first1 < 0 || count1 < 0 || first2 < 0 || count2 < 0 || first1 > most || count1 > most || first2 > most || count2 > most || first1+count1 > first2 {
+		if own < 0 || first1 < 0 || count1 < 0 || first2 < 0 || count2 < 0 || first1 > most || count1 > most ||
+			first2 > most || count2 > most || first1+count1 > first2 {
 			t.Skip() // the kernel's ids are not like that, and neither do ranges of one file overlap
 		}
 		ids := compose(own, []span{{first1, count1}, {first2, count2}})

@@ -89,7 +89,8 @@ type secretKeyRef struct {
 	Key  string `json:"key"`
 }
 
-// parse reads a descriptor. What is wrong with it stands in the outline's faults; the descriptor holds what could be read.
+// parse reads a descriptor. What is wrong with it stands in the outline's faults; the descriptor holds what could be
+// read.
 func parse(raw []byte) (descriptor, *outline) {
 	var d descriptor
 	err := yaml.Unmarshal(raw, &d)

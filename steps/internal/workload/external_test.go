@@ -55,10 +55,11 @@ func TestWithoutWorkspace(t *testing.T) {
 func TestDescriptorDirectory(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{
-		"services/cart/workload.yaml": "endpoints:\n- {name: web, port: 80, type: HTTP, schemaFile: ../../api/cart.yaml}\n",
-		"api/cart.yaml":               "openapi: 3.0.0\n",
-		"empty/README.md":             "",
-		"out/workload.yaml":           "endpoints:\n- {name: web, port: 80, type: HTTP, schemaFile: ../../outside}\n",
+		"services/cart/workload.yaml": "endpoints:\n- {name: web, port: 80, type: HTTP, schemaFile: " +
+			"../../api/cart.yaml}\n",
+		"api/cart.yaml":     "openapi: 3.0.0\n",
+		"empty/README.md":   "",
+		"out/workload.yaml": "endpoints:\n- {name: web, port: 80, type: HTTP, schemaFile: ../../outside}\n",
 	}
 	b, repo := newExternal(t, files)
 	b.in.Descriptor = filepath.Join(repo, "services", "cart")
@@ -155,10 +156,16 @@ func TestWait(t *testing.T) {
 		t.Errorf("asked %d times: %s", asked.Load(), b.log)
 	}
 
-	stale := faulttest.Before(t, b.PlainURL, faulttest.First(1000, shown, faulttest.Fault{Status: 200, Body: `{"spec":{"container":{"image":"old"}}}`}))
+	stale := faulttest.Before(t, b.PlainURL, faulttest.First(1000, shown, faulttest.Fault{
+		Status: 200,
+		Body:   `{"spec":{"container":{"image":"old"}}}`,
+	}))
 	b.in.APIServerURL, b.in.WaitTimeout, b.in.Image = stale.URL, 1, "registry.example.com/cart:new"
 	started := time.Now()
-	b.fails(outcome.Timeout, "published Workload cart-workload, but the API does not show it with image registry.example.com/cart:new")
+	b.fails(
+		outcome.Timeout,
+		"published Workload cart-workload, but the API does not show it with image registry.example.com/cart:new",
+	)
 	if took := time.Since(started); took > 20*time.Second {
 		t.Errorf("took %s", took)
 	}
@@ -211,7 +218,9 @@ func TestNextChecks(t *testing.T) {
 	t.Parallel()
 	answer := func(status int, body string) func(*bench) {
 		return func(b *bench) {
-			proxy := faulttest.Before(b.t, b.PlainURL, faulttest.First(1000, func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/api/") }, faulttest.Fault{Status: status, Body: body}))
+			proxy := faulttest.Before(b.t, b.PlainURL, faulttest.First(1000, func(r *http.Request) bool {
+				return strings.HasPrefix(r.URL.Path, "/api/")
+			}, faulttest.Fault{Status: status, Body: body}))
 			b.in.APIServerURL = proxy.URL
 		}
 	}
@@ -221,19 +230,37 @@ func TestNextChecks(t *testing.T) {
 		reason outcome.Reason
 		hints  []string
 	}{
-		{"401 of the token endpoint", func(b *bench) { b.in.ClientSecret = "canary-wrong" }, outcome.Unauthorized, []string{"client ID and secret", "newest", "oauth-client-auth", "curl --fail"}},
-		{"Basic that the provider does not take", func(b *bench) { b.in.ClientAuth = "client_secret_basic" }, outcome.Unauthorized, []string{"client_credentials", "oauth-client-auth=client_secret_basic"}},
-		{"401 of the API", answer(401, `{"error":"INVALID_CLAIMS","message":"wrong audience"}`), outcome.Unauthorized, []string{"issuer", "jwks_url", "audience", "clocks"}},
-		{"403", answer(403, `{"code":"FORBIDDEN","error":"no"}`), outcome.Forbidden, []string{"client publisher is bound to a role", "workload:create", "kubectl get clusterauthzrolebindings", "sub"}},
-		{"404 of the API", answer(404, `{"code":"NOT_FOUND","error":"Namespace not found"}`), outcome.NotFound, []string{"component and namespace names", "portal"}},
-		{"404 of something else", func(b *bench) { b.in.APIServerURL += "/api/v1" }, outcome.NotFound, []string{"API server's URL", "without /api/v1"}},
-		{"404 of the token endpoint", func(b *bench) { b.in.TokenURL = b.URL }, outcome.NotFound, []string{"oauth-token-url", "/oauth2/token"}},
-		{"connection refused", func(b *bench) { b.in.APIServerURL = "https://127.0.0.1:1" }, outcome.ApiUnavailable, []string{"nothing listens", "port in api-server-url"}},
-		{"connection refused by the provider", func(b *bench) { b.in.TokenURL = "https://127.0.0.1:1/oauth2/token" }, outcome.ApiUnavailable, []string{"port in oauth-token-url"}},
-		{"unknown host", func(b *bench) { b.in.APIServerURL = "https://api.stepwright.invalid" }, outcome.ApiUnavailable, []string{"spells the host", "getent hosts api.stepwright.invalid", "HTTPS_PROXY"}},
-		{"unknown authority", func(b *bench) { b.in.CABundle = "" }, outcome.InvalidParameters, []string{"certificate authority", "ca-bundle", "no way to skip"}},
-		{"certificate of another name", func(b *bench) { b.in.APIServerURL = strings.Replace(b.URL, "127.0.0.1", "localhost", 1) }, outcome.InvalidParameters, []string{"another name than localhost"}},
-		{"plain HTTP behind https", func(b *bench) { b.in.APIServerURL = strings.Replace(b.PlainURL, "http:", "https:", 1) }, outcome.InvalidParameters, []string{"plain HTTP"}},
+		{"401 of the token endpoint", func(b *bench) { b.in.ClientSecret = "canary-wrong" }, outcome.Unauthorized,
+			[]string{"client ID and secret", "newest", "oauth-client-auth", "curl --fail"}},
+		{"Basic that the provider does not take", func(b *bench) { b.in.ClientAuth = "client_secret_basic" },
+			outcome.Unauthorized, []string{"client_credentials", "oauth-client-auth=client_secret_basic"}},
+		{"401 of the API", answer(401, `{"error":"INVALID_CLAIMS","message":"wrong audience"}`), outcome.Unauthorized,
+			[]string{"issuer", "jwks_url", "audience", "clocks"}},
+		{"403", answer(403, `{"code":"FORBIDDEN","error":"no"}`), outcome.Forbidden,
+			[]string{
+				"client publisher is bound to a role", "workload:create", "kubectl get clusterauthzrolebindings",
+				"sub",
+			}},
+		{"404 of the API", answer(404, `{"code":"NOT_FOUND","error":"Namespace not found"}`), outcome.NotFound,
+			[]string{"component and namespace names", "portal"}},
+		{"404 of something else", func(b *bench) { b.in.APIServerURL += "/api/v1" }, outcome.NotFound,
+			[]string{"API server's URL", "without /api/v1"}},
+		{"404 of the token endpoint", func(b *bench) { b.in.TokenURL = b.URL }, outcome.NotFound,
+			[]string{"oauth-token-url", "/oauth2/token"}},
+		{"connection refused", func(b *bench) { b.in.APIServerURL = "https://127.0.0.1:1" }, outcome.ApiUnavailable,
+			[]string{"nothing listens", "port in api-server-url"}},
+		{"connection refused by the provider", func(b *bench) { b.in.TokenURL = "https://127.0.0.1:1/oauth2/token" },
+			outcome.ApiUnavailable, []string{"port in oauth-token-url"}},
+		{"unknown host", func(b *bench) { b.in.APIServerURL = "https://api.stepwright.invalid" },
+			outcome.ApiUnavailable, []string{"spells the host", "getent hosts api.stepwright.invalid", "HTTPS_PROXY"}},
+		{"unknown authority", func(b *bench) { b.in.CABundle = "" }, outcome.InvalidParameters,
+			[]string{"certificate authority", "ca-bundle", "no way to skip"}},
+		{"certificate of another name",
+			func(b *bench) { b.in.APIServerURL = strings.Replace(b.URL, "127.0.0.1", "localhost", 1) },
+			outcome.InvalidParameters, []string{"another name than localhost"}},
+		{"plain HTTP behind https",
+			func(b *bench) { b.in.APIServerURL = strings.Replace(b.PlainURL, "http:", "https:", 1) },
+			outcome.InvalidParameters, []string{"plain HTTP"}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

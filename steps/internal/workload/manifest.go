@@ -23,7 +23,8 @@ import (
 // descriptorName is the descriptor's file in the application's directory.
 const descriptorName = "workload.yaml"
 
-// descriptorLimit bounds the descriptor, and each file that it names, in bytes. Nothing larger could be sent, see bodyLimit.
+// descriptorLimit bounds the descriptor, and each file that it names, in bytes. Nothing larger could be sent, see
+// bodyLimit.
 const descriptorLimit = 1 << 20
 
 // mostDependencies and mostBindings are limits of the Workload's CRD.
@@ -45,8 +46,8 @@ type Manifest struct {
 	Warnings   []string // what in the descriptor has no effect, or another one than it seems
 }
 
-// Load makes a component's Workload from the descriptor in the directory appPath of the repository in the directory root. The error lists
-// every fault with its line.
+// Load makes a component's Workload from the descriptor in the directory appPath of the repository in the directory
+// root. The error lists every fault with its line.
 func Load(root, appPath string, target Target) (*Manifest, error) {
 	if err := checkDirectory(root, appPath); err != nil {
 		return nil, err
@@ -96,12 +97,16 @@ func checkDirectory(root, appPath string) error {
 	if err == nil {
 		info, err := os.Stat(real)
 		if err == nil && !info.IsDir() {
-			return outcome.Errorf(outcome.InvalidParameters, "app-path: %q is not a directory%s", appPath, directories(root))
+			return outcome.Errorf(
+				outcome.InvalidParameters, "app-path: %q is not a directory%s", appPath, directories(root),
+			)
 		}
 		return err
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return outcome.Errorf(outcome.InvalidParameters, "app-path: there is no %q in %s%s", appPath, root, directories(root))
+		return outcome.Errorf(
+			outcome.InvalidParameters, "app-path: there is no %q in %s%s", appPath, root, directories(root),
+		)
 	}
 	return err
 }
@@ -294,7 +299,8 @@ func (l *loader) files(list []file) []v1alpha1.FileVar {
 	return made
 }
 
-// secret is the reference that a value comes from; nil when it does not come from a secret. It wins over everything else.
+// secret is the reference that a value comes from; nil when it does not come from a secret. It wins over everything
+// else.
 func (l *loader) secret(at, value string, from *origin) *v1alpha1.EnvVarValueFrom {
 	if from == nil || from.SecretKeyRef == nil {
 		return nil
@@ -316,7 +322,8 @@ func (l *loader) outranked(at, value, by string) {
 	}
 }
 
-// valued warns of a variable or file that says nothing about its value: it will be empty. The API accepts that, and so does the reference.
+// valued warns of a variable or file that says nothing about its value: it will be empty. The API accepts that, and so
+// does the reference.
 func (l *loader) valued(at string) {
 	if _, given := l.lines[at+".value"]; !given && len(l.lines) > 0 {
 		l.warn(at, "has neither a value nor a valueFrom that counts, and will be empty")
@@ -377,7 +384,8 @@ func descriptorError(name string, err error) error {
 	return outcome.Errorf(outcome.DescriptorInvalid, "%s: %w", name, err)
 }
 
-// body is what the API takes: a Workload without apiVersion and kind. The type's own JSON would carry an empty status, too.
+// body is what the API takes: a Workload without apiVersion and kind. The type's own JSON would carry an empty status,
+// too.
 type body struct {
 	APIVersion string `json:"apiVersion,omitempty"`
 	Kind       string `json:"kind,omitempty"`

@@ -89,7 +89,8 @@ var target = Target{Namespace: "acme", Project: "store", Component: "cart", Imag
 
 func TestDescriptor(t *testing.T) {
 	t.Parallel()
-	const bare = `{"container":{"image":"registry.example.com/cart:v1"},"owner":{"componentName":"cart","projectName":"store"}}`
+	const bare = `{"container":{"image":"registry.example.com/cart:v1"},"owner":{"componentName":"cart",` +
+		`"projectName":"store"}}`
 	cases := []struct {
 		name       string
 		descriptor string
@@ -108,19 +109,32 @@ configurations:
   - {name: E, value: "1.10"}
   - {name: F, value: 2024-01-02}
   - {name: G, value: ~}
-`, `{"container":{"env":[{"key":"A","value":"true"},{"key":"B","value":"1.1"},{"key":"C","value":"493"},{"key":"D","value":"8080"},{"key":"E","value":"1.10"},{"key":"F","value":"2024-01-02"},{"key":"G"}]}}`,
-			[]string{`line 4: configurations.env[0].value: yes is read as "true"`, `line 5: configurations.env[1].value: 1.10 is read as "1.1"`, `line 6: configurations.env[2].value: 0755 is read as "493"`}},
+`, `{"container":{"env":[{"key":"A","value":"true"},{"key":"B","value":"1.1"},{"key":"C","value":"493"},{"key":"D",` +
+			`"value":"8080"},{"key":"E","value":"1.10"},{"key":"F","value":"2024-01-02"},{"key":"G"}]}}`,
+			[]string{`line 4: configurations.env[0].value: yes is read as "true"`,
+				`line 5: configurations.env[1].value: 1.10 is read as "1.1"`,
+				`line 6: configurations.env[2].value: 0755 is read as "493"`}},
 		{"keys in any case", "ENDPOINTS:\n- {Name: web, PORT: 80, type: HTTP, BASEPATH: /x, DisplayName: Web}\n",
 			`{"endpoints":{"web":{"port":80,"type":"HTTP","basePath":"/x","displayName":"Web"}}}`, nil},
-		{"byte order mark and CRLF", "\ufeffendpoints:\r\n- name: web\r\n  port: 80\r\n  type: TCP\r\n", `{"endpoints":{"web":{"port":80,"type":"TCP"}}}`, nil},
-		{"first document only", "endpoints:\n- {name: web, port: 80, type: UDP}\n---\nendpoints: nonsense\n", `{"endpoints":{"web":{"port":80,"type":"UDP"}}}`,
+		{"byte order mark and CRLF", "\ufeffendpoints:\r\n- name: web\r\n  port: 80\r\n  type: TCP\r\n",
+			`{"endpoints":{"web":{"port":80,"type":"TCP"}}}`, nil},
+		{"first document only", "endpoints:\n- {name: web, port: 80, type: UDP}\n---\nendpoints: nonsense\n",
+			`{"endpoints":{"web":{"port":80,"type":"UDP"}}}`,
 			[]string{"only the first YAML document counts"}},
-		{"unknown keys", "kind: Workload\nendpoints:\n- name: web\n  port: 80\n  type: HTTP\n  protocol: h2\nmetadata:\n  name: x\n  labels: {}\n", `{"endpoints":{"web":{"port":80,"type":"HTTP"}}}`,
-			[]string{"line 1: kind is not known", "line 6: endpoints[0].protocol is not known", "line 9: metadata.labels is not known"}},
-		{"a key twice", "endpoints:\n- name: web\n  port: 80\n  port: 81\n  type: HTTP\n", `{"endpoints":{"web":{"port":81,"type":"HTTP"}}}`, []string{"line 4: endpoints[0].port is given twice"}},
-		{"anchors and merges", "endpoints:\n- &a {name: web, port: 80, type: HTTP}\n- {<<: *a, name: other}\n", `{"endpoints":{"web":{"port":80,"type":"HTTP"},"other":{"port":80,"type":"HTTP"}}}`, nil},
-		{"numbers as other numbers", "endpoints:\n- {name: 8080, port: 8.0e1, type: HTTP, targetPort: 8_080}\n", `{"endpoints":{"8080":{"port":80,"type":"HTTP","targetPort":8080}}}`, nil},
-		{"a target port of 0 is none", "endpoints:\n- {name: web, port: 80, type: HTTP, targetPort: 0}\n", `{"endpoints":{"web":{"port":80,"type":"HTTP"}}}`, nil},
+		{"unknown keys",
+			"kind: Workload\nendpoints:\n- name: web\n  port: 80\n  type: HTTP\n  protocol: h2\nmetadata:\n" +
+				"  name: x\n  labels: {}\n",
+			`{"endpoints":{"web":{"port":80,"type":"HTTP"}}}`,
+			[]string{"line 1: kind is not known", "line 6: endpoints[0].protocol is not known",
+				"line 9: metadata.labels is not known"}},
+		{"a key twice", "endpoints:\n- name: web\n  port: 80\n  port: 81\n  type: HTTP\n",
+			`{"endpoints":{"web":{"port":81,"type":"HTTP"}}}`, []string{"line 4: endpoints[0].port is given twice"}},
+		{"anchors and merges", "endpoints:\n- &a {name: web, port: 80, type: HTTP}\n- {<<: *a, name: other}\n",
+			`{"endpoints":{"web":{"port":80,"type":"HTTP"},"other":{"port":80,"type":"HTTP"}}}`, nil},
+		{"numbers as other numbers", "endpoints:\n- {name: 8080, port: 8.0e1, type: HTTP, targetPort: 8_080}\n",
+			`{"endpoints":{"8080":{"port":80,"type":"HTTP","targetPort":8080}}}`, nil},
+		{"a target port of 0 is none", "endpoints:\n- {name: web, port: 80, type: HTTP, targetPort: 0}\n",
+			`{"endpoints":{"web":{"port":80,"type":"HTTP"}}}`, nil},
 		{"secret wins", `
 configurations:
   env:
@@ -128,32 +142,46 @@ configurations:
   files:
   - {name: f, mountPath: /m, value: x, valueFrom: {path: text.txt}}
   - {name: g, mountPath: /m, value: x}
-`, `{"container":{"env":[{"key":"A","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}],"files":[{"key":"f","mountPath":"/m","value":"hello <&>\n"},{"key":"g","mountPath":"/m","value":"x"}]}}`,
-			[]string{"env[0].value: is ignored: valueFrom.secretKeyRef wins", "env[0].valueFrom.path: is ignored", "files[0].value: is ignored: valueFrom.path wins"}},
+`, `{"container":{"env":[{"key":"A","valueFrom":{"secretKeyRef":{"name":"s","key":"k"}}}],"files":[{"key":"f",` +
+			`"mountPath":"/m","value":"hello <&>\n"},{"key":"g","mountPath":"/m","value":"x"}]}}`,
+			[]string{"env[0].value: is ignored: valueFrom.secretKeyRef wins", "env[0].valueFrom.path: is ignored",
+				"files[0].value: is ignored: valueFrom.path wins"}},
 		{"no value", `
 configurations:
   env: [{name: A}, {name: B, value: ""}, {name: C, valueFrom: {path: text.txt}}]
   files: [{name: f, mountPath: /m}]
 `, `{"container":{"env":[{"key":"A"},{"key":"B"},{"key":"C"}],"files":[{"key":"f","mountPath":"/m"}]}}`,
-			[]string{"env[0]: has neither", "env[2].valueFrom.path: has no effect on a variable", "env[2]: has neither", "files[0]: has neither"}},
+			[]string{"env[0]: has neither", "env[2].valueFrom.path: has no effect on a variable", "env[2]: has neither",
+				"files[0]: has neither"}},
 		{"schemas by type", `
 endpoints:
 - {name: a, port: 1, type: HTTP, schemaFile: ./text.txt}
 - {name: b, port: 2, type: gRPC, schemaFile: /text.txt}
 - {name: c, port: 3, type: GraphQL, schemaFile: ../shared.txt}
 - {name: d, port: 4, type: TCP, schemaFile: text.txt}
-`, `{"endpoints":{"a":{"port":1,"type":"HTTP","schema":{"type":"openapi","content":"hello <&>\n"}},"b":{"port":2,"type":"gRPC","schema":{"type":"proto","content":"hello <&>\n"}},"c":{"port":3,"type":"GraphQL","schema":{"type":"graphql","content":"shared\n"}},"d":{"port":4,"type":"TCP","schema":{"content":"hello <&>\n"}}}}`, nil},
+`, `{"endpoints":{"a":{"port":1,"type":"HTTP","schema":{"type":"openapi","content":"hello <&>\n"}},"b":{"port":2,` +
+			`"type":"gRPC","schema":{"type":"proto","content":"hello <&>\n"}},"c":{"port":3,"type":"GraphQL",` +
+			`"schema":{"type":"graphql","content":"shared\n"}},"d":{"port":4,"type":"TCP","schema":{"content":"hello ` +
+			`<&>\n"}}}}`, nil},
 		{"dependencies", `
 dependencies:
-  endpoints: [{component: a, name: b, visibility: project}, {project: p, component: a, name: c, visibility: namespace, envBindings: {basePath: X}}]
+  endpoints: [{component: a, name: b, visibility: project},
+    {project: p, component: a, name: c, visibility: namespace, envBindings: {basePath: X}}]
   resources: [{ref: db, envBindings: {host: DB_HOST}, fileBindings: {ca: /etc/ca}}, {ref: mq}]
-`, `{"dependencies":{"endpoints":[{"component":"a","name":"b","visibility":"project","envBindings":{}},{"project":"p","component":"a","name":"c","visibility":"namespace","envBindings":{"basePath":"X"}}],"resources":[{"ref":"db","envBindings":{"host":"DB_HOST"},"fileBindings":{"ca":"/etc/ca"}},{"ref":"mq"}]}}`, nil},
+`, `{"dependencies":{"endpoints":[{"component":"a","name":"b","visibility":"project","envBindings":{}},` +
+			`{"project":"p","component":"a","name":"c","visibility":"namespace","envBindings":{"basePath":"X"}}],` +
+			`"resources":[{"ref":"db","envBindings":{"host":"DB_HOST"},"fileBindings":{"ca":"/etc/ca"}},` +
+			`{"ref":"mq"}]}}`, nil},
 		{"empty dependencies", "dependencies: {endpoints: []}\n", ``, nil},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			ws := repository(t, map[string]string{"app/workload.yaml": tc.descriptor, "app/text.txt": "hello <&>\n", "shared.txt": "shared\n"})
+			ws := repository(t, map[string]string{
+				"app/workload.yaml": tc.descriptor,
+				"app/text.txt":      "hello <&>\n",
+				"shared.txt":        "shared\n",
+			})
 			m, err := Load(ws.Source(), "app", target)
 			if err != nil {
 				t.Fatal(err)
@@ -209,7 +237,8 @@ func TestDescriptorFaults(t *testing.T) {
 		{"not YAML", "endpoints:\n- name: [\n", outcome.DescriptorInvalid, []string{"line 2"}},
 		{"a list", "- a\n", outcome.DescriptorInvalid, []string{"line 1: must be a mapping, is a list"}},
 		{"a text", "hello\n", outcome.DescriptorInvalid, []string{`line 1: must be a mapping, is "hello"`}},
-		{"port in quotes", "endpoints:\n- name: web\n  type: HTTP\n  port: \"8080\"\n", outcome.DescriptorInvalid, []string{`line 4: endpoints[0].port: must be a number, without quotes; is "8080"`}},
+		{"port in quotes", "endpoints:\n- name: web\n  type: HTTP\n  port: \"8080\"\n", outcome.DescriptorInvalid,
+			[]string{`line 4: endpoints[0].port: must be a number, without quotes; is "8080"`}},
 		{"everything at once", `
 endpoints:
 - {name: web, type: REST, port: 70000, targetPort: -1}
@@ -248,21 +277,39 @@ configurations:
 			"configurations.env[1].valueFrom.secretKeyRef.key: is required",
 			"configurations.files[0].mountPath: is required",
 		}},
-		{"too many dependencies", many, outcome.DescriptorInvalid, []string{"has 51 entries; at most 50", `there is a dependency on "x" already`}},
-		{"schema file absent", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: none.yaml}\n", outcome.DescriptorInvalid, []string{`line 2: endpoints[0].schemaFile: there is no file "none.yaml"`}},
-		{"schema file is a directory", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: .}\n", outcome.DescriptorInvalid, []string{"not a regular file"}},
-		{"schema file is no text", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: binary}\n", outcome.DescriptorInvalid, []string{"not a UTF-8 text"}},
-		{"schema file is huge", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: huge}\n", outcome.DescriptorInvalid, []string{"larger than"}},
-		{"path leads out", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: ../../../etc/passwd}\n", outcome.PathEscapesRepository, []string{`line 2: endpoints[0].schemaFile: "../../../etc/passwd" leads out of the repository`}},
-		{"symbolic link leads out", "configurations:\n  files:\n  - {name: a, mountPath: /m, valueFrom: {path: link}}\n", outcome.PathEscapesRepository, []string{`line 3: configurations.files[0].valueFrom.path: "link" leads out`}},
-		{"directory link leads out", "configurations:\n  files:\n  - {name: a, mountPath: /m, valueFrom: {path: linkdir/secret.txt}}\n", outcome.PathEscapesRepository, []string{"leads out"}},
-		{"aliases that explode", "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f,*f]\n", outcome.DescriptorInvalid, []string{"excessive aliasing"}},
+		{"too many dependencies", many, outcome.DescriptorInvalid,
+			[]string{"has 51 entries; at most 50", `there is a dependency on "x" already`}},
+		{"schema file absent", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: none.yaml}\n",
+			outcome.DescriptorInvalid, []string{`line 2: endpoints[0].schemaFile: there is no file "none.yaml"`}},
+		{"schema file is a directory", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: .}\n",
+			outcome.DescriptorInvalid, []string{"not a regular file"}},
+		{"schema file is no text", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: binary}\n",
+			outcome.DescriptorInvalid, []string{"not a UTF-8 text"}},
+		{"schema file is huge", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: huge}\n",
+			outcome.DescriptorInvalid, []string{"larger than"}},
+		{"path leads out", "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: ../../../etc/passwd}\n",
+			outcome.PathEscapesRepository,
+			[]string{`line 2: endpoints[0].schemaFile: "../../../etc/passwd" leads out of the repository`}},
+		{"symbolic link leads out",
+			"configurations:\n  files:\n  - {name: a, mountPath: /m, valueFrom: {path: link}}\n",
+			outcome.PathEscapesRepository,
+			[]string{`line 3: configurations.files[0].valueFrom.path: "link" leads out`}},
+		{"directory link leads out",
+			"configurations:\n  files:\n  - {name: a, mountPath: /m, valueFrom: {path: linkdir/secret.txt}}\n",
+			outcome.PathEscapesRepository, []string{"leads out"}},
+		{"aliases that explode",
+			"a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n" +
+				"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n" +
+				"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n" +
+				"g: [*f,*f,*f,*f,*f,*f,*f,*f,*f,*f]\n",
+			outcome.DescriptorInvalid, []string{"excessive aliasing"}},
 		{"an anchor in itself", "endpoints: &a\n- *a\n", outcome.DescriptorInvalid, []string{"contains itself"}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			ws := repository(t, map[string]string{"app/workload.yaml": tc.descriptor, "app/binary": "\xff\xfe\x00", "app/huge": strings.Repeat("x", descriptorLimit+1)})
+			ws := repository(t, map[string]string{"app/workload.yaml": tc.descriptor, "app/binary": "\xff\xfe\x00",
+				"app/huge": strings.Repeat("x", descriptorLimit+1)})
 			for link, to := range map[string]string{"link": secret, "linkdir": filepath.Dir(secret)} {
 				if err := os.Symlink(to, filepath.Join(ws.Source(), "app", link)); err != nil {
 					t.Fatal(err)
@@ -291,7 +338,10 @@ func TestDescriptorPlace(t *testing.T) {
 	t.Parallel()
 	outside := t.TempDir()
 	ws := repository(t, map[string]string{"api/main.go": "", "web/workload.yaml": "", ".git/config": "", "file": ""})
-	for link, to := range map[string]string{"escape": outside, "api/workload.yaml": filepath.Join(outside, "workload.yaml")} {
+	for link, to := range map[string]string{
+		"escape":            outside,
+		"api/workload.yaml": filepath.Join(outside, "workload.yaml"),
+	} {
 		if err := os.Symlink(to, filepath.Join(ws.Source(), link)); err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +376,9 @@ func TestDescriptorPlace(t *testing.T) {
 
 func TestYAML(t *testing.T) {
 	t.Parallel()
-	m, err := Load(repository(t, map[string]string{"workload.yaml": "endpoints:\n- {name: web, port: 80, type: HTTP}\n"}).Source(), ".", target)
+	m, err := Load(repository(t, map[string]string{
+		"workload.yaml": "endpoints:\n- {name: web, port: 80, type: HTTP}\n",
+	}).Source(), ".", target)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +401,8 @@ func TestYAML(t *testing.T) {
 	}
 }
 
-// FuzzDescriptor: whatever a descriptor holds, it is read or refused with its faults named, and what is read is read as the reference does.
+// FuzzDescriptor: whatever a descriptor holds, it is read or refused with its faults named, and what is read is read as
+// the reference does.
 func FuzzDescriptor(f *testing.F) {
 	samples, err := filepath.Glob("testdata/sample-descriptors/*/src/workload.yaml")
 	if err != nil {
@@ -384,7 +437,8 @@ func FuzzDescriptor(f *testing.F) {
 		if err := yaml.Unmarshal(raw, &d); err != nil {
 			t.Fatalf("accepted what the reference's parser refuses: %v", err)
 		}
-		if len(m.Workload.Spec.Endpoints) != len(d.Endpoints) || len(m.Workload.Spec.Container.Env) != len(d.Configurations.Env) {
+		if len(m.Workload.Spec.Endpoints) != len(d.Endpoints) ||
+			len(m.Workload.Spec.Container.Env) != len(d.Configurations.Env) {
 			t.Error("something was lost")
 		}
 		payload(t, m)

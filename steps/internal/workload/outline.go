@@ -24,9 +24,9 @@ func (n note) String() string {
 	return fmt.Sprintf("line %d: %s", n.line, n.text)
 }
 
-// outline is where the values of a descriptor stand, and what is wrong with its shape. Values themselves are read by sigs.k8s.io/yaml, which
-// is what the reference uses and the only way to read them alike; it forgets lines and stops at the first fault, so a second parser of the
-// same family supplies those.
+// outline is where the values of a descriptor stand, and what is wrong with its shape. Values themselves are read by
+// sigs.k8s.io/yaml, which is what the reference uses and the only way to read them alike; it forgets lines and stops at
+// the first fault, so a second parser of the same family supplies those.
 type outline struct {
 	lines    map[string]int  // by path, such as endpoints[0].port
 	broken   map[string]bool // paths that have a fault already
@@ -45,7 +45,9 @@ func newOutline(raw []byte, t reflect.Type) *outline {
 	}
 	o.walk(first.Content[0], t, "")
 	if err := documents.Decode(&second); !errors.Is(err, io.EOF) {
-		o.warnings = append(o.warnings, note{second.Line, "only the first YAML document counts; what follows is ignored"})
+		o.warnings = append(o.warnings, note{
+			second.Line, "only the first YAML document counts; what follows is ignored",
+		})
 	}
 	return o
 }
@@ -68,7 +70,11 @@ func (o *outline) walk(n *goyaml.Node, t reflect.Type, path string) {
 		o.mapping(n, path, func(key *goyaml.Node, value *goyaml.Node) string {
 			field, ok := fieldNamed(t, key.Value)
 			if !ok {
-				o.warnings = append(o.warnings, note{key.Line, fmt.Sprintf("%s is not known here and is ignored (known: %s)", within(path, key.Value), strings.Join(fieldNames(t), ", "))})
+				o.warnings = append(o.warnings, note{key.Line,
+					fmt.Sprintf(
+						"%s is not known here and is ignored (known: %s)", within(path, key.Value),
+						strings.Join(fieldNames(t), ", "),
+					)})
 				return ""
 			}
 			o.walk(value, field.Type, within(path, nameOf(field)))
@@ -106,7 +112,8 @@ func (o *outline) walk(n *goyaml.Node, t reflect.Type, path string) {
 	}
 }
 
-// mapping visits the entries of a mapping and of what is merged into it. The visitor returns the name under which an entry counts.
+// mapping visits the entries of a mapping and of what is merged into it. The visitor returns the name under which an
+// entry counts.
 func (o *outline) mapping(n *goyaml.Node, path string, visit func(key, value *goyaml.Node) string) {
 	if n.Kind != goyaml.MappingNode {
 		o.fault(path, "must be a mapping, is %s", kindOf(n))
@@ -121,7 +128,9 @@ func (o *outline) mapping(n *goyaml.Node, path string, visit func(key, value *go
 		}
 		name := visit(key, value)
 		if name != "" && seen[name] {
-			o.warnings = append(o.warnings, note{key.Line, within(path, name) + " is given twice; only one of them counts"})
+			o.warnings = append(o.warnings, note{
+				key.Line, within(path, name) + " is given twice; only one of them counts",
+			})
 		}
 		seen[name] = true
 	}
@@ -143,7 +152,8 @@ func (o *outline) merged(n *goyaml.Node, path string, visit func(key, value *goy
 	}
 }
 
-// coerced warns of a scalar that becomes another text than the one written: version 1.10 arrives as 1.1, and yes as true.
+// coerced warns of a scalar that becomes another text than the one written: version 1.10 arrives as 1.1, and yes as
+// true.
 func (o *outline) coerced(n *goyaml.Node, path string) {
 	if n.Style != 0 || len(n.Value) > 64 {
 		return
@@ -152,7 +162,11 @@ func (o *outline) coerced(n *goyaml.Node, path string) {
 		Text string `json:"text"`
 	}
 	if yaml.Unmarshal([]byte("text: "+n.Value), &as) == nil && as.Text != n.Value {
-		o.warnings = append(o.warnings, note{n.Line, fmt.Sprintf("%s: %s is read as %q, as YAML 1.1 does; put it in quotes to keep it as written", path, n.Value, as.Text)})
+		o.warnings = append(o.warnings, note{n.Line,
+			fmt.Sprintf(
+				"%s: %s is read as %q, as YAML 1.1 does; put it in quotes to keep it as written", path, n.Value,
+				as.Text,
+			)})
 	}
 }
 

@@ -11,12 +11,17 @@ import (
 // lookAgain is how long to wait before the API is asked again what it shows.
 const lookAgain = 500 * time.Millisecond
 
-// wait returns when the API shows the Workload with the image: what it shows is a cache, which may lag behind what it has accepted.
+// wait returns when the API shows the Workload with the image: what it shows is a cache, which may lag behind what it
+// has accepted.
 func (p *publication) wait(ctx context.Context, retry outcome.Retry) error {
 	started := time.Now()
 	patience := time.Duration(p.WaitTimeout) * time.Second
-	late := outcome.Errorf(outcome.Timeout, "published Workload %s, but the API does not show it with image %s after %s", p.name, p.Image, patience).
-		WithHint("See whether somebody else changes the Workload; if the API is only slow, give wait-timeout more seconds.")
+	late := outcome.Errorf(
+		outcome.Timeout, "published Workload %s, but the API does not show it with image %s after %s", p.name,
+		p.Image, patience,
+	).
+		WithHint("See whether somebody else changes the Workload; if the API is only slow, give wait-timeout more " +
+			"seconds.")
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, late)
 	defer cancel()
 	for {

@@ -1,5 +1,5 @@
-// Package workload is the step generate-workload-cr: it makes a component's Workload of its descriptor and image, publishes it through the
-// OpenChoreo API, and leaves it in the annotations of the WorkflowRun.
+// Package workload is the step generate-workload-cr: it makes a component's Workload of its descriptor and image,
+// publishes it through the OpenChoreo API, and leaves it in the annotations of the WorkflowRun.
 package workload
 
 import (
@@ -72,8 +72,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if !in.DryRun {
 		p.api, err = openchoreo.New(openchoreo.Settings{
 			APIServerURL: in.APIServerURL, TokenURL: in.TokenURL,
-			ClientID: in.ClientID, ClientSecret: in.ClientSecret, ClientSecretFile: in.ClientSecretFile, ClientAuth: in.ClientAuth,
-			Scope: in.Scope, Audience: in.Audience, TokenFile: in.TokenFile,
+			ClientID: in.ClientID, ClientSecret: in.ClientSecret, ClientSecretFile: in.ClientSecretFile,
+			ClientAuth: in.ClientAuth,
+			Scope:      in.Scope, Audience: in.Audience, TokenFile: in.TokenFile,
 			CABundle: in.CABundle, InsecurePlainHTTP: in.InsecurePlainHTTP,
 		}, env.Secrets)
 		if err != nil {
@@ -113,7 +114,8 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return results, err
 	}
 
-	// What can be known to fail must fail before the first write, and each part is tried again alone: all of them may be repeated.
+	// What can be known to fail must fail before the first write, and each part is tried again alone: all of them may
+	// be repeated.
 	if err := env.Retry.Do(ctx, p.check); err != nil {
 		return nil, err
 	}
@@ -127,7 +129,10 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		}
 	}
 	if err := env.Retry.Do(ctx, p.annotate); err != nil {
-		return results, fmt.Errorf("published Workload %s, but could not annotate WorkflowRun %s with it; the step may be repeated: %w", p.name, in.Run, err)
+		return results, fmt.Errorf(
+			"published Workload %s, but could not annotate WorkflowRun %s with it; the step may be repeated: %w",
+			p.name, in.Run, err,
+		)
 	}
 	return results, nil
 }
@@ -167,7 +172,10 @@ func (p *publication) publish(ctx context.Context) error {
 		return err
 	} else if newer != "" && existing != nil {
 		p.name, p.outdone = existing.Name(), true
-		p.log.Warn("A newer run has published its Workload already, which is left as it is", "workload", p.name, "run", newer)
+		p.log.Warn(
+			"A newer run has published its Workload already, which is left as it is", "workload", p.name, "run",
+			newer,
+		)
 		return nil
 	}
 	if existing == nil {
@@ -175,7 +183,9 @@ func (p *publication) publish(ctx context.Context) error {
 		err := p.api.Create(ctx, p.Namespace, openchoreo.Workloads, p.wanted)
 		switch {
 		case err == nil:
-			p.log.Info("Created the Workload", "workload", p.name, "from-source", p.fromSource, "took", time.Since(started))
+			p.log.Info(
+				"Created the Workload", "workload", p.name, "from-source", p.fromSource, "took", time.Since(started),
+			)
 			return nil
 		case openchoreo.IsBadRequest(err):
 			return outcome.Errorf(outcome.NotFound, "component %s in namespace %s: %w", p.Component, p.Namespace, err)
@@ -190,9 +200,9 @@ func (p *publication) publish(ctx context.Context) error {
 	return p.update(ctx, existing, started)
 }
 
-// find returns the component's Workload, whatever its name; nil when there is none. OpenChoreo expects exactly one. Of several, nobody can tell
-// which one counts, and nothing is changed; only a WorkflowRun still updates the one that is named as this step names them, as OpenChoreo's
-// own workflows do.
+// find returns the component's Workload, whatever its name; nil when there is none. OpenChoreo expects exactly one. Of
+// several, nobody can tell which one counts, and nothing is changed; only a WorkflowRun still updates the one that is
+// named as this step names them, as OpenChoreo's own workflows do.
 func (p *publication) find(ctx context.Context) (openchoreo.Object, error) {
 	all, err := p.api.List(ctx, p.Namespace, openchoreo.Workloads, url.Values{"component": {p.Component}})
 	switch {
@@ -208,14 +218,19 @@ func (p *publication) find(ctx context.Context) (openchoreo.Object, error) {
 	list := strings.Join(names, ", ")
 	const hint = "OpenChoreo expects exactly one Workload per component: delete the others."
 	if i := slices.Index(names, p.wanted.Name()); i >= 0 && p.Run != "" {
-		p.log.Warn("The component has several Workloads. "+hint, "component", p.Component, "workloads", list, "updating", names[i])
+		p.log.Warn("The component has several Workloads. "+
+			hint, "component", p.Component, "workloads", list, "updating", names[i])
 		return all[i], nil
 	}
-	return nil, outcome.Errorf(outcome.WorkloadRejected, "component %s has %d Workloads: %s", p.Component, len(all), list).WithHint(hint)
+	return nil, outcome.Errorf(
+		outcome.WorkloadRejected, "component %s has %d Workloads: %s", p.Component, len(all), list,
+	).WithHint(
+		hint,
+	)
 }
 
-// newerRun names a run of the same component that was started after this one and has published its Workload; empty when there is none.
-// Without it, the late build of an old commit would replace a newer one.
+// newerRun names a run of the same component that was started after this one and has published its Workload; empty when
+// there is none. Without it, the late build of an old commit would replace a newer one.
 func (p *publication) newerRun(ctx context.Context) (string, error) {
 	if p.Run == "" {
 		return "", nil
@@ -241,15 +256,21 @@ func (p *publication) newerRun(ctx context.Context) (string, error) {
 	return "", nil
 }
 
-// update gives an existing Workload the wanted spec, or without a descriptor the image only, since its other fields may have been edited in
-// the portal. All else, such as labels and annotations of others, is sent back as it came, since a PUT replaces it.
+// update gives an existing Workload the wanted spec, or without a descriptor the image only, since its other fields may
+// have been edited in the portal. All else, such as labels and annotations of others, is sent back as it came, since a
+// PUT replaces it.
 func (p *publication) update(ctx context.Context, existing openchoreo.Object, started time.Time) error {
 	p.name = existing.Name()
 	// The API would not let the owner be changed, and says less about it.
 	project, component := existing.Text("spec", "owner", "projectName"), existing.Text("spec", "owner", "componentName")
 	if project != p.Project || component != p.Component {
-		return outcome.Errorf(outcome.WorkloadRejected, "Workload %s belongs to component %q of project %q, not to component %q of project %q", p.name, component, project, p.Component, p.Project).
-			WithHint("Check project and component names. A Workload's owner cannot be changed, only the Workload deleted.")
+		return outcome.Errorf(
+			outcome.WorkloadRejected,
+			"Workload %s belongs to component %q of project %q, not to component %q of project %q", p.name, component,
+			project, p.Component, p.Project,
+		).
+			WithHint("Check project and component names. A Workload's owner cannot be changed, only the Workload " +
+				"deleted.")
 	}
 	var updated openchoreo.Object
 	if p.fromSource {
@@ -306,7 +327,10 @@ func (p *publication) annotated(run openchoreo.Object) (openchoreo.Object, error
 	}
 	what := "WorkflowRun " + p.Run
 	if size > annotationsLimit {
-		return nil, tooLarge(fmt.Sprintf("%s: its annotations, of which the Workload is %d bytes,", what, len(p.payload)), size, annotationsLimit)
+		return nil, tooLarge(
+			fmt.Sprintf("%s: its annotations, of which the Workload is %d bytes,", what, len(p.payload)), size,
+			annotationsLimit,
+		)
 	}
 	annotated := run.With(annotations, "metadata", "annotations")
 	return annotated, fits(what, annotated)
@@ -322,6 +346,8 @@ func fits(what string, object openchoreo.Object) error {
 }
 
 func tooLarge(what string, size, limit int) error {
-	return outcome.Errorf(outcome.DescriptorInvalid, "%s would be %d bytes; OpenChoreo takes at most %d", what, size, limit).
+	return outcome.Errorf(
+		outcome.DescriptorInvalid, "%s would be %d bytes; OpenChoreo takes at most %d", what, size, limit,
+	).
 		WithHint("Make the schema files and files that workload.yaml names smaller.")
 }

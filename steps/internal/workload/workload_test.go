@@ -39,12 +39,15 @@ type bench struct {
 
 func newBench(t *testing.T, files map[string]string) *bench {
 	t.Helper()
-	s := openchoreotest.Start(t, openchoreotest.Component("acme", "store", "cart")+openchoreotest.WorkflowRun("acme", "store", "cart", "cart-1"))
+	s := openchoreotest.Start(t, openchoreotest.Component("acme", "store", "cart")+
+		openchoreotest.WorkflowRun("acme", "store", "cart", "cart-1"))
 	b := &bench{Server: s, t: t, log: &bytes.Buffer{}, stdout: &bytes.Buffer{}}
 	b.in = Parameters{
 		Common:    step.Common{Workspace: repository(t, files), CABundle: s.CABundle},
-		Namespace: "acme", Project: "store", Component: "cart", Image: "registry.example.com/cart:v1-1a2b3c4d", Run: "cart-1", AppPath: ".",
-		TokenURL: s.URL + "/oauth2/token", ClientID: openchoreotest.ClientID, ClientSecretFile: s.ClientSecretFile, APIServerURL: s.URL,
+		Namespace: "acme", Project: "store", Component: "cart", Image: "registry.example.com/cart:v1-1a2b3c4d",
+		Run: "cart-1", AppPath: ".",
+		TokenURL: s.URL + "/oauth2/token", ClientID: openchoreotest.ClientID, ClientSecretFile: s.ClientSecretFile,
+		APIServerURL: s.URL,
 	}
 	return b
 }
@@ -62,7 +65,12 @@ func (b *bench) runContext(ctx context.Context) (step.Results, error) {
 		Log: log, Stdout: b.stdout, Stderr: b.log, Secrets: &redact.Secrets{},
 		Retry: outcome.Retry{Attempts: 5, Base: time.Millisecond, Max: 5 * time.Millisecond, Log: log},
 	})
-	for name, text := range map[string]string{"log": b.log.String(), "stdout": b.stdout.String(), "error": fmt.Sprint(err), "results": fmt.Sprint(results)} {
+	for name, text := range map[string]string{
+		"log":     b.log.String(),
+		"stdout":  b.stdout.String(),
+		"error":   fmt.Sprint(err),
+		"results": fmt.Sprint(results),
+	} {
 		for _, secret := range []string{openchoreotest.ClientSecret, "canary"} {
 			if strings.Contains(text, secret) {
 				b.t.Errorf("the client secret is in the %s: %s", name, text)
@@ -162,14 +170,18 @@ func TestCreates(t *testing.T) {
 		t.Errorf("%+v", w)
 	}
 	run := b.workflowRun("cart-1")
-	const want = `{"metadata":{"name":"cart-workload","namespace":"acme"},"spec":{"container":{"image":"registry.example.com/cart:v1-1a2b3c4d"},"endpoints":{"web":{"port":80,"type":"HTTP"}},"owner":{"componentName":"cart","projectName":"store"}}}`
+	const want = `{"metadata":{"name":"cart-workload","namespace":"acme"},` +
+		`"spec":{"container":{"image":"registry.example.com/cart:v1-1a2b3c4d"},"endpoints":{"web":{"port":80,` +
+		`"type":"HTTP"}},"owner":{"componentName":"cart","projectName":"store"}}}`
 	if got := run.Annotations["openchoreo.dev/workload"]; got != want {
 		t.Errorf("annotation %s", got)
 	}
-	if run.Annotations["openchoreo.dev/workload-from-source"] != "true" || run.Annotations["example.com/kept"] != "yes" {
+	if run.Annotations["openchoreo.dev/workload-from-source"] != "true" ||
+		run.Annotations["example.com/kept"] != "yes" {
 		t.Errorf("annotations %v", run.Annotations)
 	}
-	if run.Labels["openchoreo.dev/component"] != "cart" || !strings.Contains(string(run.Spec.Workflow.Parameters.Raw), "9007199254740993") {
+	if run.Labels["openchoreo.dev/component"] != "cart" ||
+		!strings.Contains(string(run.Spec.Workflow.Parameters.Raw), "9007199254740993") {
 		t.Errorf("the PUT lost something: %v %s", run.Labels, run.Spec.Workflow.Parameters.Raw)
 	}
 	b.wantWrites(postWorkload, putRun)
@@ -290,7 +302,9 @@ func TestDryRun(t *testing.T) {
 	b.in.DryRun, b.in.APIServerURL, b.in.TokenURL, b.in.ClientSecretFile = true, "", "", "/nonexistent"
 	b.in.Output = filepath.Join(t.TempDir(), "workload-cr.yaml")
 	b.mustRun()
-	const want = `{"metadata":{"name":"cart-workload","namespace":"acme"},"spec":{"container":{"image":"registry.example.com/cart:v1-1a2b3c4d"},"endpoints":{"web":{"port":80,"type":"HTTP"}},"owner":{"componentName":"cart","projectName":"store"}}}` + "\n"
+	const want = `{"metadata":{"name":"cart-workload","namespace":"acme"},` +
+		`"spec":{"container":{"image":"registry.example.com/cart:v1-1a2b3c4d"},"endpoints":{"web":{"port":80,` +
+		`"type":"HTTP"}},"owner":{"componentName":"cart","projectName":"store"}}}` + "\n"
 	if b.stdout.String() != want {
 		t.Errorf("stdout %q", b.stdout)
 	}
@@ -308,8 +322,9 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	schema := func(n int) map[string]string {
 		return map[string]string{
-			"workload.yaml": "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: s}\n- {name: b, port: 2, type: HTTP, schemaFile: s}\n",
-			"s":             strings.Repeat("x", n),
+			"workload.yaml": "endpoints:\n- {name: a, port: 1, type: HTTP, schemaFile: s}\n" +
+				"- {name: b, port: 2, type: HTTP, schemaFile: s}\n",
+			"s": strings.Repeat("x", n),
 		}
 	}
 	write := func(b *bench, path, content string) {
@@ -325,25 +340,48 @@ func TestRefusals(t *testing.T) {
 		parts  []string
 		hint   string
 	}{
-		{"descriptor", map[string]string{"workload.yaml": "endpoints: x\n"}, func(*bench) {}, outcome.DescriptorInvalid, []string{"line 1"}, "workload.yaml"},
-		{"body too large", schema(800_000), func(*bench) {}, outcome.DescriptorInvalid, []string{"the Workload would be 16", "at most 1500000"}, "smaller"},
-		{"annotations too large", schema(131_000), func(*bench) {}, outcome.DescriptorInvalid, []string{"WorkflowRun cart-1: its annotations", "at most 262144"}, "smaller"},
+		{"descriptor", map[string]string{"workload.yaml": "endpoints: x\n"}, func(*bench) {},
+			outcome.DescriptorInvalid, []string{"line 1"}, "workload.yaml"},
+		{"body too large", schema(800_000), func(*bench) {}, outcome.DescriptorInvalid,
+			[]string{"the Workload would be 16", "at most 1500000"}, "smaller"},
+		{"annotations too large", schema(131_000), func(*bench) {}, outcome.DescriptorInvalid,
+			[]string{"WorkflowRun cart-1: its annotations", "at most 262144"}, "smaller"},
 		{"annotations of others too large", schema(65_000), func(b *bench) {
-			b.Apply(b.t, strings.Replace(openchoreotest.WorkflowRun("acme", "store", "cart", "cart-1"), `"yes"`, strconv.Quote(strings.Repeat("y", 140_000)), 1))
+			b.Apply(
+				b.t,
+				strings.Replace(
+					openchoreotest.WorkflowRun("acme", "store", "cart", "cart-1"), `"yes"`,
+					strconv.Quote(strings.Repeat("y", 140_000)), 1,
+				),
+			)
 		}, outcome.DescriptorInvalid, []string{"its annotations"}, "smaller"},
-		{"component absent", nil, func(b *bench) { b.in.Component = "crat" }, outcome.NotFound, []string{"component crat in namespace acme", "Referenced component not found"}, "component and namespace"},
-		{"run absent", nil, func(b *bench) { b.in.Run = "cart-2" }, outcome.NotFound, []string{"workflowruns/cart-2", "WorkflowRun not found"}, "component and namespace"},
-		{"path absent", nil, func(b *bench) { b.in.APIServerURL += "/wrong" }, outcome.NotFound, []string{"404"}, "API server's URL"},
-		{"wrong client", nil, func(b *bench) { b.in.ClientID = "other" }, outcome.Unauthorized, []string{"token of client other", "invalid_client"}, "client ID and secret"},
-		{"wrong secret", nil, func(b *bench) { write(b, b.in.ClientSecretFile, "canary-but-wrong") }, outcome.Unauthorized, []string{"invalid_client"}, "client ID and secret"},
-		{"secret absent", nil, func(b *bench) { b.in.ClientSecretFile = "/nonexistent/secret" }, outcome.Unauthorized, []string{"oauth-client-secret-file", "/nonexistent/secret"}, "Put the client's secret"},
-		{"secret empty", nil, func(b *bench) { write(b, b.in.ClientSecretFile, "\n") }, outcome.Unauthorized, []string{"is empty"}, "Put the client's secret"},
-		{"token URL is something else", nil, func(b *bench) { b.in.TokenURL = b.URL + "/wrong/oauth2/token" }, outcome.NotFound, []string{"404"}, "oauth-token-url"},
+		{"component absent", nil, func(b *bench) { b.in.Component = "crat" }, outcome.NotFound,
+			[]string{"component crat in namespace acme", "Referenced component not found"}, "component and namespace"},
+		{"run absent", nil, func(b *bench) { b.in.Run = "cart-2" }, outcome.NotFound,
+			[]string{"workflowruns/cart-2", "WorkflowRun not found"}, "component and namespace"},
+		{"path absent", nil, func(b *bench) { b.in.APIServerURL += "/wrong" }, outcome.NotFound, []string{"404"},
+			"API server's URL"},
+		{"wrong client", nil, func(b *bench) { b.in.ClientID = "other" }, outcome.Unauthorized,
+			[]string{"token of client other", "invalid_client"}, "client ID and secret"},
+		{"wrong secret", nil, func(b *bench) { write(b, b.in.ClientSecretFile, "canary-but-wrong") },
+			outcome.Unauthorized, []string{"invalid_client"}, "client ID and secret"},
+		{"secret absent", nil, func(b *bench) { b.in.ClientSecretFile = "/nonexistent/secret" }, outcome.Unauthorized,
+			[]string{"oauth-client-secret-file", "/nonexistent/secret"}, "Put the client's secret"},
+		{"secret empty", nil, func(b *bench) { write(b, b.in.ClientSecretFile, "\n") }, outcome.Unauthorized,
+			[]string{"is empty"}, "Put the client's secret"},
+		{"token URL is something else", nil, func(b *bench) { b.in.TokenURL = b.URL + "/wrong/oauth2/token" },
+			outcome.NotFound, []string{"404"}, "oauth-token-url"},
 		{"plain HTTP", nil, func(b *bench) {
-			b.in.APIServerURL, b.in.TokenURL, b.in.CABundle = "http://api.example.com", "http://idp.example.com/token", "/nonexistent/ca"
-		}, outcome.InvalidParameters, []string{"3 faults", "api-server-url: http://api.example.com", "oauth-token-url: http://idp.example.com", "ca-bundle"}, ""},
-		{"authority unknown", nil, func(b *bench) { b.in.CABundle = "" }, outcome.InvalidParameters, []string{"ca-bundle", "certificate"}, "certificate authority"},
-		{"connection refused", nil, func(b *bench) { b.in.APIServerURL = "http://127.0.0.1:1" }, outcome.ApiUnavailable, []string{"127.0.0.1:1", "connection refused"}, ""},
+			b.in.APIServerURL, b.in.TokenURL = "http://api.example.com", "http://idp.example.com/token"
+			b.in.CABundle = "/nonexistent/ca"
+		}, outcome.InvalidParameters,
+			[]string{"3 faults", "api-server-url: http://api.example.com", "oauth-token-url: http://idp.example.com",
+				"ca-bundle"},
+			""},
+		{"authority unknown", nil, func(b *bench) { b.in.CABundle = "" }, outcome.InvalidParameters,
+			[]string{"ca-bundle", "certificate"}, "certificate authority"},
+		{"connection refused", nil, func(b *bench) { b.in.APIServerURL = "http://127.0.0.1:1" },
+			outcome.ApiUnavailable, []string{"127.0.0.1:1", "connection refused"}, ""},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -374,8 +412,9 @@ func TestRefusals(t *testing.T) {
 func TestUpdateTooLarge(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, map[string]string{
-		"workload.yaml": "configurations:\n  files:\n  - {name: a, mountPath: /m, valueFrom: {path: big}}\n  - {name: b, mountPath: /m, valueFrom: {path: big}}\n",
-		"big":           strings.Repeat("x", 700_000),
+		"workload.yaml": "configurations:\n  files:\n  - {name: a, mountPath: /m, valueFrom: {path: big}}\n" +
+			"  - {name: b, mountPath: /m, valueFrom: {path: big}}\n",
+		"big": strings.Repeat("x", 700_000),
 	})
 	b.Apply(t, strings.Replace(existing("cart-workload"), "by hand", strings.Repeat("y", 150_000), 1))
 	b.in.Run, b.in.Descriptor = "", b.in.Workspace.Source()
@@ -399,10 +438,12 @@ func TestFaults(t *testing.T) {
 	t.Parallel()
 	requests := map[string]func(*http.Request) bool{
 		"token": func(r *http.Request) bool { return r.URL.Path == "/oauth2/token" },
-		"get":   func(r *http.Request) bool { return r.Method == "GET" && strings.Contains(r.URL.Path, "workflowruns/") },
-		"list":  func(r *http.Request) bool { return r.Method == "GET" && strings.HasSuffix(r.URL.Path, "workloads") },
-		"post":  func(r *http.Request) bool { return r.Method == "POST" && strings.HasSuffix(r.URL.Path, "workloads") },
-		"put":   func(r *http.Request) bool { return r.Method == "PUT" },
+		"get": func(r *http.Request) bool {
+			return r.Method == "GET" && strings.Contains(r.URL.Path, "workflowruns/")
+		},
+		"list": func(r *http.Request) bool { return r.Method == "GET" && strings.HasSuffix(r.URL.Path, "workloads") },
+		"post": func(r *http.Request) bool { return r.Method == "POST" && strings.HasSuffix(r.URL.Path, "workloads") },
+		"put":  func(r *http.Request) bool { return r.Method == "PUT" },
 	}
 	faults := map[string]faulttest.Fault{
 		"cut before the answer": {},
@@ -440,7 +481,9 @@ func TestFaults(t *testing.T) {
 func TestGivesUp(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, nil)
-	proxy := faulttest.Before(t, b.PlainURL, faulttest.First(1000, func(r *http.Request) bool { return r.Method == "POST" && !strings.Contains(r.URL.Path, "oauth2") }, faulttest.Fault{Status: 500}))
+	proxy := faulttest.Before(t, b.PlainURL, faulttest.First(1000, func(r *http.Request) bool {
+		return r.Method == "POST" && !strings.Contains(r.URL.Path, "oauth2")
+	}, faulttest.Fault{Status: 500}))
 	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
 	b.fails(outcome.ApiUnavailable, "500")
 	if n := proxy.Faults.Load(); n != 5 {
@@ -452,10 +495,14 @@ func TestHalfDone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, nil)
 	broken := func(r *http.Request) bool { return r.Method == "PUT" }
-	proxy := faulttest.Before(t, b.PlainURL, faulttest.First(1, broken, faulttest.Fault{Status: 403, Body: `{"code":"FORBIDDEN","error":"no"}`}))
+	proxy := faulttest.Before(t, b.PlainURL, faulttest.First(1, broken, faulttest.Fault{
+		Status: 403,
+		Body:   `{"code":"FORBIDDEN","error":"no"}`,
+	}))
 	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
 	results, err := b.run()
-	if outcome.Of(err).Reason != outcome.Forbidden || !strings.Contains(err.Error(), "published Workload cart-workload, but could not annotate WorkflowRun cart-1") {
+	if outcome.Of(err).Reason != outcome.Forbidden ||
+		!strings.Contains(err.Error(), "published Workload cart-workload, but could not annotate WorkflowRun cart-1") {
 		t.Errorf("%v", err)
 	}
 	if results["workload"] != "cart-workload" {
@@ -543,7 +590,9 @@ func TestConcurrentRuns(t *testing.T) {
 		if err != nil {
 			t.Errorf("run %d: %v", i, err)
 		}
-		if got := b.workflowRun(fmt.Sprintf("run-%d", i)).Annotations["openchoreo.dev/workload"]; !strings.Contains(got, fmt.Sprintf("cart:%d", i)) {
+		if got := b.workflowRun(fmt.Sprintf("run-%d", i)).Annotations["openchoreo.dev/workload"]; !strings.Contains(
+			got, fmt.Sprintf("cart:%d", i),
+		) {
 			t.Errorf("run %d is annotated with %s", i, got)
 		}
 	}
@@ -555,7 +604,10 @@ func TestNewestRunWins(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, nil)
 	at := func(run, created string) string {
-		return strings.Replace(openchoreotest.WorkflowRun("acme", "store", "cart", run), "metadata:\n", "metadata:\n  creationTimestamp: "+created+"\n", 1)
+		return strings.Replace(
+			openchoreotest.WorkflowRun("acme", "store", "cart", run), "metadata:\n",
+			"metadata:\n  creationTimestamp: "+created+"\n", 1,
+		)
 	}
 	b.Apply(t, at("old", `"2026-01-01T10:00:00Z"`)+at("new", `"2026-01-01T11:00:00Z"`))
 	publish := func(run string) {
@@ -605,9 +657,11 @@ func TestWholeStep(t *testing.T) {
 	dir := t.TempDir()
 	var stdout, stderr bytes.Buffer
 	code := step.Run(t.Context(), "generate-workload-cr", []string{"--app-path", "/app"}, []string{
-		"NAMESPACE_NAME=acme", "PROJECT_NAME=store", "COMPONENT_NAME=cart", "IMAGE=registry.example.com/cart:v1@sha256:0", "RUN_NAME=cart-1",
+		"NAMESPACE_NAME=acme", "PROJECT_NAME=store", "COMPONENT_NAME=cart",
+		"IMAGE=registry.example.com/cart:v1@sha256:0", "RUN_NAME=cart-1",
 		"WORKSPACE=" + string(b.in.Workspace), "OAUTH_TOKEN_URL=" + b.in.TokenURL, "OAUTH_CLIENT_ID=" + b.in.ClientID,
-		"OAUTH_CLIENT_SECRET_FILE=" + b.in.ClientSecretFile, "OAUTH_SCOPE=a b", "API_SERVER_URL=" + b.URL, "CA_BUNDLE=" + b.CABundle,
+		"OAUTH_CLIENT_SECRET_FILE=" + b.in.ClientSecretFile, "OAUTH_SCOPE=a b", "API_SERVER_URL=" + b.URL,
+		"CA_BUNDLE=" + b.CABundle,
 		"RESULTS_DIR=" + dir, "TERMINATION_MESSAGE_PATH=" + filepath.Join(dir, "none"), "LOG_FORMAT=json",
 	}, step.Streams{Stdout: &stdout, Stderr: &stderr}, Run)
 	if code != 0 || stdout.Len() > 0 {

@@ -1,4 +1,5 @@
-// Package workspace is the directory in which steps meet: the source that one leaves there, and the image that another makes of it.
+// Package workspace is the directory in which steps meet: the source that one leaves there, and the image that another
+// makes of it.
 package workspace
 
 import (
@@ -33,7 +34,8 @@ func (w Workspace) Archive() string { return filepath.Join(string(w), "app-image
 // Cache is the folder of the cache that a build leaves for the component's next one: an OCI image layout.
 func (w Workspace) Cache() string { return filepath.Join(string(w), "cache") }
 
-// SBOM is the folder of the bills of materials that buildpacks wrote: launch, what the image holds, and build, what it was made with.
+// SBOM is the folder of the bills of materials that buildpacks wrote: launch, what the image holds, and build, what it
+// was made with.
 func (w Workspace) SBOM() string { return filepath.Join(string(w), "sbom") }
 
 // Revision is what checkout-source tells later steps about the source.
@@ -70,9 +72,9 @@ func (w Workspace) ReadRevision() (Revision, error) {
 	return r, nil
 }
 
-// Resolve returns the real path of something in the repository. The path is relative to the repository's root, also with a leading slash
-// (contract section 1). What leaves the repository, itself or through a symbolic link, is a PathEscapesRepository; what is absent
-// wraps fs.ErrNotExist.
+// Resolve returns the real path of something in the repository. The path is relative to the repository's root, also
+// with a leading slash (contract section 1). What leaves the repository, itself or through a symbolic link, is a
+// PathEscapesRepository; what is absent wraps fs.ErrNotExist.
 func (w Workspace) Resolve(path string) (string, error) {
 	return Resolve(w.Source(), path)
 }
@@ -96,8 +98,8 @@ func Resolve(root, path string) (string, error) {
 	if root, err = filepath.Abs(root); err != nil {
 		return "", err
 	}
-	// os.Root walks link by link and refuses the first one that leaves, before what it leads to is looked at: a dangling link that
-	// points outside is an escape, too, and not merely absent.
+	// os.Root walks link by link and refuses the first one that leaves, before what it leads to is looked at: a
+	// dangling link that points outside is an escape, too, and not merely absent.
 	inside, err := os.OpenRoot(root)
 	if err != nil {
 		return "", err

@@ -130,7 +130,13 @@ func TestRevisionSurvives(t *testing.T) {
 	if _, err := w.ReadRevision(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	want := Revision{URL: "https://git.example.com/a", Branch: "main", Commit: "6dcb09b5b57875f334f61aebed695e2e4193db5e", AuthorName: "A", Time: time.Unix(1767225600, 0).UTC()}
+	want := Revision{
+		URL:        "https://git.example.com/a",
+		Branch:     "main",
+		Commit:     "6dcb09b5b57875f334f61aebed695e2e4193db5e",
+		AuthorName: "A",
+		Time:       time.Unix(1767225600, 0).UTC(),
+	}
 	if err := w.WriteRevision(want); err != nil {
 		t.Fatal(err)
 	}

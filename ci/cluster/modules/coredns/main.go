@@ -1,4 +1,5 @@
-// Command coredns is CoreDNS with the few plugins that a cluster needs: all of them would link the libraries of three clouds.
+// Command coredns is CoreDNS with the few plugins that a cluster needs: all of them would link the libraries of three
+// clouds.
 package main
 
 import (

@@ -1,5 +1,6 @@
-// Command kubernetes is etcd, every component of a Kubernetes node and kubectl in one binary; the name it is called by picks one. They share
-// nearly all of their code, so that linking them once instead of seven times saves minutes and half a gigabyte.
+// Command kubernetes is etcd, every component of a Kubernetes node and kubectl in one binary; the name it is called by
+// picks one. They share nearly all of their code, so that linking them once instead of seven times saves minutes and
+// half a gigabyte.
 package main
 
 import (
@@ -39,7 +40,10 @@ func main() {
 	case component != nil:
 		os.Exit(cli.Run(component()))
 	default:
-		fmt.Fprintln(os.Stderr, "call me etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet or kubectl")
+		fmt.Fprintln(
+			os.Stderr,
+			"call me etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubelet or kubectl",
+		)
 		os.Exit(2)
 	}
 }

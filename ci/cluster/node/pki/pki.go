@@ -54,7 +54,10 @@ func (a *Authority) PEM() []byte { return encode("CERTIFICATE", a.certificate.Ra
 
 // Server makes a certificate for a server that has the names, each a host name or an IP address.
 func (a *Authority) Server(subject string, names ...string) (Pair, error) {
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: subject}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	template := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: subject},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
@@ -65,7 +68,8 @@ func (a *Authority) Server(subject string, names ...string) (Pair, error) {
 	return a.sign(template)
 }
 
-// Client makes a certificate for a client: Kubernetes takes the subject for its user and the organizations for its groups.
+// Client makes a certificate for a client: Kubernetes takes the subject for its user and the organizations for its
+// groups.
 func (a *Authority) Client(subject string, organizations ...string) (Pair, error) {
 	return a.sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: subject, Organization: organizations},

@@ -22,7 +22,11 @@ func serve(t *testing.T, server Pair, clients *Authority) string {
 	}))
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(clients.PEM())
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
+	s.TLS = &tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    pool,
+	}
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s.URL
@@ -61,7 +65,10 @@ func TestCertificates(t *testing.T) {
 			pool := x509.NewCertPool()
 			pool.AppendCertsFromPEM(authority.PEM())
 			c := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
-				RootCAs: pool, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil },
+				RootCAs: pool,
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+					return &certificate, nil
+				},
 			}}}
 			response, err := c.Get(url)
 			if (err == nil) != test.ok {

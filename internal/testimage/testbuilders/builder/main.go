@@ -2,8 +2,8 @@
 //
 //	builder --mirror HOST:PORT builder.toml NAME
 //
-// All images that the file names, and NAME, are taken from and put into the mirror, whatever registry they are in: nothing is asked of
-// another one.
+// All images that the file names, and NAME, are taken from and put into the mirror, whatever registry they are in:
+// nothing is asked of another one.
 package main
 
 import (
@@ -35,7 +35,9 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("builder", flag.ContinueOnError)
-	mirror := flags.String("mirror", "", "host and port of a registry that has the images, by the paths they have in their own")
+	mirror := flags.String(
+		"mirror", "", "host and port of a registry that has the images, by the paths they have in their own",
+	)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -75,7 +77,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	// pack keeps what it unpacks in $PACK_HOME.
-	pack, err := client.NewClient(client.WithLogger(logging.NewSimpleLogger(os.Stderr)), client.WithRegistryMirrors(registries))
+	pack, err := client.NewClient(
+		client.WithLogger(logging.NewSimpleLogger(os.Stderr)), client.WithRegistryMirrors(registries),
+	)
 	if err != nil {
 		return err
 	}

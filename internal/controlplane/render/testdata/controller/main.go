@@ -1,5 +1,5 @@
-// Command controller renders runs with OpenChoreo's own code. A test puts it into a copy of OpenChoreo's module and builds it there, with
-// the functions that it cannot import beside it: see oracle_test.go.
+// Command controller renders runs with OpenChoreo's own code. A test puts it into a copy of OpenChoreo's module and
+// builds it there, with the functions that it cannot import beside it: see oracle_test.go.
 package main
 
 import (
@@ -38,7 +38,8 @@ func main() {
 				WorkflowRun: question.Run,
 				Workflow:    &v1alpha1.Workflow{Spec: question.Workflow},
 				Context: workflowpipeline.WorkflowContext{
-					NamespaceName: question.Run.Namespace, WorkflowRunName: question.Run.Name, Labels: question.Run.Labels,
+					NamespaceName: question.Run.Namespace, WorkflowRunName: question.Run.Name,
+					Labels:        question.Run.Labels,
 					ExternalRefs:  question.Refs,
 					WorkflowPlane: workflowpipeline.WorkflowPlaneData{SecretStore: question.SecretStore},
 				},

@@ -1,7 +1,7 @@
 // Golang is the buildpack for tests that builds applications in Go.
 //
-// It builds the packages that BP_GO_TARGETS or GOOGLE_BUILDABLE name, by default the one in the application's folder. Modules and
-// compiled packages stay in the cache.
+// It builds the packages that BP_GO_TARGETS or GOOGLE_BUILDABLE name, by default the one in the application's folder.
+// Modules and compiled packages stay in the cache.
 package main
 
 import (
@@ -35,7 +35,9 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 		return language.Image{}, err
 	}
 	version = strings.TrimPrefix(version, "go")
-	if err := language.RequireVersion(version, "BP_GO_VERSION", "GOOGLE_GO_VERSION", "GOOGLE_RUNTIME_VERSION"); err != nil {
+	if err := language.RequireVersion(
+		version, "BP_GO_VERSION", "GOOGLE_GO_VERSION", "GOOGLE_RUNTIME_VERSION",
+	); err != nil {
 		return language.Image{}, err
 	}
 	targets, err := g.targets()
@@ -45,11 +47,15 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 	image := language.Image{
 		Layers: []language.Layer{
 			{ID: "cache", Cache: true, Make: func(string) error { return nil }},
-			{ID: "targets", Launch: true, Make: func(dir string) error { return g.compile(dir, targets) }, Components: components},
+			{ID: "targets", Launch: true, Make: func(dir string) error { return g.compile(dir, targets) },
+				Components: components},
 		},
 	}
 	for _, target := range targets {
-		image.Processes = append(image.Processes, language.Process{Type: target.name, Command: []string{filepath.Join(layers.Path, "targets", "bin", target.name)}})
+		image.Processes = append(image.Processes, language.Process{
+			Type:    target.name,
+			Command: []string{filepath.Join(layers.Path, "targets", "bin", target.name)},
+		})
 	}
 	if !slices.ContainsFunc(targets, func(t target) bool { return t.name == web }) {
 		image.Processes[0].Type = web
@@ -71,7 +77,8 @@ type golang struct {
 
 func (g golang) command(args ...string) *exec.Cmd {
 	cmd := language.Command(g.app, "go", args...)
-	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOCACHE="+filepath.Join(g.cache, "build"), "GOMODCACHE="+filepath.Join(g.cache, "modules"))
+	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOCACHE="+filepath.Join(g.cache, "build"), "GOMODCACHE="+
+		filepath.Join(g.cache, "modules"))
 	return cmd
 }
 
@@ -100,7 +107,9 @@ func (g golang) compile(dir string, targets []target) error {
 	_, ldflags := language.Variable("BP_GO_BUILD_LDFLAGS", "GOOGLE_GOLDFLAGS")
 	for _, target := range targets {
 		file := filepath.Join(dir, "bin", target.name)
-		if err := language.Run(g.command("build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", file, target.pkg)); err != nil {
+		if err := language.Run(
+			g.command("build", "-trimpath", "-buildvcs=false", "-ldflags", ldflags, "-o", file, target.pkg),
+		); err != nil {
 			return err
 		}
 	}

@@ -1,8 +1,8 @@
 // Java is the buildpack for tests that builds applications in Java of Maven's layout, without Maven.
 //
-// It compiles src/main/java, and packs the classes with src/main/resources into a jar that starts with the main class that pom.xml names.
-// Compiled classes stay in the cache until a source file changes. What the real buildpacks leave to Maven is not there: an application
-// with dependencies is refused.
+// It compiles src/main/java, and packs the classes with src/main/resources into a jar that starts with the main class
+// that pom.xml names. Compiled classes stay in the cache until a source file changes. What the real buildpacks leave to
+// Maven is not there: an application with dependencies is refused.
 package main
 
 import (
@@ -45,7 +45,9 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 		return language.Image{}, err
 	}
 	version := strings.TrimPrefix(said, "javac ")
-	if err := language.RequireVersion(version, "BP_JVM_VERSION", "GOOGLE_JAVA_VERSION", "GOOGLE_RUNTIME_VERSION"); err != nil {
+	if err := language.RequireVersion(
+		version, "BP_JVM_VERSION", "GOOGLE_JAVA_VERSION", "GOOGLE_RUNTIME_VERSION",
+	); err != nil {
 		return language.Image{}, err
 	}
 	project, err := readProject(filepath.Join(app, "pom.xml"))
@@ -63,7 +65,9 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 	classes := filepath.Join(layers.Path, "classes")
 	jar := filepath.Join(layers.Path, "application", "application.jar")
 	return language.Image{
-		Runtime: []language.Component{{Type: "platform", Name: "openjdk", Version: version, PURL: "pkg:generic/openjdk@" + version}},
+		Runtime: []language.Component{
+			{Type: "platform", Name: "openjdk", Version: version, PURL: "pkg:generic/openjdk@" + version},
+		},
 		Layers: []language.Layer{
 			{ID: "classes", Cache: true, Key: key, Make: func(dir string) error { return compile(app, dir, files) }},
 			{
@@ -106,7 +110,9 @@ func readProject(file string) (project, error) {
 	}
 	for _, dependency := range p.Dependencies {
 		if dependency.Scope != "test" {
-			return project{}, fmt.Errorf("pom.xml depends on %s, and this builder for tests has no Maven to fetch it", dependency.ArtifactID)
+			return project{}, fmt.Errorf(
+				"pom.xml depends on %s, and this builder for tests has no Maven to fetch it", dependency.ArtifactID,
+			)
 		}
 	}
 	if p.mainClass() == "" {
@@ -154,7 +160,9 @@ func compile(app, dir string, files []string) error {
 
 // pack makes a jar in which all entries have one time, the first that a jar can tell.
 func pack(app, classes, jar, mainClass string) error {
-	args := []string{"--create", "--date=1980-01-01T00:00:02Z", "--file", jar, "--main-class", mainClass, "-C", classes, "."}
+	args := []string{
+		"--create", "--date=1980-01-01T00:00:02Z", "--file", jar, "--main-class", mainClass, "-C", classes, ".",
+	}
 	if language.Exists(app, resources) {
 		args = append(args, "-C", resources, ".")
 	}

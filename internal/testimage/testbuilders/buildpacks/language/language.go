@@ -1,5 +1,5 @@
-// Package language is what the buildpacks for tests have in common: a buildpack looks whether it knows the application, and then makes
-// layers and tells how to start it.
+// Package language is what the buildpacks for tests have in common: a buildpack looks whether it knows the application,
+// and then makes layers and tells how to start it.
 package language
 
 import (
@@ -72,13 +72,18 @@ func (p phases) Build(c libcnb.BuildContext) (libcnb.BuildResult, error) {
 		image.Processes = append([]Process{{"web", Shell(own)}}, without(image.Processes, "web")...)
 	}
 	if len(image.Processes) == 0 {
-		return libcnb.BuildResult{}, fmt.Errorf("%s: nothing tells how to start the application; set GOOGLE_ENTRYPOINT, or add a Procfile with a line `web: <command>`", p.Name)
+		return libcnb.BuildResult{}, fmt.Errorf(
+			"%s: nothing tells how to start the application; set GOOGLE_ENTRYPOINT, or add a Procfile with a line "+
+				"`web: <command>`",
+			p.Name,
+		)
 	}
 	result := libcnb.NewBuildResult()
 	for i, process := range image.Processes {
 		fmt.Printf("%s: process %s is %q\n", p.Name, process.Type, process.Command)
 		result.Processes = append(result.Processes, libcnb.Process{
-			Type: process.Type, Command: process.Command[0], Arguments: process.Command[1:], Direct: true, Default: i == 0,
+			Type: process.Type, Command: process.Command[0], Arguments: process.Command[1:], Direct: true,
+			Default: i == 0,
 		})
 	}
 	finish := Layer{ID: "environment", Launch: true, variables: image.Variables, Make: func(string) error {

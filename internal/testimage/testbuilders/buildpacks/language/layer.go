@@ -13,7 +13,8 @@ import (
 	"github.com/buildpacks/libcnb"
 )
 
-// A Layer is a folder that a buildpack fills. It is made anew when its key is another than that of the layer from the cache.
+// A Layer is a folder that a buildpack fills. It is made anew when its key is another than that of the layer from the
+// cache.
 type Layer struct {
 	ID     string
 	Launch bool   // part of the image

@@ -1,7 +1,8 @@
 // Nodejs is the buildpack for tests that builds applications for Node.js with npm.
 //
-// It installs what package-lock.json names, runs the scripts that BP_NODE_RUN_SCRIPTS or GOOGLE_NODE_RUN_SCRIPTS list, and starts the
-// script start, or else the main file. The installed packages stay in the cache until package-lock.json changes.
+// It installs what package-lock.json names, runs the scripts that BP_NODE_RUN_SCRIPTS or GOOGLE_NODE_RUN_SCRIPTS list,
+// and starts the script start, or else the main file. The installed packages stay in the cache until package-lock.json
+// changes.
 package main
 
 import (
@@ -42,7 +43,9 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 		return language.Image{}, err
 	}
 	version = strings.TrimPrefix(version, "v")
-	if err := language.RequireVersion(version, "BP_NODE_VERSION", "GOOGLE_NODEJS_VERSION", "GOOGLE_RUNTIME_VERSION"); err != nil {
+	if err := language.RequireVersion(
+		version, "BP_NODE_VERSION", "GOOGLE_NODEJS_VERSION", "GOOGLE_RUNTIME_VERSION",
+	); err != nil {
 		return language.Image{}, err
 	}
 	content, err := os.ReadFile(filepath.Join(app, "package.json"))
@@ -54,13 +57,18 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 		return language.Image{}, fmt.Errorf("package.json: %w", err)
 	}
 	image := language.Image{
-		Runtime:   []language.Component{{Type: "platform", Name: "node", Version: version, PURL: "pkg:generic/node@" + version}},
+		Runtime: []language.Component{
+			{Type: "platform", Name: "node", Version: version, PURL: "pkg:generic/node@" + version},
+		},
 		Variables: map[string]string{"NODE_ENV": "production"},
 		Processes: m.processes(app),
 	}
 	if len(m.Dependencies)+len(m.DevDependencies) > 0 {
 		if !language.Exists(app, "package-lock.json") {
-			return language.Image{}, errors.New("package.json has dependencies and there is no package-lock.json, which tells their versions; npm install --package-lock-only makes it")
+			return language.Image{}, errors.New(
+				"package.json has dependencies and there is no package-lock.json, which tells their versions; npm " +
+					"install --package-lock-only makes it",
+			)
 		}
 		key, err := language.Key(app, []string{"package.json", "package-lock.json", ".npmrc"}, version)
 		if err != nil {
@@ -75,7 +83,9 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 	image.Finish = func() error {
 		if len(image.Layers) > 0 {
 			// Node looks for modules in the folders above a file, and so in the application's.
-			if err := os.Symlink(filepath.Join(layers.Path, "modules", "node_modules"), filepath.Join(app, "node_modules")); err != nil {
+			if err := os.Symlink(
+				filepath.Join(layers.Path, "modules", "node_modules"), filepath.Join(app, "node_modules"),
+			); err != nil {
 				return err
 			}
 		}
@@ -121,7 +131,8 @@ func npm(app string, args ...string) error {
 		return err
 	}
 	defer os.RemoveAll(cache)
-	return language.Run(language.Command(app, "npm", append(args, "--cache="+cache, "--no-audit", "--no-fund", "--no-update-notifier")...))
+	return language.Run(language.Command(app, "npm", append(args, "--cache="+
+		cache, "--no-audit", "--no-fund", "--no-update-notifier")...))
 }
 
 // packages reads what npm has installed.

@@ -1,7 +1,7 @@
 // Python is the buildpack for tests that builds applications in Python.
 //
-// It installs what requirements.txt names, with pip, and starts main.py or app.py. The installed packages, compiled, stay in the cache
-// until requirements.txt changes.
+// It installs what requirements.txt names, with pip, and starts main.py or app.py. The installed packages, compiled,
+// stay in the cache until requirements.txt changes.
 package main
 
 import (
@@ -39,11 +39,15 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 		return language.Image{}, err
 	}
 	version := strings.TrimPrefix(said, "Python ")
-	if err := language.RequireVersion(version, "BP_CPYTHON_VERSION", "GOOGLE_PYTHON_VERSION", "GOOGLE_RUNTIME_VERSION"); err != nil {
+	if err := language.RequireVersion(
+		version, "BP_CPYTHON_VERSION", "GOOGLE_PYTHON_VERSION", "GOOGLE_RUNTIME_VERSION",
+	); err != nil {
 		return language.Image{}, err
 	}
 	image := language.Image{
-		Runtime: []language.Component{{Type: "platform", Name: "python", Version: version, PURL: "pkg:generic/python@" + version}},
+		Runtime: []language.Component{
+			{Type: "platform", Name: "python", Version: version, PURL: "pkg:generic/python@" + version},
+		},
 		// The layer's files are compiled, and the application's folder may not be one to write to.
 		Variables: map[string]string{"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
 	}
@@ -70,7 +74,8 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 
 // install puts the required packages into a folder, and compiles them to files that do not depend on any file's time.
 func install(app, dir string) error {
-	if err := language.Run(language.Command(app, "python3", "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-compile",
+	if err := language.Run(language.Command(app, "python3", "-m", "pip", "install", "--quiet", "--no-cache-dir",
+		"--no-compile",
 		"--disable-pip-version-check", "--target", dir, "--requirement", requirements)); err != nil {
 		return err
 	}
@@ -80,7 +85,9 @@ func install(app, dir string) error {
 }
 
 func packages(app, dir string) ([]language.Component, error) {
-	cmd := language.Command(app, "python3", "-m", "pip", "list", "--disable-pip-version-check", "--format", "json", "--path", dir)
+	cmd := language.Command(
+		app, "python3", "-m", "pip", "list", "--disable-pip-version-check", "--format", "json", "--path", dir,
+	)
 	cmd.Stderr = os.Stderr
 	out, err := language.Output(cmd)
 	if err != nil {
@@ -93,7 +100,8 @@ func packages(app, dir string) ([]language.Component, error) {
 	var components []language.Component
 	for _, p := range installed {
 		components = append(components, language.Component{
-			Type: "library", Name: p.Name, Version: p.Version, PURL: "pkg:pypi/" + strings.ToLower(p.Name) + "@" + p.Version,
+			Type: "library", Name: p.Name, Version: p.Version,
+			PURL: "pkg:pypi/" + strings.ToLower(p.Name) + "@" + p.Version,
 		})
 	}
 	return components, nil

@@ -1,5 +1,6 @@
-// Command buildpack is two buildpacks for tests, detection and build of each, told apart by where the program lies: test/dependencies keeps a
-// layer for the next build, and test/greeter makes the application of greeting.txt and tells of the container that it runs in.
+// Command buildpack is two buildpacks for tests, detection and build of each, told apart by where the program
+// lies: test/dependencies keeps a layer for the next build, and test/greeter makes the application of greeting.txt and
+// tells of the container that it runs in.
 package main
 
 import (
@@ -78,7 +79,8 @@ func greeter(layers string) error {
 		return err
 	}
 	for line := range strings.Lines(string(status)) {
-		if strings.HasPrefix(line, "Cap") || strings.HasPrefix(line, "Uid") || strings.HasPrefix(line, "Gid") || strings.HasPrefix(line, "NoNewPrivs") {
+		if strings.HasPrefix(line, "Cap") || strings.HasPrefix(line, "Uid") || strings.HasPrefix(line, "Gid") ||
+			strings.HasPrefix(line, "NoNewPrivs") {
 			fmt.Print("status ", line)
 		}
 	}
@@ -122,6 +124,7 @@ func greeter(layers string) error {
 			return err
 		}
 	}
-	launch := "[[processes]]\ntype = \"web\"\ncommand = [\"cat\"]\nargs = [\"/workspace/greeting.txt\"]\ndefault = true\n"
+	launch := "[[processes]]\ntype = \"web\"\ncommand = [\"cat\"]\nargs = [\"/workspace/greeting.txt\"]\n" +
+		"default = true\n"
 	return os.WriteFile(filepath.Join(layers, "launch.toml"), []byte(launch), 0o644)
 }

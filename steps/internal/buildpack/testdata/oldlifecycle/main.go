@@ -7,6 +7,10 @@ import (
 )
 
 func main() {
-	fmt.Fprintf(os.Stderr, "ERROR: failed to set platform API: platform API version '%s' is incompatible with the lifecycle\n", os.Getenv("CNB_PLATFORM_API"))
+	fmt.Fprintf(
+		os.Stderr,
+		"ERROR: failed to set platform API: platform API version '%s' is incompatible with the lifecycle\n",
+		os.Getenv("CNB_PLATFORM_API"),
+	)
 	os.Exit(11)
 }
