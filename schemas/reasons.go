@@ -3,6 +3,7 @@ package schemas
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 )
 
@@ -34,16 +35,12 @@ var Reasons = sync.OnceValue(func() []Reason {
 	return outcome.Defs.Reason.OneOf
 })
 
-// ReasonNamed returns the reason of that name, and Failed for a name that is not in the list.
-func ReasonNamed(name string) Reason {
-	var failed Reason
-	for _, r := range Reasons() {
-		switch r.Name {
-		case name:
-			return r
-		case "Failed":
-			failed = r
-		}
+// ReasonNamed returns the reason of that name, if the list has it.
+func ReasonNamed(name string) (reason Reason, ok bool) {
+	all := Reasons()
+	i := slices.IndexFunc(all, func(r Reason) bool { return r.Name == name })
+	if i < 0 {
+		return Reason{}, false
 	}
-	return failed
+	return all[i], true
 }

@@ -37,8 +37,8 @@ func claimNames(claims []corev1.PersistentVolumeClaim) []string {
 
 func hintOf(t *testing.T, reason string) string {
 	t.Helper()
-	r := schemas.ReasonNamed(reason)
-	if r.Name != reason {
+	r, ok := schemas.ReasonNamed(reason)
+	if !ok {
 		t.Fatalf("%s is in no schema", reason)
 	}
 	return r.Hint

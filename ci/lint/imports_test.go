@@ -89,6 +89,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"internal/controlplane/", "internal/cli", "the command stands above it"},
 	{"internal/localplane/", "internal/cli", "the command stands above it"},
 	{"internal/workflowplane", "internal/cli", "the command stands above it"},
+	{"internal/workflowplane", "internal/localplane/", "a cluster and this machine are two planes"},
 	{"internal/localplane/", "internal/workflowplane", "a cluster and this machine are two planes"},
 }
 

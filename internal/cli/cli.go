@@ -29,9 +29,9 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
-		reason := reasonOf(ctx, err)
-		fmt.Fprintf(stderr, "%s: %v\n%s\n", reason.Name, err, reason.Hint)
-		return reason.ExitCode
+		how := outcomeOf(ctx, err)
+		fmt.Fprintf(stderr, "%s: %s\n%s\n", how.Reason, how.Message, how.Hint)
+		return how.ExitCode
 	}
 	return 0
 }

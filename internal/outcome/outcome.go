@@ -62,13 +62,41 @@ const (
 )
 
 // ExitCode is the process's exit code for the reason.
-func (r Reason) ExitCode() int { return schemas.ReasonNamed(string(r)).ExitCode }
+func (r Reason) ExitCode() int { return r.listed().ExitCode }
 
 // Class is who can mend a failure of this reason.
-func (r Reason) Class() Class { return Class(schemas.ReasonNamed(string(r)).Class) }
+func (r Reason) Class() Class { return Class(r.listed().Class) }
 
-// Hint is what to do about a failure of this reason.
-func (r Reason) Hint() string { return schemas.ReasonNamed(string(r)).Hint }
+// Hint says what to do about a failure of this reason.
+func (r Reason) Hint() string { return r.listed().Hint }
+
+// listed is the reason as the schema lists it. A reason is one of the constants, or was read by UnmarshalText.
+func (r Reason) listed() schemas.Reason {
+	known, ok := schemas.ReasonNamed(string(r))
+	if !ok {
+		panic(fmt.Sprintf("outcome: there is no reason %q", string(r)))
+	}
+	return known
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler. A text that is not in the list is an error.
+func (r *Reason) UnmarshalText(text []byte) error {
+	if _, ok := schemas.ReasonNamed(string(text)); !ok {
+		return fmt.Errorf("there is no reason %q", text)
+	}
+	*r = Reason(text)
+	return nil
+}
+
+// OfExitCode returns the reason whose exit code this is, if there is one. 0 is Succeeded.
+func OfExitCode(code int) (reason Reason, ok bool) {
+	for _, r := range schemas.Reasons() {
+		if r.ExitCode == code {
+			return Reason(r.Name), true
+		}
+	}
+	return "", false
+}
 
 // Error is a failure with its reason.
 type Error struct {

@@ -1,6 +1,7 @@
 package outcome
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,17 +35,36 @@ func NewReport(
 ) Report {
 	r := Report{Step: step, Reason: Succeeded, StartedAt: started.UTC(), DurationSeconds: time.Since(started).Seconds(),
 		PeakMemoryBytes: peakMemory(), Results: map[string]string{}}
-	if failure != nil {
-		r.Reason, r.Message, r.Hint = failure.Reason, mask(failure.Message), mask(failure.Hint)
-		if r.Hint == "" {
-			r.Hint = failure.Reason.Hint()
-		}
-	}
 	r.Class, r.ExitCode = r.Reason.Class(), r.Reason.ExitCode()
+	if failure != nil {
+		masked := *failure
+		masked.Message, masked.Hint = mask(failure.Message), mask(failure.Hint)
+		r = r.FailedBy(&masked)
+	}
 	for name, value := range results {
 		r.Results[name] = mask(value)
 	}
 	return r
+}
+
+// FailedBy is the report of the same step with another end: this failure.
+func (r Report) FailedBy(failure *Error) Report {
+	r.Reason, r.Class, r.ExitCode = failure.Reason, failure.Reason.Class(), failure.Reason.ExitCode()
+	// JSON holds no other text: outcome.json and the termination message must say the same.
+	r.Message = strings.ToValidUTF8(failure.Message, "\uFFFD")
+	r.Hint = strings.ToValidUTF8(cmp.Or(failure.Hint, failure.Reason.Hint()), "\uFFFD")
+	return r
+}
+
+// Failed tells whether the step did not succeed.
+func (r Report) Failed() bool { return r.Reason != Succeeded }
+
+// Failure is the end of the step as an error; nil when it succeeded.
+func (r Report) Failure() *Error {
+	if !r.Failed() {
+		return nil
+	}
+	return &Error{Reason: r.Reason, Message: strings.TrimRight(r.Message, ".\n"), Hint: r.Hint}
 }
 
 // peakMemory is the largest of this process, by the kernel's high-water mark, and those it started and waited for. For
@@ -64,7 +84,7 @@ func peakMemory() int64 {
 
 // Line is the report for people: `reason: message. hint`.
 func (r Report) Line() string {
-	if r.Reason == Succeeded {
+	if !r.Failed() {
 		return string(Succeeded)
 	}
 	line := fmt.Sprintf("%s: %s", r.Reason, strings.TrimRight(r.Message, ".\n"))
@@ -75,6 +95,15 @@ func (r Report) Line() string {
 		return line + "\n" + r.Hint
 	}
 	return line + ". " + r.Hint
+}
+
+// TerminationMessage is what the step's container leaves for Kubernetes, and the step's task for people: the line, cut
+// to what Kubernetes keeps. It is empty when the step succeeded.
+func (r Report) TerminationMessage() string {
+	if !r.Failed() {
+		return ""
+	}
+	return shorten(r.Line(), terminationLimit)
 }
 
 // terminationLimit is how much of a termination message Kubernetes keeps, in bytes.
@@ -88,11 +117,30 @@ func (r Report) Write(dir, terminationPath string) error {
 		errs = append(errs, renameio.WriteFile(filepath.Join(dir, name), []byte(value), 0o644))
 	}
 	raw, err := json.MarshalIndent(r, "", "  ")
-	errs = append(errs, err, renameio.WriteFile(filepath.Join(dir, "outcome.json"), append(raw, '\n'), 0o644))
-	if r.Reason != Succeeded {
+	errs = append(errs, err, renameio.WriteFile(filepath.Join(dir, reportFile), append(raw, '\n'), 0o644))
+	if r.Failed() {
 		errs = append(errs, r.terminate(terminationPath))
 	}
 	return errors.Join(errs...)
+}
+
+// reportFile is the report's file in the folder of results.
+const reportFile = "outcome.json"
+
+// Read reads the report that a step has left in its folder of results. One whose reason is not in the list is an error.
+func Read(dir string) (Report, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, reportFile))
+	if err != nil {
+		return Report{}, err
+	}
+	var r Report
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return Report{}, fmt.Errorf("%s: %w", reportFile, err)
+	}
+	if r.Reason == "" {
+		return Report{}, fmt.Errorf("%s: it has no reason", reportFile)
+	}
+	return r, nil
 }
 
 // terminate writes in place: the file is a mount of its own, which a rename cannot replace.
@@ -104,7 +152,7 @@ func (r Report) terminate(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(shorten(r.Line(), terminationLimit))
+	_, err = f.WriteString(r.TerminationMessage())
 	return errors.Join(err, f.Close())
 }
 

@@ -15,7 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
-	"github.com/stepwright/stepwright/internal/localplane/history"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Argo's names for the container of a step, and for how it marks pods.
@@ -33,7 +33,7 @@ func (p *Plane) Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string,
 		return nil, fmt.Errorf("run %s/%s has no workflow: %w", run.Namespace, run.Name, fs.ErrNotExist)
 	}
 	workflow, err := p.workflow(ctx, where.Namespace, where.Name)
-	if missing, ok := errors.AsType[*history.NotFoundError](err); ok {
+	if missing, ok := errors.AsType[*runstatus.NotFoundError](err); ok {
 		return nil, fmt.Errorf("%w: its log is gone with it: %w", missing, fs.ErrNotExist)
 	}
 	if err != nil {
@@ -126,11 +126,10 @@ func (l *podLog) open() error {
 		return err
 	}
 	if pod == nil {
-		return &Error{
-			Reason: "NotFound", Err: fmt.Errorf("%s: its pod is gone, and its log with it: %w", l.task, fs.ErrNotExist),
-			Hint: "A pod goes with its workflow or by the workflow's podGC. Logs are kept where the cluster's " +
-				"logging keeps them.",
-		}
+		return outcome.Errorf(
+			outcome.NotFound, "%s: its pod is gone, and its log with it: %w", l.task, fs.ErrNotExist,
+		).WithHint("A pod goes with its workflow or by the workflow's podGC. Logs are kept where the cluster's " +
+			"logging keeps them.")
 	}
 	i := slices.IndexFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
 		return c.Name == mainContainer

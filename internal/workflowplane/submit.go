@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
@@ -19,15 +20,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
-	"github.com/stepwright/stepwright/internal/localplane/history"
-	"github.com/stepwright/stepwright/internal/localplane/pipeline"
-	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // OpenChoreo tells whether the cluster has OpenChoreo's own kinds: there a WorkflowRun is all that is to be created.
 func (p *Plane) OpenChoreo(ctx context.Context) (bool, error) {
 	_, err := p.resource(ctx, v1alpha1.GroupVersion.String(), "WorkflowRun")
-	if failed, ok := errors.AsType[*Error](err); ok && failed.Reason == "NotFound" {
+	if failed, ok := errors.AsType[*outcome.Error](err); ok && failed.Reason == outcome.NotFound {
 		return false, nil
 	}
 	return err == nil, err
@@ -36,13 +35,12 @@ func (p *Plane) OpenChoreo(ctx context.Context) (bool, error) {
 // resource is the path element of a kind, as the cluster says.
 func (p *Plane) resource(ctx context.Context, version, kind string) (string, error) {
 	var list metav1.APIResourceList
-	missing := &Error{
-		Reason: "NotFound", Err: fmt.Errorf("the cluster at %s has no kind %s of %s", p.host, kind, version),
-		Hint: "Install what has that kind: Argo Workflows, or External Secrets. Or choose the cluster of the " +
-			"WorkflowPlane with --kubeconfig or --context.",
-	}
+	missing := outcome.Errorf(
+		outcome.NotFound, "the cluster at %s has no kind %s of %s", p.host, kind, version,
+	).WithHint("Install what has that kind: Argo Workflows, or External Secrets. Or choose the cluster of the " +
+		"WorkflowPlane with --kubeconfig or --context.")
 	err := p.get(ctx, "kinds of "+version, groupPath(version), nil, &list)
-	if failed, ok := errors.AsType[*Error](err); ok && failed.Reason == "NotFound" {
+	if failed, ok := errors.AsType[*outcome.Error](err); ok && failed.Reason == outcome.NotFound {
 		return "", missing
 	}
 	if err != nil {
@@ -97,66 +95,64 @@ func (p *Plane) write(ctx context.Context, object map[string]any, request func(p
 		return nil
 	}
 	explained := p.explain(ctx, fmt.Sprintf("%s %s/%s", o.GetKind(), o.GetNamespace(), o.GetName()), err)
-	failed, ok := errors.AsType[*Error](explained)
+	failed, ok := errors.AsType[*outcome.Error](explained)
 	switch status := apierrors.APIStatus(nil); {
 	case !ok || !errors.As(err, &status):
-	case failed.Reason == "Forbidden":
+	case failed.Reason == outcome.Forbidden:
 		failed.Hint = fmt.Sprintf(
 			"The user of the kubeconfig needs a Role in namespace %s with create and patch on %s.", o.GetNamespace(),
 			resource,
 		)
-	case failed.Reason == "NotFound":
+	case failed.Reason == outcome.NotFound:
 		failed.Hint = fmt.Sprintf(
 			"The namespace must be there: kubectl create namespace %s makes it.", o.GetNamespace(),
 		)
 	case status.Status().Code == http.StatusConflict:
-		failed.Reason = "InvalidParameters"
+		failed.Reason = outcome.InvalidParameters
 		failed.Hint = "Give the run another name, or delete what is there."
 	case status.Status().Code < http.StatusInternalServerError:
-		failed.Reason, failed.Hint = "InvalidParameters", "The cluster does not take this object; it says why."
+		failed.Reason, failed.Hint = outcome.InvalidParameters, "The cluster does not take this object; it says why."
 	}
 	return explained
 }
 
-// Outcome is nil for a run that has ended well. Otherwise it is a *pipeline.FailedError, with the reason of the step's
-// exit code.
+// Outcome is nil for a run that has ended well. Otherwise it is an *outcome.Error, with the reason that the exit code
+// of the step says.
 func (p *Plane) Outcome(ctx context.Context, run *v1alpha1.WorkflowRun) error {
 	why := runstatus.Failure(run)
 	if why == "" {
 		return nil
 	}
-	failed := &pipeline.FailedError{Step: run.Name, Outcome: outcome("", why)}
+	failed := outcome.Errorf(outcome.Failed, "%s: %s", run.Name, strings.TrimRight(why, ".\n"))
 	where := run.Status.RunReference
 	if where == nil {
 		return failed
 	}
 	workflow, err := p.workflow(ctx, where.Namespace, where.Name)
-	if _, gone := errors.AsType[*history.NotFoundError](err); gone {
+	if _, gone := errors.AsType[*runstatus.NotFoundError](err); gone {
 		return failed
 	}
 	if err != nil {
 		return err
 	}
 	for _, node := range runstatus.Pods(workflow.Status.Nodes) {
-		if node.Phase != wfv1.NodeFailed && node.Phase != wfv1.NodeError {
-			continue
+		if node.Phase == wfv1.NodeFailed || node.Phase == wfv1.NodeError {
+			message := strings.TrimRight(node.Message, ".\n")
+			return outcome.Errorf(exitReason(node), "%s: %s", runstatus.TaskName(&node), message)
 		}
-		var code string
-		if node.Outputs != nil && node.Outputs.ExitCode != nil {
-			code = *node.Outputs.ExitCode
-		}
-		return &pipeline.FailedError{Step: runstatus.TaskName(&node), Outcome: outcome(code, node.Message)}
 	}
 	return failed
 }
 
-// outcome is that of a container's exit code.
-func outcome(code, message string) pipeline.Outcome {
-	reason := schemas.ReasonNamed("Failed")
-	for _, r := range schemas.Reasons() {
-		if fmt.Sprint(r.ExitCode) == code && code != "0" {
-			reason = r
-		}
+// exitReason is the reason that the exit code of a failed node's container says; Failed where it says none.
+func exitReason(node wfv1.NodeStatus) outcome.Reason {
+	if node.Outputs == nil || node.Outputs.ExitCode == nil {
+		return outcome.Failed
 	}
-	return pipeline.Outcome{Reason: reason.Name, Message: message, Hint: reason.Hint, ExitCode: reason.ExitCode}
+	code, err := strconv.Atoi(*node.Outputs.ExitCode)
+	reason, known := outcome.OfExitCode(code)
+	if err != nil || !known || reason == outcome.Succeeded {
+		return outcome.Failed
+	}
+	return reason
 }

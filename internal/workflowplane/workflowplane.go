@@ -23,10 +23,10 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
-	"github.com/stepwright/stepwright/internal/localplane/history"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// Plane is a cluster. Every error of its methods that the cluster is the cause of is an *Error.
+// Plane is a cluster. Every error of its methods that the cluster is the cause of is an *outcome.Error.
 type Plane struct {
 	client rest.Interface
 	host   string
@@ -39,10 +39,9 @@ func Open(kubeconfig, context string) (*Plane, error) {
 		CurrentContext: context,
 	}).ClientConfig()
 	if err != nil {
-		return nil, &Error{
-			Reason: "InvalidParameters", Err: fmt.Errorf("kubeconfig %s: %w", kubeconfig, err),
-			Hint: "Give a file that kubectl --kubeconfig takes, and with --context the name of one of its contexts.",
-		}
+		return nil, outcome.Errorf(outcome.InvalidParameters, "kubeconfig %s: %w", kubeconfig, err).WithHint(
+			"Give a file that kubectl --kubeconfig takes, and with --context the name of one of its contexts.",
+		)
 	}
 	return connect(config)
 }
@@ -56,11 +55,9 @@ func connect(config *rest.Config) (*Plane, error) {
 	config.WarningHandler = rest.NoWarnings{}
 	client, err := rest.UnversionedRESTClientFor(config)
 	if err != nil {
-		return nil, &Error{
-			Reason: "InvalidParameters",
-			Err:    err,
-			Hint:   "Check the cluster and the user in the kubeconfig.",
-		}
+		return nil, outcome.Errorf(outcome.InvalidParameters, "%w", err).WithHint(
+			"Check the cluster and the user in the kubeconfig.",
+		)
 	}
 	return &Plane{client: client, host: config.Host}, nil
 }
@@ -85,8 +82,9 @@ func (p *Plane) get(ctx context.Context, what, path string, query url.Values, in
 		return p.explain(ctx, what, err)
 	}
 	if err := json.Unmarshal(raw, into); err != nil {
-		return &Error{Reason: "ApiUnavailable",
-			Err: fmt.Errorf("%s: what %s answers is no answer of Kubernetes: %w", what, p.host, err)}
+		return outcome.Errorf(
+			outcome.ApiUnavailable, "%s: what %s answers is no answer of Kubernetes: %w", what, p.host, err,
+		)
 	}
 	return nil
 }
@@ -130,14 +128,14 @@ func (p *Plane) workflows(ctx context.Context, namespace, name string) ([]wfv1.W
 			Items []wfv1.Workflow `json:"items"`
 		}
 		err := p.get(ctx, what, workflowsPath(namespace), query, &list)
-		switch failed, _ := errors.AsType[*Error](err); {
+		switch failed, _ := errors.AsType[*outcome.Error](err); {
 		case failed == nil && err != nil:
 			return nil, err
 		case failed == nil:
 			all = append(all, list.Items...)
-		case failed.Reason == "Forbidden":
+		case failed.Reason == outcome.Forbidden:
 			refused = append(refused, err) // one of the two may be nothing of this user's
-		case failed.Reason == "NotFound":
+		case failed.Reason == outcome.NotFound:
 			failed.Hint = "Argo Workflows is not installed in this cluster: choose that of the WorkflowPlane with " +
 				"--kubeconfig or --context."
 			return nil, err
@@ -168,13 +166,13 @@ func (p *Plane) List(ctx context.Context, namespace string) ([]*v1alpha1.Workflo
 }
 
 // Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a
-// *history.NotFoundError.
+// *runstatus.NotFoundError.
 //
 // Where OpenChoreo itself is, it knows more of the run than its workflow tells: its parameters, and the Workload that
 // came of it. And it knows runs that have no workflow, not yet or no more.
 func (p *Plane) Get(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	workflow, err := p.workflow(ctx, namespace, name)
-	if _, missing := errors.AsType[*history.NotFoundError](err); missing && namespace != "" {
+	if _, missing := errors.AsType[*runstatus.NotFoundError](err); missing && namespace != "" {
 		stored, failure := p.stored(ctx, strings.TrimPrefix(namespace, prefix), name)
 		if failure != nil {
 			return nil, failure
@@ -204,8 +202,8 @@ func (p *Plane) stored(ctx context.Context, namespace, name string) (*v1alpha1.W
 	path := "/apis/" + v1alpha1.GroupVersion.String() + "/namespaces/" + url.PathEscape(namespace) +
 		"/workflowruns/" + url.PathEscape(name)
 	err := p.get(ctx, "WorkflowRun "+namespace+"/"+name, path, nil, run)
-	if refused, ok := errors.AsType[*Error](err); ok && (refused.Reason == "NotFound" ||
-		refused.Reason == "Forbidden") {
+	if refused, ok := errors.AsType[*outcome.Error](err); ok && (refused.Reason == outcome.NotFound ||
+		refused.Reason == outcome.Forbidden) {
 		return nil, nil
 	}
 	run.TypeMeta, run.ManagedFields = kind, nil
@@ -229,7 +227,7 @@ func (p *Plane) workflow(ctx context.Context, namespace, name string) (*wfv1.Wor
 		if err != nil {
 			return nil, err
 		}
-		missing := &history.NotFoundError{Name: name, Where: p.place(namespace)}
+		missing := &runstatus.NotFoundError{Name: name, Where: p.place(namespace)}
 		for _, run := range there[:min(len(there), mentioned)] {
 			missing.There = append(missing.There, run.Namespace+"/"+run.Name)
 		}

@@ -18,7 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
-	"github.com/stepwright/stepwright/internal/localplane/history"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane/workflowplanetest"
 )
 
@@ -109,7 +109,7 @@ func TestGet(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = plane.Get(t.Context(), "acme", "cart-9")
-	missing, ok := errors.AsType[*history.NotFoundError](err)
+	missing, ok := errors.AsType[*runstatus.NotFoundError](err)
 	if !ok || !cmp.Equal(missing.There, []string{
 		"acme/cart-3", "acme/cart-2", "acme/cart-1",
 	}) || !strings.Contains(err.Error(), "in namespace workflows-acme or acme of the cluster at http") {
@@ -231,36 +231,36 @@ func TestRefusals(t *testing.T) {
 		name       string
 		kubeconfig string
 		refuse     func(*http.Request) int
-		reason     string
+		reason     outcome.Reason
 		message    string
 		hint       string
 	}{
-		{"an expired token", s.Kubeconfig(t, "old"), nil, "Unauthorized",
+		{"an expired token", s.Kubeconfig(t, "old"), nil, outcome.Unauthorized,
 			"Argo Workflows in namespace workflows-acme: ", "Log in again"},
-		{"no right", "", func(*http.Request) int { return 403 }, "Forbidden", "said by the API server",
+		{"no right", "", func(*http.Request) int { return 403 }, outcome.Forbidden, "said by the API server",
 			"needs a Role with list on workflows.argoproj.io"},
-		{"no Argo", "", func(*http.Request) int { return 404 }, "NotFound",
+		{"no Argo", "", func(*http.Request) int { return 404 }, outcome.NotFound,
 			"Argo Workflows in namespace workflows-acme: ", "Argo Workflows is not installed"},
-		{"an error inside", "", func(*http.Request) int { return 500 }, "ApiUnavailable",
+		{"an error inside", "", func(*http.Request) int { return 500 }, outcome.ApiUnavailable,
 			"Argo Workflows in namespace workflows-acme: ", ""},
-		{"nobody listens", workflowplanetest.Kubeconfig(t, closed.URL, "", nil), nil, "ApiUnavailable",
+		{"nobody listens", workflowplanetest.Kubeconfig(t, closed.URL, "", nil), nil, outcome.ApiUnavailable,
 			"cannot be reached", "Check the server"},
 		{"a certificate of nobody known", workflowplanetest.Kubeconfig(t, withoutTrust.URL, "", nil), nil,
-			"ApiUnavailable", "certificate", "certificate authority"},
-		{"something else listens", workflowplanetest.Kubeconfig(t, html.URL, "", nil), nil, "ApiUnavailable",
+			outcome.ApiUnavailable, "certificate", "certificate authority"},
+		{"something else listens", workflowplanetest.Kubeconfig(t, html.URL, "", nil), nil, outcome.ApiUnavailable,
 			"is no answer of Kubernetes", ""},
 		{"no pods", "", func(r *http.Request) int {
 			if strings.HasSuffix(r.URL.Path, "/pods") {
 				return 403
 			}
 			return 0
-		}, "Forbidden", "pods in namespace workflows-acme: ", "get on pods/log"},
+		}, outcome.Forbidden, "pods in namespace workflows-acme: ", "get on pods/log"},
 		{"no logs", "", func(r *http.Request) int {
 			if strings.HasSuffix(r.URL.Path, "/log") {
 				return 403
 			}
 			return 0
-		}, "Forbidden", "log of pod workflows-acme/cart-1-say-951070249: ", "get on pods/log"},
+		}, outcome.Forbidden, "log of pod workflows-acme/cart-1-say-951070249: ", "get on pods/log"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -284,7 +284,7 @@ func TestRefusals(t *testing.T) {
 					_, err = io.ReadAll(log)
 				}
 			}
-			failed, ok := errors.AsType[*Error](err)
+			failed, ok := errors.AsType[*outcome.Error](err)
 			if !ok || failed.Reason != test.reason || !strings.Contains(failed.Error(), test.message) ||
 				!strings.Contains(failed.Hint, test.hint) {
 				t.Errorf("%T %v, hint %q", err, err, failed.Hint)
@@ -319,8 +319,8 @@ func TestKubeconfigs(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := Open(test.path, test.context)
-			failed, ok := errors.AsType[*Error](err)
-			if !ok || failed.Reason != "InvalidParameters" || !strings.Contains(err.Error(), test.want) ||
+			failed, ok := errors.AsType[*outcome.Error](err)
+			if !ok || failed.Reason != outcome.InvalidParameters || !strings.Contains(err.Error(), test.want) ||
 				failed.Hint == "" {
 				t.Error(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -60,6 +61,9 @@ func (e *InvalidError) Error() string {
 	}
 	return fmt.Sprintf("%d faults:\n  - %s", len(e.Faults), strings.Join(e.Faults, "\n  - "))
 }
+
+// Unwrap returns the outcome of a command that was given the files.
+func (e *InvalidError) Unwrap() error { return outcome.Invalid(e.Faults...) }
 
 // Load reads files, and the YAML files directly in folders, and returns the WorkflowRun of that name; name may be empty
 // when they hold only one. Every fault found is in the *InvalidError.

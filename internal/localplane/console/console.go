@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // New returns the view that suits out: live when it is a terminal that can move its cursor. Close it when the pipeline
@@ -60,22 +61,22 @@ func (p *Plain) Line(step, text string) {
 }
 
 // Ended implements pipeline.Observer.
-func (p *Plain) Ended(step string, how pipeline.Outcome) {
-	fmt.Fprintf(p.out, "%-*s │ %s %s\n", p.width, step, mark(how), cost(how))
+func (p *Plain) Ended(step string, how outcome.Report, took time.Duration) {
+	fmt.Fprintf(p.out, "%-*s │ %s %s\n", p.width, step, mark(how), cost(how, took))
 }
 
 // Close implements io.Closer.
 func (p *Plain) Close() error { return nil }
 
-func mark(how pipeline.Outcome) string {
+func mark(how outcome.Report) string {
 	if how.Failed() {
-		return "✗ " + how.Reason
+		return "✗ " + string(how.Reason)
 	}
 	return "✓"
 }
 
-func cost(how pipeline.Outcome) string {
-	return fmt.Sprintf("%.2fs, %d MiB", how.Took.Seconds(), how.PeakMemory>>20)
+func cost(how outcome.Report, took time.Duration) string {
+	return fmt.Sprintf("%.2fs, %d MiB", took.Seconds(), how.PeakMemoryBytes>>20)
 }
 
 const (
@@ -103,7 +104,8 @@ type Live struct {
 type task struct {
 	name    string
 	started time.Time
-	ended   *pipeline.Outcome
+	ended   *outcome.Report
+	took    time.Duration
 	lines   []string
 }
 
@@ -155,8 +157,8 @@ func (l *Live) Line(step, text string) {
 }
 
 // Ended implements pipeline.Observer.
-func (l *Live) Ended(step string, how pipeline.Outcome) {
-	l.change(step, func(t *task) { t.ended = &how })
+func (l *Live) Ended(step string, how outcome.Report, took time.Duration) {
+	l.change(step, func(t *task) { t.ended, t.took = &how, took })
 }
 
 // Close draws the last frame and, when a step failed, prints what it wrote.
@@ -182,9 +184,11 @@ func (l *Live) draw() {
 	for _, t := range l.tasks {
 		switch {
 		case t.ended != nil && t.ended.Failed():
-			frame = append(frame, l.paint("31", fmt.Sprintf("✗ %-22s %s  %s", t.name, cost(*t.ended), t.ended.Reason)))
+			frame = append(
+				frame, l.paint("31", fmt.Sprintf("✗ %-22s %s  %s", t.name, cost(*t.ended, t.took), t.ended.Reason)),
+			)
 		case t.ended != nil:
-			frame = append(frame, l.paint("32", "✓")+fmt.Sprintf(" %-22s %s", t.name, cost(*t.ended)))
+			frame = append(frame, l.paint("32", "✓")+fmt.Sprintf(" %-22s %s", t.name, cost(*t.ended, t.took)))
 		case t.started.IsZero():
 			frame = append(frame, l.paint("2", "· "+t.name))
 		default:

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 var steps = []string{"checkout-source", "build", "publish"}
@@ -16,8 +16,11 @@ func TestPlain(t *testing.T) {
 	var out bytes.Buffer
 	p := NewPlain(&out, steps)
 	p.Line("checkout-source", "Clo\x1b[2Jned")
-	p.Ended("checkout-source", pipeline.Outcome{Took: 1500 * time.Millisecond, PeakMemory: 30 << 20})
-	p.Ended("build", pipeline.Outcome{Reason: "BuildFailed", ExitCode: 22, Took: 2 * time.Second})
+	p.Ended("checkout-source", outcome.Report{
+		Reason:          outcome.Succeeded,
+		PeakMemoryBytes: 30 << 20,
+	}, 1500*time.Millisecond)
+	p.Ended("build", outcome.Report{Reason: outcome.BuildFailed}, 2*time.Second)
 	for _, want := range []string{"checkout-source │ Clo[2Jned\n", "checkout-source │ ✓ 1.50s, 30 MiB\n",
 		"build           │ ✗ BuildFailed 2.00s, 0 MiB\n"} {
 		if !strings.Contains(out.String(), want) {
@@ -81,7 +84,7 @@ func TestLive(t *testing.T) {
 			t.Errorf("line %d is %q, want %q…", i, lines[i], want)
 		}
 	}
-	l.Ended("build", pipeline.Outcome{Reason: "BuildFailed", ExitCode: 22, Took: 2 * time.Second})
+	l.Ended("build", outcome.Report{Reason: outcome.BuildFailed}, 2*time.Second)
 	l.Close()
 	end := strings.Join(screen(t, out.String()), "\n")
 	for _, want := range []string{

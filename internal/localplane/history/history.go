@@ -33,24 +33,6 @@ const (
 	logFolder    = "logs"
 )
 
-// NotFoundError says that there is no such run.
-type NotFoundError struct {
-	Name  string
-	Where string   // the place that was looked in; empty: a Store
-	There []string // namespace/name of some that are there
-}
-
-func (e *NotFoundError) Error() string {
-	missing := fmt.Sprintf("there is no run %q", e.Name)
-	if e.Where != "" {
-		missing += " in " + e.Where
-	}
-	if len(e.There) == 0 {
-		return missing + ": nothing was run yet"
-	}
-	return missing + "; there is " + strings.Join(e.There, ", ")
-}
-
 // List returns the runs, the newest first.
 func (s Store) List() ([]*v1alpha1.WorkflowRun, error) {
 	files, err := filepath.Glob(filepath.Join(s.Dir, "*", "*", runFile))
@@ -72,7 +54,7 @@ func (s Store) List() ([]*v1alpha1.WorkflowRun, error) {
 }
 
 // Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a
-// *NotFoundError.
+// *runstatus.NotFoundError.
 func (s Store) Get(namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	all, err := s.List()
 	if err != nil {
@@ -88,7 +70,7 @@ func (s Store) Get(namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, &NotFoundError{Name: name, There: there}
+		return nil, &runstatus.NotFoundError{Name: name, There: there}
 	case 1:
 		return run, nil
 	}

@@ -6,13 +6,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
-	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 func newRun(namespace, name string) *v1alpha1.WorkflowRun {
@@ -42,7 +43,7 @@ func get(t *testing.T, s Store, name string) *v1alpha1.WorkflowRun {
 
 // The table of conditions in the contract's section 2, as a reader sees it while the run runs.
 func TestRecord(t *testing.T) {
-	failure := pipeline.Outcome{Reason: "BuildFailed", Message: "exit code: 1.", Hint: "See the log.", ExitCode: 22}
+	failure := outcome.Errorf(outcome.BuildFailed, "exit code: 1.").WithHint("See the log.")
 	tests := []struct {
 		name    string
 		end     func(*Record) error
@@ -52,7 +53,7 @@ func TestRecord(t *testing.T) {
 	}{
 		{
 			"succeeded", func(r *Record) error {
-				r.Ended("build", pipeline.Outcome{Reason: "Succeeded", Message: "fine"})
+				r.Ended("build", outcome.Report{Reason: outcome.Succeeded, Message: "fine"}, time.Second)
 				return nil
 			},
 			map[string]string{"WorkflowCompleted": "True WorkflowSucceeded", "WorkflowRunning": "False WorkflowRunning",
@@ -61,8 +62,8 @@ func TestRecord(t *testing.T) {
 		},
 		{
 			"failed", func(r *Record) error {
-				r.Ended("build", failure)
-				return &pipeline.FailedError{Step: "build", Outcome: failure}
+				r.Ended("build", outcome.Report{}.FailedBy(failure), time.Second)
+				return failure
 			},
 			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning",
 				"WorkflowFailed": "True WorkflowFailed"},

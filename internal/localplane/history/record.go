@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
-	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Record writes down a run while it runs. It is a pipeline.Observer; what it cannot write, End returns.
@@ -115,12 +114,12 @@ func (r *Record) Line(_, text string) {
 }
 
 // Ended implements pipeline.Observer.
-func (r *Record) Ended(_ string, how pipeline.Outcome) {
+func (r *Record) Ended(_ string, how outcome.Report, _ time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closeLog()
 	task := &r.run.Status.Tasks[len(r.run.Status.Tasks)-1]
-	task.Phase, task.CompletedAt, task.Message = runstatus.TaskSucceeded, now(), Message(how)
+	task.Phase, task.CompletedAt, task.Message = runstatus.TaskSucceeded, now(), how.TerminationMessage()
 	if how.Failed() {
 		task.Phase = runstatus.TaskFailed
 	}
@@ -152,16 +151,4 @@ func (r *Record) End(err error, annotations map[string]string) (*v1alpha1.Workfl
 	r.save()
 	r.note(r.lock.Close())
 	return r.run, errors.Join(r.errs...)
-}
-
-// Message is a step's outcome in one line, as its pod's termination message has it. A step that did well says nothing.
-func Message(how pipeline.Outcome) string {
-	if !how.Failed() {
-		return ""
-	}
-	line := how.Reason + ": " + strings.TrimRight(how.Message, ".\n")
-	if how.Hint != "" {
-		line += ". " + how.Hint
-	}
-	return line
 }

@@ -5,20 +5,18 @@ package pipeline
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
-	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Step is one step of a pipeline.
@@ -39,20 +37,10 @@ type Process struct {
 	Outputs  map[string]Output // by name
 
 	// Enter, when it is not nil, makes ready what the process runs in, and returns the command that runs it there in
-	// place of Program with Args and Env; leave is called at its end. An Unready error is the step's outcome. log hears
+	// place of Program with Args and Env; leave is called at its end. An *outcome.Error is how the step ends. log hears
 	// what takes long.
 	Enter func(ctx context.Context, log func(string)) (cmd *exec.Cmd, leave func() error, err error)
 }
-
-// Unready says why a step's process could not start.
-type Unready struct {
-	Reason string // of the closed list
-	Err    error
-}
-
-func (e *Unready) Error() string { return e.Err.Error() }
-
-func (e *Unready) Unwrap() error { return e.Err }
 
 // Output is where a process leaves an output parameter.
 type Output struct {
@@ -63,26 +51,11 @@ type Output struct {
 // Outputs are what steps have put out: step name to output parameter to value.
 type Outputs map[string]map[string]string
 
-// Outcome is how a step ended: its outcome.json, and the wall time of its process.
-type Outcome struct {
-	Reason     string            `json:"reason"`
-	Message    string            `json:"message"`
-	Hint       string            `json:"hint"`
-	ExitCode   int               `json:"exitCode"`
-	PeakMemory int64             `json:"peakMemoryBytes"`
-	Results    map[string]string `json:"results"`
-
-	Took time.Duration `json:"-"`
-}
-
-// Failed tells whether the step did.
-func (o Outcome) Failed() bool { return o.ExitCode != 0 }
-
 // Observer hears what happens, while it happens. Calls never overlap.
 type Observer interface {
 	Started(step string)
 	Line(step, text string) // one line that the step wrote
-	Ended(step string, how Outcome)
+	Ended(step string, how outcome.Report, took time.Duration)
 }
 
 // Observers tells several what happens.
@@ -103,23 +76,13 @@ func (all Observers) Line(step, text string) {
 }
 
 // Ended implements Observer.
-func (all Observers) Ended(step string, how Outcome) {
+func (all Observers) Ended(step string, how outcome.Report, took time.Duration) {
 	for _, o := range all {
-		o.Ended(step, how)
+		o.Ended(step, how, took)
 	}
 }
 
-// FailedError says which step ended the pipeline.
-type FailedError struct {
-	Step string
-	Outcome
-}
-
-func (e *FailedError) Error() string {
-	return fmt.Sprintf("%s: %s", e.Step, strings.TrimRight(e.Message, ".\n"))
-}
-
-// Run runs the steps until one fails, which is a *FailedError.
+// Run runs the steps until one fails. The error then wraps the step's *outcome.Error.
 func Run(ctx context.Context, steps []Step, see Observer) (Outputs, error) {
 	all := Outputs{}
 	for _, s := range steps {
@@ -128,13 +91,14 @@ func Run(ctx context.Context, steps []Step, see Observer) (Outputs, error) {
 			return all, fmt.Errorf("%s: %w", s.Name, err)
 		}
 		see.Started(s.Name)
+		started := time.Now()
 		how, err := process.run(ctx, func(line string) { see.Line(s.Name, line) })
 		if err != nil {
 			return all, fmt.Errorf("%s: %w", s.Name, err)
 		}
-		see.Ended(s.Name, how)
-		if how.Failed() {
-			return all, &FailedError{s.Name, how}
+		see.Ended(s.Name, how, time.Since(started))
+		if failure := how.Failure(); failure != nil {
+			return all, fmt.Errorf("%s: %w", s.Name, failure)
 		}
 		if all[s.Name], err = process.outputs(); err != nil {
 			return all, fmt.Errorf("%s: %w", s.Name, err)
@@ -163,26 +127,24 @@ func (p *Process) outputs() (map[string]string, error) {
 // grace is how long a process may take to end after SIGTERM.
 const grace = 15 * time.Second
 
-func (p *Process) run(ctx context.Context, line func(string)) (Outcome, error) {
+// run runs the process within its deadline, and says how the step ended.
+func (p *Process) run(ctx context.Context, line func(string)) (outcome.Report, error) {
 	limited, cancel := ctx, context.CancelFunc(func() {})
 	if p.Deadline > 0 {
 		limited, cancel = context.WithTimeout(ctx, p.Deadline)
 	}
 	defer cancel()
-	started := time.Now()
 	how, err := p.all(limited, line)
-	if err != nil {
-		return Outcome{}, err
+	if err == nil && limited.Err() != nil && ctx.Err() == nil {
+		how = how.FailedBy(
+			outcome.Errorf(outcome.Timeout, "it was ended after %s, which is all it may take", p.Deadline),
+		)
 	}
-	if limited.Err() != nil && ctx.Err() == nil {
-		how = outcomeOf("Timeout", fmt.Sprintf("it was ended after %s, which is all it may take", p.Deadline), how)
-	}
-	how.Took = time.Since(started)
-	return how, nil
+	return how, err
 }
 
 // all runs the process, and before it those that come before it.
-func (p *Process) all(ctx context.Context, line func(string)) (how Outcome, err error) {
+func (p *Process) all(ctx context.Context, line func(string)) (how outcome.Report, err error) {
 	for _, before := range p.Before {
 		if how, err := before.all(ctx, line); err != nil || how.Failed() {
 			return how, err
@@ -194,27 +156,20 @@ func (p *Process) all(ctx context.Context, line func(string)) (how Outcome, err 
 		return p.execute(ctx, cmd, line)
 	}
 	cmd, leave, err := p.Enter(ctx, line)
-	if unready, ok := errors.AsType[*Unready](err); ok && ctx.Err() == nil {
-		return outcomeOf(unready.Reason, unready.Error(), Outcome{}), nil
-	}
 	if err != nil && ctx.Err() != nil {
-		return outcomeOf("Cancelled", "it was told to end before it had started", Outcome{}), nil
+		err = outcome.Errorf(outcome.Cancelled, "it was told to end before it had started")
+	}
+	if failure, ok := errors.AsType[*outcome.Error](err); ok {
+		return outcome.Report{}.FailedBy(failure), nil
 	}
 	if err != nil {
-		return Outcome{}, err
+		return outcome.Report{}, err
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 	return p.execute(ctx, cmd, line)
 }
 
-// outcomeOf is how a step ended for which its process cannot speak.
-func outcomeOf(reason, message string, how Outcome) Outcome {
-	known := schemas.ReasonNamed(reason)
-	how.Reason, how.ExitCode, how.Hint, how.Message = known.Name, known.ExitCode, known.Hint, message
-	return how
-}
-
-func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string)) (Outcome, error) {
+func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string)) (outcome.Report, error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
 	// Ctrl-C goes to the whole foreground group; the step is told once, by us.
@@ -223,7 +178,7 @@ func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string))
 	cmd.Stdout, cmd.Stderr = write, write
 
 	if err := cmd.Start(); err != nil {
-		return Outcome{}, err
+		return outcome.Report{}, err
 	}
 	var reading sync.WaitGroup
 	reading.Go(func() {
@@ -242,26 +197,25 @@ func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string))
 	write.Close()
 	reading.Wait()
 	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended && ctx.Err() == nil {
-		return Outcome{}, err
+		return outcome.Report{}, err
 	}
 	return p.outcome(cmd.ProcessState), nil
 }
 
-// outcome reads outcome.json. A process that left none, or whose exit code says otherwise, was killed.
-func (p *Process) outcome(state *os.ProcessState) Outcome {
-	var how Outcome
+// outcome reads what the process left about its end. One that left nothing, or whose exit code says otherwise, was
+// killed.
+func (p *Process) outcome(state *os.ProcessState) outcome.Report {
 	if p.Results == "" && state.Success() {
-		return Outcome{Reason: "Succeeded"}
+		return outcome.Report{Reason: outcome.Succeeded}
 	}
-	raw, err := os.ReadFile(filepath.Join(p.Results, "outcome.json"))
-	if err == nil {
-		err = json.Unmarshal(raw, &how)
+	how, err := outcome.Read(p.Results)
+	if err == nil && how.ExitCode == state.ExitCode() {
+		return how
 	}
-	if err != nil || how.ExitCode != state.ExitCode() {
-		how.Reason, how.Message, how.ExitCode = "Failed", "the process ended without an outcome: "+
-			state.String(), max(state.ExitCode(), 1)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return how.FailedBy(outcome.Errorf(outcome.Failed, "the process left no valid outcome: %s: %w", state, err))
 	}
-	return how
+	return how.FailedBy(outcome.Errorf(outcome.Failed, "the process ended without an outcome: %s", state))
 }
 
 // inherited are the variables that a step gets from this process: what it needs to find programs and the network.

@@ -7,25 +7,26 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // The test binary is the steps' program: STEP_TEST, a parameter, says what it does.
 func TestMain(m *testing.M) {
 	dir := os.Getenv("RESULTS_DIR")
-	report := func(code int, results string) {
-		os.MkdirAll(dir, 0o755)
-		os.WriteFile(
-			dir+"/outcome.json",
-			fmt.Appendf(nil, `{"reason":"R%d","message":"m","exitCode":%d,"results":{%s}}`, code, code, results),
-			0o644,
-		)
-		os.Exit(code)
+	report := func(failure *outcome.Error) {
+		r := outcome.NewReport("test", time.Now(), failure, nil, strings.Clone)
+		if err := r.Write(dir, os.Getenv("TERMINATION")); err != nil {
+			panic(err)
+		}
+		os.Exit(r.ExitCode)
 	}
 	switch os.Getenv("STEP_TEST") {
 	case "":
@@ -34,16 +35,20 @@ func TestMain(m *testing.M) {
 		fmt.Println("checking out")
 		fmt.Fprintln(os.Stderr, "half a")
 		os.WriteFile(dir+"/git-revision", []byte("1a2b3c4d\n"), 0o644)
-		report(0, "")
+		report(nil)
 	case "environment":
 		fmt.Println(strings.Join(os.Environ(), "\n"))
-		report(0, "")
+		report(nil)
 	case "fail":
-		report(12, `"partial":"x"`)
+		report(failure)
 	case "killed":
 		p, _ := os.FindProcess(os.Getpid())
 		p.Kill()
 		select {}
+	case "unknown reason":
+		os.MkdirAll(dir, 0o755)
+		os.WriteFile(dir+"/outcome.json", []byte(`{"reason":"Fialed","exitCode":3}`), 0o644)
+		os.Exit(3)
 	case "liar":
 		os.MkdirAll(dir, 0o755)
 		os.WriteFile(dir+"/outcome.json", []byte(`{"reason":"Succeeded","exitCode":0}`), 0o644)
@@ -53,14 +58,18 @@ func TestMain(m *testing.M) {
 		signal.Notify(told, syscall.SIGTERM)
 		fmt.Println("waiting")
 		<-told
-		report(130, "")
+		report(outcome.Errorf(outcome.Cancelled, "told to end"))
 	}
 }
+
+// failure is how the step "fail" ends: longer than Kubernetes keeps, with a hint of its own and a byte that is no text.
+var failure = outcome.Errorf(outcome.RevisionNotFound, "line\n%s\xff.", strings.Repeat("é ", 3000)).WithHint("Look.")
 
 type recorder struct {
 	mu     sync.Mutex
 	events []string
 	line   func(string)
+	ended  outcome.Report
 }
 
 func (r *recorder) add(format string, args ...any) {
@@ -75,8 +84,9 @@ func (r *recorder) Line(step, text string) {
 		r.line(text)
 	}
 }
-func (r *recorder) Ended(step string, how Outcome) {
+func (r *recorder) Ended(step string, how outcome.Report, _ time.Duration) {
 	r.add("end %s %s %d", step, how.Reason, how.ExitCode)
+	r.ended = how
 }
 
 func step(t *testing.T, name, what string, env func(Outputs) map[string]string) Step {
@@ -115,12 +125,12 @@ func TestRun(t *testing.T) {
 	}
 	for _, want := range []string{
 		"start checkout-source", "checkout-source: checking out", "checkout-source: half a",
-		"end checkout-source R0 0",
+		"end checkout-source Succeeded 0",
 		"publish-image: GIT_REVISION=1a2b3c4d", "publish-image: APP_PATH=a b",
 		"publish-image: $(id)",
 		"publish-image: HTTPS_PROXY=http://proxy.example.com",
 		"publish-image: HOME=/of/the/container",
-		"end publish-image R0 0",
+		"end publish-image Succeeded 0",
 	} {
 		if !slices.Contains(see.events, want) {
 			t.Errorf("%q did not happen:\n%s", want, strings.Join(see.events, "\n"))
@@ -134,12 +144,20 @@ func TestRun(t *testing.T) {
 func TestRunStopsAtTheFirstFailure(t *testing.T) {
 	tests := []struct {
 		name, what string
-		reason     string
-		code       int
+		reason     outcome.Reason
+		message    string
 	}{
-		{"a step that fails", "fail", "R12", 12},
-		{"a step that is killed", "killed", "Failed", 1},
-		{"a step whose word does not match its exit code", "liar", "Failed", 3},
+		{"a step that fails", "fail", outcome.RevisionNotFound, "build: line\n"},
+		{"a step that is killed", "killed", outcome.Failed,
+			"build: the process ended without an outcome: signal: killed"},
+		{
+			"a step whose word does not match its exit code", "liar", outcome.Failed,
+			"build: the process ended without an outcome: exit status 3",
+		},
+		{
+			"a step whose reason is not in the list", "unknown reason", outcome.Failed,
+			`build: the process left no valid outcome: exit status 3: outcome.json: there is no reason "Fialed"`,
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -147,9 +165,9 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 			_, err := Run(t.Context(), []Step{
 				step(t, "build", test.what, nil), step(t, "publish", "revision", nil),
 			}, see)
-			failed, ok := errors.AsType[*FailedError](err)
-			if !ok || failed.Step != "build" || failed.Reason != test.reason || failed.ExitCode != test.code {
-				t.Errorf("got %v", err)
+			if failed := outcome.Of(err); failed.Reason != test.reason ||
+				!strings.HasPrefix(failed.Message, test.message) {
+				t.Errorf("got %s: %v", failed.Reason, err)
 			}
 			if slices.Contains(see.events, "start publish") {
 				t.Error("the next step was started")
@@ -158,12 +176,34 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 	}
 }
 
+// The task of a run on this machine says what the step's container would have left for Kubernetes.
+func TestTerminationMessage(t *testing.T) {
+	termination := filepath.Join(t.TempDir(), "termination")
+	if err := os.WriteFile(termination, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	see := &recorder{}
+	failing := step(t, "build", "fail", func(Outputs) map[string]string {
+		return map[string]string{"TERMINATION": termination}
+	})
+	if _, err := Run(t.Context(), []Step{failing}, see); err == nil {
+		t.Fatal("no error")
+	}
+	want, err := os.ReadFile(termination)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := see.ended.TerminationMessage(); got != string(want) || len(got) < 4000 || len(got) > 4096 ||
+		!strings.HasSuffix(got, "\nLook.") {
+		t.Errorf("the task says\n%q\nthe step\n%q", got, want)
+	}
+}
+
 func TestRunCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := time.Now()
 	_, err := Run(ctx, []Step{step(t, "build", "wait", nil)}, &recorder{line: func(string) { cancel() }})
-	if failed, ok := errors.AsType[*FailedError](err); !ok || failed.Reason != "R130" ||
-		time.Since(started) > 10*time.Second {
+	if outcome.Of(err).Reason != outcome.Cancelled || time.Since(started) > 10*time.Second {
 		t.Errorf("%v after %s", err, time.Since(started))
 	}
 }
@@ -175,8 +215,7 @@ func TestRunPastTheDeadline(t *testing.T) {
 		p.Deadline = 100 * time.Millisecond
 		return p, err
 	}}}, &recorder{})
-	failed, ok := errors.AsType[*FailedError](err)
-	if !ok || failed.Reason != "Timeout" || failed.ExitCode != 51 || failed.Hint == "" {
+	if failed := outcome.Of(err); failed.Reason != outcome.Timeout || failed.Hint == "" {
 		t.Errorf("got %#v", err)
 	}
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/localplane/container"
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -444,7 +445,7 @@ func (p *plan) enter(
 	process.Enter = func(ctx context.Context, log func(string)) (*exec.Cmd, func() error, error) {
 		cmd, leave, err := p.machine.Containers.Command(ctx, inside, log)
 		if _, ok := errors.AsType[*container.ImageError](err); ok {
-			err = &pipeline.Unready{Reason: "BaseImageUnavailable", Err: err}
+			err = outcome.Errorf(outcome.BaseImageUnavailable, "%w", err)
 		}
 		return cmd, leave, err
 	}
