@@ -1,4 +1,4 @@
-// Package examples_test holds the examples against the schemas they are written for.
+// Package examples_test validates the examples by their schemas.
 package examples_test
 
 import (

@@ -12,7 +12,7 @@ import (
 )
 
 // The binaries are the same wherever and whenever they are built from the same files by the same Go: they know neither
-// paths nor the commit, and the settings of whoever builds them are overruled.
+// paths nor the commit, and the builder's own settings are overruled.
 var (
 	buildFlags = []string{"build", "-trimpath", "-buildvcs=false"}
 	strip      = "-s -w"
@@ -34,7 +34,7 @@ func compileSteps(ctx context.Context, s source, images []image, architecture, i
 // triplets are Debian's names for architectures, by which it calls its cross compilers and where it puts libraries.
 var triplets = map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 
-// noToolchain says what is missing to compile C for another architecture.
+// noToolchain names the missing parts of a C compiler for another architecture.
 type noToolchain struct{ missing, architecture string }
 
 func (e noToolchain) Error() string {

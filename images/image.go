@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An image is what a step's image has besides what they all have: the step, CA certificates, a user and /tmp.
+// An image lists the content of a step's image, but for the parts that all have: the step, CA certificates, a user
+// and /tmp.
 type image struct {
 	step         string
 	capabilities []int // file capabilities of the step's binary: unix.CAP_…
@@ -34,7 +35,7 @@ var images = []image{
 	{step: "generate-workload-cr", limit: 8 * megabyte},
 }
 
-// architectures are those of the nodes that images are for.
+// architectures are the processor architectures that images are made for.
 var architectures = []string{"amd64", "arm64"}
 
 // imagesOf returns the images with these names; all if there are none.

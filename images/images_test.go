@@ -505,7 +505,7 @@ func TestFailures(t *testing.T) {
 	})
 }
 
-// What is written into the archive is what setcap writes.
+// The archive has the same bytes that setcap writes.
 func TestFileCapabilities(t *testing.T) {
 	path := filepath.Join(scratch, "capable")
 	if err := os.WriteFile(path, nil, 0o755); err != nil {

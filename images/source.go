@@ -14,11 +14,11 @@ import (
 // repository is where the source is published.
 const repository = "https://github.com/stepwright/stepwright"
 
-// A source is what images are built from.
+// A source is the commit and the folder that images are built from.
 type source struct {
 	dir      string    // the module's root
 	revision string    // full hash of the commit; "-dirty" follows when files differ from it
-	version  string    // the tag, or what git describe makes of the commit
+	version  string    // the tag, or the answer of git describe for the commit
 	time     time.Time // of the commit, or what $SOURCE_DATE_EPOCH says
 }
 
@@ -77,7 +77,7 @@ func git(ctx context.Context, dir string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// output runs a command. What it says on standard error is part of the error.
+// output runs a command and returns its standard output. Its standard error is part of the error.
 func output(cmd *exec.Cmd) ([]byte, error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -15,7 +15,7 @@ import (
 // Fault is one thing that is wrong with a value.
 type Fault struct {
 	Path    []string // where, from the root: repository, url
-	Message string   // what is wrong and what is allowed
+	Message string   // the fault and the allowed values
 }
 
 // Parameter names the place as a person would write it: repository.url, buildEnv[0].name.
@@ -132,7 +132,7 @@ func (s *Schema) at(path []string) *Property {
 	return p
 }
 
-// rank is the place of a path in the schema's order, level by level. What the schema does not know comes last.
+// rank is the place of a path in the schema's order, level by level. An unknown path comes last.
 func (s *Schema) rank(path []string) []int {
 	var rank []int
 	for i, token := range path {

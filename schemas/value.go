@@ -21,7 +21,7 @@ func Text(v any) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// WithDefaults returns a copy of an object in which what is absent has the schema's default, at every depth, as
+// WithDefaults returns a copy of an object in which absent fields have the schema's default, at every depth, as
 // OpenChoreo applies defaults before it renders a run (contract section 2).
 func (s *Schema) WithDefaults(object map[string]any) map[string]any {
 	return withDefaults(s.Properties, object)

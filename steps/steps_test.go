@@ -1,4 +1,4 @@
-// Package steps_test holds what is true of every step.
+// Package steps_test tests the rules that every step follows.
 package steps_test
 
 import (

@@ -14,7 +14,7 @@ import (
 )
 
 // BenchmarkRebuild compares the first build of an example by buildpacks with a build after one line of its source has
-// changed, which has the cache of the first. The build is that of stepwright run, with the builders for tests: real
+// changed, which has the cache of the first. The build is the one of stepwright run, with the builders for tests: real
 // builders download more, and cache more. It reports medians: of the build step alone, init containers included, and of
 // the whole run, which publishes, too.
 func BenchmarkRebuild(b *testing.B) {

@@ -21,7 +21,7 @@ import (
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
-// registryConfig is that of the real image, in what counts here.
+// registryConfig is the configuration in the real image, as far as it counts here.
 const registryConfig = `version: 0.1
 storage:
   filesystem:

@@ -11,9 +11,9 @@ import (
 	clusternode "github.com/stepwright/stepwright/ci/cluster/node"
 )
 
-// keepLogs puts what is needed to look into a failure into the folder logsDir, since the cluster takes all of it along:
-// the logs of the control plane's processes, the objects of all namespaces that tell how far they got, and the logs of
-// pods that failed or still run.
+// keepLogs writes everything that helps to look into a failure into the folder logsDir, since the cluster takes all of
+// it along: the logs of the control plane's processes, the objects of all namespaces that tell how far they got, and
+// the logs of pods that failed or still run.
 func (r runner) keepLogs(ctx context.Context) error {
 	state := clusternode.State{Dir: clusternode.DefaultDir()}
 	if pid, err := state.Running(); err != nil || pid == 0 {
@@ -42,7 +42,7 @@ func (r runner) keepLogs(ctx context.Context) error {
 			"-o", "custom-columns=namespace:.metadata.namespace,name:.metadata.name"))
 	for line := range strings.Lines(list.String()) {
 		if pod := strings.Fields(line); len(pod) == 2 {
-			// A container that never started has no log, and kubectl says so by its exit code: what there is, is kept.
+			// A container that never started has no log, and kubectl says so by its exit code. The other logs are kept.
 			_ = r.kubectlTo(ctx, filepath.Join("pods", pod[0], pod[1]+
 				".log"), "logs", "--all-containers", "--prefix", "--timestamps", "--ignore-errors",
 				"-n", pod[0], pod[1])

@@ -152,7 +152,7 @@ func (r runner) prepareExternalCI(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// step says what is being done, and how long it took.
+// step prints the name of a piece of work, and how long it took.
 func (r runner) step(ctx context.Context, what string, do func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
@@ -171,7 +171,7 @@ func (r runner) command(ctx context.Context, name string, args ...string) error 
 // commandTo runs a command whose output goes elsewhere.
 func (r runner) commandTo(ctx context.Context, stdout io.Writer, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // some of what is built runs in images without a libc
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // some of the programs run in images without a libc
 	cmd.Stdout, cmd.Stderr = stdout, r.stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute

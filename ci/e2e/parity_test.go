@@ -18,7 +18,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 )
 
-// testParity holds what OpenChoreo's controller made of a run against what `stepwright render` makes of it.
+// testParity compares the objects that OpenChoreo's controller makes for a run with those of `stepwright render`.
 func testParity(t *testing.T) {
 	tests := []struct {
 		name       string
@@ -85,7 +85,7 @@ func compare(t *testing.T, component, run object) {
 	})
 	must(k8s.kubectl(t.Context(), "", "-n", namespace, "delete", "workflowrun", name, "--wait=false"))(t)
 
-	// What kubectl shows is what `stepwright render` is given.
+	// `stepwright render` reads the objects as kubectl shows them.
 	dir := t.TempDir()
 	for file, args := range map[string][]string{
 		"run": nil, "workflows": {"clusterworkflows"}, "references": {"-n", namespace, "secretreferences"},

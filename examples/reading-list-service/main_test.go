@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// ask sends a request and returns what is answered, as status and text.
+// ask sends a request and returns the answer's status and text.
 func ask(t *testing.T, handler http.Handler, method, path, body string) (int, string) {
 	t.Helper()
 	recorder := httptest.NewRecorder()

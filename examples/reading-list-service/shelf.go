@@ -26,7 +26,7 @@ const (
 	read    status = "read"
 )
 
-// check completes a book and tells what is wrong with it.
+// check fills in a book's defaults and returns its fault.
 func (b *book) check() error {
 	b.Title, b.Author = strings.TrimSpace(b.Title), strings.TrimSpace(b.Author)
 	switch {

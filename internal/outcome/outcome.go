@@ -1,4 +1,4 @@
-// Package outcome says how a step ended: a reason from a closed list, what that reason means for whoever must act, and
+// Package outcome says how a step ended: a reason from a closed list, what that reason asks of people, and
 // the files in which the step leaves it. Reasons travel as typed errors; nothing reads them back from text.
 package outcome
 
@@ -53,7 +53,7 @@ const (
 // Class tells who can mend a failure.
 type Class string
 
-// The classes. Only what is Transient is ever tried again.
+// The classes. Only a Transient failure is ever tried again.
 const (
 	User        Class = "user"
 	Credentials Class = "credentials"

@@ -54,7 +54,7 @@ func (s *Secrets) String(text string) string {
 	return text
 }
 
-// Writer passes on whole lines, masked. Close writes what is left of an unfinished one; it does not close w.
+// Writer passes on whole lines, masked. Close writes the rest of an unfinished one; it does not close w.
 func (s *Secrets) Writer(w io.Writer) io.WriteCloser { return &writer{secrets: s, to: w} }
 
 type writer struct {
@@ -86,8 +86,8 @@ func (w *writer) Close() error {
 	return err
 }
 
-// URL returns a URL without what may be secret in it: user, password, query and fragment. What is no URL, such as
-// git@host:path, is returned as it is.
+// URL returns a URL without its parts that may be secret: user, password, query and fragment. A text that is no URL,
+// such as git@host:path, is returned as it is.
 func URL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {

@@ -10,7 +10,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// explain says what an error of the client means for whoever called the command.
+// explain turns an error of the client into the outcome of the command.
 func (p *Plane) explain(ctx context.Context, what string, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

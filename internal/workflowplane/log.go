@@ -66,7 +66,7 @@ type podLog struct {
 
 	body  io.ReadCloser // nil: to be opened
 	lines *bufio.Reader // of body
-	line  string        // what is left of one that is handed on
+	line  string        // the unread rest of a line
 	read  int64         // bytes of the lines before
 	whole bool          // the container had ended before body was opened
 	done  bool

@@ -92,7 +92,7 @@ func (p *Plane) get(ctx context.Context, what, path string, query url.Values, in
 // prefix is what OpenChoreo puts before the name of a namespace to get that of its runs' Argo Workflows.
 const prefix = "workflows-"
 
-// namespaces are those of the cluster in which the runs of a namespace are, as OpenChoreo names it; that itself comes
+// namespaces returns the cluster's namespaces that may hold the runs of an OpenChoreo namespace; that one itself comes
 // last, for workflows that OpenChoreo did not make.
 func namespaces(name string) []string {
 	if name == "" || strings.HasPrefix(name, prefix) {

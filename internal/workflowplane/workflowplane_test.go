@@ -328,7 +328,7 @@ func TestKubeconfigs(t *testing.T) {
 	}
 }
 
-// Whoever interrupts is not told of a cluster that cannot be reached.
+// An interrupt is no failure to reach the cluster.
 func TestInterrupt(t *testing.T) {
 	s := workflowplanetest.New(t)
 	ctx, cancel := context.WithCancel(t.Context())

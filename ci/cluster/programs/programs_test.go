@@ -37,7 +37,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// Whoever tests templates with Argo's libraries tests with the Argo that the cluster has.
+// Tests by Argo's libraries use the version of Argo that the cluster runs.
 func TestSameAsTheProject(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {

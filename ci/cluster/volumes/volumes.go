@@ -40,7 +40,7 @@ func (f folders) Provision(
 		)
 	}
 	path := filepath.Join(f.dir, options.PVName)
-	// Whoever is not root gets in by the pod's fsGroup only.
+	// An ordinary user gets in by the pod's fsGroup only.
 	if err := os.Mkdir(path, 0o770); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, controller.ProvisioningFinished, err
 	}

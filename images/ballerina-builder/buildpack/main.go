@@ -73,7 +73,7 @@ func (buildpack) Build(c libcnb.BuildContext) (libcnb.BuildResult, error) {
 	return result, nil
 }
 
-// A layer is a folder that is filled in each build, on top of what the cache has of it.
+// A layer is a folder that is filled in each build, on top of its content in the cache.
 type layer struct {
 	name  string
 	types libcnb.LayerTypes
@@ -122,13 +122,13 @@ func build(app, central string) (jar string, err error) {
 			fmt.Printf("Ballerina: cannot keep what bal has generated: %v\n", err) // the image is none the worse for it
 		}
 	}
-	// Move the jar out of the application: it has a layer of its own, and what else there is of target only differs
+	// Move the jar out of the application: it has a layer of its own, and the rest of target only differs
 	// from build to build.
 	moved := filepath.Join(os.TempDir(), filepath.Base(jars[0]))
 	return moved, errors.Join(copyFile(jars[0], moved), os.RemoveAll(target))
 }
 
-// keepArtifacts copies what bal has generated besides programs and caches.
+// keepArtifacts copies the files that bal has generated, but for programs and caches.
 func keepArtifacts(target string) error {
 	for _, name := range []string{"openapi", "asyncapi"} {
 		from := filepath.Join(target, name)

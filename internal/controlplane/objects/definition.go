@@ -34,7 +34,7 @@ type definition struct {
 	rules      *cel.Validator // nil when there are none
 }
 
-// definitions are those of package crds by kind.
+// definitions are the CRDs of package crds by kind.
 var definitions = sync.OnceValue(func() map[string]*definition {
 	all := map[string]*definition{}
 	entries, err := crds.Files.ReadDir(".")

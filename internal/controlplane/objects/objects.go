@@ -71,7 +71,7 @@ func (o *Object) String() string {
 }
 
 // At returns where the value is that a path leads to: names, and indices of lists. Where it ends early, so does the
-// walk: what is missing is missing from there.
+// walk: a missing key is missing from there.
 func (o *Object) At(path ...string) Position {
 	node, line := o.node, o.node.Line
 	for _, step := range path {
@@ -99,7 +99,7 @@ func child(node *goyaml.Node, step string) (*goyaml.Node, int) {
 			if value.Kind == goyaml.ScalarNode {
 				return value, value.Line
 			}
-			return value, key.Line // a list's own line is that of its first item
+			return value, key.Line // a list begins at its first item
 		}
 	case goyaml.SequenceNode:
 		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(node.Content) {
@@ -158,7 +158,7 @@ type Set struct {
 	Faults  []Fault
 }
 
-// Find returns the object of that name; nil when there is none. The namespace of what has none is empty.
+// Find returns the object of that name; nil when there is none. The namespace of a cluster-scoped object is empty.
 func (s *Set) Find(kind, namespace, name string) *Object {
 	i := slices.IndexFunc(s.Objects, func(o *Object) bool {
 		return o.Kind == kind && o.Namespace == namespace && o.Name == name
@@ -191,9 +191,9 @@ func (s *Set) Add(other *Set) {
 	}
 }
 
-// Load reads files, and the YAML files directly in folders. What is neither an object of OpenChoreo's nor Values is
-// passed over: folders also hold workload descriptors, API descriptions and templates of other tools. Its error is that
-// of a file that cannot be read; what is wrong in one is in the set's faults.
+// Load reads files, and the YAML files directly in folders. A document that is neither an object of OpenChoreo nor
+// Values is passed over: folders also hold workload descriptors, API descriptions and templates of other tools. Its
+// error is that of a file that cannot be read; faults in a file are in the set.
 func Load(paths ...string) (*Set, error) {
 	set := &Set{}
 	for _, path := range paths {

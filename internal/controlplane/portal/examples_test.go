@@ -113,7 +113,7 @@ func run(t *testing.T, object, script, stdin string, args ...string) (string, er
 	return string(out), err
 }
 
-// keys are those of the ExternalSecret in a file, in their order.
+// keys returns the keys of the ExternalSecret in a file, in their order.
 func keys(t *testing.T, path string) []string {
 	t.Helper()
 	raw, err := os.ReadFile(path)
@@ -220,7 +220,7 @@ func TestSetKey(t *testing.T) {
 	}
 }
 
-// TestExamples holds the values against the schema of OpenChoreo's chart, the objects against each other, and all
+// TestExamples checks the values by the schema of OpenChoreo's chart, the objects against each other, and all
 // against this package.
 func TestExamples(t *testing.T) {
 	t.Parallel()
@@ -246,7 +246,7 @@ func TestExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Values are merged with the chart's own before its schema is held against them, so what is required of the whole
+	// Values are merged with the chart's own before its schema checks them, so a field that is required of the whole
 	// is not of a part.
 	var tree any
 	if err := json.Unmarshal(schema, &tree); err != nil {

@@ -30,7 +30,7 @@ var (
 	callback = regexp.MustCompile(`^https?://[^/\s?#]+(/[^\s?#]*)?/api/auth/[A-Za-z0-9-]+/handler/frame$`)
 )
 
-// values are the Helm values that are looked at. What is absent has the chart's default.
+// values are the Helm values that matter here. An absent one has the chart's default.
 type values struct {
 	Backstage struct {
 		BaseURL string `json:"baseUrl"`
@@ -253,7 +253,7 @@ func CallbackURL(o *objects.Object) string {
 	return strings.TrimSuffix(v.Backstage.BaseURL, "/") + callbackPath
 }
 
-// checkCallback holds the callback URL of the OAuth App against its form, and against the Helm values.
+// checkCallback checks the form of the OAuth App's callback URL, and compares it with the Helm values.
 func checkCallback(set *objects.Set, given string) []objects.Fault {
 	if !isURL(given) || !strings.HasSuffix(given, callbackPath) {
 		return []objects.Fault{{Field: "--github-callback-url",

@@ -136,7 +136,7 @@ func nativeMap(value any) any {
 	return out
 }
 
-// merge is oc_merge of two: what is in the second wins, and nested objects are replaced. The run's labels count as
+// merge is oc_merge of two objects: keys of the second win, and nested objects are replaced. The run's labels count as
 // empty: so it is in the controller.
 func merge(a, b ref.Val) ref.Val {
 	out := map[ref.Val]ref.Val{}

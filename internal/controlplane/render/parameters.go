@@ -17,7 +17,7 @@ import (
 // schemaPath is where a workflow describes its parameters.
 var schemaPath = []string{"spec", "parameters", "openAPIV3Schema"}
 
-// parameters are the run's, with the defaults of the workflow's schema. Nothing holds them against that schema.
+// parameters are the run's, with the defaults of the workflow's schema. Nothing validates them by that schema.
 func parameters(in Input) (map[string]any, error) {
 	given := map[string]any{}
 	if raw := in.Run.Spec.Workflow.Parameters; raw != nil && raw.Raw != nil {

@@ -1,9 +1,8 @@
-// Package render makes of a WorkflowRun what OpenChoreo's controller makes of it: an Argo Workflow and what it needs
-// beside it.
+// Package render turns a WorkflowRun into the objects that OpenChoreo's controller makes for it: an Argo Workflow, and
+// the objects that the workflow needs.
 //
-// It follows the controller of OpenChoreo v1.2.0 in what that does with odd values, too (contract section 2): a text
-// "[1, 2]" becomes a list, 1000000 arrives as 1e+06, null as NULL_VALUE. A test holds it against the controller's own
-// code.
+// It follows the controller of OpenChoreo v1.2.0 with odd values, too (contract section 2): a text "[1, 2]" becomes a
+// list, 1000000 arrives as 1e+06, null as NULL_VALUE. A test compares it with the controller's own code.
 package render
 
 import (
@@ -214,7 +213,7 @@ func (e *engine) resources(in Input) ([]map[string]any, error) {
 			return nil, err
 		}
 		if name, _, _ := unstructured.NestedString(object, "metadata", "name"); strings.HasPrefix(name, "-") {
-			continue // made of a name that is empty
+			continue // from an empty name
 		}
 		object["metadata"].(map[string]any)["namespace"] = planeNamespace(in.Run)
 		all = append(all, object)

@@ -90,7 +90,7 @@ func references(name string) *v1alpha1.SecretReference {
 	return nil
 }
 
-// compare holds what we render against what OpenChoreo's own code does.
+// compare renders by our code and by OpenChoreo's, and compares.
 func compare(t *testing.T, inputs map[string]Input) {
 	t.Helper()
 	var names []string

@@ -42,7 +42,7 @@ func asJSON(value any) any {
 	return value
 }
 
-// textToLists makes a list of every text that is one in JSON, wherever it stands and whoever wrote it.
+// textToLists turns every text that is a JSON list into a list, wherever it stands.
 func textToLists(data any) any {
 	switch data := data.(type) {
 	case map[string]any:

@@ -68,7 +68,7 @@ func End(run *v1alpha1.WorkflowRun, well bool) {
 	condition(run, completed, metav1.ConditionTrue, "WorkflowFailed", "Workflow has completed with failure")
 }
 
-// Gone writes what the controller says of a run whose Argo Workflow has disappeared.
+// Gone writes the controller's conditions for a run whose Argo Workflow has disappeared.
 func Gone(run *v1alpha1.WorkflowRun) {
 	const message = "Workflow is not found in the cluster"
 	condition(run, running, metav1.ConditionFalse, "WorkflowRunning", message)

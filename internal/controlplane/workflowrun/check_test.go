@@ -10,7 +10,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 )
 
-// One file for each row of the user guide's table, and for what it does not have.
+// One file for each row of the user guide's table, and for faults that it lacks.
 func TestCheck(t *testing.T) {
 	set, err := objects.Load("testdata/faults")
 	if err != nil {
@@ -18,7 +18,7 @@ func TestCheck(t *testing.T) {
 	}
 	tests := []struct {
 		file    string
-		partial string // the want when what is missing may be in the cluster: "" for the same, "-" for none
+		partial string // want where the cluster may hold missing objects: "" for the same, "-" for none
 		want    []string
 	}{
 		{file: "good"},

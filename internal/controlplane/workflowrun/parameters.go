@@ -21,8 +21,8 @@ import (
 // parametersPath is where parameters are in WorkflowRuns and Components.
 var parametersPath = []string{"spec", "workflow", "parameters"}
 
-// checkParameters holds parameters against our own schema of that workflow, or else that of the workflow itself.
-// OpenChoreo does neither: what is wrong is found by the steps, minutes later.
+// checkParameters validates parameters by our own schema of that workflow, or else by the workflow's schema.
+// OpenChoreo does neither: the steps find faults minutes later.
 func checkParameters(
 	set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string,
 	given *runtime.RawExtension,

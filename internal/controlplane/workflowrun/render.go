@@ -10,10 +10,10 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 )
 
-// Render makes of a WorkflowRun what OpenChoreo would create in the workflow plane, with the workflow and the
-// SecretReferences of the set. secretStore counts where the set does not hold the plane. The component checks come
-// first, as OpenChoreo makes them, but for what no file holds; parameters are not held against a schema, for OpenChoreo
-// does not either. What is wrong is in the *InvalidError.
+// Render returns the objects that OpenChoreo would create in the workflow plane for a WorkflowRun, with the workflow
+// and the SecretReferences of the set. secretStore counts where the set does not hold the plane. The component checks
+// come first, as OpenChoreo makes them, but for what no file holds; parameters are not held against a schema, for
+// OpenChoreo does not either. Faults are in the *InvalidError.
 func Render(set *objects.Set, o *objects.Object, secretStore string) (*render.Output, error) {
 	run, err := objects.Decode[v1alpha1.WorkflowRun](o)
 	if err != nil {

@@ -318,7 +318,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// TestReplacedWhole is about what a PUT takes away, and what it does not.
+// TestReplacedWhole shows which fields a PUT removes, and which it keeps.
 func TestReplacedWhole(t *testing.T) {
 	t.Parallel()
 	c := start(t)

@@ -26,7 +26,7 @@ type Handler struct {
 	Root     string
 	Username string // with Password: who may read; both empty: everybody
 	Password string
-	Log      io.Writer // what git says; nil discards it
+	Log      io.Writer // git's own output; nil discards it
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {

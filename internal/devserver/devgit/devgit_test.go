@@ -28,7 +28,7 @@ func TestImportAndServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, repo := range []string{"team/app.git", "again.git"} { // also over what is there
+	for _, repo := range []string{"team/app.git", "again.git"} { // also over an older one
 		again, err := Import(t.Context(), source, filepath.Join(root, repo), "Import", when)
 		if err != nil || again != first {
 			t.Fatalf("the same files make %s and %s, %v", first, again, err)

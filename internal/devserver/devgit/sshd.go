@@ -30,7 +30,7 @@ func (s SSH) Start(ctx context.Context, address string) (login string, ended <-c
 	if _, err := os.Stat(sshd); err != nil {
 		return "", nil, fmt.Errorf("install Debian's openssh-server: %w", err)
 	}
-	// sshd cannot take over a listener, and whoever has the address already must not be taken for it.
+	// sshd cannot take over a listener, and another server at the address must not be taken for it.
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", nil, err

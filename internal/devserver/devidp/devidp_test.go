@@ -28,7 +28,7 @@ func start(t *testing.T) string {
 	return server.URL
 }
 
-// A token is good to whoever has only the published keys.
+// A token is verified by the published keys alone.
 func TestToken(t *testing.T) {
 	server := start(t)
 	response, err := http.PostForm(server+"/oauth2/token", url.Values{

@@ -116,7 +116,7 @@ func (r *Registry) StartHandler(address string, handler http.Handler) (host stri
 	return host, nil
 }
 
-// Close stops serving, at once. What is in Options.Dir stays.
+// Close stops serving, at once. Files in Options.Dir stay.
 func (r *Registry) Close() error {
 	var errs []error
 	if r.server != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
-// What is pushed into a folder is there when the registry comes back, the password is asked for, and nothing is logged
+// A pushed image is there when the registry comes back, the password is asked for, and nothing is logged
 // meanwhile.
 func TestKeepsImagesInFolder(t *testing.T) {
 	var logged bytes.Buffer

@@ -22,8 +22,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Namespace is that of the recorded workflows: cart-1 has succeeded, the second of cart-2's steps has failed with exit
-// code 22, and cart-3 names a template that is not there.
+// Namespace is the namespace of the recorded workflows: cart-1 has succeeded, the second of cart-2's steps has failed
+// with exit code 22, and cart-3 names a template that is not there.
 const Namespace = "workflows-acme"
 
 // Token is the one that the server accepts.
@@ -62,7 +62,7 @@ type Server struct {
 	Logs      map[string]func(w Stream) // by pod
 	Refuse    func(*http.Request) int   // the status of a refusal, or 0
 	Written   []string                  // methods and paths of what was created or applied, each followed by its body
-	Create    func(path, body string)   // is told of each of those, and may change what is served
+	Create    func(path, body string)   // hears of each creation, and may change the server's objects
 }
 
 // Stream is where a log is written to.
@@ -91,7 +91,7 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Change changes what is served.
+// Change changes the server's objects.
 func (s *Server) Change(how func(*Server)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -24,7 +24,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/userns"
 )
 
-// childName is what the executable is called when it is to be the builder.
+// childName is the name by which the executable runs as the builder.
 const childName = "stepwright-buildkit"
 
 // The child's files besides the standard ones. On standard input it gets its Config as JSON.

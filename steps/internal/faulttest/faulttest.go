@@ -61,7 +61,7 @@ func Before(t testing.TB, target string, rule Rule) *Server {
 				// absolute URLs in answers, such as upload locations, lead back through the proxy
 				p.Out.Host = p.In.Host
 			},
-			ErrorLog: log.New(io.Discard, "", 0), // connections that end early are what this is for
+			ErrorLog: log.New(io.Discard, "", 0), // connections end early here on purpose
 		}
 		fault := rule(r)
 		if fault == nil {

@@ -37,7 +37,7 @@ func NewServer(t testing.TB, username, password string) *Server {
 	t.Helper()
 	s := newServer(t, username, password)
 	server := httptest.NewUnstartedServer(s)
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that do not trust it are what some tests are about
+	server.Config.ErrorLog = log.New(io.Discard, "", 0) // some tests have clients that do not trust it
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	s.URL = server.URL

@@ -93,7 +93,7 @@ func (s *Set) flags(args []string, given map[string]string) (faults []string, he
 		case p == nil:
 			faults = append(faults, fmt.Sprintf("%s: there is no such flag%s", name, s.nearest(bare)))
 			if !hasValue && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
-				i++ // what follows is most likely its value
+				i++ // the next argument is most likely its value
 			}
 			continue
 		case p.WriteOnly:
@@ -163,7 +163,7 @@ func read(p *schemas.Property, text string) (any, error) {
 	return v, nil
 }
 
-// encoded begins a text that travels in base64. Argo expands {{…}} in the values of parameters, whoever wrote them, so
+// encoded begins a text that travels in base64. Argo expands {{…}} in the values of all parameters, so
 // the ClusterWorkflow encodes every text of a developer in which it would find one.
 const encoded = "base64:"
 

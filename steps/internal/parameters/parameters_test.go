@@ -241,7 +241,7 @@ func TestNoSecretOnACommandLine(t *testing.T) {
 	}
 }
 
-// Whatever text arrives: no panic, and what is accepted is of the type that the schema names.
+// No text makes it panic, and an accepted value is of the type that the schema names.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", "null", "[1, 2]", "1e+06", "true", `[{"name":"A","value":1}]`, `{"a":`, "A=b", "[[[", "\x00", "1e999",

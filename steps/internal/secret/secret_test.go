@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The folder is what the kubelet makes of a Secret: links through ..data to a folder with a time in its name.
+// The folder looks as the kubelet mounts a Secret: links through ..data to a folder with a time in its name.
 func TestReadDir(t *testing.T) {
 	dir := t.TempDir()
 	real := filepath.Join(dir, "..2026_01_01")

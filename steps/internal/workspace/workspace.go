@@ -1,5 +1,5 @@
-// Package workspace is the directory in which steps meet: the source that one leaves there, and the image that another
-// makes of it.
+// Package workspace is the directory in which steps meet: one leaves the source there, and another the image built from
+// it.
 package workspace
 
 import (
@@ -74,7 +74,7 @@ func (w Workspace) ReadRevision() (Revision, error) {
 
 // Resolve returns the real path of something in the repository. The path is relative to the repository's root, also
 // with a leading slash (contract section 1). What leaves the repository, itself or through a symbolic link, is a
-// PathEscapesRepository; what is absent wraps fs.ErrNotExist.
+// PathEscapesRepository; an absent file wraps fs.ErrNotExist.
 func (w Workspace) Resolve(path string) (string, error) {
 	return Resolve(w.Source(), path)
 }
