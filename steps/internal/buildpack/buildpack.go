@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -22,23 +22,23 @@ import (
 // Parameters are those of schemas/buildpacks-build.schema.json.
 type Parameters struct {
 	step.Common
-	AppPath            string             `json:"app-path"`
-	BuildEnv           []NameValue        `json:"build-env"`
-	BuilderImage       string             `json:"builder-image"`
-	RunImage           string             `json:"run-image"`
-	ImageName          string             `json:"image-name"`
-	ImageTag           string             `json:"image-tag"`
-	GitRevision        string             `json:"git-revision"`
-	Labels             []NameValue        `json:"labels"`
-	PlatformAPI        string             `json:"platform-api"`
-	SourceDateEpoch    int64              `json:"source-date-epoch"`
-	BindingsDir        string             `json:"bindings-dir"`
-	Cache              string             `json:"cache"`
-	Registry           string             `json:"registry"`
-	InsecurePlainHTTP  bool               `json:"insecure-plain-http"`
-	RegistryPullSecret string             `json:"registry-pull-secret"`
-	RegistryMirrors    []baseimage.Mirror `json:"registry-mirrors"`
-	InsecureRegistries []string           `json:"insecure-registries"`
+	AppPath            string            `json:"app-path"`
+	BuildEnv           []NameValue       `json:"build-env"`
+	BuilderImage       string            `json:"builder-image"`
+	RunImage           string            `json:"run-image"`
+	ImageName          string            `json:"image-name"`
+	ImageTag           string            `json:"image-tag"`
+	GitRevision        string            `json:"git-revision"`
+	Labels             []NameValue       `json:"labels"`
+	PlatformAPI        string            `json:"platform-api"`
+	SourceDateEpoch    int64             `json:"source-date-epoch"`
+	BindingsDir        string            `json:"bindings-dir"`
+	Cache              string            `json:"cache"`
+	Registry           string            `json:"registry"`
+	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
+	RegistryPullSecret string            `json:"registry-pull-secret"`
+	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
+	InsecureRegistries []string          `json:"insecure-registries"`
 }
 
 // NameValue is an environment variable or a label.
@@ -86,7 +86,7 @@ type build struct {
 	project  *project
 	revision workspace.Revision
 	epoch    time.Time // zero when there is none
-	base     baseimage.Image
+	base     registry.Image
 }
 
 // prepare finds what is wrong with parameters, source and builder before anything is fetched.

@@ -19,7 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
@@ -45,9 +45,9 @@ const metadataLimit = 4 << 20
 // importCache takes a cache from a registry: as a layout, and unpacked for the lifecycle. It returns how many layers it
 // has.
 func importCache(
-	ctx context.Context, source baseimage.Source, env step.Environment, reference string, files files,
+	ctx context.Context, source registry.Source, env step.Environment, reference string, files files,
 ) (int, error) {
-	var image baseimage.Image
+	var image registry.Image
 	err := env.Retry.Do(ctx, func(ctx context.Context) (err error) {
 		image, err = source.Image(ctx, reference, platform)
 		return err

@@ -15,9 +15,8 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
@@ -35,8 +34,8 @@ func (f files) record() string   { return filepath.Join(string(f), "fetched.json
 
 // record is how fetching ended.
 type record struct {
-	Base    *baseimage.Image `json:"base,omitempty"`
-	Failure *outcome.Error   `json:"failure,omitempty"`
+	Base    *registry.Image `json:"base,omitempty"`
+	Failure *outcome.Error  `json:"failure,omitempty"`
 }
 
 // Fetch gets from registries what a build needs: manifest and configuration of the run image, and the cache. In a pod
@@ -66,49 +65,49 @@ func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 }
 
 // fetched returns what Fetch has left, or its failure. The error wraps fs.ErrNotExist when it did not run.
-func (f files) fetched() (baseimage.Image, error) {
+func (f files) fetched() (registry.Image, error) {
 	raw, err := os.ReadFile(f.record())
 	if err != nil {
-		return baseimage.Image{}, err
+		return registry.Image{}, err
 	}
 	var r record
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return baseimage.Image{}, fmt.Errorf("%s: %w", f.record(), err)
+		return registry.Image{}, fmt.Errorf("%s: %w", f.record(), err)
 	}
 	if r.Failure != nil {
-		return baseimage.Image{}, r.Failure
+		return registry.Image{}, r.Failure
 	}
 	if r.Base == nil {
-		return baseimage.Image{}, fmt.Errorf("%s tells nothing", f.record())
+		return registry.Image{}, fmt.Errorf("%s tells nothing", f.record())
 	}
 	return *r.Base, nil
 }
 
 // fetch gets run image and cache.
-func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.Image, error) {
+func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.Image, error) {
 	started := time.Now()
 	files := in.files()
 	for _, dir := range []string{files.layout(), files.cache(), files.imported()} {
 		if err := empty(dir); err != nil {
-			return baseimage.Image{}, err
+			return registry.Image{}, err
 		}
 	}
 	transport, err := trust.Transport(in.CABundle)
 	if err != nil {
-		return baseimage.Image{}, err
+		return registry.Image{}, err
 	}
 	defer transport.CloseIdleConnections()
-	auth, err := registryauth.Load(in.RegistryPullSecret, env.Secrets)
+	auth, err := registry.Load(in.RegistryPullSecret, env.Secrets)
 	if err != nil {
-		return baseimage.Image{}, err
+		return registry.Image{}, err
 	}
-	source := baseimage.Source{
+	source := registry.Source{
 		Mirrors:   in.RegistryMirrors,
 		Insecure:  in.InsecureRegistries,
 		Auth:      auth,
 		Transport: transport,
 	}
-	var base baseimage.Image
+	var base registry.Image
 	err = env.Retry.Do(ctx, func(ctx context.Context) error {
 		base, err = source.Image(ctx, in.RunImage, platform)
 		return err
@@ -144,7 +143,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.
 	if err := errors.Join(empty(files.cache()), empty(files.imported())); err != nil {
 		return base, err
 	}
-	if errors.Is(err, baseimage.ErrNotFound) {
+	if errors.Is(err, registry.ErrNotFound) {
 		env.Log.Info("There is no cache yet", "cache", reference)
 	} else {
 		env.Log.Warn("Building without the cache", "cache", reference, "error", err)
@@ -153,7 +152,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.
 }
 
 // writeBase writes the run image, without its layers, to where the lifecycle looks for localReference in a layout.
-func writeBase(layout string, base baseimage.Image) error {
+func writeBase(layout string, base registry.Image) error {
 	digest := base.Descriptor.Digest
 	dir := filepath.Join(layout, localRegistry, "run", digest.Algorithm, digest.Hex)
 	var manifest v1.Manifest
@@ -173,7 +172,7 @@ func writeBase(layout string, base baseimage.Image) error {
 // ones will not do: it takes the folder of the run image for a reference again, in which a port has no place.
 const localRegistry = "stepwright.local"
 
-func localReference(base baseimage.Image) string {
+func localReference(base registry.Image) string {
 	return localRegistry + "/run@" + base.Descriptor.Digest.String()
 }
 

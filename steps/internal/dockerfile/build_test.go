@@ -19,11 +19,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
 )
 
 func TestBuild(t *testing.T) {

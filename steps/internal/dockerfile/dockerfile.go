@@ -18,8 +18,8 @@ import (
 	"github.com/tonistiigi/fsutil"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -76,7 +76,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
 		return nil, err
 	}
-	if b.credentials, err = registryauth.Load(in.RegistryPullSecret, env.Secrets); err != nil {
+	if b.credentials, err = registry.Load(in.RegistryPullSecret, env.Secrets); err != nil {
 		return nil, err
 	}
 

@@ -21,7 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
+	"github.com/stepwright/stepwright/internal/registry"
 )
 
 // connecting is what failure is told of the first request.
@@ -29,7 +29,7 @@ const connecting = "connect"
 
 // failure makes an outcome of whatever went wrong while doing something. Texts of the libraries below are not passed
 // on: they quote URLs with upload tokens, and answers of token servers.
-func (r *registry) failure(doing string, err error) error {
+func (r *repository) failure(doing string, err error) error {
 	host := r.name.RegistryStr()
 	fail := func(reason outcome.Reason, hint, format string, args ...any) error {
 		return outcome.Errorf(reason, "%s: %w", doing, fmt.Errorf(format, args...)).WithHint(hint)
@@ -87,7 +87,7 @@ func (r *registry) failure(doing string, err error) error {
 }
 
 // refusal makes an outcome of an answer that says no.
-func (r *registry) refusal(doing string, answer *transport.Error) error {
+func (r *repository) refusal(doing string, answer *transport.Error) error {
 	host, repository := r.name.RegistryStr(), r.name.RepositoryStr()
 	said := words(answer.StatusCode, answer.Errors)
 	saysOneOf := func(codes ...transport.ErrorCode) bool {
@@ -134,8 +134,8 @@ func (r *registry) refusal(doing string, answer *transport.Error) error {
 }
 
 // credentials says whether there were any, and for whom, but not which.
-func (r *registry) credentials() string {
-	if _, key, found := registryauth.Find(r.config, r.name.Name()); found {
+func (r *repository) credentials() string {
+	if _, key, found := registry.Find(r.config, r.name.Name()); found {
 		return fmt.Sprintf("the credentials for %s in %s were used", key, r.secret)
 	}
 	if len(r.config.AuthConfigs) == 0 {

@@ -1,5 +1,4 @@
-// Package registryauth reads the credentials for registries.
-package registryauth
+package registry
 
 import (
 	"encoding/base64"

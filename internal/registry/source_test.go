@@ -1,4 +1,4 @@
-package baseimage_test
+package registry_test
 
 import (
 	"errors"
@@ -13,13 +13,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/trust"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
 )
 
 var linux = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
@@ -41,9 +40,9 @@ func image(t testing.TB, architecture string) v1.Image {
 }
 
 // from is a source that trusts a registry, and has its credentials.
-func from(t testing.TB, r *registrytest.Registry) baseimage.Source {
+func from(t testing.TB, r *registrytest.Registry) registry.Source {
 	t.Helper()
-	auth, err := registryauth.Load(r.DockerConfig, &redact.Secrets{})
+	auth, err := registry.Load(r.DockerConfig, &redact.Secrets{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +50,7 @@ func from(t testing.TB, r *registrytest.Registry) baseimage.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := baseimage.Source{Auth: auth, Transport: transport}
+	s := registry.Source{Auth: auth, Transport: transport}
 	if r.CAFile == "" {
 		s.Insecure = []string{r.Host}
 	}
@@ -131,10 +130,10 @@ func TestFailures(t *testing.T) {
 	slow := from(t, plain)
 	slow.Insecure = []string{busyHost}
 	mirrored := from(t, r)
-	mirrored.Mirrors = []baseimage.Mirror{{Registry: "127.0.0.1:1", Mirror: r.Host + "/nothing"}}
+	mirrored.Mirrors = []registry.Mirror{{Registry: "127.0.0.1:1", Mirror: r.Host + "/nothing"}}
 	tests := []struct {
 		name, reference string
-		source          baseimage.Source
+		source          registry.Source
 		reason          outcome.Reason
 		message         string
 		missing         bool
@@ -163,7 +162,7 @@ func TestFailures(t *testing.T) {
 			if failure == nil || failure.Reason != test.reason || !strings.Contains(failure.Message, test.message) {
 				t.Fatalf("got %+v, want %s with %q", failure, test.reason, test.message)
 			}
-			if errors.Is(err, baseimage.ErrNotFound) != test.missing {
+			if errors.Is(err, registry.ErrNotFound) != test.missing {
 				t.Errorf("not found: %t, want %t", !test.missing, test.missing)
 			}
 			if strings.Contains(failure.Message, r.Password) {
@@ -182,7 +181,7 @@ func TestMirrorOfDockerHub(t *testing.T) {
 	img := image(t, linux.Architecture)
 	r.Push(t, "hub/library/busybox:1", img)
 	s := from(t, r)
-	s.Mirrors = []baseimage.Mirror{
+	s.Mirrors = []registry.Mirror{
 		{Registry: "quay.io", Mirror: "127.0.0.1:1"},
 		{Registry: "docker.io", Mirror: r.Host + "/hub/"},
 	}

@@ -1,4 +1,4 @@
-package registryauth_test
+package registry_test
 
 import (
 	"encoding/base64"
@@ -9,7 +9,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
+	"github.com/stepwright/stepwright/internal/registry"
 )
 
 func TestFind(t *testing.T) {
@@ -42,11 +42,11 @@ func TestFind(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			file, err := registryauth.Load(path, &redact.Secrets{})
+			file, err := registry.Load(path, &redact.Secrets{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			auth, key, found := registryauth.Find(file, test.repository)
+			auth, key, found := registry.Find(file, test.repository)
 			if auth.Password != test.password || key != test.key || found != (test.key != "") {
 				t.Errorf(
 					"got password %q of key %q (%t), want %q of %q", auth.Password, key, found, test.password,
@@ -60,7 +60,7 @@ func TestFind(t *testing.T) {
 func TestLoadMakesSecret(t *testing.T) {
 	t.Parallel()
 	var secrets redact.Secrets
-	if _, err := registryauth.Load(
+	if _, err := registry.Load(
 		write(t, `{"auths": {"r.example.com": {"username": "jane", "password": "canary-1234"}}}`), &secrets,
 	); err != nil {
 		t.Fatal(err)
@@ -74,11 +74,11 @@ func TestLoadMakesSecret(t *testing.T) {
 func TestLoadWithoutFile(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"", filepath.Join(t.TempDir(), "absent")} {
-		config, err := registryauth.Load(path, &redact.Secrets{})
+		config, err := registry.Load(path, &redact.Secrets{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, found := registryauth.Find(config, "r.example.com/app"); found {
+		if _, _, found := registry.Find(config, "r.example.com/app"); found {
 			t.Error("found credentials in nothing")
 		}
 	}
@@ -86,7 +86,7 @@ func TestLoadWithoutFile(t *testing.T) {
 
 func TestLoadDoesNotQuoteTheFile(t *testing.T) {
 	t.Parallel()
-	_, err := registryauth.Load(write(t, `{"auths": {"r.example.com": {"password": canary-1234}}}`), &redact.Secrets{})
+	_, err := registry.Load(write(t, `{"auths": {"r.example.com": {"password": canary-1234}}}`), &redact.Secrets{})
 	if failure := outcome.Of(err); failure == nil || failure.Reason != outcome.AuthenticationFailed ||
 		strings.Contains(failure.Message, "canary") {
 		t.Errorf("got %v", err)

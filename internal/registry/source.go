@@ -1,6 +1,6 @@
-// Package baseimage fetches parts of the images that others are built on: manifest and configuration before the build,
-// layers when the image is published.
-package baseimage
+// Package registry is how all of Stepwright reaches container registries: over which protocol, by which mirrors, with
+// whose certificates and credentials, and what a registry's answers mean.
+package registry
 
 import (
 	"context"
@@ -22,7 +22,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
 )
 
 // Mirror is a host, with optional port and path, that has the images of a registry.
@@ -215,7 +214,7 @@ func (s Source) authenticator(ref name.Reference) authn.Authenticator {
 	if s.Auth == nil {
 		return authn.Anonymous
 	}
-	a, _, found := registryauth.Find(s.Auth, ref.Context().Name())
+	a, _, found := Find(s.Auth, ref.Context().Name())
 	if !found {
 		return authn.Anonymous
 	}
