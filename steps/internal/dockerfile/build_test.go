@@ -249,8 +249,8 @@ COPY <<END /heredoc
 FROM nothing
 END
 from base AS test
-RUN for v in SPACES QUOTES DOLLAR BACKSLASH BACKTICK LINES HASH HEREDOC EMPTY UNICODE TAB; do \
-  eval "printf '%s\0' \"\$$v\""; done > /values
+RUN for v in SPACES QUOTES DOLLAR BACKSLASH BACKTICK LINES HASH HEREDOC EMPTY UNICODE TAB; do ` +
+				`eval "printf '%s\0' \"\$$v\""; done > /values
 FROM scratch
 COPY --from=test /values /heredoc /
 ENV LATER=$SPACES`}), r)
