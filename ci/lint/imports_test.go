@@ -53,7 +53,7 @@ var nouns = map[string][]string{
 	"secret":      {},
 	"step":        {"outcome", "parameters", "redact", "workspace"},
 	"userns":      {"outcome"},
-	"buildkit":    {"outcome", "trust", "userns"},
+	"buildkit":    {"outcome", "registry", "trust", "userns"},
 	"imagelayout": {"outcome", "workspace"},
 	"gitsource":   {"outcome", "redact", "secret", "step", "trust", "workspace"},
 	"dockerfile":  {"buildkit", "outcome", "redact", "registry", "secret", "step", "workspace"},

@@ -42,11 +42,11 @@ func TestFind(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			file, err := registry.Load(path, &redact.Secrets{})
+			file, err := registry.LoadCredentials(path, &redact.Secrets{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			auth, key, found := registry.Find(file, test.repository)
+			auth, key, found := file.Find(test.repository)
 			if auth.Password != test.password || key != test.key || found != (test.key != "") {
 				t.Errorf(
 					"got password %q of key %q (%t), want %q of %q", auth.Password, key, found, test.password,
@@ -57,10 +57,96 @@ func TestFind(t *testing.T) {
 	}
 }
 
+func TestFindHost(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ config, host, password string }{
+		"host": {`{"r.example.com": {"password": "host"}, "r.example.com/team": {"password": "team"}}`,
+			"r.example.com", "host"},
+		"path alone": {`{"r.example.com/team/app": {"password": "app"}}`, "r.example.com", "app"},
+		"shortest path": {`{"r.example.com/a/b": {"password": "b"}, "r.example.com/c": {"password": "c"}}`,
+			"r.example.com", "c"},
+		"empty entry":  {`{"r.example.com": {}, "r.example.com/team": {"password": "team"}}`, "r.example.com", "team"},
+		"another host": {`{"r.example.com.evil.example": {"password": "evil"}}`, "r.example.com", ""},
+		"another port": {`{"r.example.com:5001": {"password": "other"}}`, "r.example.com:5000", ""},
+		"docker login": {`{"https://index.docker.io/v1/": {"password": "hub"}}`, "registry-1.docker.io", "hub"},
+		"podman login": {`{"docker.io": {"password": "hub"}}`, "registry-1.docker.io", "hub"},
+		"by address":   {`{"registry-1.docker.io": {"password": "hub"}}`, "docker.io", "hub"},
+		"by ggcr":      {`{"index.docker.io": {"password": "hub"}}`, "registry-1.docker.io", "hub"},
+		"only a path":  {`{"docker.io/acme": {"password": "acme"}}`, "registry-1.docker.io", "acme"},
+		"nothing":      {`{}`, "r.example.com", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file, err := registry.LoadCredentials(write(t, `{"auths": `+test.config+`}`), &redact.Secrets{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			auth, key, found := file.FindHost(test.host)
+			if auth.Password != test.password || found != (test.password != "") {
+				t.Errorf("got password %q of key %q (%t), want %q", auth.Password, key, found, test.password)
+			}
+		})
+	}
+}
+
+// A Secret chooses no program that a step runs; a person's own file does.
+func TestCredentialHelpers(t *testing.T) {
+	bin := t.TempDir()
+	const helper = `#!/bin/sh
+read host
+[ "$host" = r.example.com ] && echo '{"ServerURL": "", "Username": "jane", "Secret": "from-helper"}' && exit
+echo credentials not found in native keychain
+exit 1
+`
+	if err := os.WriteFile(filepath.Join(bin, "docker-credential-test"), []byte(helper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	path := write(t, `{"credsStore": "test", "auths": {
+		"r.example.com": {}, "file.example.com": {"username": "jane", "password": "from-file"}}}`)
+	for _, test := range []struct {
+		name, repository string
+		load             func(string, *redact.Secrets) (*registry.Credentials, error)
+		password         string
+	}{
+		{"a Secret", "r.example.com/app", registry.LoadCredentials, ""},
+		{"a Secret's own entry", "file.example.com/app", registry.LoadCredentials, "from-file"},
+		{"one's own", "r.example.com/app", registry.LoadOwnCredentials, "from-helper"},
+		{"one's own entry", "file.example.com/app", registry.LoadOwnCredentials, "from-file"},
+		{"what the helper has not", "ghcr.io/app", registry.LoadOwnCredentials, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			credentials, err := test.load(path, &redact.Secrets{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			authenticator, err := credentials.Authenticator(test.repository)
+			if err != nil {
+				t.Fatal(err)
+			}
+			config, err := authenticator.Authorization()
+			if err != nil || config.Password != test.password {
+				t.Errorf("got %+v, %v; want password %q", config, err, test.password)
+			}
+		})
+	}
+	if err := os.Remove(filepath.Join(bin, "docker-credential-test")); err != nil {
+		t.Fatal(err)
+	}
+	credentials, err := registry.LoadOwnCredentials(path, &redact.Secrets{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := credentials.Authenticator("r.example.com/app"); outcome.Of(err) == nil ||
+		outcome.Of(err).Reason != outcome.AuthenticationFailed {
+		t.Errorf("without the helper: %v", err)
+	}
+}
+
 func TestLoadMakesSecret(t *testing.T) {
 	t.Parallel()
 	var secrets redact.Secrets
-	if _, err := registry.Load(
+	if _, err := registry.LoadCredentials(
 		write(t, `{"auths": {"r.example.com": {"username": "jane", "password": "canary-1234"}}}`), &secrets,
 	); err != nil {
 		t.Fatal(err)
@@ -74,11 +160,11 @@ func TestLoadMakesSecret(t *testing.T) {
 func TestLoadWithoutFile(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"", filepath.Join(t.TempDir(), "absent")} {
-		config, err := registry.Load(path, &redact.Secrets{})
+		config, err := registry.LoadCredentials(path, &redact.Secrets{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, found := registry.Find(config, "r.example.com/app"); found {
+		if _, _, found := config.Find("r.example.com/app"); found {
 			t.Error("found credentials in nothing")
 		}
 	}
@@ -86,7 +172,8 @@ func TestLoadWithoutFile(t *testing.T) {
 
 func TestLoadDoesNotQuoteTheFile(t *testing.T) {
 	t.Parallel()
-	_, err := registry.Load(write(t, `{"auths": {"r.example.com": {"password": canary-1234}}}`), &redact.Secrets{})
+	path := write(t, `{"auths": {"r.example.com": {"password": canary-1234}}}`)
+	_, err := registry.LoadCredentials(path, &redact.Secrets{})
 	if failure := outcome.Of(err); failure == nil || failure.Reason != outcome.AuthenticationFailed ||
 		strings.Contains(failure.Message, "canary") {
 		t.Errorf("got %v", err)

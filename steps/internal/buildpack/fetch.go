@@ -97,15 +97,15 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 		return registry.Image{}, err
 	}
 	defer transport.CloseIdleConnections()
-	auth, err := registry.Load(in.RegistryPullSecret, env.Secrets)
+	credentials, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)
 	if err != nil {
 		return registry.Image{}, err
 	}
 	source := registry.Source{
-		Mirrors:   in.RegistryMirrors,
-		Insecure:  in.InsecureRegistries,
-		Auth:      auth,
-		Transport: transport,
+		Mirrors:     in.RegistryMirrors,
+		Insecure:    in.InsecureRegistries,
+		Credentials: credentials,
+		Transport:   transport,
 	}
 	var base registry.Image
 	err = env.Retry.Do(ctx, func(ctx context.Context) error {
@@ -143,7 +143,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 	if err := errors.Join(empty(files.cache()), empty(files.imported())); err != nil {
 		return base, err
 	}
-	if errors.Is(err, registry.ErrNotFound) {
+	if registry.IsMissing(err) {
 		env.Log.Info("There is no cache yet", "cache", reference)
 	} else {
 		env.Log.Warn("Building without the cache", "cache", reference, "error", err)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
@@ -398,7 +399,7 @@ func TestRegistryFailures(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{"Dockerfile": "FROM private.example.com/library/busybox:1\nRUN true\n"}
 	mirrored := func(in Parameters, host string) Parameters {
-		in.RegistryMirrors = []buildkit.Mirror{{Registry: "private.example.com", Mirror: host}}
+		in.RegistryMirrors = []registry.Mirror{{Registry: "private.example.com", Mirror: host}}
 		return in
 	}
 	t.Run("no credentials", func(t *testing.T) {
@@ -460,7 +461,7 @@ func TestRegistryFailures(t *testing.T) {
 		}
 		proxy := faulttest.Before(t, r.URL, faulttest.First(1, large, faulttest.Fault{CutBody: 100_000}))
 		in := parameters(project(t, files), r)
-		in.RegistryMirrors = []buildkit.Mirror{
+		in.RegistryMirrors = []registry.Mirror{
 			{Registry: "private.example.com", Mirror: strings.TrimPrefix(proxy.URL, "http://")},
 		}
 		in.InsecureRegistries = []string{in.RegistryMirrors[0].Mirror}

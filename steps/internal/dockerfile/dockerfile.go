@@ -38,7 +38,7 @@ type Parameters struct {
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
 	Provenance         string            `json:"provenance"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
-	RegistryMirrors    []buildkit.Mirror `json:"registry-mirrors"`
+	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
 	BuildKitAddress    string            `json:"buildkit-address"`
 	BuildKitTLSDir     string            `json:"buildkit-tls-dir"`
@@ -76,7 +76,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
 		return nil, err
 	}
-	if b.credentials, err = registry.Load(in.RegistryPullSecret, env.Secrets); err != nil {
+	if b.credentials, err = registry.LoadCredentials(in.RegistryPullSecret, env.Secrets); err != nil {
 		return nil, err
 	}
 
@@ -178,7 +178,7 @@ type build struct {
 	revision    workspace.Revision
 	epoch       *time.Time
 	secrets     map[string][]byte
-	credentials credentialStore
+	credentials *registry.Credentials
 }
 
 // solve builds once. What it returns is the digest of the image in the workspace.
@@ -273,7 +273,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 		FrontendAttrs: attrs,
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
 		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, Attrs: export, OutputDir: layout}},
-		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{store: b.credentials}},
+		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{known: b.credentials}},
 	}, nil
 }
 

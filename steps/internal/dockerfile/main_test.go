@@ -29,6 +29,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -164,7 +165,7 @@ func parameters(w workspace.Workspace, r *registrytest.Registry) Parameters {
 	}
 	if r != nil {
 		in.CABundle, in.RegistryPullSecret = r.CAFile, r.DockerConfig
-		in.RegistryMirrors = []buildkit.Mirror{{Registry: "docker.io", Mirror: r.Host}}
+		in.RegistryMirrors = []registry.Mirror{{Registry: "docker.io", Mirror: r.Host}}
 		if strings.HasPrefix(r.URL, "http:") {
 			in.InsecureRegistries = []string{r.Host}
 		}

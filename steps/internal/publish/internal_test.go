@@ -17,7 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/docker/cli/cli/config/configfile"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -27,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
@@ -37,7 +37,7 @@ func testRepository(t *testing.T, host string) *repository {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newRepository(server.Repo("team/app"), "/secret", configfile.New(""), true, http.DefaultTransport)
+	return newRepository(server.Repo("team/app"), &registry.Credentials{Path: "/secret"}, true, http.DefaultTransport)
 }
 
 // What a network does that a test cannot make it do.

@@ -61,7 +61,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 	defer transport.CloseIdleConnections()
-	config, err := registry.Load(in.RegistryPushSecret, env.Secrets)
+	pushing, err := registry.LoadCredentials(in.RegistryPushSecret, env.Secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -71,21 +71,21 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	defer image.Close()
 
-	pullAuth, err := registry.Load(in.RegistryPullSecret, env.Secrets)
+	pulling, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)
 	if err != nil {
 		return nil, err
 	}
 	bases := registry.Source{
-		Mirrors:   in.RegistryMirrors,
-		Insecure:  in.InsecureRegistries,
-		Auth:      pullAuth,
-		Transport: transport,
+		Mirrors:     in.RegistryMirrors,
+		Insecure:    in.InsecureRegistries,
+		Credentials: pulling,
+		Transport:   transport,
 	}
 	sources, err := in.mountSources(to, image)
 	if err != nil {
 		return nil, err
 	}
-	repository := newRepository(to.repository, in.RegistryPushSecret, config, in.InsecurePlainHTTP, transport)
+	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, transport)
 	if err := env.Retry.Do(ctx, func(ctx context.Context) error {
 		return repository.connect(ctx, sources.all())
 	}); err != nil {
@@ -391,26 +391,7 @@ func (p *push) open(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, err
 	if !elsewhere {
 		return p.image.Open(blob)
 	}
-	content, err := p.bases.Open(ctx, base, blob.Digest)
-	if err != nil {
-		return nil, err
-	}
-	return fromBase{content, base}, nil
-}
-
-// fromBase is a layer that comes from a base image's registry. What breaks on the way, or arrives as something else, is
-// worth another try.
-type fromBase struct {
-	io.ReadCloser
-	reference string
-}
-
-func (f fromBase) Read(p []byte) (int, error) {
-	n, err := f.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
-		err = outcome.Errorf(outcome.RegistryUnavailable, "a layer of the base image %s: %w", f.reference, err)
-	}
-	return n, err
+	return p.bases.Open(ctx, base, blob.Digest)
 }
 
 // verify reads back what was pushed: the tag and the digest must both be this image, byte for byte.

@@ -12,8 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/docker/cli/cli/config/configfile"
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -33,37 +31,18 @@ const stallAfter = time.Minute
 //
 // Each method is one thing to retry: it leaves nothing behind when it fails. Failures are an outcome.Error.
 type repository struct {
-	name   name.Repository
-	plain  bool // HTTP, not HTTPS
-	auth   authn.Authenticator
-	config *configfile.ConfigFile
-	secret string // path of config
-	gate   *gate
-	client *http.Client
-	stall  time.Duration // stallAfter, but for tests
+	name        name.Repository
+	credentials *registry.Credentials
+	gate        *registry.Gate
+	client      *http.Client
+	stall       time.Duration // stallAfter, but for tests
 }
 
 func newRepository(
-	at name.Repository, secret string, config *configfile.ConfigFile, plain bool, t http.RoundTripper,
+	at name.Repository, credentials *registry.Credentials, insecure bool, t http.RoundTripper,
 ) *repository {
-	r := &repository{
-		name:   at,
-		plain:  plain,
-		auth:   authn.Anonymous,
-		config: config,
-		secret: secret,
-		stall:  stallAfter,
-	}
-	r.gate = &gate{next: t, host: at.RegistryStr(), plain: plain}
-	if a, _, found := registry.Find(config, at.Name()); found {
-		r.auth = authn.FromConfig(authn.AuthConfig{
-			Username:      a.Username,
-			Password:      a.Password,
-			IdentityToken: a.IdentityToken,
-			RegistryToken: a.RegistryToken,
-		})
-	}
-	return r
+	gate := &registry.Gate{Host: at.RegistryStr(), Insecure: insecure, Next: t}
+	return &repository{name: at, credentials: credentials, gate: gate, stall: stallAfter}
 }
 
 // connect finds out how the registry wants us to authenticate, and gets a token if it is by token: to push, and to pull
@@ -73,7 +52,11 @@ func (r *repository) connect(ctx context.Context, sources []string) error {
 	for _, from := range sources {
 		scopes = append(scopes, r.name.Registry.Repo(from).Scope(transport.PullScope))
 	}
-	authenticated, err := transport.NewWithContext(ctx, r.name.Registry, r.auth, r.gate, scopes)
+	auth, err := r.credentials.Authenticator(r.name.Name())
+	if err != nil {
+		return err
+	}
+	authenticated, err := transport.NewWithContext(ctx, r.name.Registry, auth, r.gate, scopes)
 	if err != nil {
 		return r.failure(connecting, err)
 	}
@@ -265,7 +248,7 @@ func (r *repository) shows(ctx context.Context, reference string, m imagelayout.
 
 func (r *repository) url(repository, kind, reference string) *url.URL {
 	return &url.URL{
-		Scheme: r.gate.scheme(),
+		Scheme: r.gate.Scheme(),
 		Host:   r.name.RegistryStr(),
 		Path:   "/v2/" + repository + "/" + kind + "/" + reference,
 	}
@@ -293,55 +276,4 @@ func (r *repository) do(
 		request.Header.Set(headers[i], headers[i+1])
 	}
 	return r.client.Do(request)
-}
-
-// gate is what every request passes last, also those that authentication sends on its own: it keeps them to the
-// protocol that was asked for, sends bodies whole, and makes an outcome of answers that are worth another try.
-type gate struct {
-	next  http.RoundTripper
-	host  string // of the registry
-	plain bool
-}
-
-func (g *gate) scheme() string {
-	if g.plain {
-		return "http"
-	}
-	return "https"
-}
-
-func (g *gate) RoundTrip(request *http.Request) (*http.Response, error) {
-	out := request.Clone(request.Context())
-	switch {
-	case request.URL.Host == g.host:
-		// ggcr tries both, HTTP for hosts that look local. A registry behind a proxy that ends TLS may name itself by
-		// HTTP, too.
-		out.URL.Scheme = g.scheme()
-	case request.URL.Scheme != "https" && !g.plain:
-		return nil, errors.Join(closeBody(request), outcome.Errorf(outcome.Failed, "the registry %s leads to %s by "+
-			"%s, where image and credentials would travel unprotected",
-			g.host, request.URL.Host, request.URL.Scheme).WithHint("Correct the registry's external URL or token "+
-			"realm; or set insecure-plain-http."))
-	}
-	if request.GetBody != nil {
-		// Authentication sends a request again after a 401, and its body is read by then.
-		content, err := request.GetBody()
-		if err = errors.Join(err, closeBody(request)); err != nil {
-			return nil, err
-		}
-		out.Body = content
-	}
-	response, err := g.next.RoundTrip(out)
-	if err != nil || !isTransient(response.StatusCode) {
-		return response, err
-	}
-	defer response.Body.Close()
-	return nil, unavailable(g.host, response)
-}
-
-func closeBody(request *http.Request) error {
-	if request.Body == nil {
-		return nil
-	}
-	return request.Body.Close()
 }
