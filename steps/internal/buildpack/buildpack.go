@@ -15,6 +15,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -238,11 +239,11 @@ func (b *build) run(ctx context.Context) (step.Results, error) {
 
 // keep takes image, cache and bills of materials into the workspace.
 func (b *build) keep(layout, tag string) (step.Results, error) {
-	digest, err := b.seal(layout, tag)
+	digest, err := b.seal(imagelayout.Dir(layout), tag)
 	if err != nil {
 		return nil, fmt.Errorf("the lifecycle's image: %w", err)
 	}
-	if err := replace(layout, b.in.Workspace.Image()); err != nil {
+	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
 		return nil, err
 	}
 	if err := b.keepSBOM(); err != nil {

@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
-	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // Exit codes of the lifecycle (CNB platform specification).
@@ -33,7 +33,7 @@ func (b *build) explain(err error, ran string) error {
 	}
 	output := failed.output
 	switch {
-	case diskFull(string(b.in.Workspace), layersDir, appDir, os.TempDir()):
+	case workspace.IsDiskFull(string(b.in.Workspace), layersDir, appDir, os.TempDir()):
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w:\n%s", failed, lastLines(output, 5))
 	case failed.code == -1:
 		return outcome.Errorf(
@@ -186,19 +186,4 @@ func clip(text string, limit int) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:limit], "") + "…"
-}
-
-// diskFull asks the kernel: of what a phase met, only words are left.
-func diskFull(dirs ...string) bool {
-	for _, dir := range dirs {
-		var fs unix.Statfs_t
-		if unix.Statfs(dir, &fs) != nil {
-			continue
-		}
-		const little = 64 << 10
-		if fs.Bavail*uint64(fs.Bsize) < little || fs.Files > 0 && fs.Ffree == 0 {
-			return true
-		}
-	}
-	return false
 }

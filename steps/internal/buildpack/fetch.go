@@ -11,12 +11,12 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/renameio/v2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
@@ -29,8 +29,10 @@ func (in Parameters) files() files { return files(filepath.Join(string(in.Worksp
 func (f files) layout() string { return filepath.Join(string(f), "layout") }
 func (f files) cache() string  { return filepath.Join(string(f), "cache") } // the lifecycle's cache folder
 // the cache as it came: an OCI image layout
-func (f files) imported() string { return filepath.Join(string(f), "imported") }
-func (f files) record() string   { return filepath.Join(string(f), "fetched.json") }
+func (f files) imported() imagelayout.Dir {
+	return imagelayout.Dir(filepath.Join(string(f), "imported"))
+}
+func (f files) record() string { return filepath.Join(string(f), "fetched.json") }
 
 // record is how fetching ended.
 type record struct {
@@ -87,7 +89,7 @@ func (f files) fetched() (registry.Image, error) {
 func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.Image, error) {
 	started := time.Now()
 	files := in.files()
-	for _, dir := range []string{files.layout(), files.cache(), files.imported()} {
+	for _, dir := range []string{files.layout(), files.cache(), string(files.imported())} {
 		if err := empty(dir); err != nil {
 			return registry.Image{}, err
 		}
@@ -140,7 +142,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 		return base, context.Cause(ctx)
 	}
 	// A build without a cache is a build.
-	if err := errors.Join(empty(files.cache()), empty(files.imported())); err != nil {
+	if err := errors.Join(empty(files.cache()), empty(string(files.imported()))); err != nil {
 		return base, err
 	}
 	if registry.IsMissing(err) {
@@ -154,18 +156,18 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 // writeBase writes the run image, without its layers, to where the lifecycle looks for localReference in a layout.
 func writeBase(layout string, base registry.Image) error {
 	digest := base.Descriptor.Digest
-	dir := filepath.Join(layout, localRegistry, "run", digest.Algorithm, digest.Hex)
+	dir := imagelayout.Dir(filepath.Join(layout, localRegistry, "run", digest.Algorithm, digest.Hex))
 	var manifest v1.Manifest
 	if err := json.Unmarshal(base.Manifest, &manifest); err != nil {
 		return err
 	}
-	if err := writeBlob(dir, manifest.Config.Digest, base.Config); err != nil {
+	if err := dir.WriteBlob(manifest.Config.Digest, base.Config); err != nil {
 		return err
 	}
-	if err := writeBlob(dir, digest, base.Manifest); err != nil {
+	if err := dir.WriteBlob(digest, base.Manifest); err != nil {
 		return err
 	}
-	return writeIndex(dir, base.Descriptor)
+	return dir.WriteIndex(base.Descriptor)
 }
 
 // localRegistry begins the references that the lifecycle is given: they only decide on folders in its layout. The real
@@ -174,31 +176,4 @@ const localRegistry = "stepwright.local"
 
 func localReference(base registry.Image) string {
 	return localRegistry + "/run@" + base.Descriptor.Digest.String()
-}
-
-// writeBlob writes a blob of a layout.
-func writeBlob(layout string, digest v1.Hash, content []byte) error {
-	dir := filepath.Join(layout, "blobs", digest.Algorithm)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, digest.Hex), content, 0o644)
-}
-
-// writeIndex makes of a folder with blobs a layout of this one image.
-func writeIndex(layout string, image v1.Descriptor) error {
-	raw, err := json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIImageIndex,
-		Manifests:     []v1.Descriptor{image},
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(
-		filepath.Join(layout, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644,
-	); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(layout, "index.json"), raw, 0o644)
 }

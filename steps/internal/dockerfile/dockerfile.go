@@ -214,7 +214,7 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, 
 	if err != nil {
 		return "", err
 	}
-	if err := replace(layout, b.in.Workspace.Image()); err != nil {
+	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
 		return "", err
 	}
 	b.env.Log.Info("Built", "digest", digest, "took", time.Since(started))
@@ -293,22 +293,6 @@ func (b *build) labels() map[string]string {
 		labels[l.Name] = l.Value
 	}
 	return labels
-}
-
-// replace puts a finished layout where the image belongs.
-func replace(layout, image string) error {
-	old := layout + ".old"
-	err := os.Rename(image, old)
-	if errors.Is(err, fs.ErrNotExist) {
-		return os.Rename(layout, image)
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(layout, image); err != nil {
-		return errors.Join(err, os.Rename(old, image))
-	}
-	return os.RemoveAll(old)
 }
 
 // contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context
