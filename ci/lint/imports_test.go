@@ -55,12 +55,15 @@ var nouns = map[string][]string{
 	"userns":      {"outcome"},
 	"buildkit":    {"outcome", "registry", "trust", "userns"},
 	"imagelayout": {"outcome", "workspace"},
-	"gitsource":   {"outcome", "redact", "secret", "step", "trust", "workspace"},
-	"dockerfile":  {"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "workspace"},
-	"buildpack":   {"imagelayout", "outcome", "registry", "secret", "step", "trust", "workspace"},
-	"publish":     {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
-	"openchoreo":  {"outcome", "redact", "trust"},
-	"workload":    {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
+	"transcript":  {"outcome"},
+	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
+	"dockerfile": {
+		"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",
+	},
+	"buildpack":  {"imagelayout", "outcome", "registry", "secret", "step", "transcript", "trust", "workspace"},
+	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
+	"openchoreo": {"outcome", "redact", "trust"},
+	"workload":   {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }
 
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they

@@ -124,10 +124,7 @@ func (f *Fault) Said() string {
 	said := []string{strings.TrimSpace(fmt.Sprintf("%d %s", f.Status, http.StatusText(f.Status)))}
 	for _, d := range f.Errors[:min(len(f.Errors), 5)] {
 		text := strings.Join(strings.Fields(fmt.Sprintf("%s %s", d.Code, d.Message)), " ")
-		if len(text) > most {
-			text = strings.ToValidUTF8(text[:most], "") + "…"
-		}
-		said = append(said, cmp.Or(text, "no reason"))
+		said = append(said, cmp.Or(outcome.Clip(text, most), "no reason"))
 	}
 	return strings.Join(said, ", ")
 }
