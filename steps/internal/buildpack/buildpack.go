@@ -24,13 +24,13 @@ import (
 type Parameters struct {
 	step.Common
 	AppPath            string            `json:"app-path"`
-	BuildEnv           []NameValue       `json:"build-env"`
+	BuildEnv           []step.NameValue  `json:"build-env"`
 	BuilderImage       string            `json:"builder-image"`
 	RunImage           string            `json:"run-image"`
 	ImageName          string            `json:"image-name"`
 	ImageTag           string            `json:"image-tag"`
 	GitRevision        string            `json:"git-revision"`
-	Labels             []NameValue       `json:"labels"`
+	Labels             []step.NameValue  `json:"labels"`
 	PlatformAPI        string            `json:"platform-api"`
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
 	BindingsDir        string            `json:"bindings-dir"`
@@ -40,12 +40,6 @@ type Parameters struct {
 	RegistryPullSecret string            `json:"registry-pull-secret"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
-}
-
-// NameValue is an environment variable or a label.
-type NameValue struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
 }
 
 // What the parameter cache may be.

@@ -32,13 +32,12 @@ import (
 // The registry's repository is the component's own, and so is its cache:
 // <registry>/<namespace>-<project>-<component>:cache.
 const (
-	cacheTag      = "cache"
 	cacheMetadata = "io.buildpacks.lifecycle.cache.metadata" // the label, and the file
 	committed     = "committed"                              // the folder of a finished cache
 )
 
 func (in Parameters) cacheReference() string {
-	return strings.TrimSuffix(in.Registry, "/") + "/" + in.ImageName + ":" + cacheTag
+	return strings.TrimSuffix(in.Registry, "/") + "/" + in.ImageName + ":" + workspace.CacheTag
 }
 
 // metadataLimit is how large a manifest or configuration of a cache may be, in bytes.
@@ -192,7 +191,7 @@ func (b *build) keepCache() error {
 	if manifest.Config.Digest, manifest.Config.Size, err = layout.WriteJSON(config); err != nil {
 		return err
 	}
-	image := v1.Descriptor{MediaType: manifest.MediaType, Annotations: map[string]string{refName: cacheTag}}
+	image := v1.Descriptor{MediaType: manifest.MediaType, Annotations: map[string]string{refName: workspace.CacheTag}}
 	if image.Digest, image.Size, err = layout.WriteJSON(manifest); err != nil {
 		return err
 	}

@@ -29,9 +29,9 @@ type Parameters struct {
 	step.Common
 	DockerContext      string            `json:"docker-context"`
 	DockerfilePath     string            `json:"dockerfile-path"`
-	BuildArgs          []NameValue       `json:"build-args"`
-	BuildEnv           []NameValue       `json:"build-env"`
-	Labels             []NameValue       `json:"labels"`
+	BuildArgs          []step.NameValue  `json:"build-args"`
+	BuildEnv           []step.NameValue  `json:"build-env"`
+	Labels             []step.NameValue  `json:"labels"`
 	Target             string            `json:"target"`
 	Platform           string            `json:"platform"`
 	BuildSecretsDir    string            `json:"build-secrets-dir"`
@@ -44,12 +44,6 @@ type Parameters struct {
 	BuildKitTLSDir     string            `json:"buildkit-tls-dir"`
 	BuildKitRoot       string            `json:"buildkit-root"`
 	NoCache            bool              `json:"no-cache"`
-}
-
-// NameValue is a build argument, an environment variable or a label.
-type NameValue struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
 }
 
 // daemonWait is how long a daemon given by address may take to answer. Tests shorten it.
@@ -298,7 +292,7 @@ func (b *build) labels() map[string]string {
 // contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context
 // itself: it differs between two clones of one commit. The same build argument as there, BUILDKIT_CONTEXT_KEEP_GIT_DIR,
 // keeps it.
-func (s *source) contextFS(args []NameValue) (fsutil.FS, error) {
+func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 	tree, err := fsutil.NewFS(s.context)
 	if err != nil {
 		return nil, err

@@ -396,3 +396,12 @@ func environmentOf(t testing.TB, s *source) map[string]string {
 	}
 	return env
 }
+
+// named lists values by name: name, value, …
+func named(pairs ...string) []step.NameValue {
+	var all []step.NameValue
+	for pair := range slices.Chunk(pairs, 2) {
+		all = append(all, step.NameValue{Name: pair[0], Value: pair[1]})
+	}
+	return all
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/stepwright/stepwright/internal/trust"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // Parameters are those of schemas/publish-image.schema.json.
@@ -112,9 +113,6 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	return step.Results{"image": published, "image-digest": digest}, nil
 }
 
-// cacheTag is that of the cache in the image's repository: each component has its own.
-const cacheTag = "cache"
-
 // pushCache pushes the cache that the build left for the component's next one, if it left one.
 func (in Parameters) pushCache(ctx context.Context, repository *repository, env step.Environment) error {
 	path := in.CacheSource
@@ -132,11 +130,11 @@ func (in Parameters) pushCache(ctx context.Context, repository *repository, env 
 	if len(cache.Elsewhere) > 0 {
 		return fmt.Errorf("the cache in %s is incomplete", path)
 	}
-	p := &push{repository: repository, image: cache, tag: cacheTag, env: env, jobs: max(in.Jobs, 1)}
+	p := &push{repository: repository, image: cache, tag: workspace.CacheTag, env: env, jobs: max(in.Jobs, 1)}
 	if err := p.run(ctx); err != nil {
 		return err
 	}
-	p.report(repository.name.Name() + ":" + cacheTag)
+	p.report(repository.name.Name() + ":" + workspace.CacheTag)
 	return nil
 }
 

@@ -34,6 +34,9 @@ func (w Workspace) Archive() string { return filepath.Join(string(w), "app-image
 // Cache is the folder of the cache that a build leaves for the component's next one: an OCI image layout.
 func (w Workspace) Cache() string { return filepath.Join(string(w), "cache") }
 
+// CacheTag is the tag of the component's build cache, in the repository of its images.
+const CacheTag = "cache"
+
 // SBOM is the folder of the bills of materials that buildpacks wrote: launch, what the image holds, and build, what it
 // was made with.
 func (w Workspace) SBOM() string { return filepath.Join(string(w), "sbom") }
