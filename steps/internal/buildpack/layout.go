@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/BurntSushi/toml"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -115,15 +115,7 @@ func (b *build) label(labels map[string]string) error {
 		}
 		labels[lifecycleLabel] = string(raw)
 	}
-	if b.revision.Commit != "" {
-		labels["org.opencontainers.image.revision"] = b.revision.Commit
-	}
-	if b.revision.URL != "" {
-		labels["org.opencontainers.image.source"] = b.revision.URL
-	}
-	if !b.epoch.IsZero() {
-		labels["org.opencontainers.image.created"] = b.epoch.Format(time.RFC3339)
-	}
+	maps.Copy(labels, b.revision.Labels(b.epoch))
 	for _, l := range b.in.Labels {
 		labels[l.Name] = l.Value
 	}

@@ -273,16 +273,11 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 
 // labels are those asked for, and where the image comes from.
 func (b *build) labels() map[string]string {
-	labels := map[string]string{}
-	if b.revision.Commit != "" {
-		labels["org.opencontainers.image.revision"] = b.revision.Commit
-	}
-	if b.revision.URL != "" {
-		labels["org.opencontainers.image.source"] = b.revision.URL
-	}
+	var created time.Time
 	if b.epoch != nil {
-		labels["org.opencontainers.image.created"] = b.epoch.Format(time.RFC3339)
+		created = *b.epoch
 	}
+	labels := b.revision.Labels(created)
 	for _, l := range b.in.Labels {
 		labels[l.Name] = l.Value
 	}

@@ -51,6 +51,22 @@ type Revision struct {
 	Time        time.Time `json:"time"` // the committer's, UTC
 }
 
+// Labels are the labels of an image that tell what it was made of and when (OCI image specification). Each is left out
+// that is not known; a zero time is none.
+func (r Revision) Labels(created time.Time) map[string]string {
+	labels := map[string]string{}
+	if r.Commit != "" {
+		labels["org.opencontainers.image.revision"] = r.Commit
+	}
+	if r.URL != "" {
+		labels["org.opencontainers.image.source"] = r.URL
+	}
+	if !created.IsZero() {
+		labels["org.opencontainers.image.created"] = created.Format(time.RFC3339)
+	}
+	return labels
+}
+
 func (w Workspace) revision() string { return filepath.Join(string(w), "revision.json") }
 
 // WriteRevision records what was checked out.
