@@ -204,3 +204,13 @@ func ExampleSchema_Validate() {
 	// registry
 	// image-name
 }
+
+func TestEnvName(t *testing.T) {
+	for property, want := range map[string]string{
+		"git-repo": "GIT_REPO", "workspace": "WORKSPACE", "oauth-client-id": "OAUTH_CLIENT_ID",
+	} {
+		if got := EnvName(property); got != want {
+			t.Errorf("%s: got %s, want %s", property, got, want)
+		}
+	}
+}

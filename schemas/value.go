@@ -21,6 +21,9 @@ func Text(v any) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
+// EnvName is the environment variable of a property: GIT_REPO of git-repo.
+func EnvName(property string) string { return strings.ToUpper(strings.ReplaceAll(property, "-", "_")) }
+
 // WithDefaults returns a copy of an object in which absent fields have the schema's default, at every depth, as
 // OpenChoreo applies defaults before it renders a run (contract section 2).
 func (s *Schema) WithDefaults(object map[string]any) map[string]any {

@@ -45,7 +45,7 @@ func TestDocsAreTrue(t *testing.T) {
 	for _, step := range []string{"generate-workload-cr", "publish-image", "containerfile-build"} {
 		for _, p := range schemas.MustLoad(step).Properties {
 			known[p.Name] = true
-			known[strings.ToUpper(strings.ReplaceAll(p.Name, "-", "_"))] = true
+			known[schemas.EnvName(p.Name)] = true
 		}
 	}
 	for _, r := range schemas.Reasons() {

@@ -50,7 +50,7 @@ func action(path string) (string, error) {
 		} else {
 			fmt.Fprintf(&inputs, "  default: %q\n", schemas.Text(p.Default))
 		}
-		fmt.Fprintf(&environment, "%s: ${{ inputs.%s }}\n", variable(p.Name), p.Name)
+		fmt.Fprintf(&environment, "%s: ${{ inputs.%s }}\n", schemas.EnvName(p.Name), p.Name)
 	}
 	for _, o := range actionOutputs {
 		text, err := quoted(o.about)
@@ -76,9 +76,4 @@ func quoted(text string) (string, error) {
 	node := yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}
 	raw, err := yaml.Marshal(&node)
 	return strings.TrimSpace(string(raw)), err
-}
-
-// variable is the name under which a step reads a property.
-func variable(property string) string {
-	return strings.ToUpper(strings.ReplaceAll(property, "-", "_"))
 }

@@ -48,29 +48,31 @@ func packages(t *testing.T, patterns ...string) []pkg {
 // nouns are the packages that steps share, and which of each other they may import, and of the ground floor in
 // internal. A step imports no other step: they meet in the workspace only.
 var nouns = map[string][]string{
-	"workspace":    {"outcome"},
-	"parameters":   {"outcome", "redact"},
-	"secret":       {},
-	"registryauth": {"outcome", "redact"},
-	"step":         {"outcome", "parameters", "redact", "workspace"},
-	"userns":       {"outcome"},
-	"buildkit":     {"outcome", "trust", "userns"},
-	"imagelayout":  {"outcome", "workspace"},
-	"baseimage":    {"outcome", "registryauth"},
-	"gitsource":    {"outcome", "redact", "secret", "step", "trust", "workspace"},
-	"dockerfile":   {"buildkit", "outcome", "redact", "registryauth", "secret", "step", "workspace"},
-	"buildpack":    {"baseimage", "outcome", "registryauth", "secret", "step", "trust", "workspace"},
-	"publish":      {"baseimage", "imagelayout", "outcome", "redact", "registryauth", "step", "trust", "workspace"},
-	"openchoreo":   {"outcome", "redact", "trust"},
-	"workload":     {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
+	"workspace":   {"outcome"},
+	"parameters":  {"outcome", "redact"},
+	"secret":      {},
+	"step":        {"outcome", "parameters", "redact", "workspace"},
+	"userns":      {"outcome"},
+	"buildkit":    {"outcome", "registry", "trust", "userns"},
+	"imagelayout": {"outcome", "workspace"},
+	"transcript":  {"outcome"},
+	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
+	"dockerfile": {
+		"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",
+	},
+	"buildpack":  {"imagelayout", "outcome", "registry", "secret", "step", "transcript", "trust", "workspace"},
+	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
+	"openchoreo": {"outcome", "redact", "trust"},
+	"workload":   {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }
 
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
 // may import.
 var ground = map[string][]string{
-	"outcome": {},
-	"redact":  {},
-	"trust":   {"outcome"},
+	"outcome":  {},
+	"redact":   {},
+	"trust":    {"outcome"},
+	"registry": {"outcome", "redact", "trust"},
 }
 
 // doors are the folders that people enter by; each may use what stands below it, and nothing uses a door. What a rule

@@ -133,13 +133,10 @@ func (o *runOptions) machine(run *workflowrun.Run, library *plan.Library, plane 
 		Volumes:    map[string]string{"buildkit": plane.buildCache},
 		Mounts:     map[string]string{},
 		Containers: &container.Runtime{
-			Dir: plane.builders, Mirrors: map[string]string{}, Insecure: plane.insecure, DockerConfig: o.dockerConfig,
+			Dir: plane.builders, Mirrors: plane.mirrors, Insecure: plane.insecure, DockerConfig: o.dockerConfig,
 			CABundle: o.caBundle,
 		},
 		Images: map[string]string{},
-	}
-	for _, at := range plane.mirrors {
-		m.Containers.Mirrors[at.Registry] = at.Mirror
 	}
 	for _, template := range library.WithSchema("buildpacks-build") {
 		settings := map[string]string{

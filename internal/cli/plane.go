@@ -21,6 +21,7 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
 )
@@ -30,7 +31,7 @@ type plane struct {
 	repository  string // empty: the one of the WorkflowRun
 	buildCache  string
 	builders    string // folder of unpacked builder images
-	mirrors     []mirror
+	mirrors     []registry.Mirror
 	insecure    []string // registries on plain HTTP to pull from
 	registry    string
 	registryOwn bool
@@ -44,12 +45,6 @@ type plane struct {
 
 	api     *devapi.Server // nil: the developer's own
 	closers []io.Closer
-}
-
-// mirror is an element of containerfile-build's registry-mirrors.
-type mirror struct {
-	Registry string `json:"registry"`
-	Mirror   string `json:"mirror"`
 }
 
 // The addresses that are taken when they are free, so that an image has the same name, and by its recorded source the
@@ -77,7 +72,7 @@ func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, build
 	}
 	p := &plane{
 		buildCache: filepath.Join(state, "buildkit"), builders: filepath.Join(filepath.Dir(images), "builders"),
-		mirrors: []mirror{}, insecure: []string{},
+		mirrors: []registry.Mirror{}, insecure: []string{},
 		registry: o.registry, registryPlainHTTP: o.plainHTTP,
 		apiServerURL: o.apiServerURL, tokenURL: o.tokenURL, clientID: o.clientID, clientSecretFile: o.clientSecretFile,
 	}
@@ -160,8 +155,8 @@ func made(ctx context.Context, which string) bool {
 // startMirror starts a registry for images under the names of the real ones.
 func (p *plane) startMirror(dir string) (host string, err error) {
 	host, err = p.startRegistry(dir, anyAddress)
-	for _, registry := range []string{"docker.io", "gcr.io", "ghcr.io"} {
-		p.mirrors = append(p.mirrors, mirror{registry, host})
+	for _, mirrored := range []string{"docker.io", "gcr.io", "ghcr.io"} {
+		p.mirrors = append(p.mirrors, registry.Mirror{Registry: mirrored, Mirror: host})
 	}
 	p.insecure = append(p.insecure, host)
 	return host, err

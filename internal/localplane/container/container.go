@@ -18,6 +18,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/stepwright/stepwright/internal/registry"
 )
 
 // Container is what runs, and where.
@@ -42,7 +44,7 @@ type Mount struct {
 // Runtime starts containers.
 type Runtime struct {
 	Dir          string            // of unpacked images, which several processes may use; made when absent
-	Mirrors      map[string]string // by registry: where to pull from instead
+	Mirrors      []registry.Mirror // asked before the registry itself, in this order
 	Insecure     []string          // registries on plain HTTP
 	DockerConfig string            // file with the credentials to pull with; empty: none
 	CABundle     string            // PEM file of authorities to trust besides the system's; empty: none

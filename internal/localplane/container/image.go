@@ -2,37 +2,30 @@ package container
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/docker/cli/cli/config"
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/trust"
 )
 
-// ImageError says that an image cannot be had.
-type ImageError struct {
-	Image string
-	Err   error
-}
+// ImageError says that an image, which its text names, cannot be had.
+type ImageError struct{ Err error }
 
-func (e *ImageError) Error() string { return fmt.Sprintf("image %s: %v", e.Image, e.Err) }
+func (e *ImageError) Error() string { return e.Err.Error() }
 
 func (e *ImageError) Unwrap() error { return e.Err }
 
@@ -51,39 +44,48 @@ const (
 // kept is how long an unpacked image stays that nobody uses.
 const kept = 14 * 24 * time.Hour
 
+// platform is what images are wanted for.
+var platform = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+
+// attempts is how often a registry is asked that could not answer.
+const attempts = 3
+
 // image unpacks an image that is not there yet. One that is named by its digest is found without asking a registry.
 func (r *Runtime) image(ctx context.Context, reference string, log func(string)) (image, error) {
-	ref, err := r.reference(reference)
-	if err != nil {
-		return image{}, &ImageError{reference, err}
-	}
 	unlock, err := baseimages.Lock(ctx, r.Dir, syscall.LOCK_EX)
 	if err != nil {
 		return image{}, err
 	}
 	defer unlock()
-	var pulled v1.Image
-	var digest string
-	if pinned, ok := ref.(name.Digest); ok {
-		digest = pinned.DigestStr()
-	} else if pulled, err = r.pull(ctx, ref); err != nil {
-		return image{}, &ImageError{reference, err}
-	} else if hash, err := pulled.Digest(); err != nil {
-		return image{}, &ImageError{reference, err}
-	} else {
-		digest = hash.String()
+	source, closeSource, err := r.source()
+	if err != nil {
+		return image{}, &ImageError{fmt.Errorf("image %s: %w", reference, err)}
 	}
-	dir := filepath.Join(r.Dir, strings.ReplaceAll(digest, ":", "-")+"-"+runtime.GOARCH)
+	defer closeSource()
+	retry := outcome.Retry{Attempts: attempts}
+	pinned := reference
+	if !strings.Contains(reference, "@") {
+		if err := retry.Do(ctx, func(ctx context.Context) error {
+			found, err := source.Image(ctx, reference, platform)
+			pinned = found.Reference
+			return err
+		}); err != nil {
+			return image{}, &ImageError{err}
+		}
+	}
+	_, digest, _ := strings.Cut(pinned, "@")
+	hash, err := v1.NewHash(digest)
+	if err != nil {
+		return image{}, &ImageError{fmt.Errorf("image %s: %w", reference, err)}
+	}
+	dir := filepath.Join(r.Dir, hash.Algorithm+"-"+hash.Hex+"-"+runtime.GOARCH)
 	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
 		log("Unpacking " + reference + ", once")
 		started := time.Now()
-		if pulled == nil {
-			if pulled, err = r.pull(ctx, ref); err != nil {
-				return image{}, &ImageError{reference, err}
-			}
-		}
-		if err := r.unpack(ctx, pulled, dir); err != nil {
-			return image{}, &ImageError{reference, err}
+		if err := retry.Do(ctx, func(ctx context.Context) error {
+			return r.unpack(ctx, source, pinned, dir)
+		}); err != nil {
+			return image{}, &ImageError{err}
 		}
 		log(fmt.Sprintf("Unpacked it, took %s", time.Since(started).Round(100*time.Millisecond)))
 		if err := r.removeOld(ctx); err != nil {
@@ -102,83 +104,48 @@ func (r *Runtime) image(ctx context.Context, reference string, log func(string))
 	return found, os.Chtimes(dir, now, now)
 }
 
-// reference is where to pull from.
-func (r *Runtime) reference(reference string) (name.Reference, error) {
-	ref, err := name.ParseReference(reference)
+// source is where images come from. It must be closed.
+func (r *Runtime) source() (source registry.Source, closeSource func(), err error) {
+	credentials, err := registry.LoadOwnCredentials(r.DockerConfig, new(redact.Secrets))
 	if err != nil {
-		return nil, err
+		return source, nil, err
 	}
-	host := strings.Replace(ref.Context().RegistryStr(), name.DefaultRegistry, "docker.io", 1)
-	if mirror := r.Mirrors[host]; mirror != "" {
-		host = mirror
+	transport, err := trust.Transport(r.CABundle)
+	if err != nil {
+		return source, nil, err
 	}
-	separator := ":"
-	if _, ok := ref.(name.Digest); ok {
-		separator = "@"
-	}
-	var options []name.Option
-	if slices.Contains(r.Insecure, host) {
-		options = append(options, name.Insecure)
-	}
-	return name.ParseReference(host+"/"+ref.Context().RepositoryStr()+separator+ref.Identifier(), options...)
+	return registry.Source{
+		Mirrors: r.Mirrors, Insecure: r.Insecure, Credentials: credentials, Transport: transport,
+	}, transport.CloseIdleConnections, nil
 }
 
-func (r *Runtime) pull(ctx context.Context, ref name.Reference) (v1.Image, error) {
-	transport := remote.DefaultTransport.(*http.Transport).Clone()
-	if r.CABundle != "" {
-		pool, err := x509.SystemCertPool()
-		if err != nil {
-			return nil, err
-		}
-		pem, err := os.ReadFile(r.CABundle)
-		if err != nil {
-			return nil, err
-		}
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificate", r.CABundle)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
-	}
-	auth, err := r.credentials(ref.Context().RegistryStr())
+// unpack puts an image's files and its configuration into a folder. Manifest and layers are verified by their digests
+// as they come.
+func (r *Runtime) unpack(ctx context.Context, source registry.Source, reference, into string) error {
+	found, err := source.Image(ctx, reference, platform)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return remote.Image(ref, remote.WithContext(ctx), remote.WithTransport(transport), remote.WithAuth(auth),
-		remote.WithPlatform(v1.Platform{OS: "linux", Architecture: runtime.GOARCH}))
+	files, err := source.Files(ctx, reference, platform)
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	arriving := &arrival{Reader: files}
+	if err := r.write(ctx, arriving, found.Config, into); err != nil {
+		if arriving.failure != nil {
+			return arriving.failure
+		}
+		return fmt.Errorf("image %s: %w", reference, err)
+	}
+	return nil
 }
 
-// credentials are those that the docker configuration has for a registry.
-func (r *Runtime) credentials(registry string) (authn.Authenticator, error) {
-	if r.DockerConfig == "" {
-		return authn.Anonymous, nil
-	}
-	file, err := os.Open(r.DockerConfig)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	all, err := config.LoadFromReader(file)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.DockerConfig, err)
-	}
-	if registry == name.DefaultRegistry {
-		registry = authn.DefaultAuthKey
-	}
-	own, err := all.GetAuthConfig(registry)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.DockerConfig, err)
-	}
-	return authn.FromConfig(authn.AuthConfig{
-		Username: own.Username, Password: own.Password, Auth: own.Auth, IdentityToken: own.IdentityToken,
-		RegistryToken: own.RegistryToken,
-	}), nil
-}
-
-// unpack writes an image's files, with their owners, and its configuration beside the folder, and moves it there when
-// it is whole. Manifest and layers are verified by their digests as they come.
-func (r *Runtime) unpack(ctx context.Context, from v1.Image, into string) error {
-	file, err := from.ConfigFile()
-	if err != nil {
+// write writes an image's files, with their owners, and its configuration beside the folder, and moves it there when it
+// is whole.
+func (r *Runtime) write(ctx context.Context, files io.Reader, config []byte, into string) error {
+	var file v1.ConfigFile
+	if err := json.Unmarshal(config, &file); err != nil {
 		return err
 	}
 	unfinished, err := os.MkdirTemp(r.Dir, unfinishedPrefix)
@@ -190,8 +157,6 @@ func (r *Runtime) unpack(ctx context.Context, from v1.Image, into string) error 
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return err
 	}
-	files := mutate.Extract(from)
-	defer files.Close()
 	tar := asRoot(ctx, "tar", "--extract", "--preserve-permissions", "--numeric-owner", "--directory", root)
 	tar.Stdin = files
 	if err := run(tar); err != nil {
@@ -203,6 +168,20 @@ func (r *Runtime) unpack(ctx context.Context, from v1.Image, into string) error 
 	}
 	return errors.Join(os.Chmod(root, 0o755), os.Chmod(unfinished, 0o755),
 		os.WriteFile(filepath.Join(unfinished, configName), raw, 0o644), os.Rename(unfinished, into))
+}
+
+// arrival remembers why an archive could not be read to its end: who unpacks it only sees that it ended.
+type arrival struct {
+	io.Reader
+	failure error
+}
+
+func (a *arrival) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		a.failure = err
+	}
+	return n, err
 }
 
 // removeOld removes what nobody has used for long, and what killed processes have left.

@@ -513,7 +513,7 @@ func defaults(schema string) (map[string]string, error) {
 		return nil, err
 	}
 	for _, property := range described.Properties {
-		all[strings.ToUpper(strings.ReplaceAll(property.Name, "-", "_"))] = schemas.Text(property.Default)
+		all[schemas.EnvName(property.Name)] = schemas.Text(property.Default)
 	}
 	return all, nil
 }

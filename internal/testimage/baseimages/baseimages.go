@@ -30,6 +30,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/stepwright/stepwright/internal/registry"
 )
 
 // The images that can be made, by the names a Dockerfile's FROM resolves to.
@@ -388,7 +390,7 @@ func (s Store) known(names []string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("base image %q: %w", given, err)
 		}
-		canonical := strings.Replace(ref.Name(), name.DefaultRegistry, "docker.io", 1)
+		canonical := registry.Name(ref.Name())
 		if _, ok := recipes[canonical]; !ok {
 			return nil, fmt.Errorf(
 				"base image %q cannot be made here; those that can: %s", given, strings.Join(Names(), ", "),

@@ -33,6 +33,9 @@ import (
 // lifecycleVersion is the version that the module in folder builder requires.
 const lifecycleVersion = "0.21.13"
 
+// ownDir is the folder of this package in the repository, with what builders are made of.
+const ownDir = "internal/testimage/testbuilders"
+
 // stackID is of the systems. Buildpacks written with libcnb want one.
 const stackID = "com.github.stepwright.test"
 
@@ -75,7 +78,7 @@ func (s Store) make(ctx context.Context, plan plan) error {
 		}
 		if slices.Contains(family.Buildpacks, ballerinaBuildpack) {
 			if build, err = withStandIn(
-				build, family.BuildUser, filepath.Join(plan.source, "ci", "testbuilders", "standin", "bal"),
+				build, family.BuildUser, filepath.Join(plan.source, ownDir, "standin", "bal"),
 			); err != nil {
 				return err
 			}
@@ -264,7 +267,7 @@ func (p parts) build(ctx context.Context) error {
 
 func (p parts) compileBuildpacks(ctx context.Context) error {
 	for _, id := range append([]string{ballerinaBuildpack}, languages...) {
-		source := filepath.Join(p.source, "ci", "testbuilders", "buildpacks", path.Base(id))
+		source := filepath.Join(p.source, ownDir, "buildpacks", path.Base(id))
 		if id == ballerinaBuildpack {
 			source = filepath.Join(p.source, "images", "ballerina-builder", "buildpack")
 		}
@@ -293,7 +296,7 @@ func (p parts) compileBuildpacks(ctx context.Context) error {
 }
 
 func (p parts) compileLifecycle(ctx context.Context) error {
-	source, lifecycle := filepath.Join(p.source, "ci", "testbuilders", "builder"), filepath.Join(p.dir, "lifecycle")
+	source, lifecycle := filepath.Join(p.source, ownDir, "builder"), filepath.Join(p.dir, "lifecycle")
 	if err := os.MkdirAll(lifecycle, 0o755); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/moby/buildkit/client"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 )
 
 // BuildKit is a builder that is ready.
@@ -102,17 +103,11 @@ func transport(address, tlsDir string) ([]client.ClientOpt, error) {
 
 // Config is how a builder of the process's own works.
 type Config struct {
-	Root      string   // directory of its state; it is made when absent
-	Temporary bool     // whether Root is removed at the end
-	Mirrors   []Mirror // asked before the registry itself, in this order
-	Insecure  []string // hosts, with port if they have one, that are spoken to over plain HTTP
-	CABundle  string   // PEM file of certificate authorities to trust besides the system's; may be empty
-}
-
-// Mirror is a host, with optional port and path, that has the images of a registry.
-type Mirror struct {
-	Registry string `json:"registry"`
-	Mirror   string `json:"mirror"`
+	Root      string            // directory of its state; it is made when absent
+	Temporary bool              // whether Root is removed at the end
+	Mirrors   []registry.Mirror // asked before the registry itself, in this order
+	Insecure  []string          // hosts, with port if they have one, that are spoken to over plain HTTP
+	CABundle  string            // PEM file of certificate authorities to trust besides the system's; may be empty
 }
 
 // keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.

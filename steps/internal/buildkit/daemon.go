@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
@@ -36,6 +35,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	"google.golang.org/grpc"
 
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
 )
 
@@ -173,21 +173,20 @@ func (c Config) registries() (docker.RegistryHosts, error) {
 			Path:         strings.TrimRight("/v2/"+path, "/"),
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 		}
-		if slices.Contains(c.Insecure, name) {
+		if registry.IsInsecure(name, c.Insecure) {
 			h.Scheme = "http"
 		}
 		return h
 	}
 	return func(name string) ([]docker.RegistryHost, error) {
 		var hosts []docker.RegistryHost
-		for _, m := range c.Mirrors {
-			if m.Registry == name {
-				hosts = append(hosts, host(m.Mirror))
-			}
+		for _, mirror := range registry.MirrorsOf(name, c.Mirrors) {
+			hosts = append(hosts, host(mirror))
 		}
-		if name == "docker.io" {
-			name = "registry-1.docker.io"
+		address, err := docker.DefaultHost(name)
+		if err != nil {
+			return nil, err
 		}
-		return append(hosts, host(name)), nil
+		return append(hosts, host(address)), nil
 	}, nil
 }

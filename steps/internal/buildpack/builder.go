@@ -19,6 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/transcript"
 )
 
 // Where a builder has what it consists of (CNB platform specification), and where the build takes place.
@@ -153,7 +154,9 @@ func (b *builder) chooseAPI(ctx context.Context, asked string) (string, error) {
 			return "", context.Cause(ctx)
 		}
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != incompatiblePlatformAPI {
-			return "", unsupported(b.image, "its lifecycle does not run: %w: %s", err, lastLines(string(out), 3))
+			return "", unsupported(
+				b.image, "its lifecycle does not run: %w: %s", err, transcript.LastLines(string(out), 3),
+			)
 		}
 	}
 	slices.Sort(candidates)

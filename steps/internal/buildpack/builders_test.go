@@ -14,9 +14,9 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
 )
 
 // family unpacks the builder of a family, and puts its run image into a registry.

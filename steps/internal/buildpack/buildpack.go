@@ -14,7 +14,8 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -22,29 +23,23 @@ import (
 // Parameters are those of schemas/buildpacks-build.schema.json.
 type Parameters struct {
 	step.Common
-	AppPath            string             `json:"app-path"`
-	BuildEnv           []NameValue        `json:"build-env"`
-	BuilderImage       string             `json:"builder-image"`
-	RunImage           string             `json:"run-image"`
-	ImageName          string             `json:"image-name"`
-	ImageTag           string             `json:"image-tag"`
-	GitRevision        string             `json:"git-revision"`
-	Labels             []NameValue        `json:"labels"`
-	PlatformAPI        string             `json:"platform-api"`
-	SourceDateEpoch    int64              `json:"source-date-epoch"`
-	BindingsDir        string             `json:"bindings-dir"`
-	Cache              string             `json:"cache"`
-	Registry           string             `json:"registry"`
-	InsecurePlainHTTP  bool               `json:"insecure-plain-http"`
-	RegistryPullSecret string             `json:"registry-pull-secret"`
-	RegistryMirrors    []baseimage.Mirror `json:"registry-mirrors"`
-	InsecureRegistries []string           `json:"insecure-registries"`
-}
-
-// NameValue is an environment variable or a label.
-type NameValue struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+	AppPath            string            `json:"app-path"`
+	BuildEnv           []step.NameValue  `json:"build-env"`
+	BuilderImage       string            `json:"builder-image"`
+	RunImage           string            `json:"run-image"`
+	ImageName          string            `json:"image-name"`
+	ImageTag           string            `json:"image-tag"`
+	GitRevision        string            `json:"git-revision"`
+	Labels             []step.NameValue  `json:"labels"`
+	PlatformAPI        string            `json:"platform-api"`
+	SourceDateEpoch    int64             `json:"source-date-epoch"`
+	BindingsDir        string            `json:"bindings-dir"`
+	Cache              string            `json:"cache"`
+	Registry           string            `json:"registry"`
+	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
+	RegistryPullSecret string            `json:"registry-pull-secret"`
+	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
+	InsecureRegistries []string          `json:"insecure-registries"`
 }
 
 // What the parameter cache may be.
@@ -86,7 +81,7 @@ type build struct {
 	project  *project
 	revision workspace.Revision
 	epoch    time.Time // zero when there is none
-	base     baseimage.Image
+	base     registry.Image
 }
 
 // prepare finds what is wrong with parameters, source and builder before anything is fetched.
@@ -238,11 +233,11 @@ func (b *build) run(ctx context.Context) (step.Results, error) {
 
 // keep takes image, cache and bills of materials into the workspace.
 func (b *build) keep(layout, tag string) (step.Results, error) {
-	digest, err := b.seal(layout, tag)
+	digest, err := b.seal(imagelayout.Dir(layout), tag)
 	if err != nil {
 		return nil, fmt.Errorf("the lifecycle's image: %w", err)
 	}
-	if err := replace(layout, b.in.Workspace.Image()); err != nil {
+	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
 		return nil, err
 	}
 	if err := b.keepSBOM(); err != nil {

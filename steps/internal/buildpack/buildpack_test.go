@@ -14,7 +14,7 @@ import (
 	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 )
 
 var greeter = map[string]string{"greeting.txt": "hello\n", "dependencies.txt": "a 1.0\n"}

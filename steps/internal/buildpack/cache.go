@@ -19,8 +19,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // The cache travels as what the lifecycle itself calls a cache image: an OCI image whose layers are those that
@@ -30,13 +32,12 @@ import (
 // The registry's repository is the component's own, and so is its cache:
 // <registry>/<namespace>-<project>-<component>:cache.
 const (
-	cacheTag      = "cache"
 	cacheMetadata = "io.buildpacks.lifecycle.cache.metadata" // the label, and the file
 	committed     = "committed"                              // the folder of a finished cache
 )
 
 func (in Parameters) cacheReference() string {
-	return strings.TrimSuffix(in.Registry, "/") + "/" + in.ImageName + ":" + cacheTag
+	return strings.TrimSuffix(in.Registry, "/") + "/" + in.ImageName + ":" + workspace.CacheTag
 }
 
 // metadataLimit is how large a manifest or configuration of a cache may be, in bytes.
@@ -45,9 +46,9 @@ const metadataLimit = 4 << 20
 // importCache takes a cache from a registry: as a layout, and unpacked for the lifecycle. It returns how many layers it
 // has.
 func importCache(
-	ctx context.Context, source baseimage.Source, env step.Environment, reference string, files files,
+	ctx context.Context, source registry.Source, env step.Environment, reference string, files files,
 ) (int, error) {
-	var image baseimage.Image
+	var image registry.Image
 	err := env.Retry.Do(ctx, func(ctx context.Context) (err error) {
 		image, err = source.Image(ctx, reference, platform)
 		return err
@@ -81,7 +82,7 @@ func importCache(
 				}
 				defer content.Close()
 				return importLayer(
-					content, layer, blobPath(files.imported(), layer.Digest), config.RootFS.DiffIDs[i], into,
+					content, layer, files.imported().Blob(layer.Digest), config.RootFS.DiffIDs[i], into,
 				)
 			})
 		})
@@ -90,9 +91,9 @@ func importCache(
 		return 0, err
 	}
 	if err := errors.Join(
-		writeBlob(files.imported(), manifest.Config.Digest, image.Config),
-		writeBlob(files.imported(), image.Descriptor.Digest, image.Manifest),
-		writeIndex(files.imported(), image.Descriptor),
+		files.imported().WriteBlob(manifest.Config.Digest, image.Config),
+		files.imported().WriteBlob(image.Descriptor.Digest, image.Manifest),
+		files.imported().WriteIndex(image.Descriptor),
 	); err != nil {
 		return 0, err
 	}
@@ -153,8 +154,8 @@ func (b *build) keepCache() error {
 	if err != nil || len(unpacked) == 0 {
 		return err
 	}
-	layout := filepath.Join(string(files), "exported")
-	if err := empty(layout); err != nil {
+	layout := imagelayout.Dir(filepath.Join(string(files), "exported"))
+	if err := empty(string(layout)); err != nil {
 		return err
 	}
 	known := files.importedLayers()
@@ -177,7 +178,7 @@ func (b *build) keepCache() error {
 		layer, ok := known[diffID]
 		if ok {
 			unchanged++
-			err = link(blobPath(files.imported(), layer.Digest), blobPath(layout, layer.Digest))
+			err = link(files.imported().Blob(layer.Digest), layout.Blob(layer.Digest))
 		} else {
 			layer, err = pack(path, layout)
 		}
@@ -187,34 +188,34 @@ func (b *build) keepCache() error {
 		manifest.Layers = append(manifest.Layers, layer)
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, diffID)
 	}
-	if manifest.Config.Digest, manifest.Config.Size, err = writeJSON(layout, config); err != nil {
+	if manifest.Config.Digest, manifest.Config.Size, err = layout.WriteJSON(config); err != nil {
 		return err
 	}
-	image := v1.Descriptor{MediaType: manifest.MediaType, Annotations: map[string]string{refName: cacheTag}}
-	if image.Digest, image.Size, err = writeJSON(layout, manifest); err != nil {
+	image := v1.Descriptor{MediaType: manifest.MediaType, Annotations: map[string]string{refName: workspace.CacheTag}}
+	if image.Digest, image.Size, err = layout.WriteJSON(manifest); err != nil {
 		return err
 	}
-	if err := writeIndex(layout, image); err != nil {
+	if err := layout.WriteIndex(image); err != nil {
 		return err
 	}
-	if err := readable(layout); err != nil {
+	if err := workspace.MakeReadable(string(layout)); err != nil {
 		return err
 	}
 	b.env.Log.Info("Kept layers for the next build", "layers", len(manifest.Layers), "unchanged", unchanged)
-	return replace(layout, b.in.Workspace.Cache())
+	return workspace.Replace(string(layout), b.in.Workspace.Cache())
 }
 
 // importedLayers are the layers of the cache as it came, by their diff IDs.
 func (f files) importedLayers() map[v1.Hash]v1.Descriptor {
 	layers := map[v1.Hash]v1.Descriptor{}
 	var index v1.IndexManifest
-	if readJSON(filepath.Join(f.imported(), "index.json"), &index) != nil || len(index.Manifests) != 1 {
+	if f.imported().ReadIndex(&index) != nil || len(index.Manifests) != 1 {
 		return layers
 	}
 	var manifest v1.Manifest
 	var config v1.ConfigFile
-	if readJSON(blobPath(f.imported(), index.Manifests[0].Digest), &manifest) != nil ||
-		readJSON(blobPath(f.imported(), manifest.Config.Digest), &config) != nil {
+	if f.imported().ReadJSON(index.Manifests[0].Digest, &manifest) != nil ||
+		f.imported().ReadJSON(manifest.Config.Digest, &config) != nil {
 		return layers
 	}
 	for i, diffID := range config.RootFS.DiffIDs {
@@ -231,17 +232,17 @@ func link(from, to string) error {
 }
 
 // pack compresses a layer into a layout. The same layer gives the same blob.
-func pack(path, layout string) (layer v1.Descriptor, err error) {
+func pack(path string, layout imagelayout.Dir) (layer v1.Descriptor, err error) {
 	in, err := os.Open(path)
 	if err != nil {
 		return layer, err
 	}
 	defer in.Close()
-	dir := filepath.Join(layout, "blobs", "sha256")
+	dir := filepath.Join(string(layout), "blobs", "sha256")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return layer, err
 	}
-	file, err := os.CreateTemp(layout, ".layer-*")
+	file, err := os.CreateTemp(string(layout), ".layer-*")
 	if err != nil {
 		return layer, err
 	}
@@ -268,5 +269,5 @@ func pack(path, layout string) (layer v1.Descriptor, err error) {
 	if layer.Size, err = file.Seek(0, io.SeekCurrent); err != nil {
 		return layer, err
 	}
-	return layer, os.Rename(file.Name(), blobPath(layout, layer.Digest))
+	return layer, os.Rename(file.Name(), layout.Blob(layer.Digest))
 }

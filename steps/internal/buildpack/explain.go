@@ -10,9 +10,10 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
-	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/transcript"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // Exit codes of the lifecycle (CNB platform specification).
@@ -33,12 +34,12 @@ func (b *build) explain(err error, ran string) error {
 	}
 	output := failed.output
 	switch {
-	case diskFull(string(b.in.Workspace), layersDir, appDir, os.TempDir()):
-		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w:\n%s", failed, lastLines(output, 5))
+	case workspace.IsDiskFull(string(b.in.Workspace), layersDir, appDir, os.TempDir()):
+		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w:\n%s", failed, transcript.LastLines(output, 5))
 	case failed.code == -1:
 		return outcome.Errorf(
 			outcome.BuildFailed, "%s was killed: %w, most likely for want of memory:\n%s",
-			b.failing(ran, failed.phase), failed.cause, lastLines(output, 20),
+			b.failing(ran, failed.phase), failed.cause, transcript.LastLines(output, 20),
 		).
 			WithHint("Give the build's container more memory, or let the build use less.")
 	}
@@ -49,15 +50,15 @@ func (b *build) explain(err error, ran string) error {
 			detections(output),
 		)
 	case incompatiblePlatformAPI, incompatibleBuildpack:
-		return unsupported(b.builder.image, "%w: %s", failed, lastLines(output, 3))
+		return unsupported(b.builder.image, "%w: %s", failed, transcript.LastLines(output, 3))
 	case buildpackFailed, extensionFailed:
 		return outcome.Errorf(
 			outcome.BuildFailed, "%s failed:\n%s", b.failing(ran, failed.phase),
-			lastLines(withoutVerdict(output), 25),
+			transcript.LastLines(withoutVerdict(output), 25),
 		).
 			WithHint("The buildpack's own last lines say why; the whole output is in the log.")
 	}
-	return outcome.Errorf(outcome.Failed, "%w:\n%s", failed, lastLines(output, 10))
+	return outcome.Errorf(outcome.Failed, "%w:\n%s", failed, transcript.LastLines(output, 10))
 }
 
 // failing names the buildpack that ran last, as the lifecycle names its folder: the ID with slashes replaced, and a
@@ -147,13 +148,13 @@ func detections(log string) string {
 			silent = append(silent, id)
 			continue
 		}
-		lines = append(lines, "  "+id+": "+clip(strings.Join(said, "; "), 300))
+		lines = append(lines, "  "+id+": "+outcome.Clip(strings.Join(said, "; "), 300))
 	}
 	if len(silent) > 0 {
 		lines = append(lines, "  without a word: "+strings.Join(silent, ", "))
 	}
 	if len(lines) == 0 {
-		return lastLines(log, 10)
+		return transcript.LastLines(log, 10)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -163,42 +164,4 @@ func appendOnce(list []string, text string) []string {
 		return list
 	}
 	return append(list, text)
-}
-
-// colours are what programs put in for terminals.
-var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
-
-// lastLines returns the last lines of a text that are not empty.
-func lastLines(text string, most int) string {
-	const each = 500 // bytes
-	var lines []string
-	for line := range strings.Lines(colours.ReplaceAllString(text, "")) {
-		if line = strings.TrimRight(line, " \t\r\n"); line != "" {
-			lines = append(lines, clip(line, each))
-		}
-	}
-	return strings.Join(lines[max(0, len(lines)-most):], "\n")
-}
-
-// clip cuts a text that is longer than limit bytes.
-func clip(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	return strings.ToValidUTF8(text[:limit], "") + "…"
-}
-
-// diskFull asks the kernel: of what a phase met, only words are left.
-func diskFull(dirs ...string) bool {
-	for _, dir := range dirs {
-		var fs unix.Statfs_t
-		if unix.Statfs(dir, &fs) != nil {
-			continue
-		}
-		const little = 64 << 10
-		if fs.Bavail*uint64(fs.Bsize) < little || fs.Files > 0 && fs.Ffree == 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -11,13 +11,12 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/renameio/v2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
@@ -30,13 +29,15 @@ func (in Parameters) files() files { return files(filepath.Join(string(in.Worksp
 func (f files) layout() string { return filepath.Join(string(f), "layout") }
 func (f files) cache() string  { return filepath.Join(string(f), "cache") } // the lifecycle's cache folder
 // the cache as it came: an OCI image layout
-func (f files) imported() string { return filepath.Join(string(f), "imported") }
-func (f files) record() string   { return filepath.Join(string(f), "fetched.json") }
+func (f files) imported() imagelayout.Dir {
+	return imagelayout.Dir(filepath.Join(string(f), "imported"))
+}
+func (f files) record() string { return filepath.Join(string(f), "fetched.json") }
 
 // record is how fetching ended.
 type record struct {
-	Base    *baseimage.Image `json:"base,omitempty"`
-	Failure *outcome.Error   `json:"failure,omitempty"`
+	Base    *registry.Image `json:"base,omitempty"`
+	Failure *outcome.Error  `json:"failure,omitempty"`
 }
 
 // Fetch gets from registries what a build needs: manifest and configuration of the run image, and the cache. In a pod
@@ -66,49 +67,49 @@ func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 }
 
 // fetched returns what Fetch has left, or its failure. The error wraps fs.ErrNotExist when it did not run.
-func (f files) fetched() (baseimage.Image, error) {
+func (f files) fetched() (registry.Image, error) {
 	raw, err := os.ReadFile(f.record())
 	if err != nil {
-		return baseimage.Image{}, err
+		return registry.Image{}, err
 	}
 	var r record
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return baseimage.Image{}, fmt.Errorf("%s: %w", f.record(), err)
+		return registry.Image{}, fmt.Errorf("%s: %w", f.record(), err)
 	}
 	if r.Failure != nil {
-		return baseimage.Image{}, r.Failure
+		return registry.Image{}, r.Failure
 	}
 	if r.Base == nil {
-		return baseimage.Image{}, fmt.Errorf("%s tells nothing", f.record())
+		return registry.Image{}, fmt.Errorf("%s tells nothing", f.record())
 	}
 	return *r.Base, nil
 }
 
 // fetch gets run image and cache.
-func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.Image, error) {
+func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.Image, error) {
 	started := time.Now()
 	files := in.files()
-	for _, dir := range []string{files.layout(), files.cache(), files.imported()} {
+	for _, dir := range []string{files.layout(), files.cache(), string(files.imported())} {
 		if err := empty(dir); err != nil {
-			return baseimage.Image{}, err
+			return registry.Image{}, err
 		}
 	}
 	transport, err := trust.Transport(in.CABundle)
 	if err != nil {
-		return baseimage.Image{}, err
+		return registry.Image{}, err
 	}
 	defer transport.CloseIdleConnections()
-	auth, err := registryauth.Load(in.RegistryPullSecret, env.Secrets)
+	credentials, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)
 	if err != nil {
-		return baseimage.Image{}, err
+		return registry.Image{}, err
 	}
-	source := baseimage.Source{
-		Mirrors:   in.RegistryMirrors,
-		Insecure:  in.InsecureRegistries,
-		Auth:      auth,
-		Transport: transport,
+	source := registry.Source{
+		Mirrors:     in.RegistryMirrors,
+		Insecure:    in.InsecureRegistries,
+		Credentials: credentials,
+		Transport:   transport,
 	}
-	var base baseimage.Image
+	var base registry.Image
 	err = env.Retry.Do(ctx, func(ctx context.Context) error {
 		base, err = source.Image(ctx, in.RunImage, platform)
 		return err
@@ -141,10 +142,10 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.
 		return base, context.Cause(ctx)
 	}
 	// A build without a cache is a build.
-	if err := errors.Join(empty(files.cache()), empty(files.imported())); err != nil {
+	if err := errors.Join(empty(files.cache()), empty(string(files.imported()))); err != nil {
 		return base, err
 	}
-	if errors.Is(err, baseimage.ErrNotFound) {
+	if registry.IsMissing(err) {
 		env.Log.Info("There is no cache yet", "cache", reference)
 	} else {
 		env.Log.Warn("Building without the cache", "cache", reference, "error", err)
@@ -153,53 +154,26 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (baseimage.
 }
 
 // writeBase writes the run image, without its layers, to where the lifecycle looks for localReference in a layout.
-func writeBase(layout string, base baseimage.Image) error {
+func writeBase(layout string, base registry.Image) error {
 	digest := base.Descriptor.Digest
-	dir := filepath.Join(layout, localRegistry, "run", digest.Algorithm, digest.Hex)
+	dir := imagelayout.Dir(filepath.Join(layout, localRegistry, "run", digest.Algorithm, digest.Hex))
 	var manifest v1.Manifest
 	if err := json.Unmarshal(base.Manifest, &manifest); err != nil {
 		return err
 	}
-	if err := writeBlob(dir, manifest.Config.Digest, base.Config); err != nil {
+	if err := dir.WriteBlob(manifest.Config.Digest, base.Config); err != nil {
 		return err
 	}
-	if err := writeBlob(dir, digest, base.Manifest); err != nil {
+	if err := dir.WriteBlob(digest, base.Manifest); err != nil {
 		return err
 	}
-	return writeIndex(dir, base.Descriptor)
+	return dir.WriteIndex(base.Descriptor)
 }
 
 // localRegistry begins the references that the lifecycle is given: they only decide on folders in its layout. The real
 // ones will not do: it takes the folder of the run image for a reference again, in which a port has no place.
 const localRegistry = "stepwright.local"
 
-func localReference(base baseimage.Image) string {
+func localReference(base registry.Image) string {
 	return localRegistry + "/run@" + base.Descriptor.Digest.String()
-}
-
-// writeBlob writes a blob of a layout.
-func writeBlob(layout string, digest v1.Hash, content []byte) error {
-	dir := filepath.Join(layout, "blobs", digest.Algorithm)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, digest.Hex), content, 0o644)
-}
-
-// writeIndex makes of a folder with blobs a layout of this one image.
-func writeIndex(layout string, image v1.Descriptor) error {
-	raw, err := json.Marshal(v1.IndexManifest{
-		SchemaVersion: 2,
-		MediaType:     types.OCIImageIndex,
-		Manifests:     []v1.Descriptor{image},
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(
-		filepath.Join(layout, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644,
-	); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(layout, "index.json"), raw, 0o644)
 }

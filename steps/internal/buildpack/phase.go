@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepwright/stepwright/steps/internal/transcript"
 )
 
 // lifecycle runs the phases of the builder's lifecycle, one program each.
@@ -41,7 +43,7 @@ const patience = 2 * time.Second
 
 // run runs a phase to its end. When ctx ends, so does it, with all that it started.
 func (l lifecycle) run(ctx context.Context, phase string, args ...string) error {
-	output := &tail{limit: 256 << 10}
+	output := &transcript.Tail{Limit: 256 << 10}
 	cmd := exec.CommandContext(ctx, filepath.Join(lifecycleDir, phase), args...)
 	cmd.Env = l.environ
 	cmd.Dir = "/"
@@ -66,24 +68,6 @@ func (l lifecycle) run(ctx context.Context, phase string, args ...string) error 
 		return fmt.Errorf("%s does not start: %w", phase, err)
 	}
 	return &phaseError{phase, exit.ExitCode(), output.String(), err}
-}
-
-// tail keeps the last bytes that are written to it.
-type tail struct {
-	limit int
-	buf   []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	t.buf = append(t.buf, p...)
-	if over := len(t.buf) - t.limit; over > t.limit {
-		t.buf = slices.Delete(t.buf, 0, over)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	return strings.ToValidUTF8(string(t.buf[max(0, len(t.buf)-t.limit):]), "")
 }
 
 // journal tells which buildpack the builder phase ran last. For each the lifecycle makes a folder in TMPDIR, named by

@@ -16,6 +16,7 @@ import (
 	ignore "github.com/sabhiram/go-gitignore"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
@@ -197,11 +198,11 @@ func (p *project) check() error {
 }
 
 // variables are those for buildpacks: what is for another execution environment than production is left out.
-func (p *project) variables() []NameValue {
-	var all []NameValue
+func (p *project) variables() []step.NameValue {
+	var all []step.NameValue
 	for _, v := range p.Env {
 		if len(v.ExecEnv) == 0 || slices.Contains(v.ExecEnv, "production") || slices.Contains(v.ExecEnv, "*") {
-			all = append(all, NameValue{v.Name, v.Value})
+			all = append(all, step.NameValue{Name: v.Name, Value: v.Value})
 		}
 	}
 	return all

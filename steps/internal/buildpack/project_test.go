@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 var descriptors = []string{
@@ -141,7 +142,7 @@ func TestVariablesOfOtherEnvironments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]NameValue{{"B", "b"}}, p.variables()); diff != "" {
+	if diff := cmp.Diff([]step.NameValue{{Name: "B", Value: "b"}}, p.variables()); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -19,11 +19,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
+	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 func TestBuild(t *testing.T) {
@@ -51,9 +53,9 @@ COPY --from=build /src/out /
 		".git/HEAD":     "ref: refs/heads/main",
 	})
 	in := parameters(w, r)
-	in.BuildArgs = []NameValue{{"VERSION", "1.4"}}
-	in.BuildEnv = []NameValue{{"GREETING", "good morning"}}
-	in.Labels = []NameValue{{"org.opencontainers.image.title", "greeter"}}
+	in.BuildArgs = named("VERSION", "1.4")
+	in.BuildEnv = named("GREETING", "good morning")
+	in.Labels = named("org.opencontainers.image.title", "greeter")
 
 	t.Run("target", func(t *testing.T) {
 		in := in
@@ -222,20 +224,20 @@ func TestSourceFaults(t *testing.T) {
 }
 
 // odd are values that quoting gets wrong easily.
-var odd = []NameValue{
-	{"SPACES", "  two  spaces "},
-	{"QUOTES", `"double" 'single'`},
-	{"DOLLAR", `$HOME ${PATH} $$ $(id)`},
-	{"BACKSLASH", `C:\dir\ \n \$x \\`},
-	{"BACKTICK", "`id` `"},
-	{"LINES", "first\nsecond $HOME\r\n\n\"third\" \\"},
-	{"HASH", "# not a comment"},
-	{"HEREDOC", "<<EOF"},
-	{"EMPTY", ""},
-	{"UNICODE", "größe ✓ \u2028"},
-	{"TAB", "a\tb"},
-	{"dotted.name-x", "v"},
-}
+var odd = named(
+	"SPACES", "  two  spaces ",
+	"QUOTES", `"double" 'single'`,
+	"DOLLAR", `$HOME ${PATH} $$ $(id)`,
+	"BACKSLASH", `C:\dir\ \n \$x \\`,
+	"BACKTICK", "`id` `",
+	"LINES", "first\nsecond $HOME\r\n\n\"third\" \\",
+	"HASH", "# not a comment",
+	"HEREDOC", "<<EOF",
+	"EMPTY", "",
+	"UNICODE", "größe ✓ \u2028",
+	"TAB", "a\tb",
+	"dotted.name-x", "v",
+)
 
 func TestBuildEnvironment(t *testing.T) {
 	t.Parallel()
@@ -249,12 +251,12 @@ COPY <<END /heredoc
 FROM nothing
 END
 from base AS test
-RUN for v in SPACES QUOTES DOLLAR BACKSLASH BACKTICK LINES HASH HEREDOC EMPTY UNICODE TAB; do \
-  eval "printf '%s\0' \"\$$v\""; done > /values
+RUN for v in SPACES QUOTES DOLLAR BACKSLASH BACKTICK LINES HASH HEREDOC EMPTY UNICODE TAB; do ` +
+				`eval "printf '%s\0' \"\$$v\""; done > /values
 FROM scratch
 COPY --from=test /values /heredoc /
 ENV LATER=$SPACES`}), r)
-			in.BuildEnv = append(slices.Clone(odd), NameValue{"OWN", "parameter"})
+			in.BuildEnv = slices.Concat(odd, named("OWN", "parameter"))
 			b := succeed(t, in)
 			values := strings.Split(b.files["values"], "\x00")
 			for i, v := range odd {
@@ -278,7 +280,7 @@ ENV LATER=$SPACES`}), r)
 		in := parameters(project(t, map[string]string{
 			"Dockerfile": "FROM busybox:1 AS Base\nENV A=own\nFROM base\nRUN echo $A $B > /out\n",
 		}), r)
-		in.BuildEnv = []NameValue{{"A", "parameter"}, {"B", "parameter"}}
+		in.BuildEnv = named("A", "parameter", "B", "parameter")
 		b := succeed(t, in)
 		if got := b.files["out"]; got != "own parameter\n" {
 			t.Errorf("RUN sees %q", got)
@@ -292,7 +294,7 @@ func TestLineMap(t *testing.T) {
 		name:     "Dockerfile",
 		original: []byte("ARG X=1\r\nFROM a \\\n  AS b\nRUN x\n\nFROM b\nRUN y\nFROM c\nRUN z"),
 	}
-	if err := s.parse(Parameters{BuildEnv: []NameValue{{"A", "1"}, {"B", "1\n2"}}}); err != nil {
+	if err := s.parse(Parameters{BuildEnv: named("A", "1", "B", "1\n2")}); err != nil {
 		t.Fatal(err)
 	}
 	original := strings.Split(string(s.original), "\n")
@@ -319,7 +321,7 @@ func FuzzEscape(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		for _, directive := range []string{"", "# escape=`\n"} {
 			s := &source{name: "Dockerfile", original: []byte(directive + "FROM scratch\nRUN x\n")}
-			if err := s.parse(Parameters{BuildEnv: []NameValue{{"V", value}}}); err != nil {
+			if err := s.parse(Parameters{BuildEnv: named("V", value)}); err != nil {
 				t.Fatal(err)
 			}
 			if got, ok := environmentOf(t, s)["V"]; !ok || got != value && s.args == nil {
@@ -334,7 +336,7 @@ func TestBuildFailures(t *testing.T) {
 	r := newRegistry(t)
 	tests := []struct {
 		name, dockerfile string
-		env              []NameValue
+		env              []step.NameValue
 		reason           outcome.Reason
 		words            []string
 	}{
@@ -346,7 +348,7 @@ func TestBuildFailures(t *testing.T) {
 		},
 		{
 			"RUN below a build environment", "FROM busybox:1 AS a\nFROM busybox:1\nRUN exit 7\n",
-			[]NameValue{{"A", "1"}, {"B", "1\n2"}}, outcome.BuildFailed,
+			named("A", "1", "B", "1\n2"), outcome.BuildFailed,
 			[]string{"Dockerfile line 3: RUN exit 7: exit code 7"},
 		},
 		{"unknown command", "FROM busybox:1\nRUN nonesuch\n", nil, outcome.BuildFailed,
@@ -398,7 +400,7 @@ func TestRegistryFailures(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{"Dockerfile": "FROM private.example.com/library/busybox:1\nRUN true\n"}
 	mirrored := func(in Parameters, host string) Parameters {
-		in.RegistryMirrors = []buildkit.Mirror{{Registry: "private.example.com", Mirror: host}}
+		in.RegistryMirrors = []registry.Mirror{{Registry: "private.example.com", Mirror: host}}
 		return in
 	}
 	t.Run("no credentials", func(t *testing.T) {
@@ -460,7 +462,7 @@ func TestRegistryFailures(t *testing.T) {
 		}
 		proxy := faulttest.Before(t, r.URL, faulttest.First(1, large, faulttest.Fault{CutBody: 100_000}))
 		in := parameters(project(t, files), r)
-		in.RegistryMirrors = []buildkit.Mirror{
+		in.RegistryMirrors = []registry.Mirror{
 			{Registry: "private.example.com", Mirror: strings.TrimPrefix(proxy.URL, "http://")},
 		}
 		in.InsecureRegistries = []string{in.RegistryMirrors[0].Mirror}
@@ -571,7 +573,7 @@ func TestProvenance(t *testing.T) {
 			t.Parallel()
 			in := parameters(project(t, files), r)
 			in.DockerfilePath, in.Provenance = "deploy/Dockerfile", mode
-			in.BuildArgs = []NameValue{{"VERSION", "argument-9"}}
+			in.BuildArgs = named("VERSION", "argument-9")
 			b := succeed(t, in)
 			if mode == "none" {
 				if b.provenance != nil {

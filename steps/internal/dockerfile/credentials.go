@@ -3,26 +3,21 @@ package dockerfile
 import (
 	"context"
 
-	"github.com/docker/cli/cli/config/types"
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"google.golang.org/grpc"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/secret"
 )
-
-// credentialStore gives the credentials for a registry, empty ones when there are none.
-type credentialStore interface {
-	GetAuthConfig(registry string) (types.AuthConfig, error)
-}
 
 // credentials hands a builder the credentials for the registries it pulls from, one by one as it asks. BuildKit's own
 // provider would fetch tokens in this process, past the builder's CA bundle, and keep a file in the home directory.
 type credentials struct {
 	auth.UnimplementedAuthServer
-	store credentialStore
+	known *registry.Credentials
 }
 
 // Register makes credentials a session.Attachable.
@@ -30,14 +25,7 @@ func (c *credentials) Register(server *grpc.Server) { auth.RegisterAuthServer(se
 
 // Credentials implements auth.AuthServer.
 func (c *credentials) Credentials(_ context.Context, req *auth.CredentialsRequest) (*auth.CredentialsResponse, error) {
-	host := req.GetHost()
-	if host == "registry-1.docker.io" {
-		host = "https://index.docker.io/v1/" // as docker login names it
-	}
-	found, err := c.store.GetAuthConfig(host)
-	if err != nil {
-		return nil, err
-	}
+	found, _, _ := c.known.FindHost(req.GetHost())
 	if found.IdentityToken != "" {
 		return &auth.CredentialsResponse{Secret: found.IdentityToken}, nil
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/tonistiigi/fsutil"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -29,27 +29,21 @@ type Parameters struct {
 	step.Common
 	DockerContext      string            `json:"docker-context"`
 	DockerfilePath     string            `json:"dockerfile-path"`
-	BuildArgs          []NameValue       `json:"build-args"`
-	BuildEnv           []NameValue       `json:"build-env"`
-	Labels             []NameValue       `json:"labels"`
+	BuildArgs          []step.NameValue  `json:"build-args"`
+	BuildEnv           []step.NameValue  `json:"build-env"`
+	Labels             []step.NameValue  `json:"labels"`
 	Target             string            `json:"target"`
 	Platform           string            `json:"platform"`
 	BuildSecretsDir    string            `json:"build-secrets-dir"`
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
 	Provenance         string            `json:"provenance"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
-	RegistryMirrors    []buildkit.Mirror `json:"registry-mirrors"`
+	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
 	BuildKitAddress    string            `json:"buildkit-address"`
 	BuildKitTLSDir     string            `json:"buildkit-tls-dir"`
 	BuildKitRoot       string            `json:"buildkit-root"`
 	NoCache            bool              `json:"no-cache"`
-}
-
-// NameValue is a build argument, an environment variable or a label.
-type NameValue struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
 }
 
 // daemonWait is how long a daemon given by address may take to answer. Tests shorten it.
@@ -76,7 +70,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
 		return nil, err
 	}
-	if b.credentials, err = registryauth.Load(in.RegistryPullSecret, env.Secrets); err != nil {
+	if b.credentials, err = registry.LoadCredentials(in.RegistryPullSecret, env.Secrets); err != nil {
 		return nil, err
 	}
 
@@ -178,7 +172,7 @@ type build struct {
 	revision    workspace.Revision
 	epoch       *time.Time
 	secrets     map[string][]byte
-	credentials credentialStore
+	credentials *registry.Credentials
 }
 
 // solve builds once. What it returns is the digest of the image in the workspace.
@@ -214,7 +208,7 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, 
 	if err != nil {
 		return "", err
 	}
-	if err := replace(layout, b.in.Workspace.Image()); err != nil {
+	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
 		return "", err
 	}
 	b.env.Log.Info("Built", "digest", digest, "took", time.Since(started))
@@ -273,48 +267,27 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 		FrontendAttrs: attrs,
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
 		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, Attrs: export, OutputDir: layout}},
-		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{store: b.credentials}},
+		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{known: b.credentials}},
 	}, nil
 }
 
 // labels are those asked for, and where the image comes from.
 func (b *build) labels() map[string]string {
-	labels := map[string]string{}
-	if b.revision.Commit != "" {
-		labels["org.opencontainers.image.revision"] = b.revision.Commit
-	}
-	if b.revision.URL != "" {
-		labels["org.opencontainers.image.source"] = b.revision.URL
-	}
+	var created time.Time
 	if b.epoch != nil {
-		labels["org.opencontainers.image.created"] = b.epoch.Format(time.RFC3339)
+		created = *b.epoch
 	}
+	labels := b.revision.Labels(created)
 	for _, l := range b.in.Labels {
 		labels[l.Name] = l.Value
 	}
 	return labels
 }
 
-// replace puts a finished layout where the image belongs.
-func replace(layout, image string) error {
-	old := layout + ".old"
-	err := os.Rename(image, old)
-	if errors.Is(err, fs.ErrNotExist) {
-		return os.Rename(layout, image)
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(layout, image); err != nil {
-		return errors.Join(err, os.Rename(old, image))
-	}
-	return os.RemoveAll(old)
-}
-
 // contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context
 // itself: it differs between two clones of one commit. The same build argument as there, BUILDKIT_CONTEXT_KEEP_GIT_DIR,
 // keeps it.
-func (s *source) contextFS(args []NameValue) (fsutil.FS, error) {
+func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 	tree, err := fsutil.NewFS(s.context)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,8 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+
+	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 // The Dockerfile frontend has no option for environment variables, so they become an ENV instruction at the start of
@@ -25,7 +27,7 @@ func lineArg(i int) string { return fmt.Sprintf("STEPWRIGHT_BUILD_ENV_%d", i) }
 // addEnvironment returns the Dockerfile with the environment in it, where its lines are in the original, and the build
 // arguments it needs.
 func addEnvironment(
-	original []byte, tree *parser.Result, stages []instructions.Stage, env []NameValue,
+	original []byte, tree *parser.Result, stages []instructions.Stage, env []step.NameValue,
 ) ([]byte, lineMap, map[string]string) {
 	if len(env) == 0 {
 		return original, lineMap{}, nil

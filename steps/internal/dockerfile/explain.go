@@ -12,13 +12,14 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // explain gives a build's failure its reason.
 func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	err = said{strings.TrimPrefix(err.Error(), "failed to solve: "), err} // the client's words, which say nothing
 	fault := buildkit.FaultOf(err)
-	if fault == buildkit.DiskFull || diskFull(string(b.in.Workspace), b.in.BuildKitRoot) {
+	if fault == buildkit.DiskFull || workspace.IsDiskFull(string(b.in.Workspace), b.in.BuildKitRoot) {
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
 	}
 	if buildkit.Lost(err) {
@@ -148,19 +149,4 @@ func (b *build) imageAt(first, last int) (image string, isBase bool) {
 func covers(stage instructions.Stage, first, last int) bool {
 	return len(stage.Location) > 0 && stage.Location[0].Start.Line <= last &&
 		stage.Location[len(stage.Location)-1].End.Line >= first
-}
-
-// diskFull asks the kernel, as an error that went through a builder may have lost its number on the way.
-func diskFull(dirs ...string) bool {
-	for _, dir := range dirs {
-		var fs unix.Statfs_t
-		if dir == "" || unix.Statfs(dir, &fs) != nil {
-			continue
-		}
-		const little = 64 << 10
-		if fs.Bavail*uint64(fs.Bsize) < little || fs.Files > 0 && fs.Ffree == 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
-	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 )
 
 // BuildKit's marks on attestations.
@@ -28,8 +29,9 @@ const (
 // For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see
 // timeless), so that the root's digest is the same, too: BuildKit has no option for that.
 func seal(dir string, reproducible bool) (string, error) {
+	l := layout{imagelayout.Dir(dir)}
 	var top ocispec.Index
-	if err := readJSON(filepath.Join(dir, ocispec.ImageIndexFile), &top); err != nil {
+	if err := l.ReadIndex(&top); err != nil {
 		return "", err
 	}
 	if len(top.Manifests) != 1 {
@@ -37,45 +39,32 @@ func seal(dir string, reproducible bool) (string, error) {
 	}
 	root := top.Manifests[0]
 	if root.MediaType == ocispec.MediaTypeImageIndex {
-		sealed, err := layout(dir).sealIndex(root, reproducible)
+		sealed, err := l.sealIndex(root, reproducible)
 		if err != nil {
 			return "", err
 		}
 		root = sealed
 	}
-	top = ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: []ocispec.Descriptor{root}}
-	raw, err := json.Marshal(top)
-	if err != nil {
-		return "", err
-	}
 	return root.Digest.String(), errors.Join(
-		os.WriteFile(filepath.Join(dir, ocispec.ImageIndexFile), raw, 0o644),
+		l.WriteIndex(root),
 		os.RemoveAll(filepath.Join(dir, "ingest")), // containerd's, for blobs on their way
 	)
 }
 
-// layout is the directory of an OCI image layout.
-type layout string
-
-func (l layout) path(d digest.Digest) string {
-	return filepath.Join(string(l), "blobs", d.Algorithm().String(), d.Encoded())
-}
+// layout is the one that the builder has left.
+type layout struct{ imagelayout.Dir }
 
 // replaceBlob writes content instead of the blob that old describes, and returns the description of the new one.
 func (l layout) replaceBlob(old ocispec.Descriptor, content []byte) (ocispec.Descriptor, error) {
 	desc := old
 	desc.Digest, desc.Size = digest.FromBytes(content), int64(len(content))
-	if desc.Digest == old.Digest {
-		return old, nil
-	}
-	return desc, errors.Join(os.WriteFile(l.path(desc.Digest), content, 0o444), os.Remove(l.path(old.Digest)))
+	return desc, l.ReplaceBlob(old.Digest, desc.Digest, content)
 }
 
 // sealIndex seals the provenance of an image index.
 func (l layout) sealIndex(root ocispec.Descriptor, reproducible bool) (ocispec.Descriptor, error) {
 	var index ocispec.Index
-	if err := readJSON(l.path(root.Digest), &index); err != nil {
+	if err := l.ReadJSON(root.Digest, &index); err != nil {
 		return root, err
 	}
 	for i, desc := range index.Manifests {
@@ -97,7 +86,7 @@ func (l layout) sealIndex(root ocispec.Descriptor, reproducible bool) (ocispec.D
 
 func (l layout) sealAttestations(desc ocispec.Descriptor, reproducible bool) (ocispec.Descriptor, error) {
 	var manifest ocispec.Manifest
-	if err := readJSON(l.path(desc.Digest), &manifest); err != nil {
+	if err := l.ReadJSON(desc.Digest, &manifest); err != nil {
 		return desc, err
 	}
 	image := digest.Digest(desc.Annotations[referenceDigest])
@@ -107,7 +96,7 @@ func (l layout) sealAttestations(desc ocispec.Descriptor, reproducible bool) (oc
 	var diffIDs []digest.Digest
 	for i, statement := range manifest.Layers {
 		if statement.Annotations[predicateType] == slsaProvenance {
-			raw, err := os.ReadFile(l.path(statement.Digest))
+			raw, err := os.ReadFile(l.Blob(statement.Digest))
 			if err != nil {
 				return desc, err
 			}
@@ -123,7 +112,7 @@ func (l layout) sealAttestations(desc ocispec.Descriptor, reproducible bool) (oc
 	// Where the manifest looks like an image's, its configuration lists the statements once more.
 	if manifest.Config.MediaType == ocispec.MediaTypeImageConfig {
 		var config ocispec.Image
-		if err := readJSON(l.path(manifest.Config.Digest), &config); err != nil {
+		if err := l.ReadJSON(manifest.Config.Digest, &config); err != nil {
 			return desc, err
 		}
 		config.RootFS.DiffIDs = diffIDs
@@ -184,15 +173,4 @@ func child(object map[string]any, path ...string) map[string]any {
 		object, _ = object[name].(map[string]any)
 	}
 	return object
-}
-
-func readJSON(path string, into any) error {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(raw, into); err != nil {
-		return fmt.Errorf("%s: %w", filepath.Base(path), err)
-	}
-	return nil
 }

@@ -29,8 +29,9 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -164,7 +165,7 @@ func parameters(w workspace.Workspace, r *registrytest.Registry) Parameters {
 	}
 	if r != nil {
 		in.CABundle, in.RegistryPullSecret = r.CAFile, r.DockerConfig
-		in.RegistryMirrors = []buildkit.Mirror{{Registry: "docker.io", Mirror: r.Host}}
+		in.RegistryMirrors = []registry.Mirror{{Registry: "docker.io", Mirror: r.Host}}
 		if strings.HasPrefix(r.URL, "http:") {
 			in.InsecureRegistries = []string{r.Host}
 		}
@@ -394,4 +395,13 @@ func environmentOf(t testing.TB, s *source) map[string]string {
 		}
 	}
 	return env
+}
+
+// named lists values by name: name, value, …
+func named(pairs ...string) []step.NameValue {
+	var all []step.NameValue
+	for pair := range slices.Chunk(pairs, 2) {
+		all = append(all, step.NameValue{Name: pair[0], Value: pair[1]})
+	}
+	return all
 }

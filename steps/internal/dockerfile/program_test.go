@@ -24,7 +24,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 

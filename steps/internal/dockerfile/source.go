@@ -206,13 +206,5 @@ func excerpt(text []byte, first, last int) string {
 	for _, line := range lines[first-1 : last] {
 		parts = append(parts, strings.TrimSpace(line))
 	}
-	return clip(strings.Join(parts, " "), 300)
-}
-
-// clip cuts a text that is longer than limit bytes.
-func clip(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	return strings.ToValidUTF8(text[:limit], "") + "…"
+	return outcome.Clip(strings.Join(parts, " "), 300)
 }

@@ -5,10 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
+
+	"github.com/stepwright/stepwright/steps/internal/transcript"
 )
 
 // watch shows the progress of a build and remembers what a failure's message needs.
@@ -16,8 +17,8 @@ type watch struct {
 	statuses chan *client.SolveStatus // the builder sends them here, and closes it
 	shown    chan struct{}
 
-	names map[string]string // of vertices, by digest
-	tails map[string]*tail  // their last output, by digest
+	names map[string]string           // of vertices, by digest
+	tails map[string]*transcript.Tail // their last output, by digest
 	src   *source
 }
 
@@ -30,7 +31,7 @@ func newWatch(w io.Writer, src *source) (*watch, error) {
 		statuses: make(chan *client.SolveStatus),
 		shown:    make(chan struct{}),
 		names:    map[string]string{},
-		tails:    map[string]*tail{},
+		tails:    map[string]*transcript.Tail{},
 		src:      src,
 	}
 	show := make(chan *client.SolveStatus)
@@ -59,10 +60,10 @@ func (s *watch) note(status *client.SolveStatus) {
 	for _, l := range status.Logs {
 		t := s.tails[l.Vertex.String()]
 		if t == nil {
-			t = &tail{}
+			t = &transcript.Tail{Limit: 2 * outputBytes} // long lines are cut
 			s.tails[l.Vertex.String()] = t
 		}
-		t.write(l.Data)
+		t.Write(l.Data)
 	}
 	for _, w := range status.Warnings {
 		s.relocate(w)
@@ -87,41 +88,16 @@ func (s *watch) relocate(w *client.VertexWarning) {
 	}
 }
 
+// A message must fit into a pod's termination message, 4096 bytes, with all the rest.
+const (
+	outputBytes = 3000
+	outputLines = 20
+)
+
 // lastLines is what the vertex put out last.
 func (s *watch) lastLines(vertex string) string {
 	if t := s.tails[vertex]; t != nil {
-		return t.String()
+		return transcript.End(transcript.LastLines(t.String(), outputLines), outputBytes)
 	}
 	return ""
-}
-
-// tail keeps the end of a stream.
-type tail struct{ kept []byte }
-
-const (
-	tailBytes = 3000 // a message must fit into a pod's termination message, 4096 bytes, with all the rest
-	tailLines = 20
-)
-
-func (t *tail) write(p []byte) {
-	t.kept = append(t.kept, p...)
-	if over := len(t.kept) - 2*tailBytes; over > 0 {
-		t.kept = append(t.kept[:0], t.kept[over:]...)
-	}
-}
-
-func (t *tail) String() string {
-	lines := strings.Split(strings.TrimRight(string(t.kept), "\r\n"), "\n")
-	lines = lines[max(0, len(lines)-tailLines):]
-	for i, line := range lines {
-		if j := strings.LastIndexByte(strings.TrimRight(line, "\r"), '\r'); j >= 0 {
-			line = line[j+1:] // a progress bar draws over itself
-		}
-		lines[i] = clip(strings.TrimRight(line, "\r"), 400)
-	}
-	text := strings.Join(lines, "\n")
-	if over := len(text) - tailBytes; over > 0 {
-		text = "…" + strings.ToValidUTF8(text[over:], "")
-	}
-	return strings.ToValidUTF8(text, "")
 }

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )

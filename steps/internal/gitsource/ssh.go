@@ -1,20 +1,19 @@
 package gitsource
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/transcript"
 )
 
 // sshConnection runs git-upload-pack at the other end of an SSH connection.
@@ -24,7 +23,7 @@ type sshConnection struct {
 	session *ssh.Session
 	stdin   io.WriteCloser
 	stdout  io.Reader
-	stderr  tail
+	stderr  transcript.Tail
 	release func() bool // stops closing the connection with the context
 }
 
@@ -37,7 +36,11 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 	if err != nil {
 		return nil, unavailable(remote, err)
 	}
-	c := &sshConnection{remote: remote, release: context.AfterFunc(ctx, func() { conn.Close() })}
+	c := &sshConnection{
+		remote:  remote,
+		stderr:  transcript.Tail{Limit: saidLimit},
+		release: context.AfterFunc(ctx, func() { conn.Close() }),
+	}
 	defer func() {
 		if err != nil {
 			c.release()
@@ -143,33 +146,20 @@ func (o *sshOutput) Read(p []byte) (int, error) {
 		if _, ok := errors.AsType[*ssh.ExitError](o.c.session.Wait()); ok {
 			return 0, outcome.Errorf(
 				outcome.RepositoryNotFound, "%s is not a repository, or the key does not give access to it%s",
-				o.c.remote, o.c.stderr.said(),
+				o.c.remote, o.c.said(),
 			)
 		}
-		return 0, fmt.Errorf("the connection ended before the repository's references%s", o.c.stderr.said())
+		return 0, fmt.Errorf("the connection ended before the repository's references%s", o.c.said())
 	}
 	return n, err
 }
 
-// tail keeps the end of what a server writes to standard error.
-type tail struct {
-	mu  sync.Mutex
-	buf []byte
-}
+// saidLimit is how much of a server's words is told, in bytes.
+const saidLimit = 1024
 
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	t.buf = t.buf[max(0, len(t.buf)-1024):]
-	return len(p), nil
-}
-
-// said quotes it in one line, after a colon.
-func (t *tail) said() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	text := strings.Join(strings.Fields(strings.ToValidUTF8(string(bytes.TrimSpace(t.buf)), "")), " ")
+// said quotes what the server has written to standard error, in one line and after a colon.
+func (c *sshConnection) said() string {
+	text := strings.Join(strings.Fields(c.stderr.String()), " ")
 	if text == "" {
 		return ""
 	}

@@ -336,10 +336,4 @@ func redirected(parameter, what string, resp *http.Response) error {
 		WithHint("Give the URL that it redirects to, if that is to be trusted with the client's credentials.")
 }
 
-func short(text string) string {
-	text = strings.TrimSpace(text)
-	if len(text) > messageLimit {
-		text = strings.ToValidUTF8(text[:messageLimit], "") + "…"
-	}
-	return text
-}
+func short(text string) string { return outcome.Clip(strings.TrimSpace(text), messageLimit) }

@@ -23,9 +23,9 @@ func (s *Set) Help() string {
 	)
 	for _, p := range s.schema.Properties {
 		if p.WriteOnly {
-			fmt.Fprintf(&b, "  %s", EnvName(p.Name))
+			fmt.Fprintf(&b, "  %s", schemas.EnvName(p.Name))
 		} else {
-			fmt.Fprintf(&b, "  --%s, %s", p.Name, EnvName(p.Name))
+			fmt.Fprintf(&b, "  --%s, %s", p.Name, schemas.EnvName(p.Name))
 		}
 		switch {
 		case p.Required:

@@ -42,7 +42,7 @@ func Parse(schema *schemas.Schema, args, environ []string) (*Set, error) {
 	given := map[string]string{}
 	for _, p := range schema.Properties {
 		for _, kv := range environ {
-			if v, ok := strings.CutPrefix(kv, EnvName(p.Name)+"="); ok {
+			if v, ok := strings.CutPrefix(kv, schemas.EnvName(p.Name)+"="); ok {
 				given[p.Name] = v
 			}
 		}
@@ -71,11 +71,6 @@ func Parse(schema *schemas.Schema, args, environ []string) (*Set, error) {
 	return s, outcome.Invalid(faults...)
 }
 
-// EnvName is the variable of a property: GIT_REPO of git-repo.
-func EnvName(property string) string {
-	return strings.ToUpper(strings.ReplaceAll(property, "-", "_"))
-}
-
 // flags reads --name value, --name=value and, for booleans, --name into given.
 func (s *Set) flags(args []string, given map[string]string) (faults []string, help bool) {
 	for i := 0; i < len(args); i++ {
@@ -102,7 +97,7 @@ func (s *Set) flags(args []string, given map[string]string) (faults []string, he
 				fmt.Sprintf(
 					"%s: is a secret, which a command line would show to everybody on this machine; give it as the "+
 						"variable %s",
-					name, EnvName(p.Name),
+					name, schemas.EnvName(p.Name),
 				),
 			)
 			if !hasValue && i+1 < len(args) {

@@ -172,9 +172,9 @@ func TestHelpTellsOfEveryProperty(t *testing.T) {
 		}
 		help := set.Help()
 		for _, p := range schemas.MustLoad(name).Properties {
-			given := "  --" + p.Name + ", " + EnvName(p.Name)
+			given := "  --" + p.Name + ", " + schemas.EnvName(p.Name)
 			if p.WriteOnly {
-				given = "\n  " + EnvName(p.Name)
+				given = "\n  " + schemas.EnvName(p.Name)
 			}
 			if !strings.Contains(help, given) || p.WriteOnly && strings.Contains(help, "--"+p.Name+",") {
 				t.Errorf("%s: no %q", name, given)
@@ -227,7 +227,8 @@ func TestNoSecretOnACommandLine(t *testing.T) {
 			} {
 				set, err := Parse(schema, args, nil)
 				if err == nil || !strings.Contains(err.Error(), "--"+p.Name+": is a secret") ||
-					!strings.Contains(err.Error(), EnvName(p.Name)) || strings.Contains(err.Error(), "hunter22") {
+					!strings.Contains(err.Error(), schemas.EnvName(p.Name)) ||
+					strings.Contains(err.Error(), "hunter22") {
 					t.Errorf("%s %q: %v", name, args, err)
 				}
 				if slices.Contains(set.Secrets(), "hunter22") {
@@ -255,7 +256,7 @@ func FuzzParse(f *testing.F) {
 	schema := schemas.MustLoad("containerfile-build")
 	f.Fuzz(func(t *testing.T, property, text string) {
 		flag := []string{"--" + property + "=" + text}
-		set, err := Parse(schema, flag, []string{EnvName(property) + "=" + text, property})
+		set, err := Parse(schema, flag, []string{schemas.EnvName(property) + "=" + text, property})
 		if errors.Is(err, ErrHelp) {
 			return
 		}

@@ -17,7 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/docker/cli/cli/config/configfile"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -27,17 +26,18 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-func testRegistry(t *testing.T, host string) *registry {
+func testRepository(t *testing.T, host string) *repository {
 	t.Helper()
 	server, err := name.NewRegistry(host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newRegistry(server.Repo("team/app"), "/secret", configfile.New(""), true, http.DefaultTransport)
+	return newRepository(server.Repo("team/app"), &registry.Credentials{Path: "/secret"}, true, http.DefaultTransport)
 }
 
 // What a network does that a test cannot make it do.
@@ -92,7 +92,7 @@ func TestFailure(t *testing.T) {
 	for kind, test := range tests {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			err := testRegistry(t, "r.example.com").failure("upload x", test.err)
+			err := testRepository(t, "r.example.com").failure("upload x", test.err)
 			got := outcome.Of(err)
 			if got.Reason != test.reason || !strings.Contains(got.Message, test.text) {
 				t.Errorf("got %s: %s; want %s with %q", got.Reason, got.Message, test.reason, test.text)
@@ -135,7 +135,7 @@ func TestStalledUpload(t *testing.T) {
 	defer server.Close()
 	defer close(done)
 	host := strings.TrimPrefix(server.URL, "http://")
-	r := testRegistry(t, host)
+	r := testRepository(t, host)
 	r.stall = 50 * time.Millisecond
 	if err := r.connect(t.Context(), nil); err != nil {
 		t.Fatal(err)

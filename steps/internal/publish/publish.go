@@ -20,11 +20,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
 	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // Parameters are those of schemas/publish-image.schema.json.
@@ -41,9 +41,9 @@ type Parameters struct {
 	Jobs               int      `json:"jobs"`
 	CacheSource        string   `json:"cache-source"`
 
-	RegistryPullSecret string             `json:"registry-pull-secret"`
-	RegistryMirrors    []baseimage.Mirror `json:"registry-mirrors"`
-	InsecureRegistries []string           `json:"insecure-registries"`
+	RegistryPullSecret string            `json:"registry-pull-secret"`
+	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
+	InsecureRegistries []string          `json:"insecure-registries"`
 }
 
 // progressEvery is how often a long push tells how far it is.
@@ -62,7 +62,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 	defer transport.CloseIdleConnections()
-	config, err := registryauth.Load(in.RegistryPushSecret, env.Secrets)
+	pushing, err := registry.LoadCredentials(in.RegistryPushSecret, env.Secrets)
 	if err != nil {
 		return nil, err
 	}
@@ -72,34 +72,34 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	defer image.Close()
 
-	pullAuth, err := registryauth.Load(in.RegistryPullSecret, env.Secrets)
+	pulling, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	bases := baseimage.Source{
-		Mirrors:   in.RegistryMirrors,
-		Insecure:  in.InsecureRegistries,
-		Auth:      pullAuth,
-		Transport: transport,
+	bases := registry.Source{
+		Mirrors:     in.RegistryMirrors,
+		Insecure:    in.InsecureRegistries,
+		Credentials: pulling,
+		Transport:   transport,
 	}
 	sources, err := in.mountSources(to, image)
 	if err != nil {
 		return nil, err
 	}
-	registry := newRegistry(to.repository, in.RegistryPushSecret, config, in.InsecurePlainHTTP, transport)
+	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, transport)
 	if err := env.Retry.Do(ctx, func(ctx context.Context) error {
-		return registry.connect(ctx, sources.all())
+		return repository.connect(ctx, sources.all())
 	}); err != nil {
 		return nil, err
 	}
 	p := &push{
-		registry: registry,
-		image:    image,
-		bases:    bases,
-		tag:      to.tag,
-		sources:  sources,
-		env:      env,
-		jobs:     max(in.Jobs, 1),
+		repository: repository,
+		image:      image,
+		bases:      bases,
+		tag:        to.tag,
+		sources:    sources,
+		env:        env,
+		jobs:       max(in.Jobs, 1),
 	}
 	if err := p.run(ctx); err != nil {
 		return nil, err
@@ -107,17 +107,14 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
-	if err := in.pushCache(ctx, registry, env); err != nil && ctx.Err() == nil {
+	if err := in.pushCache(ctx, repository, env); err != nil && ctx.Err() == nil {
 		env.Log.Warn("The cache is not pushed: the component's next build has an older one, or none", "error", err)
 	}
 	return step.Results{"image": published, "image-digest": digest}, nil
 }
 
-// cacheTag is that of the cache in the image's repository: each component has its own.
-const cacheTag = "cache"
-
 // pushCache pushes the cache that the build left for the component's next one, if it left one.
-func (in Parameters) pushCache(ctx context.Context, registry *registry, env step.Environment) error {
+func (in Parameters) pushCache(ctx context.Context, repository *repository, env step.Environment) error {
 	path := in.CacheSource
 	if path == "" {
 		path = in.Workspace.Cache()
@@ -133,11 +130,11 @@ func (in Parameters) pushCache(ctx context.Context, registry *registry, env step
 	if len(cache.Elsewhere) > 0 {
 		return fmt.Errorf("the cache in %s is incomplete", path)
 	}
-	p := &push{registry: registry, image: cache, tag: cacheTag, env: env, jobs: max(in.Jobs, 1)}
+	p := &push{repository: repository, image: cache, tag: workspace.CacheTag, env: env, jobs: max(in.Jobs, 1)}
 	if err := p.run(ctx); err != nil {
 		return err
 	}
-	p.report(registry.name.Name() + ":" + cacheTag)
+	p.report(repository.name.Name() + ":" + workspace.CacheTag)
 	return nil
 }
 
@@ -263,13 +260,13 @@ func (s sources) all() []string {
 
 // push is one image on its way into a registry.
 type push struct {
-	registry *registry
-	image    *imagelayout.Image
-	bases    baseimage.Source
-	tag      string
-	sources  sources
-	env      step.Environment
-	jobs     int
+	repository *repository
+	image      *imagelayout.Image
+	bases      registry.Source
+	tag        string
+	sources    sources
+	env        step.Environment
+	jobs       int
 
 	started                    time.Time
 	sent                       atomic.Int64 // bytes of blobs, as they go
@@ -298,7 +295,7 @@ func (p *push) run(ctx context.Context) error {
 	if p.unchanged, err = p.isThere(ctx); err != nil || p.unchanged {
 		return err
 	}
-	p.env.Log.Info("Pushing", "to", p.registry.name.Name()+":"+p.tag, "jobs", p.jobs)
+	p.env.Log.Info("Pushing", "to", p.repository.name.Name()+":"+p.tag, "jobs", p.jobs)
 	if err := p.blobs(ctx); err != nil {
 		return err
 	}
@@ -308,7 +305,7 @@ func (p *push) run(ctx context.Context) error {
 			reference = p.tag
 		}
 		if err := p.env.Retry.Do(ctx, func(ctx context.Context) error {
-			return p.registry.put(ctx, reference, manifest)
+			return p.repository.put(ctx, reference, manifest)
 		}); err != nil {
 			return err
 		}
@@ -321,9 +318,9 @@ func (p *push) run(ctx context.Context) error {
 func (p *push) isThere(ctx context.Context) (bool, error) {
 	root, there := p.image.Root(), false
 	err := p.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
-		there, err = p.registry.shows(ctx, p.tag, root)
+		there, err = p.repository.shows(ctx, p.tag, root)
 		if err == nil && there {
-			there, err = p.registry.shows(ctx, root.Digest.String(), root)
+			there, err = p.repository.shows(ctx, root.Digest.String(), root)
 		}
 		return err
 	})
@@ -350,8 +347,8 @@ func (p *push) blobs(ctx context.Context) error {
 
 // blob brings one blob into the repository in the cheapest way there is.
 func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
-	own := p.registry.name.RepositoryStr()
-	there, err := p.registry.has(ctx, own, blob)
+	own := p.repository.name.RepositoryStr()
+	there, err := p.repository.has(ctx, own, blob)
 	if err != nil {
 		return err
 	}
@@ -361,9 +358,9 @@ func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
 	}
 	for _, from := range p.sources.of(blob.Digest) {
 		// Asking first is cheaper than a mount that fails: that leaves an upload open.
-		there, err := p.registry.has(ctx, from, blob)
+		there, err := p.repository.has(ctx, from, blob)
 		if err == nil && there {
-			there, err = p.registry.mount(ctx, blob, from)
+			there, err = p.repository.mount(ctx, blob, from)
 		}
 		if err != nil {
 			return err
@@ -373,11 +370,11 @@ func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
 			return nil
 		}
 	}
-	location, err := p.registry.start(ctx, blob)
+	location, err := p.repository.start(ctx, blob)
 	if err != nil {
 		return err
 	}
-	if err := p.registry.send(ctx, location, func() (io.ReadCloser, error) {
+	if err := p.repository.send(ctx, location, func() (io.ReadCloser, error) {
 		return p.open(ctx, blob)
 	}, blob, &p.sent); err != nil {
 		return err
@@ -392,26 +389,7 @@ func (p *push) open(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, err
 	if !elsewhere {
 		return p.image.Open(blob)
 	}
-	content, err := p.bases.Open(ctx, base, blob.Digest)
-	if err != nil {
-		return nil, err
-	}
-	return fromBase{content, base}, nil
-}
-
-// fromBase is a layer that comes from a base image's registry. What breaks on the way, or arrives as something else, is
-// worth another try.
-type fromBase struct {
-	io.ReadCloser
-	reference string
-}
-
-func (f fromBase) Read(p []byte) (int, error) {
-	n, err := f.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
-		err = outcome.Errorf(outcome.RegistryUnavailable, "a layer of the base image %s: %w", f.reference, err)
-	}
-	return n, err
+	return p.bases.Open(ctx, base, blob.Digest)
 }
 
 // verify reads back what was pushed: the tag and the digest must both be this image, byte for byte.
@@ -419,13 +397,13 @@ func (p *push) verify(ctx context.Context) error {
 	root := p.image.Root()
 	for _, reference := range []string{root.Digest.String(), p.tag} {
 		err := p.env.Retry.Do(ctx, func(ctx context.Context) error {
-			same, err := p.registry.shows(ctx, reference, root)
+			same, err := p.repository.shows(ctx, reference, root)
 			if err != nil || same {
 				return err
 			}
 			// Some registries take a moment until they show what they took.
 			return outcome.Errorf(
-				outcome.RegistryUnavailable, "%s:%s was pushed, but %s shows something else than %s", p.registry.name,
+				outcome.RegistryUnavailable, "%s:%s was pushed, but %s shows something else than %s", p.repository.name,
 				p.tag, reference, root.Digest,
 			).
 				WithHint("Run the step again; if it happens again, look for another build that pushes the same tag.")

@@ -13,10 +13,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
@@ -93,7 +93,7 @@ func TestLayersThatAreInTheBaseImage(t *testing.T) {
 			in := to(r, w)
 			in.CABundle, in.RegistryPullSecret = joinFiles(t, r.CAFile, bases.CAFile), bases.DockerConfig
 			if !direct {
-				in.RegistryMirrors = []baseimage.Mirror{{Registry: "images.example.com", Mirror: bases.Host + "/cache"}}
+				in.RegistryMirrors = []registry.Mirror{{Registry: "images.example.com", Mirror: bases.Host + "/cache"}}
 			}
 			_, logged := mustRun(t, in)
 			whole(t, r, image)

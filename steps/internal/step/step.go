@@ -31,6 +31,12 @@ type Common struct {
 	LogFormat              string              `json:"log-format"`
 }
 
+// NameValue is an element of a parameter that lists values by name: a variable, a build argument or a label.
+type NameValue struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
 // Environment is what a step works with besides its parameters.
 type Environment struct {
 	Log     *slog.Logger    // for people, already masked; a duration goes in an attribute "took"

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
 	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )

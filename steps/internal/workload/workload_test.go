@@ -18,9 +18,9 @@ import (
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
 	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"

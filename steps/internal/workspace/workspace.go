@@ -34,6 +34,9 @@ func (w Workspace) Archive() string { return filepath.Join(string(w), "app-image
 // Cache is the folder of the cache that a build leaves for the component's next one: an OCI image layout.
 func (w Workspace) Cache() string { return filepath.Join(string(w), "cache") }
 
+// CacheTag is the tag of the component's build cache, in the repository of its images.
+const CacheTag = "cache"
+
 // SBOM is the folder of the bills of materials that buildpacks wrote: launch, what the image holds, and build, what it
 // was made with.
 func (w Workspace) SBOM() string { return filepath.Join(string(w), "sbom") }
@@ -46,6 +49,22 @@ type Revision struct {
 	AuthorName  string    `json:"authorName"`
 	AuthorEmail string    `json:"authorEmail"`
 	Time        time.Time `json:"time"` // the committer's, UTC
+}
+
+// Labels are the labels of an image that tell what it was made of and when (OCI image specification). Each is left out
+// that is not known; a zero time is none.
+func (r Revision) Labels(created time.Time) map[string]string {
+	labels := map[string]string{}
+	if r.Commit != "" {
+		labels["org.opencontainers.image.revision"] = r.Commit
+	}
+	if r.URL != "" {
+		labels["org.opencontainers.image.source"] = r.URL
+	}
+	if !created.IsZero() {
+		labels["org.opencontainers.image.created"] = created.Format(time.RFC3339)
+	}
+	return labels
 }
 
 func (w Workspace) revision() string { return filepath.Join(string(w), "revision.json") }

@@ -3,6 +3,7 @@ package workspace
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -142,5 +143,35 @@ func TestRevisionSurvives(t *testing.T) {
 	}
 	if got, err := w.ReadRevision(); err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestLabels(t *testing.T) {
+	t.Parallel()
+	const prefix = "org.opencontainers.image."
+	made := time.Date(2026, time.January, 2, 3, 4, 5, 0, time.UTC)
+	for name, test := range map[string]struct {
+		revision Revision
+		created  time.Time
+		want     map[string]string
+	}{
+		"all": {
+			Revision{URL: "https://git.example.com/cart.git", Commit: "1a2b3c4d"}, made,
+			map[string]string{
+				prefix + "source": "https://git.example.com/cart.git", prefix + "revision": "1a2b3c4d",
+				prefix + "created": "2026-01-02T03:04:05Z",
+			},
+		},
+		"the beginning of time": {
+			Revision{}, time.Unix(0, 0).UTC(), map[string]string{prefix + "created": "1970-01-01T00:00:00Z"},
+		},
+		"nothing": {Revision{}, time.Time{}, map[string]string{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if got := test.revision.Labels(test.created); !maps.Equal(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
 	}
 }

@@ -12,68 +12,51 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/docker/cli/cli/config/configfile"
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
 )
 
 // stallAfter is how long the registry may take no byte of an upload.
 const stallAfter = time.Minute
 
-// registry speaks the OCI distribution protocol with one repository. It is ggcr's authentication under a protocol of
+// repository speaks the OCI distribution protocol with one repository. It is ggcr's authentication under a protocol of
 // its own: ggcr's push has its own idea of what to retry, forgets Retry-After, and takes for an image only what it
 // knows.
 //
 // Each method is one thing to retry: it leaves nothing behind when it fails. Failures are an outcome.Error.
-type registry struct {
-	name   name.Repository
-	plain  bool // HTTP, not HTTPS
-	auth   authn.Authenticator
-	config *configfile.ConfigFile
-	secret string // path of config
-	gate   *gate
-	client *http.Client
-	stall  time.Duration // stallAfter, but for tests
+type repository struct {
+	name        name.Repository
+	credentials *registry.Credentials
+	gate        *registry.Gate
+	client      *http.Client
+	stall       time.Duration // stallAfter, but for tests
 }
 
-func newRegistry(
-	repository name.Repository, secret string, config *configfile.ConfigFile, plain bool, t http.RoundTripper,
-) *registry {
-	r := &registry{
-		name:   repository,
-		plain:  plain,
-		auth:   authn.Anonymous,
-		config: config,
-		secret: secret,
-		stall:  stallAfter,
-	}
-	r.gate = &gate{next: t, host: repository.RegistryStr(), plain: plain}
-	if a, _, found := registryauth.Find(config, repository.Name()); found {
-		r.auth = authn.FromConfig(authn.AuthConfig{
-			Username:      a.Username,
-			Password:      a.Password,
-			IdentityToken: a.IdentityToken,
-			RegistryToken: a.RegistryToken,
-		})
-	}
-	return r
+func newRepository(
+	at name.Repository, credentials *registry.Credentials, insecure bool, t http.RoundTripper,
+) *repository {
+	gate := &registry.Gate{Host: at.RegistryStr(), Insecure: insecure, Next: t}
+	return &repository{name: at, credentials: credentials, gate: gate, stall: stallAfter}
 }
 
 // connect finds out how the registry wants us to authenticate, and gets a token if it is by token: to push, and to pull
 // from the sources.
-func (r *registry) connect(ctx context.Context, sources []string) error {
+func (r *repository) connect(ctx context.Context, sources []string) error {
 	scopes := []string{r.name.Scope(transport.PushScope)}
 	for _, from := range sources {
 		scopes = append(scopes, r.name.Registry.Repo(from).Scope(transport.PullScope))
 	}
-	authenticated, err := transport.NewWithContext(ctx, r.name.Registry, r.auth, r.gate, scopes)
+	auth, err := r.credentials.Authenticator(r.name.Name())
+	if err != nil {
+		return err
+	}
+	authenticated, err := transport.NewWithContext(ctx, r.name.Registry, auth, r.gate, scopes)
 	if err != nil {
 		return r.failure(connecting, err)
 	}
@@ -83,7 +66,7 @@ func (r *registry) connect(ctx context.Context, sources []string) error {
 
 // has tells whether a repository holds a blob. When the registry does not want to tell, it does not: an upload will
 // show why.
-func (r *registry) has(ctx context.Context, repository string, blob v1.Descriptor) (bool, error) {
+func (r *repository) has(ctx context.Context, repository string, blob v1.Descriptor) (bool, error) {
 	response, err := r.do(ctx, http.MethodHead, r.url(repository, "blobs", blob.Digest.String()), nil)
 	if err != nil {
 		return false, onlyTransient(r.failure("look for "+blob.Digest.String(), err))
@@ -93,7 +76,7 @@ func (r *registry) has(ctx context.Context, repository string, blob v1.Descripto
 }
 
 // mount makes a blob of another repository one of ours, if the registry wants to.
-func (r *registry) mount(ctx context.Context, blob v1.Descriptor, source string) (mounted bool, err error) {
+func (r *repository) mount(ctx context.Context, blob v1.Descriptor, source string) (mounted bool, err error) {
 	response, err := r.do(ctx, http.MethodPost, r.uploads(url.Values{
 		"mount": {blob.Digest.String()},
 		"from":  {source},
@@ -106,7 +89,7 @@ func (r *registry) mount(ctx context.Context, blob v1.Descriptor, source string)
 }
 
 // start begins an upload and returns where to send the blob.
-func (r *registry) start(ctx context.Context, blob v1.Descriptor) (*url.URL, error) {
+func (r *repository) start(ctx context.Context, blob v1.Descriptor) (*url.URL, error) {
 	doing := "begin to upload " + blob.Digest.String()
 	response, err := r.do(ctx, http.MethodPost, r.uploads(nil), nil)
 	if err != nil {
@@ -124,7 +107,7 @@ func (r *registry) start(ctx context.Context, blob v1.Descriptor) (*url.URL, err
 }
 
 // send uploads a blob in one request, and counts its bytes as they go.
-func (r *registry) send(
+func (r *repository) send(
 	ctx context.Context, location *url.URL, open func() (io.ReadCloser, error), blob v1.Descriptor, sent *atomic.Int64,
 ) error {
 	doing := "upload " + blob.Digest.String()
@@ -214,7 +197,7 @@ func (unread) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 func (unread) Close() error             { return nil }
 
 // put stores a manifest under a tag or its digest.
-func (r *registry) put(ctx context.Context, reference string, m imagelayout.Manifest) error {
+func (r *repository) put(ctx context.Context, reference string, m imagelayout.Manifest) error {
 	doing := "store manifest " + m.Digest.String()
 	response, err := r.do(
 		ctx, http.MethodPut, r.url(r.name.RepositoryStr(), "manifests", reference), m.Raw, "Content-Type",
@@ -240,7 +223,7 @@ var accepted = []string{
 }
 
 // shows tells whether a tag or digest is this manifest, byte for byte.
-func (r *registry) shows(ctx context.Context, reference string, m imagelayout.Manifest) (bool, error) {
+func (r *repository) shows(ctx context.Context, reference string, m imagelayout.Manifest) (bool, error) {
 	doing := "read " + reference
 	accept := strings.Join(append([]string{string(m.MediaType)}, accepted...), ", ")
 	response, err := r.do(
@@ -263,22 +246,22 @@ func (r *registry) shows(ctx context.Context, reference string, m imagelayout.Ma
 	return bytes.Equal(raw, m.Raw), nil
 }
 
-func (r *registry) url(repository, kind, reference string) *url.URL {
+func (r *repository) url(repository, kind, reference string) *url.URL {
 	return &url.URL{
-		Scheme: r.gate.scheme(),
+		Scheme: r.gate.Scheme(),
 		Host:   r.name.RegistryStr(),
 		Path:   "/v2/" + repository + "/" + kind + "/" + reference,
 	}
 }
 
-func (r *registry) uploads(query url.Values) *url.URL {
+func (r *repository) uploads(query url.Values) *url.URL {
 	at := r.url(r.name.RepositoryStr(), "blobs", "uploads/")
 	at.RawQuery = query.Encode()
 	return at
 }
 
 // do sends a request with headers given as name, value, …
-func (r *registry) do(
+func (r *repository) do(
 	ctx context.Context, method string, at *url.URL, content []byte, headers ...string,
 ) (*http.Response, error) {
 	var reader io.Reader
@@ -293,55 +276,4 @@ func (r *registry) do(
 		request.Header.Set(headers[i], headers[i+1])
 	}
 	return r.client.Do(request)
-}
-
-// gate is what every request passes last, also those that authentication sends on its own: it keeps them to the
-// protocol that was asked for, sends bodies whole, and makes an outcome of answers that are worth another try.
-type gate struct {
-	next  http.RoundTripper
-	host  string // of the registry
-	plain bool
-}
-
-func (g *gate) scheme() string {
-	if g.plain {
-		return "http"
-	}
-	return "https"
-}
-
-func (g *gate) RoundTrip(request *http.Request) (*http.Response, error) {
-	out := request.Clone(request.Context())
-	switch {
-	case request.URL.Host == g.host:
-		// ggcr tries both, HTTP for hosts that look local. A registry behind a proxy that ends TLS may name itself by
-		// HTTP, too.
-		out.URL.Scheme = g.scheme()
-	case request.URL.Scheme != "https" && !g.plain:
-		return nil, errors.Join(closeBody(request), outcome.Errorf(outcome.Failed, "the registry %s leads to %s by "+
-			"%s, where image and credentials would travel unprotected",
-			g.host, request.URL.Host, request.URL.Scheme).WithHint("Correct the registry's external URL or token "+
-			"realm; or set insecure-plain-http."))
-	}
-	if request.GetBody != nil {
-		// Authentication sends a request again after a 401, and its body is read by then.
-		content, err := request.GetBody()
-		if err = errors.Join(err, closeBody(request)); err != nil {
-			return nil, err
-		}
-		out.Body = content
-	}
-	response, err := g.next.RoundTrip(out)
-	if err != nil || !isTransient(response.StatusCode) {
-		return response, err
-	}
-	defer response.Body.Close()
-	return nil, unavailable(g.host, response)
-}
-
-func closeBody(request *http.Request) error {
-	if request.Body == nil {
-		return nil
-	}
-	return request.Body.Close()
 }

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 )
 
 func TestPushAndGet(t *testing.T) {

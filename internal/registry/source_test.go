@@ -1,7 +1,8 @@
-package baseimage_test
+package registry_test
 
 import (
-	"errors"
+	"archive/tar"
+	"bytes"
 	"io"
 	"net/http"
 	"runtime"
@@ -12,14 +13,14 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/trust"
-	"github.com/stepwright/stepwright/steps/internal/baseimage"
-	"github.com/stepwright/stepwright/steps/internal/faulttest"
-	"github.com/stepwright/stepwright/steps/internal/registryauth"
-	"github.com/stepwright/stepwright/steps/internal/registrytest"
 )
 
 var linux = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
@@ -41,9 +42,9 @@ func image(t testing.TB, architecture string) v1.Image {
 }
 
 // from is a source that trusts a registry, and has its credentials.
-func from(t testing.TB, r *registrytest.Registry) baseimage.Source {
+func from(t testing.TB, r *registrytest.Registry) registry.Source {
 	t.Helper()
-	auth, err := registryauth.Load(r.DockerConfig, &redact.Secrets{})
+	credentials, err := registry.LoadCredentials(r.DockerConfig, &redact.Secrets{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func from(t testing.TB, r *registrytest.Registry) baseimage.Source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := baseimage.Source{Auth: auth, Transport: transport}
+	s := registry.Source{Credentials: credentials, Transport: transport}
 	if r.CAFile == "" {
 		s.Insecure = []string{r.Host}
 	}
@@ -125,16 +126,16 @@ func TestFailures(t *testing.T) {
 	})
 	busyHost := strings.TrimPrefix(busy.URL, "http://")
 	anonymous := from(t, r)
-	anonymous.Auth = nil
+	anonymous.Credentials = nil
 	distrustful := from(t, r)
 	distrustful.Transport = from(t, plain).Transport
 	slow := from(t, plain)
 	slow.Insecure = []string{busyHost}
 	mirrored := from(t, r)
-	mirrored.Mirrors = []baseimage.Mirror{{Registry: "127.0.0.1:1", Mirror: r.Host + "/nothing"}}
+	mirrored.Mirrors = []registry.Mirror{{Registry: "127.0.0.1:1", Mirror: r.Host + "/nothing"}}
 	tests := []struct {
 		name, reference string
-		source          baseimage.Source
+		source          registry.Source
 		reason          outcome.Reason
 		message         string
 		missing         bool
@@ -163,7 +164,7 @@ func TestFailures(t *testing.T) {
 			if failure == nil || failure.Reason != test.reason || !strings.Contains(failure.Message, test.message) {
 				t.Fatalf("got %+v, want %s with %q", failure, test.reason, test.message)
 			}
-			if errors.Is(err, baseimage.ErrNotFound) != test.missing {
+			if registry.IsMissing(err) != test.missing {
 				t.Errorf("not found: %t, want %t", !test.missing, test.missing)
 			}
 			if strings.Contains(failure.Message, r.Password) {
@@ -182,7 +183,7 @@ func TestMirrorOfDockerHub(t *testing.T) {
 	img := image(t, linux.Architecture)
 	r.Push(t, "hub/library/busybox:1", img)
 	s := from(t, r)
-	s.Mirrors = []baseimage.Mirror{
+	s.Mirrors = []registry.Mirror{
 		{Registry: "quay.io", Mirror: "127.0.0.1:1"},
 		{Registry: "docker.io", Mirror: r.Host + "/hub/"},
 	}
@@ -199,7 +200,9 @@ func TestMirrorOfDockerHub(t *testing.T) {
 	}
 }
 
-func TestDamagedBlob(t *testing.T) {
+// cutLayers is a registry with an image whose layers break off on their way.
+func cutLayers(t *testing.T) (source registry.Source, reference string, layer v1.Hash) {
+	t.Helper()
 	r := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
 	img := image(t, linux.Architecture)
 	r.Push(t, "run:1", img)
@@ -207,20 +210,102 @@ func TestDamagedBlob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	config, err := img.ConfigName()
+	if err != nil {
+		t.Fatal(err)
+	}
 	cut := faulttest.Before(t, r.URL, func(req *http.Request) *faulttest.Fault {
-		if strings.Contains(req.URL.Path, "/blobs/") {
+		if strings.Contains(req.URL.Path, "/blobs/") && !strings.HasSuffix(req.URL.Path, config.String()) {
 			return &faulttest.Fault{CutBody: 1000}
 		}
 		return nil
 	})
-	s := from(t, r)
-	s.Insecure = []string{strings.TrimPrefix(cut.URL, "http://")}
-	content, err := s.Open(t.Context(), s.Insecure[0]+"/run:1", digest(t, layers[0]))
-	if err == nil {
-		defer content.Close()
-		_, err = io.Copy(io.Discard, content)
+	source = from(t, r)
+	source.Insecure = []string{strings.TrimPrefix(cut.URL, "http://")}
+	return source, source.Insecure[0] + "/run:1", digest(t, layers[0])
+}
+
+// What breaks while it is read is the registry's fault as much as what is not there at all.
+func TestBrokenOff(t *testing.T) {
+	source, reference, layer := cutLayers(t)
+	for name, open := range map[string]func() (io.ReadCloser, error){
+		"a blob": func() (io.ReadCloser, error) { return source.Open(t.Context(), reference, layer) },
+		"files":  func() (io.ReadCloser, error) { return source.Files(t.Context(), reference, linux) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			content, err := open()
+			if err == nil {
+				defer content.Close()
+				_, err = io.Copy(io.Discard, content)
+			}
+			failure := outcome.Of(err)
+			if failure == nil || failure.Reason != outcome.RegistryUnavailable ||
+				!strings.Contains(failure.Message, "image "+reference+": ") {
+				t.Errorf("got %+v", failure)
+			}
+		})
 	}
-	if err == nil {
-		t.Error("a blob that is cut off reads to its end")
+}
+
+// Later layers win, and what they remove is not there.
+func TestFiles(t *testing.T) {
+	r := registrytest.New(t)
+	img, err := mutate.AppendLayers(image(t, linux.Architecture),
+		layer(t, map[string]string{"etc/kept": "old", "etc/removed": "old"}),
+		layer(t, map[string]string{"etc/kept": "new", "etc/.wh.removed": ""}),
+	)
+	if err != nil {
+		t.Fatal(err)
 	}
+	r.Push(t, "run:1", img)
+	content, err := from(t, r).Files(t.Context(), r.Host+"/run:1", linux)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	got := map[string]string{}
+	for files := tar.NewReader(content); ; {
+		header, err := files.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(header.Name, "etc/") {
+			got[header.Name] = string(text)
+		}
+	}
+	if len(got) != 1 || got["etc/kept"] != "new" {
+		t.Errorf("got %v", got)
+	}
+}
+
+// layer is one with these files.
+func layer(t testing.TB, files map[string]string) v1.Layer {
+	t.Helper()
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	for name, content := range files {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	made, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(archive.Bytes())), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return made
 }

@@ -1,0 +1,193 @@
+package registry
+
+import (
+	"cmp"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+)
+
+// Kind is what went wrong between us and a registry. It is the same whatever was asked for, a manifest or a blob, and
+// whether it was to be pulled or pushed. Which outcome that is depends on what was asked, and so is the asker's to say.
+type Kind int
+
+// The kinds of faults.
+const (
+	Unknown        Kind = iota // none of the others
+	Unavailable                // no answer, or one that says that another try is worth it
+	Missing                    // the registry has no such repository, tag, manifest or blob
+	Denied                     // it does not let us: 401 or 403
+	Lost                       // it lost, or does not see yet, what was sent to it
+	Refused                    // it says no in another way
+	Untrusted                  // its certificate is of an authority that is not trusted
+	BadCertificate             // its certificate is not valid: another name, another time
+	PlainHTTP                  // it speaks HTTP where HTTPS is spoken to it
+	NotTLS                     // it speaks something else than TLS
+	NoHost                     // no such host is known
+	Unprotected                // it leads elsewhere over plain HTTP
+)
+
+// Fault is what a registry, or the way to it, did instead of what it was asked for. Its text tells neither URLs, which
+// may hold upload tokens, nor the answers of token servers.
+type Fault struct {
+	Kind       Kind
+	Host       string                 // of the registry
+	Status     int                    // of its answer; 0 when there was none
+	Errors     []transport.Diagnostic // of its answer
+	To         string                 // the host that it leads to; only of Unprotected
+	RetryAfter time.Duration          // how long it asks to wait; 0 when it does not say
+	Cause      error                  // nil when the answer says it all
+}
+
+// FaultOf tells what happened when a request to a registry, given by its host, ended in an error.
+func FaultOf(host string, err error) *Fault {
+	if fault, ok := errors.AsType[*Fault](err); ok {
+		return fault
+	}
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
+		fault := answered(host, answer.StatusCode, answer.Errors)
+		fault.Kind = fault.kind(answer.Request)
+		return fault
+	}
+	fault := &Fault{Host: host, Cause: err}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		fault.Kind = PlainHTTP
+	} else if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		fault.Kind, fault.Cause = NotTLS, record
+	} else if authority, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		fault.Kind, fault.Cause = Untrusted, authority
+	} else if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		fault.Kind, fault.Cause = BadCertificate, certificate
+	} else if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		fault.Kind, fault.Cause = NoHost, dns
+	} else if broken, ok := errors.AsType[*url.Error](err); ok {
+		// What the HTTP client gives up on, it gives up on because of the connection. The URL it names is left out.
+		fault.Kind, fault.Cause = Unavailable, broken.Err
+	} else if connection, ok := errors.AsType[net.Error](err); ok {
+		fault.Kind, fault.Cause = Unavailable, connection
+	} else if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		fault.Kind, fault.Cause = Unavailable, errno
+	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		fault.Kind, fault.Cause = Unavailable, errBroken
+	}
+	return fault
+}
+
+var errBroken = errors.New("the connection broke")
+
+// answered is the fault of an answer.
+func answered(host string, status int, errors []transport.Diagnostic) *Fault {
+	return &Fault{Kind: Refused, Host: host, Status: status, Errors: errors}
+}
+
+// kind is what an answer to a request means.
+func (f *Fault) kind(request *http.Request) Kind {
+	sent := request != nil && request.Method != http.MethodGet && request.Method != http.MethodHead
+	switch {
+	case f.Says(transport.TooManyRequestsErrorCode, transport.UnavailableErrorCode):
+		return Unavailable
+	case sent && f.Status != http.StatusRequestEntityTooLarge && f.Says(
+		transport.BlobUploadUnknownErrorCode, transport.BlobUploadInvalidErrorCode, transport.BlobUnknownErrorCode,
+		transport.ManifestBlobUnknownErrorCode, transport.DigestInvalidErrorCode, transport.SizeInvalidErrorCode,
+	):
+		return Lost
+	case f.Status == http.StatusUnauthorized, f.Status == http.StatusForbidden:
+		return Denied
+	case f.Status == http.StatusNotFound, f.Says(transport.NameUnknownErrorCode):
+		return Missing
+	}
+	return Refused
+}
+
+// Says tells whether the registry's answer has one of these codes (OCI distribution specification).
+func (f *Fault) Says(codes ...transport.ErrorCode) bool {
+	return slices.ContainsFunc(f.Errors, func(d transport.Diagnostic) bool { return slices.Contains(codes, d.Code) })
+}
+
+// Said is the registry's answer in one line: its status, and its own words.
+func (f *Fault) Said() string {
+	const most = 300 // bytes of each
+	said := []string{strings.TrimSpace(fmt.Sprintf("%d %s", f.Status, http.StatusText(f.Status)))}
+	for _, d := range f.Errors[:min(len(f.Errors), 5)] {
+		text := strings.Join(strings.Fields(fmt.Sprintf("%s %s", d.Code, d.Message)), " ")
+		said = append(said, cmp.Or(outcome.Clip(text, most), "no reason"))
+	}
+	return strings.Join(said, ", ")
+}
+
+func (f *Fault) Error() string {
+	switch f.Kind {
+	case Untrusted:
+		return fmt.Sprintf("the certificate of %s is of an authority that is not trusted: %v", f.Host, f.Cause)
+	case BadCertificate:
+		return fmt.Sprintf("the certificate of %s is not valid: %v", f.Host, f.Cause)
+	case PlainHTTP:
+		return f.Host + " answers in plain HTTP, not in HTTPS"
+	case NotTLS:
+		return fmt.Sprintf("%s does not speak TLS: %v", f.Host, f.Cause)
+	case NoHost:
+		if dns, ok := errors.AsType[*net.DNSError](f.Cause); ok {
+			return fmt.Sprintf("there is no host %q", dns.Name)
+		}
+	case Unprotected:
+		return fmt.Sprintf(
+			"the registry %s leads to %s by http, where images and credentials would travel unprotected", f.Host, f.To,
+		)
+	}
+	if f.Status != 0 {
+		return f.Host + " answers " + f.Said()
+	}
+	first, _, _ := strings.Cut(f.Cause.Error(), "\n") // what follows is the answer of a token server
+	return f.Host + ": " + first
+}
+
+// IsMissing tells whether an error is that a registry does not have what it was asked for.
+func IsMissing(err error) bool {
+	fault, ok := errors.AsType[*Fault](err)
+	return ok && fault.Kind == Missing
+}
+
+// Unwrap returns the cause, so that the kernel's word on a full disk is found.
+func (f *Fault) Unwrap() error { return f.Cause }
+
+// Pulling is the outcome of a fault for what is pulled: a BaseImageUnavailable, or a RegistryUnavailable, which is
+// worth another try.
+func (f *Fault) Pulling() *outcome.Error {
+	reason, text, hint := outcome.BaseImageUnavailable, f.Error(), ""
+	switch f.Kind {
+	case Unknown, Unavailable, Lost, NotTLS, NoHost:
+		reason = outcome.RegistryUnavailable
+	case Missing:
+		text = f.Host + " does not have it: not found"
+	case Denied:
+		text = f.Host + " does not let us pull it: " + f.Said()
+	case Untrusted:
+		hint = "Give the PEM certificate of the registry's authority as ca-bundle."
+	case PlainHTTP:
+		hint = "Where unprotected images are acceptable, name the host in insecure-registries."
+	}
+	return (&outcome.Error{Reason: reason, Message: text, Cause: f}).WithHint(hint).After(f.RetryAfter)
+}
+
+// diagnostics are what an answer says is wrong: nothing, if it is a proxy's page.
+func diagnostics(answer io.Reader) []transport.Diagnostic {
+	var said struct {
+		Errors []transport.Diagnostic `json:"errors"`
+	}
+	_ = json.NewDecoder(io.LimitReader(answer, 1<<16)).Decode(&said)
+	return said.Errors
+}

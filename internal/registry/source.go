@@ -1,0 +1,234 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+)
+
+// Source says where images come from.
+type Source struct {
+	Mirrors     []Mirror     // asked before the registry itself, in this order
+	Insecure    []string     // hosts that are spoken to over plain HTTP
+	Credentials *Credentials // to pull with; may be nil
+	Transport   http.RoundTripper
+}
+
+// Image is what a registry tells of an image without its layers.
+type Image struct {
+	Reference  string // repository@digest, for which the registry has exactly this
+	Descriptor v1.Descriptor
+	Manifest   []byte
+	Config     []byte
+}
+
+// Image fetches manifest and configuration of an image, of an index those for the platform. The error is an
+// outcome.Error: a BuilderUnsupported when the image is not for the platform, or of a Fault, and then what its Pulling
+// says.
+func (s Source) Image(ctx context.Context, reference string, platform v1.Platform) (Image, error) {
+	var found Image
+	err := s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
+		image, err := get(ref, platform, options)
+		if err != nil {
+			return err
+		}
+		if found.Manifest, err = image.RawManifest(); err != nil {
+			return err
+		}
+		if found.Config, err = image.RawConfigFile(); err != nil {
+			return err
+		}
+		digest, err := image.Digest()
+		if err != nil {
+			return err
+		}
+		mediaType, err := image.MediaType()
+		if err != nil {
+			return err
+		}
+		found.Descriptor = v1.Descriptor{MediaType: mediaType, Digest: digest, Size: int64(len(found.Manifest))}
+		return nil
+	})
+	if err != nil {
+		return Image{}, err
+	}
+	ref, err := name.ParseReference(reference, name.WeakValidation)
+	if err != nil {
+		return Image{}, err
+	}
+	found.Reference = Name(ref.Context().Name()) + "@" + found.Descriptor.Digest.String()
+	return found, nil
+}
+
+// get fetches manifest and configuration of an image for the platform.
+func get(ref name.Reference, platform v1.Platform, options []remote.Option) (v1.Image, error) {
+	descriptor, err := remote.Get(ref, append(options, remote.WithPlatform(platform))...)
+	if err != nil {
+		return nil, err
+	}
+	if descriptor.MediaType.IsIndex() && !has(descriptor, platform) {
+		return nil, outcome.Errorf(outcome.BuilderUnsupported, "it is not for %s", platform)
+	}
+	image, err := descriptor.Image()
+	if err != nil {
+		return nil, err
+	}
+	config, err := image.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	if config.OS != platform.OS || config.Architecture != platform.Architecture {
+		return nil, outcome.Errorf(
+			outcome.BuilderUnsupported, "it is for %s/%s, and not for %s", config.OS, config.Architecture, platform,
+		)
+	}
+	return image, nil
+}
+
+// has tells whether an index names an image for the platform.
+func has(descriptor *remote.Descriptor, platform v1.Platform) bool {
+	index, err := descriptor.ImageIndex()
+	if err != nil {
+		return false
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(manifest.Manifests, func(d v1.Descriptor) bool {
+		return d.Platform == nil || d.Platform.OS == platform.OS && d.Platform.Architecture == platform.Architecture
+	})
+}
+
+// Files reads the files of an image for the platform, with their owners, as one tar archive. Each layer is fetched when
+// its turn comes, and one that is not what its digest says does not read to its end. Errors are those of Image, also
+// those of reading.
+func (s Source) Files(ctx context.Context, reference string, platform v1.Platform) (files io.ReadCloser, err error) {
+	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
+		image, err := get(ref, platform, options)
+		if err == nil {
+			files = &content{mutate.Extract(image), func(err error) error { return explain(ctx, reference, ref, err) }}
+		}
+		return err
+	})
+	return files, err
+}
+
+// Open opens a blob of an image's repository. What is not what the digest says does not read to its end. Errors are
+// those of Image, also those of reading.
+func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opened io.ReadCloser, err error) {
+	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
+		layer, err := remote.Layer(ref.Context().Digest(blob.String()), options...)
+		if err != nil {
+			return err
+		}
+		compressed, err := layer.Compressed()
+		if err == nil {
+			opened = &content{compressed, func(err error) error { return explain(ctx, reference, ref, err) }}
+		}
+		return err
+	})
+	return opened, err
+}
+
+// content is of an image on its way here. What breaks then, or arrives as something else, is a fault of the registry.
+type content struct {
+	io.ReadCloser
+	explain func(error) error
+}
+
+func (c *content) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && !errors.Is(err, os.ErrClosed) {
+		err = outcome.Of(c.explain(err))
+	}
+	return n, err
+}
+
+// explain gives what went wrong with an image, asked for at a place, its outcome.
+func explain(ctx context.Context, reference string, at name.Reference, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	failure, ours := errors.AsType[*outcome.Error](err)
+	if !ours {
+		failure = FaultOf(at.Context().RegistryStr(), err).Pulling()
+	}
+	return fmt.Errorf("image %s: %w", reference, failure)
+}
+
+// each tries the mirrors of a reference's registry in order, then the registry itself, until one succeeds.
+func (s Source) each(ctx context.Context, reference string, try func(name.Reference, []remote.Option) error) error {
+	asked, err := name.ParseReference(reference, name.WeakValidation)
+	if err != nil {
+		return outcome.Errorf(outcome.InvalidParameters, "%q is not the reference of an image: %w", reference, err)
+	}
+	places, err := s.places(asked)
+	if err != nil {
+		return err
+	}
+	var mirrors []error
+	for _, ref := range places {
+		host := ref.Context().RegistryStr()
+		auth, err := s.Credentials.Authenticator(ref.Context().Name())
+		if err != nil {
+			return fmt.Errorf("image %s: %w", reference, err)
+		}
+		err = try(ref, []remote.Option{
+			remote.WithContext(ctx), remote.WithAuth(auth),
+			remote.WithTransport(&Gate{Host: host, Insecure: IsInsecure(host, s.Insecure), Next: s.Transport}),
+			// the asker tries again
+			remote.WithRetryPredicate(func(error) bool { return false }), remote.WithRetryStatusCodes(),
+		})
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err = explain(ctx, reference, ref, err); len(mirrors)+1 == len(places) {
+			return outcome.Of(joined(err, mirrors))
+		}
+		mirrors = append(mirrors, err)
+	}
+	return nil
+}
+
+// joined adds what mirrors said to what the registry did.
+func joined(err error, mirrors []error) error {
+	for _, m := range mirrors {
+		err = fmt.Errorf("%w; its mirror: %s", err, m)
+	}
+	return err
+}
+
+// places are the references to ask for, one after another.
+func (s Source) places(asked name.Reference) ([]name.Reference, error) {
+	var all []name.Reference
+	for _, mirror := range MirrorsOf(asked.Context().RegistryStr(), s.Mirrors) {
+		at, prefix, _ := strings.Cut(mirror, "/")
+		registry, err := name.NewRegistry(at)
+		if err != nil {
+			return nil, outcome.Errorf(outcome.InvalidParameters, "registry-mirrors: %w", err)
+		}
+		repository := registry.Repo(strings.TrimPrefix(prefix+"/"+asked.Context().RepositoryStr(), "/"))
+		if digest, ok := asked.(name.Digest); ok {
+			all = append(all, repository.Digest(digest.DigestStr()))
+		} else {
+			all = append(all, repository.Tag(asked.Identifier()))
+		}
+	}
+	return append(all, asked), nil
+}

@@ -1,0 +1,103 @@
+package workspace_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// folder is one with a single file.
+func folder(t *testing.T, path, file string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(path, file), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReplace(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		there, made bool
+		left        string
+	}{
+		"nothing there":    {false, true, "new"},
+		"something there":  {true, true, "new"},
+		"nothing made":     {true, false, "old"},
+		"neither is there": {false, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			finished, to := filepath.Join(dir, "finished"), filepath.Join(dir, "image")
+			if test.there {
+				folder(t, to, "old")
+			}
+			if test.made {
+				folder(t, finished, "new")
+			}
+			if err := workspace.Replace(finished, to); (err == nil) != test.made {
+				t.Errorf("got %v", err)
+			}
+			files, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+			if err != nil || test.left == "" && len(files) > 0 ||
+				test.left != "" && (len(files) != 1 || files[0] != filepath.Join(to, test.left)) {
+				t.Errorf("left %v, %v, want %q", files, err, test.left)
+			}
+		})
+	}
+}
+
+func TestMakeReadable(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "sbom")
+	inner := filepath.Join(dir, "launch")
+	folder(t, inner, "bom.json")
+	if err := os.Chmod(inner, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/nowhere", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := workspace.MakeReadable(dir); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]os.FileMode{inner: 0o755, filepath.Join(inner, "bom.json"): 0o644} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v, want %v", path, info, err, want)
+		}
+	}
+}
+
+func TestIsDiskFull(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it mounts a disk, for which it must be root")
+	}
+	roomy, full := t.TempDir(), filepath.Join(t.TempDir(), "full")
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts a disk, so it needs root")
+	}
+	if err := os.Mkdir(full, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", full, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(full, unix.MNT_DETACH)
+	if workspace.IsDiskFull("", roomy, full, filepath.Join(full, "absent")) {
+		t.Error("an empty disk is said to be full")
+	}
+	if err := os.WriteFile(filepath.Join(full, "content"), make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !workspace.IsDiskFull("", roomy, full) {
+		t.Error("a full disk is not found")
+	}
+}
