@@ -1,4 +1,4 @@
-package lint
+package templates_test
 
 import (
 	"encoding/json"

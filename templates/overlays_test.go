@@ -1,4 +1,4 @@
-package lint
+package templates_test
 
 import (
 	"fmt"
@@ -14,10 +14,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// overlay writes a kustomization of both planes with these components, and returns its folder, relative to templates.
+// overlay writes a kustomization of both planes with these components, and returns its folder.
 func overlay(t *testing.T, components ...string) string {
 	t.Helper()
-	root, err := filepath.Abs(templates)
+	root, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,11 +34,7 @@ func overlay(t *testing.T, components ...string) string {
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	rel, err := filepath.Rel(root, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rel
+	return dir
 }
 
 func TestOverlaysAndComponents(t *testing.T) {
@@ -130,7 +126,7 @@ func TestComponentsReachTheRuns(t *testing.T) {
 func TestTheExampleChangesEverySetting(t *testing.T) {
 	settings := func(path string) map[string]string {
 		all := map[string]string{}
-		for line := range strings.Lines(string(readFile(t, filepath.Join(templates, path)))) {
+		for line := range strings.Lines(string(readFile(t, path))) {
 			if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(k, "#") {
 				all[k] = v
 			}

@@ -1,11 +1,10 @@
-package lint
+package templates_test
 
 import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,8 +13,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 )
-
-const templates = "../../templates"
 
 func readFile(t *testing.T, path string) []byte {
 	t.Helper()
@@ -29,7 +26,7 @@ func readFile(t *testing.T, path string) []byte {
 func readYAML(t *testing.T, path string) map[string]any {
 	t.Helper()
 	var object map[string]any
-	if err := yaml.Unmarshal(readFile(t, filepath.Join(templates, path)), &object); err != nil {
+	if err := yaml.Unmarshal(readFile(t, path), &object); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
 	return object
@@ -206,7 +203,7 @@ func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
 
 // The same attack succeeds on a ClusterWorkflow that passes texts as they come.
 func TestTheExpansionAttackWorksOnANaiveTemplate(t *testing.T) {
-	raw := readFile(t, filepath.Join(templates, dockerfileBuilder))
+	raw := readFile(t, dockerfileBuilder)
 	const encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" ` +
 		`+ base64.encode(bytes(v)) : v`
 	naive := strings.ReplaceAll(string(raw), encode, "v")
@@ -295,7 +292,7 @@ func FuzzRun(f *testing.F) {
 		f.Add(seed)
 	}
 	var cluster map[string]any
-	raw, err := os.ReadFile(filepath.Join(templates, dockerfileBuilder))
+	raw, err := os.ReadFile(dockerfileBuilder)
 	if err == nil {
 		err = yaml.Unmarshal(raw, &cluster)
 	}

@@ -1,4 +1,4 @@
-package lint
+package templates_test
 
 import (
 	"cmp"
@@ -487,12 +487,10 @@ func argoContext() context.Context {
 	return logging.WithLogger(context.Background(), logging.NewSlogLogger(logging.Error, logging.Text))
 }
 
-// build runs kustomize on a folder under templates.
+// build runs kustomize on a folder.
 func build(t *testing.T, dir string) []map[string]any {
 	t.Helper()
-	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(
-		filesys.MakeFsOnDisk(), filepath.Join(templates, dir),
-	)
+	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		t.Fatalf("%s: %v", dir, err)
 	}
@@ -571,7 +569,7 @@ func containers(object map[string]any) []map[string]any {
 
 // One version: of both planes, all images, and the changelog's latest.
 func TestOneVersion(t *testing.T) {
-	found := regexp.MustCompile(`(?m)^## (\d+\.\d+\.\d+)`).FindSubmatch(readFile(t, "../../CHANGELOG.md"))
+	found := regexp.MustCompile(`(?m)^## (\d+\.\d+\.\d+)`).FindSubmatch(readFile(t, "../CHANGELOG.md"))
 	if found == nil {
 		t.Fatal("CHANGELOG.md names no version")
 	}
@@ -1012,7 +1010,7 @@ func TestTheReferencesClusterWorkflowRunsOnOurTemplates(t *testing.T) {
 
 // The examples are what OpenChoreo takes, and their parameters what the builder takes.
 func TestExamples(t *testing.T) {
-	files, err := filepath.Glob("../../examples/*/*.yaml")
+	files, err := filepath.Glob("../examples/*/*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
