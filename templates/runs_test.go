@@ -1,0 +1,315 @@
+package templates_test
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/controlplane/render"
+)
+
+// run is what the controller knows of a WorkflowRun.
+type run struct {
+	labels       map[string]string
+	parameters   any            // as decoded from JSON
+	externalRefs map[string]any // by id, {"spec": …}
+}
+
+// renderRun makes the Argo Workflow and the other resources of a run, those by the end of their name: git-secret of
+// cart-1-git-secret.
+func renderRun(
+	clusterWorkflow map[string]any, r run,
+) (workflow map[string]any, resources map[string]map[string]any, err error) {
+	spec, err := convert[v1alpha1.WorkflowSpec](clusterWorkflow["spec"])
+	if err != nil {
+		return nil, nil, err
+	}
+	parameters, _ := r.parameters.(map[string]any)
+	raw, err := json.Marshal(parameters)
+	if err != nil {
+		return nil, nil, err
+	}
+	const name = "cart-1"
+	in := render.Input{
+		Run: &v1alpha1.WorkflowRun{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "acme", Labels: r.labels},
+			Spec: v1alpha1.WorkflowRunSpec{
+				Workflow: v1alpha1.WorkflowRunConfig{Parameters: &runtime.RawExtension{Raw: raw}},
+			},
+		},
+		Workflow:    spec,
+		SecretStore: "openbao",
+	}
+	for _, reference := range r.externalRefs {
+		secret, err := convert[v1alpha1.SecretReference](reference)
+		if err != nil {
+			return nil, nil, err
+		}
+		in.SecretReference = func(string) *v1alpha1.SecretReference { return &secret }
+	}
+	out, err := render.Render(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	resources = map[string]map[string]any{}
+	for _, resource := range out.Resources {
+		resources[strings.TrimPrefix(at(resource, "metadata", "name").(string), name+"-")] = resource
+	}
+	return out.Workflow, resources, nil
+}
+
+var gitCredentials = map[string]any{"git-secret-reference": map[string]any{"spec": map[string]any{
+	"template": map[string]any{"type": "kubernetes.io/basic-auth"},
+	"data": []any{
+		map[string]any{"secretKey": "password", "remoteRef": map[string]any{"key": "git", "property": "token"}},
+	},
+}}}
+
+// ordinary is a run that a developer would make.
+func ordinary() run {
+	return run{
+		labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
+		parameters: map[string]any{
+			"repository": map[string]any{
+				"url":       "https://git.example.com/acme/cart.git",
+				"secretRef": "git-credentials",
+			},
+		},
+		externalRefs: gitCredentials,
+	}
+}
+
+// arguments are the parameters that the Workflow of a run gets.
+func arguments(t *testing.T, workflow map[string]any) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, p := range at(workflow, "spec", "arguments", "parameters").([]any) {
+		all[at(p, "name").(string)] = at(p, "value").(string)
+	}
+	return all
+}
+
+func TestRunOfOrdinaryParameters(t *testing.T) {
+	workflow, resources, err := renderRun(readYAML(t, dockerfileBuilder), run{
+		labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
+		parameters: map[string]any{
+			"repository": map[string]any{
+				"url":       "https://git.example.com/acme/cart.git",
+				"secretRef": "git-credentials",
+			},
+			"buildEnv": []any{
+				map[string]any{"name": "PORT", "value": 8080.0},
+				map[string]any{"name": "A", "value": "<b>"},
+			},
+			"buildArgs": []any{map[string]any{"name": "ON", "value": true}},
+		},
+		externalRefs: gitCredentials,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"component-name": "cart", "project-name": "shop", "workflowrun-name": "cart-1", "namespace-name": "acme",
+		"git-repo": "https://git.example.com/acme/cart.git", "branch": "main", "commit": "", "app-path": ".",
+		"docker-context": ".", "dockerfile-path": "./Dockerfile",
+		"build-env":  `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`,
+		"build-args": `[{"name":"ON","value":true}]`,
+		"image-name": "acme-shop-cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
+		"registry-push-secret": "cart-1-registry-push-secret",
+	}
+	got := arguments(t, workflow)
+	got["build-env"] = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(got["build-env"])
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if got := at(
+		workflow, "spec", "templates", 0, "steps", 0, 0, "arguments", "parameters", 0, "value",
+	); got != "true" {
+		t.Errorf("git-secret-required is %v", got)
+	}
+	if claim := at(
+		workflow, "spec", "volumeClaimTemplates", 0, "spec",
+	).(map[string]any); claim["storageClassName"] != nil {
+		t.Errorf("the default storage class is %q", claim["storageClassName"])
+	}
+	if len(resources) != 4 {
+		t.Errorf("resources: %v", resources)
+	}
+	remote := at(resources["git-secret"], "spec", "data", 0, "remoteRef")
+	if diff := gocmp.Diff(map[string]any{"key": "git", "property": "token"}, remote); diff != "" {
+		t.Errorf("git-secret (-want +got)\n%s", diff)
+	}
+}
+
+// strange are values that nobody should give, and the controller lets through.
+var strange = map[string]any{
+	"null": nil, "a text": "a", "an empty text": "", "a number": 1.5, "a large number": 1e6, "a boolean": true,
+	"a list": []any{1.0, "a", nil}, "an object": map[string]any{"a": "b"},
+	"an empty list": []any{}, "an empty object": map[string]any{}, "text of a list": `["{{workflow.name}}"]`,
+	"CEL": "${parameters.nothing}", "a template": "{{workflow.name}}",
+	"deep": []any{
+		map[string]any{"name": []any{"{{workflow.name}}"}, "value": map[string]any{"{{workflow.name}}": nil},
+			"{{workflow.uid}}": nil},
+		[]any{"{{x}}"},
+		nil,
+	},
+	"odd characters": "\u0000\n\"'`$\\é\U0001F600{ {", "base64": "base64:e3t9fQ==",
+	"keys": map[string]any{"{{a}}": "b", "base64:": 1.0, "a b": []any{}},
+}
+
+var places = [][]string{
+	nil, {"repository"}, {"repository", "url"}, {"repository", "secretRef"}, {"repository", "revision"},
+	{"repository", "revision", "branch"}, {"repository", "revision", "commit"},
+	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"buildEnv"}, {"buildArgs"},
+}
+
+// No expression fails, whatever a developer wrote: a run would be pending for ever. And no text that Argo would expand
+// comes through.
+func TestNoParameterBreaksARun(t *testing.T) {
+	cluster := readYAML(t, dockerfileBuilder)
+	for _, place := range places {
+		for about, value := range strange {
+			t.Run(strings.Join(place, ".")+" is "+about, func(t *testing.T) {
+				var parameters any = map[string]any{}
+				holder := parameters.(map[string]any)
+				for i, name := range place {
+					if i == len(place)-1 {
+						holder[name] = value
+						break
+					}
+					inner := map[string]any{}
+					holder[name], holder = inner, inner
+				}
+				if place == nil {
+					if _, ok := value.(map[string]any); !ok && value != nil {
+						t.Skip("the API server takes an object only")
+					}
+					parameters = value
+				}
+				workflow, _, err := renderRun(cluster, run{parameters: parameters, externalRefs: gitCredentials})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for name, v := range arguments(t, workflow) {
+					if strings.Contains(v, "{{") {
+						t.Errorf("%s has something for Argo to expand: %s", name, v)
+					}
+				}
+				if _, err := convert[wfv1.Workflow](workflow); err != nil {
+					t.Errorf("Argo does not take the Workflow: %v", err)
+				}
+				required := at(workflow, "spec", "templates", 0, "steps", 0, 0, "arguments", "parameters", 0, "value")
+				if last := strings.Join(place, "."); last == "repository.secretRef" {
+					if public := value == nil || value == ""; (required == "false") != public {
+						t.Errorf("git-secret-required is %v", required)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A secretRef whose Secret comes late: the pod may start without it, and the step has to know that it must wait.
+func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
+	cluster := readYAML(t, dockerfileBuilder)
+	naive := clone(cluster).(map[string]any)
+	set(t, naive, map[string]any{}, "spec", "runTemplate", "spec", "templates", 0, "steps", 0, 0, "arguments")
+	tests := []struct {
+		name      string
+		cluster   map[string]any
+		secretRef any
+		want      string // GIT_SECRET_REQUIRED
+	}{
+		{"with a secretRef", cluster, "git-credentials", "true"},
+		{"with a secretRef that cannot be a name", cluster, "{{workflow.name}}", "true"},
+		{"with a secretRef that is no text", cluster, []any{"git-credentials"}, "true"},
+		{"without", cluster, "", "false"},
+		{"naive", naive, "git-credentials", "false"}, // clones as if the repository were public
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := ordinary()
+			r.parameters.(map[string]any)["repository"].(map[string]any)["secretRef"] = test.secretRef
+			workflow, resources, err := renderRun(test.cluster, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			env, err := stepVariables(t, workflow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := env["checkout-source GIT_SECRET_REQUIRED"]; got != test.want {
+				t.Errorf("GIT_SECRET_REQUIRED is %q, want %q", got, test.want)
+			}
+			if made := resources["git-secret"] != nil; made != (test.secretRef == "git-credentials") {
+				t.Errorf("an ExternalSecret is made: %t", made)
+			}
+		})
+	}
+}
+
+// Two runs of one component have one lock for the last step, and two components two.
+func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
+	lock := func(component string) string {
+		r := ordinary()
+		r.labels["openchoreo.dev/component"] = component
+		object, _, err := renderRun(readYAML(t, dockerfileBuilder), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		templates, err := processed(t, object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := templates["generate-workload-cr"]
+		if last.Synchronization == nil || len(last.Synchronization.Mutexes) != 1 {
+			t.Fatalf("generate-workload-cr has the locks %v", last.Synchronization)
+		}
+		return last.Synchronization.Mutexes[0].Name
+	}
+	if a, b := lock("cart"), lock("till"); a == b || a != "workload-shop-cart" {
+		t.Errorf("the locks are %q and %q", a, b)
+	}
+}
+
+// Whatever JSON a developer gives: the run is rendered, and Argo finds nothing to expand.
+func FuzzRun(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `null`, `{"repository":{"url":"{{workflow.name}}"}}`,
+		`{"repository":[],"docker":1,"buildEnv":{"{{a}}":[]},"buildArgs":"[{{"}`,
+		`{"buildEnv":[{"name":"a","value":"base64:"},[],null,{"{{":{}}]}`, `{"repository":{"secretRef":"a"}}`,
+	} {
+		f.Add(seed)
+	}
+	var cluster map[string]any
+	raw, err := os.ReadFile(dockerfileBuilder)
+	if err == nil {
+		err = yaml.Unmarshal(raw, &cluster)
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var parameters map[string]any
+		if json.Unmarshal([]byte(text), &parameters) != nil {
+			return // the API server takes an object only
+		}
+		workflow, _, err := renderRun(cluster, run{parameters: parameters, externalRefs: gitCredentials})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, v := range arguments(t, workflow) {
+			if strings.Contains(v, "{{") {
+				t.Errorf("%s has something for Argo to expand: %s", name, v)
+			}
+		}
+	})
+}
