@@ -103,12 +103,28 @@ func Source(name string) ([]byte, error) {
 	return raw, nil
 }
 
-// Load returns the schema of that name.
+// loaded are the schemas that Load has returned.
+var loaded = struct {
+	sync.Mutex // the compiler is for one goroutine at a time
+	byName     map[string]*Schema
+}{byName: map[string]*Schema{}}
+
+// Load returns the schema of that name. It is the same for all callers, who do not change it.
 func Load(name string) (*Schema, error) {
 	if _, err := Source(name); err != nil {
 		return nil, err
 	}
-	return compile(embedded(), name, Source)
+	loaded.Lock()
+	defer loaded.Unlock()
+	if s := loaded.byName[name]; s != nil {
+		return s, nil
+	}
+	s, err := compile(embedded(), name, Source)
+	if err != nil {
+		return nil, err
+	}
+	loaded.byName[name] = s
+	return s, nil
 }
 
 // Parse returns the schema of a text that need not be one of this package's, and may refer to those that are. name is

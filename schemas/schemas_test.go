@@ -3,6 +3,7 @@ package schemas
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -174,6 +175,18 @@ func TestWithDefaultsReachesEveryDepth(t *testing.T) {
 	}
 	if len(given["repository"].(map[string]any)) != 1 {
 		t.Error("the given object was changed")
+	}
+}
+
+// Several goroutines may load schemas at a time; the race detector sees to it.
+func TestLoadAtTheSameTime(t *testing.T) {
+	for _, name := range slices.Concat(Names(), Names()) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if s, err := Load(name); err != nil || s.Name != name {
+				t.Errorf("got %v (%v)", s, err)
+			}
+		})
 	}
 }
 

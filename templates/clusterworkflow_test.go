@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
-	"github.com/argoproj/argo-workflows/v4/workflow/validate"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
@@ -73,9 +72,7 @@ func lintWorkflow(f *faults, rendered map[string]any, templates getters) {
 		f.add("spec.runTemplate", "%v", err)
 		return
 	}
-	if err := validate.ValidateWorkflow(
-		argoContext(), nil, templates, &workflow, nil, validate.ValidateOpts{},
-	); err != nil {
+	if err := validWorkflow(&workflow, templates); err != nil {
 		f.add("spec.runTemplate.spec", "Argo: %v", err)
 	}
 	var given []string
@@ -123,7 +120,8 @@ func lintWorkflow(f *faults, rendered map[string]any, templates getters) {
 }
 
 func TestClusterWorkflows(t *testing.T) {
-	templates := clusterWorkflowTemplates(t)
+	t.Parallel()
+	templates := installed(t)
 	for _, object := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
 		for _, fault := range lintClusterWorkflow(t, "templates/control-plane/"+
 			at(object, "metadata", "name").(string)+".yaml", object, templates) {
@@ -133,6 +131,7 @@ func TestClusterWorkflows(t *testing.T) {
 }
 
 func TestClusterWorkflowsThatBreakARule(t *testing.T) {
+	t.Parallel()
 	workflow := func(more ...any) []any { return append([]any{"spec", "runTemplate", "spec"}, more...) }
 	step := func(i int, more ...any) []any { return append(workflow("templates", 0, "steps", i, 0), more...) }
 	tests := []struct {
@@ -167,9 +166,9 @@ func TestClusterWorkflowsThatBreakARule(t *testing.T) {
 			"spec.runTemplate.spec.templates[0].steps[1]: is named build, and shown so"},
 		{"a workflow parameter that templates count on", workflow("arguments", "parameters", 0, "name"), "component",
 			"spec.runTemplate.spec.arguments.parameters: component-name, which templates count on, is absent"},
-		{"an unknown field of Argo", workflow("entrypoin"), "x", "spec.runTemplate: error unmarshaling JSON"},
+		{"an unknown field of Argo", workflow("entrypoin"), "x", `spec.runTemplate: json: unknown field "entrypoin"`},
 	}
-	templates := clusterWorkflowTemplates(t)
+	templates := installed(t)
 	object := ofKind(build(t, "control-plane"), "ClusterWorkflow")[0]
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -188,6 +187,7 @@ func TestClusterWorkflowsThatBreakARule(t *testing.T) {
 
 // OpenChoreo's own dockerfile-builder runs on the templates here, since they keep every name.
 func TestTheReferencesClusterWorkflowRunsOnOurTemplates(t *testing.T) {
+	t.Parallel()
 	dir, err := openchoreoModule()
 	if err != nil {
 		t.Fatal(err)
@@ -206,9 +206,7 @@ func TestTheReferencesClusterWorkflowRunsOnOurTemplates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := validate.ValidateWorkflow(
-		argoContext(), nil, clusterWorkflowTemplates(t), &workflow, nil, validate.ValidateOpts{},
-	); err != nil {
+	if err := validWorkflow(&workflow, installed(t)); err != nil {
 		t.Error(err)
 	}
 }

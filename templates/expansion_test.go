@@ -23,6 +23,7 @@ var expansions = []string{
 
 // Argo's own processing gives each step what the developer wrote.
 func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
+	t.Parallel()
 	for _, cluster := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
 		t.Run(at(cluster, "metadata", "name").(string), func(t *testing.T) {
 			if err := attack(t, cluster); err != nil {
@@ -34,6 +35,7 @@ func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
 
 // The same attack succeeds on a ClusterWorkflow that passes texts as they come.
 func TestTheExpansionAttackWorksOnANaiveTemplate(t *testing.T) {
+	t.Parallel()
 	raw := readFile(t, dockerfileBuilder)
 	const encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" ` +
 		`+ base64.encode(bytes(v)) : v`
@@ -166,12 +168,7 @@ func processed(t *testing.T, object map[string]any) (map[string]*wfv1.Template, 
 	all := map[string]*wfv1.Template{}
 	for _, group := range main.Steps {
 		step := group.Steps[0]
-		cluster, err := convert[wfv1.ClusterWorkflowTemplate](readYAML(t, "workflow-plane/"+step.TemplateRef.Name+
-			".yaml"))
-		if err != nil {
-			return nil, err
-		}
-		all[step.Name], err = common.ProcessArgs(ctx, cluster.GetTemplateByName(
+		all[step.Name], err = common.ProcessArgs(ctx, installed(t)[step.TemplateRef.Name].GetTemplateByName(
 			step.TemplateRef.Template,
 		), &step.Arguments, globals, common.Parameters{
 			"pod.name": "pod",

@@ -38,6 +38,7 @@ func overlay(t *testing.T, components ...string) string {
 }
 
 func TestOverlaysAndComponents(t *testing.T) {
+	t.Parallel()
 	const pull, push = "registry-pull-secret", "registry-push-secret"
 	anonymous := func(secrets ...string) rules { return rules{buildSecurity: userNamespace, anonymous: secrets} }
 	tests := []struct {
@@ -66,7 +67,7 @@ func TestOverlaysAndComponents(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			objects := build(t, test.dir)
-			installed := clusterWorkflowTemplates(t)
+			installed := installed(t)
 			var kinds []string
 			for _, object := range objects {
 				f := &faults{file: test.name + ": " + at(object, "metadata", "name").(string)}
@@ -97,6 +98,7 @@ func TestOverlaysAndComponents(t *testing.T) {
 
 // Components do what they are for, to developers' runs, too.
 func TestComponentsReachTheRuns(t *testing.T) {
+	t.Parallel()
 	resources := func(dir string) map[string]map[string]any {
 		_, all, err := renderRun(ofKind(build(t, dir), "ClusterWorkflow")[0], ordinary())
 		if err != nil {
@@ -124,6 +126,7 @@ func TestComponentsReachTheRuns(t *testing.T) {
 
 // The example changes every setting, and every setting is somewhere in what is installed.
 func TestTheExampleChangesEverySetting(t *testing.T) {
+	t.Parallel()
 	settings := func(path string) map[string]string {
 		all := map[string]string{}
 		for line := range strings.Lines(string(readFile(t, path))) {
@@ -157,6 +160,7 @@ func TestTheExampleChangesEverySetting(t *testing.T) {
 
 // What several templates take, they all take from the one setting.
 func TestSettingsReachAllTemplates(t *testing.T) {
+	t.Parallel()
 	values := map[string]map[string]string{}
 	for _, object := range ofKind(build(t, "overlays/example"), "ClusterWorkflowTemplate") {
 		parameters, _ := at(object, "spec", "templates", 0, "inputs", "parameters").([]any)

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
-	"github.com/argoproj/argo-workflows/v4/workflow/validate"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
@@ -106,9 +105,7 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 		f.add("spec", "%v", err)
 		return f.all
 	}
-	if err := validate.ValidateClusterWorkflowTemplate(argoContext(), nil, nil, &cluster, nil, validate.ValidateOpts{
-		Lint: true,
-	}); err != nil {
+	if err := validTemplate(&cluster); err != nil {
 		f.add("spec", "Argo: %v", err)
 	}
 	contract, known := steps[cluster.Name]

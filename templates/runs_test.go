@@ -23,6 +23,9 @@ type run struct {
 	externalRefs map[string]any // by id, {"spec": …}
 }
 
+// programs are the expressions of all workflows that are rendered here.
+var programs render.Programs
+
 // renderRun makes the Argo Workflow and the other resources of a run, those by the end of their name: git-secret of
 // cart-1-git-secret.
 func renderRun(
@@ -47,6 +50,7 @@ func renderRun(
 		},
 		Workflow:    spec,
 		SecretStore: "openbao",
+		Programs:    &programs,
 	}
 	for _, reference := range r.externalRefs {
 		secret, err := convert[v1alpha1.SecretReference](reference)
@@ -98,6 +102,7 @@ func arguments(t *testing.T, workflow map[string]any) map[string]string {
 }
 
 func TestRunOfOrdinaryParameters(t *testing.T) {
+	t.Parallel()
 	workflow, resources, err := renderRun(readYAML(t, dockerfileBuilder), run{
 		labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 		parameters: map[string]any{
@@ -174,6 +179,7 @@ var places = [][]string{
 // No expression fails, whatever a developer wrote: a run would be pending for ever. And no text that Argo would expand
 // comes through.
 func TestNoParameterBreaksARun(t *testing.T) {
+	t.Parallel()
 	cluster := readYAML(t, dockerfileBuilder)
 	for _, place := range places {
 		for about, value := range strange {
@@ -219,6 +225,7 @@ func TestNoParameterBreaksARun(t *testing.T) {
 
 // A secretRef whose Secret comes late: the pod may start without it, and the step has to know that it must wait.
 func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	cluster := readYAML(t, dockerfileBuilder)
 	naive := clone(cluster).(map[string]any)
 	set(t, naive, map[string]any{}, "spec", "runTemplate", "spec", "templates", 0, "steps", 0, 0, "arguments")
@@ -258,6 +265,7 @@ func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
 
 // Two runs of one component have one lock for the last step, and two components two.
 func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
+	t.Parallel()
 	lock := func(component string) string {
 		r := ordinary()
 		r.labels["openchoreo.dev/component"] = component
