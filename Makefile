@@ -11,7 +11,7 @@ STEPS   := checkout-source containerfile-build buildpacks-build publish-image ge
 ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin
 
-.PHONY: help build run test lint docs images push-images bundle cluster-up cluster-down e2e binaries clean
+.PHONY: help build run test lint generate images push-images bundle cluster-up cluster-down e2e binaries clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -57,7 +57,7 @@ lint: ## gofmt, go vet, staticcheck, and who may import whom
 	$(GO) tool staticcheck -tags e2e ./ci/e2e
 	$(GO) test ./ci/lint
 
-docs: ## Write docs/ anew from the schemas, and what is generated in templates/
+generate: ## Write anew what is generated in docs, schemas, templates and examples
 	$(GO) run ./ci/generate
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon

@@ -62,17 +62,34 @@ func Names() []string {
 	return paths
 }
 
-var compiler = sync.OnceValue(func() *jsonschema.Compiler {
+// newCompiler knows the texts of schemas by their names: all that are embedded, but for those that are given.
+func newCompiler(given map[string][]byte) (*jsonschema.Compiler, error) {
 	c := jsonschema.NewCompiler()
 	c.ExtractAnnotations = true
 	for _, name := range Names() {
+		if given[name] != nil {
+			continue
+		}
 		raw, err := Source(name)
 		if err != nil {
-			panic(err) // embedded
+			return nil, err
 		}
 		if err := c.AddResource(base+name+suffix, bytes.NewReader(raw)); err != nil {
-			panic(fmt.Sprintf("schemas: %s: %v", name, err))
+			return nil, fmt.Errorf("schemas: %s: %w", name, err)
 		}
+	}
+	for name, raw := range given {
+		if err := c.AddResource(base+name+suffix, bytes.NewReader(raw)); err != nil {
+			return nil, fmt.Errorf("schemas: %s: %w", name, err)
+		}
+	}
+	return c, nil
+}
+
+var embedded = sync.OnceValue(func() *jsonschema.Compiler {
+	c, err := newCompiler(nil)
+	if err != nil {
+		panic(err)
 	}
 	return c
 })
@@ -86,17 +103,55 @@ func Source(name string) ([]byte, error) {
 	return raw, nil
 }
 
-// Load returns the schema of that name.
+// loaded are the schemas that Load has returned.
+var loaded = struct {
+	sync.Mutex // the compiler is for one goroutine at a time
+	byName     map[string]*Schema
+}{byName: map[string]*Schema{}}
+
+// Load returns the schema of that name. It is the same for all callers, who do not change it.
 func Load(name string) (*Schema, error) {
 	if _, err := Source(name); err != nil {
 		return nil, err
 	}
-	compiled, err := compiler().Compile(base + name + suffix)
+	loaded.Lock()
+	defer loaded.Unlock()
+	if s := loaded.byName[name]; s != nil {
+		return s, nil
+	}
+	s, err := compile(embedded(), name, Source)
+	if err != nil {
+		return nil, err
+	}
+	loaded.byName[name] = s
+	return s, nil
+}
+
+// Parse returns the schema of a text that need not be one of this package's, and may refer to those that are. name is
+// what its file would be called, without the suffix.
+func Parse(name string, text []byte) (*Schema, error) {
+	c, err := newCompiler(map[string][]byte{name: text})
+	if err != nil {
+		return nil, err
+	}
+	return compile(c, name, func(other string) ([]byte, error) {
+		if other == name {
+			return text, nil
+		}
+		return Source(other)
+	})
+}
+
+// source finds the text of a schema by its name.
+type source func(name string) ([]byte, error)
+
+func compile(c *jsonschema.Compiler, name string, texts source) (*Schema, error) {
+	compiled, err := c.Compile(base + name + suffix)
 	if err != nil {
 		return nil, fmt.Errorf("schemas: %s: %w", name, err)
 	}
 	s := &Schema{Name: name, Title: compiled.Title, Description: compiled.Description, compiled: compiled}
-	s.Properties, err = properties(compiled)
+	s.Properties, err = properties(compiled, texts)
 	return s, err
 }
 
@@ -109,14 +164,14 @@ func MustLoad(name string) *Schema {
 	return s
 }
 
-func properties(s *jsonschema.Schema) ([]*Property, error) {
-	order, err := propertyOrder(s)
+func properties(s *jsonschema.Schema, texts source) ([]*Property, error) {
+	order, err := propertyOrder(s, texts)
 	if err != nil {
 		return nil, err
 	}
 	var ps []*Property
 	for _, name := range order {
-		p, err := property(name, s.Properties[name])
+		p, err := property(name, s.Properties[name], texts)
 		if err != nil {
 			return nil, err
 		}
@@ -130,7 +185,7 @@ func properties(s *jsonschema.Schema) ([]*Property, error) {
 		if len(part.Properties) == 0 {
 			continue // a condition on properties that are described elsewhere
 		}
-		more, err := properties(part)
+		more, err := properties(part, texts)
 		if err != nil {
 			return nil, err
 		}
@@ -139,13 +194,13 @@ func properties(s *jsonschema.Schema) ([]*Property, error) {
 	return ps, nil
 }
 
-func property(name string, s *jsonschema.Schema) (*Property, error) {
+func property(name string, s *jsonschema.Schema, texts source) (*Property, error) {
 	p := &Property{
 		Name: name, Title: s.Title, Description: s.Description,
 		Default: s.Default, Examples: s.Examples, WriteOnly: s.WriteOnly,
 	}
 	if s.Ref != nil { // what stands beside a $ref adds to it
-		q, err := property(name, s.Ref)
+		q, err := property(name, s.Ref, texts)
 		if err != nil {
 			return nil, err
 		}
@@ -168,7 +223,7 @@ func property(name string, s *jsonschema.Schema) (*Property, error) {
 		p.Enum = append(p.Enum, fmt.Sprint(v))
 	}
 	if s.Items2020 != nil {
-		items, err := property("", s.Items2020)
+		items, err := property("", s.Items2020, texts)
 		if err != nil {
 			return nil, err
 		}
@@ -176,18 +231,18 @@ func property(name string, s *jsonschema.Schema) (*Property, error) {
 	}
 	if len(s.Properties) > 0 {
 		var err error
-		p.Properties, err = properties(s)
+		p.Properties, err = properties(s, texts)
 		return p, err
 	}
 	return p, nil
 }
 
 // propertyOrder finds the order in which a schema's author wrote its properties: the parser's map has lost it.
-func propertyOrder(s *jsonschema.Schema) ([]string, error) {
+func propertyOrder(s *jsonschema.Schema, texts source) ([]string, error) {
 	file, pointer, _ := strings.Cut(strings.TrimPrefix(s.Location, base), "#")
-	raw, err := files.ReadFile(file)
+	raw, err := texts(strings.TrimSuffix(file, suffix))
 	if err != nil {
-		return nil, fmt.Errorf("schemas: %w", err)
+		return nil, err
 	}
 	for _, token := range append(strings.Split(strings.Trim(pointer, "/"), "/"), "properties") {
 		if token == "" {

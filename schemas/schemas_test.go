@@ -3,6 +3,7 @@ package schemas
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -174,6 +175,41 @@ func TestWithDefaultsReachesEveryDepth(t *testing.T) {
 	}
 	if len(given["repository"].(map[string]any)) != 1 {
 		t.Error("the given object was changed")
+	}
+}
+
+// Several goroutines may load schemas at a time; the race detector sees to it.
+func TestLoadAtTheSameTime(t *testing.T) {
+	for _, name := range slices.Concat(Names(), Names()) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if s, err := Load(name); err != nil || s.Name != name {
+				t.Errorf("got %v (%v)", s, err)
+			}
+		})
+	}
+}
+
+// A schema that is no file yet may refer to those that are, and wins over the one of its name.
+func TestParse(t *testing.T) {
+	const text = `{"title": "new", "properties": {
+		"z": {"type": "string"}, "repository": {"$ref": "dockerfile-builder.schema.json#/properties/repository"}}}`
+	for _, name := range []string{"not-there", "publish-image"} {
+		s, err := Parse(name, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Name != name || s.Title != "new" || len(s.Properties) != 2 || s.Properties[0].Name != "z" ||
+			s.Properties[1].Properties[0].Name != "url" {
+			t.Errorf("%s: got %+v", name, s)
+		}
+	}
+	for about, text := range map[string]string{
+		"no JSON": "{", "a reference to nothing": `{"$ref": "nothing.schema.json"}`,
+	} {
+		if _, err := Parse("not-there", []byte(text)); err == nil {
+			t.Errorf("%s is taken", about)
+		}
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package templates holds the ClusterWorkflowTemplates and ClusterWorkflows as they are installed, for stepwright run
-// to run them.
+// to run them, and the builders of buildpacks that they are made from.
 package templates
 
 import "embed"

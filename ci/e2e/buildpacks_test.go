@@ -23,6 +23,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
+	"github.com/stepwright/stepwright/templates"
 )
 
 // TestBuildpacks builds examples without a Dockerfile, by each of the builders, in a namespace that lets in no pod but
@@ -42,15 +43,11 @@ func TestBuildpacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range []example{
-		{name: "reading-list-service", task: "gcp-buildpacks-build", keeps: true, get: "/reading-list/books",
-			want: "[]"},
-		{name: "unit-converter", task: "gcp-buildpacks-build", keeps: true, get: "/convert?value=26.2&from=mi&to=km",
-			want: "42.16"},
-		{name: "link-shortener", task: "paketo-buildpacks-build", get: "/nobody", want: "no such name"},
-		{name: "factor-service", task: "paketo-buildpacks-build", keeps: true, get: "/factors/360",
-			want: `"factors":[2,2,2,3,3,5]`},
-		{name: "patient-management-service", task: "ballerina-buildpack-build", keeps: true, get: "/mediflow/health",
-			want: `{"status":"ok"}`},
+		{name: "reading-list-service", keeps: true, get: "/reading-list/books", want: "[]"},
+		{name: "unit-converter", keeps: true, get: "/convert?value=26.2&from=mi&to=km", want: "42.16"},
+		{name: "link-shortener", get: "/nobody", want: "no such name"},
+		{name: "factor-service", keeps: true, get: "/factors/360", want: `"factors":[2,2,2,3,3,5]`},
+		{name: "patient-management-service", keeps: true, get: "/mediflow/health", want: `{"status":"ok"}`},
 	} {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -60,17 +57,18 @@ func TestBuildpacks(t *testing.T) {
 	t.Run("an application that nothing detects", func(t *testing.T) {
 		t.Parallel()
 		serving.repository(t, "cobol.git", map[string]string{"main.cob": "       IDENTIFICATION DIVISION.\n"})
+		workflow := templates.Builders()[0].Workflow
 		failure{
-			task: "gcp-buildpacks-build", reason: "NoBuildpackDetected",
+			task: task(t, workflow), reason: "NoBuildpackDetected",
 			says: []string{"no buildpack of the builder recognises .", "golang", "java", "nodejs", "python"},
-		}.check(t, build{name: "cobol", workflow: "gcp-buildpacks-builder", url: "https://" + publicGit + "/cobol.git"})
+		}.check(t, build{name: "cobol", workflow: workflow, url: "https://" + publicGit + "/cobol.git"})
 	})
 }
 
 // example is one of examples/ whose WorkflowRun names a buildpack builder.
 type example struct {
 	name      string
-	task      string // that builds
+	task      string // that builds; set by the workflow of the WorkflowRun
 	keeps     bool   // whether its build leaves layers for the next one
 	get, want string // what its image, once it runs, is asked, and a part of the answer
 }
@@ -79,6 +77,7 @@ func (e example) test(t *testing.T) {
 	folder := filepath.Join(*repository, "examples", e.name)
 	commit := serving.publish(t, e.name+".git", folder)
 	b := e.build(t, folder)
+	e.task = task(t, b.workflow)
 	run := b.succeed(t, 6*time.Minute)
 	var names []string
 	for _, task := range run.Status.Tasks {
@@ -116,6 +115,18 @@ func (e example) test(t *testing.T) {
 	if e.name == "reading-list-service" {
 		e.checkAgain(t, b, made.Spec.Container.Image)
 	}
+}
+
+// task is the task that builds in a workflow of buildpacks.
+func task(t *testing.T, workflow string) string {
+	t.Helper()
+	for _, b := range templates.Builders() {
+		if b.Workflow == workflow {
+			return b.Template
+		}
+	}
+	t.Fatalf("%s is the workflow of no builder", workflow)
+	return ""
 }
 
 // build is the example's own WorkflowRun, but for where the repository is.

@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/templates"
 )
 
 var (
@@ -103,6 +104,10 @@ func setUp(ctx context.Context, dir string) (err error) {
 			return err
 		}
 	}
+	allowed := []any{object{"kind": "ClusterWorkflow", "name": "dockerfile-builder-wrong-client"}}
+	for _, name := range templates.Workflows() {
+		allowed = append(allowed, object{"kind": "ClusterWorkflow", "name": name})
+	}
 	err = k8s.apply(ctx,
 		configMap(planeNamespace, "stepwright-ca-bundle", map[string]string{"ca.crt": string(serving.ca)}),
 		stored("registry-push-secret", nil, map[string]string{"value": dockerConfig(pushUser, pushPassword)}),
@@ -139,14 +144,8 @@ func setUp(ctx context.Context, dir string) (err error) {
 				"type":                  object{"kind": "ClusterProjectType", "name": "default"}}},
 		object{"apiVersion": openchoreo.String(), "kind": "ClusterComponentType", "metadata": object{"name": "service"},
 			"spec": object{
-				"workloadType": "deployment",
-				"allowedWorkflows": []any{
-					object{"kind": "ClusterWorkflow", "name": "dockerfile-builder"},
-					object{"kind": "ClusterWorkflow", "name": "dockerfile-builder-wrong-client"},
-					object{"kind": "ClusterWorkflow", "name": "gcp-buildpacks-builder"},
-					object{"kind": "ClusterWorkflow", "name": "paketo-buildpacks-builder"},
-					object{"kind": "ClusterWorkflow", "name": "ballerina-buildpack-builder"},
-				},
+				"workloadType":     "deployment",
+				"allowedWorkflows": allowed,
 				"resources": []any{object{"id": "deployment",
 					"template": object{"apiVersion": "apps/v1", "kind": "Deployment",
 						"metadata": object{"name": "${metadata.name}", "namespace": "${metadata.namespace}"}}}},

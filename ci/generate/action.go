@@ -25,7 +25,7 @@ var actionOutputs = []struct{ name, about string }{
 	{"reason", "How the step ended: Succeeded, or one of the reasons of docs/outcomes.md (string)."},
 }
 
-// action returns the file of the composite action with its generated parts made anew.
+// action returns the file of the composite action with its generated sections made anew.
 func action(path string) (string, error) {
 	file, err := os.ReadFile(path)
 	if err != nil {
@@ -59,16 +59,7 @@ func action(path string) (string, error) {
 		}
 		fmt.Fprintf(&outputs, "%s:\n  description: %s\n  value: ${{ steps.register.outputs.%[1]s }}\n", o.name, text)
 	}
-	parts := []string{inputs.String(), outputs.String(), environment.String()}
-	if found := len(part.FindAll(file, -1)); found != len(parts) {
-		return "", fmt.Errorf("%s: has %d generated parts, want %d", path, found, len(parts))
-	}
-	next := 0
-	return part.ReplaceAllStringFunc(string(file), func(old string) string {
-		m := part.FindStringSubmatch(old)
-		next++
-		return m[1] + m[2] + indented(m[1], parts[next-1]) + m[4]
-	}), nil
+	return withSections(path, string(file), inputs.String(), outputs.String(), environment.String())
 }
 
 // quoted writes a text as YAML, in one line.

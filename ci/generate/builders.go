@@ -2,101 +2,80 @@ package main
 
 import (
 	_ "embed"
+	"encoding/json"
 	"fmt"
-	"os"
-	"path"
-	"path/filepath"
 	"strings"
 	"text/template"
 
-	"sigs.k8s.io/yaml"
+	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
+	"github.com/stepwright/stepwright/templates"
 )
 
-// builders is images/builders.yaml: all in which the templates for buildpacks differ.
-type builders struct {
-	Builders []builder `json:"builders"`
-}
+const (
+	workflowPlane = "templates/workflow-plane"
+	controlPlane  = "templates/control-plane"
 
-type builder struct {
-	Name      string    `json:"name"`     // gcp
-	Template  string    `json:"template"` // of the ClusterWorkflowTemplate
-	Workflow  string    `json:"workflow"` // of the ClusterWorkflow, and its schema
-	Title     string    `json:"title"`
-	Languages string    `json:"languages"`
-	User      int       `json:"user"`
-	Group     int       `json:"group"`
-	Folders   []string  `json:"writable"`
-	Builder   reference `json:"builder"`
-	Run       reference `json:"run"`
-}
+	dockerfileBuilderFile = controlPlane + "/" + templates.DockerfileBuilder + ".yaml"
+)
 
-// reference is an image, and what is known of it.
-type reference struct {
-	Name      string   `json:"name"`
-	Tag       string   `json:"tag"` // that the digest had when it was chosen; empty when that is not known
-	Digest    string   `json:"digest"`
-	Platforms []string `json:"platforms"`
-	Source    string   `json:"source"`
-}
+// templateFile, workflowFile and schemaFile are the files that a builder has to itself.
+func templateFile(b templates.Builder) string { return workflowPlane + "/" + b.Template + ".yaml" }
+func workflowFile(b templates.Builder) string { return controlPlane + "/" + b.Workflow + ".yaml" }
+func schemaFile(b templates.Builder) string   { return "schemas/" + b.Workflow + ".schema.json" }
 
-// Reference is how the image is pulled.
-func (r reference) Reference() string { return r.Name + "@" + r.Digest }
+var (
+	//go:embed buildpacks-build.yaml.tmpl
+	buildpacksBuild string
 
-type writable struct{ Name, Path string }
+	//go:embed buildpacks-builder.schema.json.tmpl
+	buildpacksBuilder string
+)
 
-// Writable are the folders that the builder's buildpacks write to besides those of every builder, with the name of a
-// volume for each.
-func (b builder) Writable() []writable {
-	var all []writable
-	for _, folder := range b.Folders {
-		all = append(all, writable{path.Base(folder), folder})
-	}
-	return all
-}
-
-func readBuilders(root string) ([]builder, error) {
-	file := filepath.Join(root, "images", "builders.yaml")
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var all builders
-	if err := yaml.UnmarshalStrict(raw, &all); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return all.Builders, nil
-}
-
-//go:embed buildpacks-build.yaml.tmpl
-var buildpacksBuild string
-
-// buildpacksTemplate is the file of a builder's ClusterWorkflowTemplate.
-func buildpacksTemplate(b builder) (string, error) {
-	t, err := template.New("buildpacks-build.yaml").Delims("<<", ">>").Option("missingkey=error").Parse(buildpacksBuild)
+// execute fills a template of text with a builder.
+func execute(text string, b templates.Builder) (string, error) {
+	t, err := template.New("").Delims("<<", ">>").Option("missingkey=error").Funcs(template.FuncMap{
+		"json": func(v any) (string, error) {
+			var b strings.Builder
+			encoder := json.NewEncoder(&b)
+			encoder.SetEscapeHTML(false)
+			err := encoder.Encode(v)
+			return strings.TrimSuffix(b.String(), "\n"), err
+		},
+		"list": list,
+	}).Parse(text)
 	if err != nil {
 		return "", err
 	}
-	var text strings.Builder
-	err = t.Execute(&text, b)
-	return text.String(), err
+	var out strings.Builder
+	err = t.Execute(&out, b)
+	return out.String(), err
+}
+
+// list writes names as a sentence does: Go, Java and Python.
+func list(names []string) string {
+	last := len(names) - 1
+	if last <= 0 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
 // buildpacksWorkflow is the file of a builder's ClusterWorkflow: that of dockerfile-builder, but for its name, the
 // build, and what developers set.
-func buildpacksWorkflow(dockerfile string, b builder) (string, error) {
+func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (string, error) {
 	text := dockerfile
 	var err error
 	between := func(from, to, replacement string) {
 		before, rest, found := strings.Cut(text, from)
 		_, after, ends := strings.Cut(rest, to)
 		if err == nil && (!found || !ends) {
-			err = fmt.Errorf("%s.yaml: nothing is between %q and %q", dockerfileBuilder, from, to)
+			err = fmt.Errorf("%s: nothing is between %q and %q", dockerfileBuilderFile, from, to)
 		}
 		text = before + from + replacement + to + after
 	}
 	between(
 		"    openchoreo.dev/description: ", "\n",
-		fmt.Sprintf("Build %s without a Dockerfile, with %s", b.Languages, b.Title),
+		fmt.Sprintf("Build %s without a Dockerfile, with %s", list(b.Languages), b.Title),
 	)
 	between("          steps:\n", "            - - name: publish-image\n", `            - - name: checkout-source
 `+middle(dockerfile, "            - - name: checkout-source\n", "            - - name: containerfile-build\n")+
@@ -113,10 +92,11 @@ func buildpacksWorkflow(dockerfile string, b builder) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text = strings.ReplaceAll(text, dockerfileBuilder, b.Workflow)
-	text, err = generateParts(b.Workflow+".yaml", text, b.Workflow)
+	text = strings.ReplaceAll(text, templates.DockerfileBuilder, b.Workflow)
+	text, err = workflowSections(workflowFile(b), text, b.Workflow, []byte(schema))
 	return fmt.Sprintf(
-		"# Made from %s.yaml and images/builders.yaml by go run ./ci/generate. Do not edit.\n#\n", dockerfileBuilder,
+		"# Made from %s.yaml and templates/builders.yaml by go run ./ci/generate. Do not edit.\n#\n",
+		templates.DockerfileBuilder,
 	) + text, err
 }
 
@@ -125,4 +105,44 @@ func middle(text, from, to string) string {
 	_, rest, _ := strings.Cut(text, from)
 	between, _, _ := strings.Cut(rest, to)
 	return between
+}
+
+// builderSections are the sections of hand-written files that have an entry for every builder, by the file's path.
+func builderSections(builders []templates.Builder) map[string]string {
+	var templateFiles, workflowFiles, settings, replacements, mirrored, standIns strings.Builder
+	for _, b := range builders {
+		fmt.Fprintf(&templateFiles, "- %s.yaml\n", b.Template)
+		fmt.Fprintf(&workflowFiles, "- %s.yaml\n", b.Workflow)
+		images(&settings, b, b.Builder.Reference(), b.Run.Reference())
+		images(&mirrored, b, "mirror.acme.example/builders/"+b.Name+"@"+b.Builder.Digest,
+			"mirror.acme.example/run/"+b.Name+"@"+b.Run.Digest)
+		replacement(&replacements, b, "builder-image", "spec.templates.0.container.image",
+			"spec.templates.0.inputs.parameters.[name=builder-image].default")
+		replacement(&replacements, b, "run-image", "spec.templates.0.inputs.parameters.[name=run-image].default")
+		if family, ok := testbuilders.StandIn(b); ok {
+			images(&standIns, b, family.Builder, family.Run)
+		}
+	}
+	return map[string]string{
+		workflowPlane + "/kustomization.yaml":                             templateFiles.String(),
+		controlPlane + "/kustomization.yaml":                              workflowFiles.String(),
+		workflowPlane + "/settings.env":                                   settings.String(),
+		"templates/components/workflow-plane-settings/kustomization.yaml": replacements.String(),
+		"templates/overlays/example/settings.env":                         mirrored.String(),
+		"ci/e2e/overlays/default/settings.env":                            standIns.String(),
+	}
+}
+
+// images writes a builder's two settings.
+func images(settings *strings.Builder, b templates.Builder, builder, run string) {
+	fmt.Fprintf(settings, "%[1]s-builder-image=%[2]s\n%[1]s-run-image=%[3]s\n", b.Name, builder, run)
+}
+
+// replacement puts one of a builder's settings into its ClusterWorkflowTemplate.
+func replacement(out *strings.Builder, b templates.Builder, setting string, paths ...string) {
+	fmt.Fprintf(out, `- source: {kind: ConfigMap, name: workflow-plane-settings, fieldPath: data.%s-%s}
+  targets:
+    - select: {kind: ClusterWorkflowTemplate, name: %s}
+      fieldPaths: ["%s"]
+`, b.Name, setting, b.Template, strings.Join(paths, `", "`))
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,11 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/templates"
 )
-
-// dockerfileBuilder is the ClusterWorkflow that is partly made from the schema of what developers set in it, and that
-// others are made from.
-const dockerfileBuilder = "dockerfile-builder"
 
 // workflowParameters are the parameters of the Argo Workflow (contract section 1) that a developer sets, by their path
 // in the schema.
@@ -33,29 +29,35 @@ var workflowParameters = []struct{ path, name string }{
 
 const secretRef = "repository.secretRef"
 
-// part is a piece of a file that is generated: its first line with the indentation, what is there, and its last line.
-var part = regexp.MustCompile(`(?ms)^( *)(# Generated from schemas/.*?\n)(.*?)(^ *# End of what is generated\.\n)`)
-
-// clusterWorkflow returns the file of the ClusterWorkflow with its generated parts made anew.
-func clusterWorkflow(path string) (string, error) {
+// dockerfileWorkflow returns the file of the ClusterWorkflow dockerfile-builder, which others are made from, with its
+// generated sections made anew.
+func dockerfileWorkflow(path string) (string, error) {
 	file, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
-	return generateParts(path, string(file), dockerfileBuilder)
-}
-
-// generateParts makes the generated parts of a ClusterWorkflow's file anew, from the schema of that name.
-func generateParts(path, file, builder string) (string, error) {
-	schema, err := openAPISchema(builder)
+	schema, err := schemas.Source(templates.DockerfileBuilder)
 	if err != nil {
 		return "", err
 	}
-	leaves := leaves("", schemas.MustLoad(builder).Properties)
+	return workflowSections(path, string(file), templates.DockerfileBuilder, schema)
+}
+
+// workflowSections makes the generated sections of a ClusterWorkflow's file anew, from the text of its schema.
+func workflowSections(path, file, name string, source []byte) (string, error) {
+	parsed, err := schemas.Parse(name, source)
+	if err != nil {
+		return "", err
+	}
+	schema, err := openAPISchema(name, source)
+	if err != nil {
+		return "", err
+	}
+	leaves := leaves("", parsed.Properties)
 	find := func(path string) (*schemas.Property, error) {
 		i := slices.IndexFunc(leaves, func(p *schemas.Property) bool { return p.Name == path })
 		if i < 0 {
-			return nil, fmt.Errorf("schema %s has no %s", builder, path)
+			return nil, fmt.Errorf("schema %s has no %s", name, path)
 		}
 		return leaves[i], nil
 	}
@@ -76,7 +78,7 @@ func generateParts(path, file, builder string) (string, error) {
 		return "", err
 	}
 	isName := `type(v) == string && v != "" && v.matches(` + strconv.Quote(reference.Pattern) + `)`
-	parts := []string{
+	return withSections(path, file,
 		schema,
 		arguments.String(),
 		field(
@@ -85,29 +87,12 @@ func generateParts(path, file, builder string) (string, error) {
 		),
 		field("name", lookup(secretRef)+"\n.map(v, "+isName+` ? v : "")[0]`),
 		field("includeWhen", lookup(secretRef)+"\n.exists(v, "+isName+")"),
-	}
-	if found := len(part.FindAllString(file, -1)); found != len(parts) {
-		return "", fmt.Errorf("%s: has %d generated parts, want %d", path, found, len(parts))
-	}
-	next := 0
-	return part.ReplaceAllStringFunc(file, func(old string) string {
-		m := part.FindStringSubmatch(old)
-		next++
-		return m[1] + m[2] + indented(m[1], parts[next-1]) + m[4]
-	}), nil
+	)
 }
 
 // field writes a field whose value is one CEL expression of several lines.
 func field(name, expression string) string {
 	return name + ": |-\n" + indented("  ", "${"+expression+"}\n")
-}
-
-func indented(by, text string) string {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		b.WriteString(by + line)
-	}
-	return b.String()
 }
 
 // lookup is a list of the one value at a path of the developer's parameters: null when it is absent, or what it is in
@@ -145,8 +130,8 @@ const (
 )
 
 // openAPISchema writes a schema the way OpenChoreo takes it: self-contained, without keywords that OpenAPI v3 lacks.
-func openAPISchema(name string) (string, error) {
-	node, err := schemaNode(name)
+func openAPISchema(name string, source []byte) (string, error) {
+	node, err := schemaNode(name, source)
 	if err != nil {
 		return "", err
 	}
@@ -163,11 +148,7 @@ func openAPISchema(name string) (string, error) {
 }
 
 // schemaNode reads a schema as YAML, which JSON is, too: this keeps the order of its author.
-func schemaNode(name string) (*yaml.Node, error) {
-	source, err := schemas.Source(name)
-	if err != nil {
-		return nil, err
-	}
+func schemaNode(name string, source []byte) (*yaml.Node, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(source, &document); err != nil {
 		return nil, fmt.Errorf("schema %s: %w", name, err)
@@ -176,7 +157,7 @@ func schemaNode(name string) (*yaml.Node, error) {
 }
 
 // omitted are keywords that OpenChoreo's structural schemas do not know, or that its user interface has no use for.
-var omitted = []string{"$schema", "$id", "$defs", "examples", "additionalProperties"}
+var omitted = []string{"$schema", "$id", "$comment", "$defs", "examples", "additionalProperties"}
 
 // inline replaces $ref by what it names and drops what is omitted, in place.
 func inline(node *yaml.Node) error {
@@ -227,7 +208,12 @@ func inline(node *yaml.Node) error {
 // resolve finds what a reference names: file#/pointer.
 func resolve(reference string) (*yaml.Node, error) {
 	file, pointer, _ := strings.Cut(reference, "#")
-	node, err := schemaNode(strings.TrimSuffix(file, ".schema.json"))
+	name := strings.TrimSuffix(file, ".schema.json")
+	source, err := schemas.Source(name)
+	if err != nil {
+		return nil, err
+	}
+	node, err := schemaNode(name, source)
 	if err != nil {
 		return nil, err
 	}

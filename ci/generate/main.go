@@ -1,90 +1,178 @@
-// Command docs writes what is made from the JSON Schemas and the templates: docs/parameters.md, docs/outcomes.md, what
-// developers may set in the ClusterWorkflow, and a section of the README of each folder of templates: go run
-// ./ci/generate
+// Command generate writes what is made from the JSON Schemas, the templates and templates/builders.yaml:
+// docs/parameters.md, docs/outcomes.md, what developers may set in the ClusterWorkflows, the pages in READMEs of
+// templates, and all that is there for each builder of buildpacks. It removes what it made for a builder that is no
+// longer there: go run ./ci/generate
 package main
 
 import (
 	"fmt"
 	"log"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/templates"
 )
 
 func main() {
 	log.SetFlags(0)
-	pages, err := pages(".")
-	if err != nil {
+	if err := write("."); err != nil {
 		log.Fatal(err)
 	}
-	for name, text := range pages {
-		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			log.Fatal(err)
+}
+
+func write(root string) error {
+	files, err := generate(root, templates.Builders())
+	if err != nil {
+		return err
+	}
+	old, err := leftovers(root, files)
+	if err != nil {
+		return err
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			return err
 		}
 	}
+	for _, name := range old {
+		if err := os.Remove(filepath.Join(root, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 const generated = "<!-- Generated from schemas/ by go run ./ci/generate. Do not edit. -->\n\n"
 
-// pages are the files that are generated, wholly or in part, for the project in root: path from there to text.
-func pages(root string) (map[string]string, error) {
-	const (
-		workflowPlane = "templates/workflow-plane"
-		controlPlane  = "templates/control-plane"
-		workflowFile  = controlPlane + "/" + dockerfileBuilder + ".yaml"
-		actionFile    = "examples/external-ci/github-actions/register-workload/action.yml"
-	)
-	builders, err := readBuilders(root)
+// stepFiles are the ClusterWorkflowTemplates in the order of a run. Those of builders, which are generated, are second.
+var stepFiles = [][]string{{"checkout-source", "containerfile-build"}, {"publish-image", "generate-workload"}}
+
+// generate returns the files that are generated, wholly or in part, for the project in root with these builders: path
+// from there, with slashes, to text.
+func generate(root string, builders []templates.Builder) (map[string]string, error) {
+	const actionFile = "examples/external-ci/github-actions/register-workload/action.yml"
+	read := func(name string) (string, error) {
+		raw, err := os.ReadFile(filepath.Join(root, name))
+		return string(raw), err
+	}
+	dockerfile, err := dockerfileWorkflow(filepath.Join(root, dockerfileBuilderFile))
 	if err != nil {
 		return nil, err
 	}
-	all := map[string]string{"docs/parameters.md": parameters(builders), "docs/outcomes.md": outcomes()}
-	if all[workflowFile], err = clusterWorkflow(filepath.Join(root, workflowFile)); err != nil {
-		return nil, err
-	}
-	templates := []string{all[workflowFile]}
+	files := map[string]string{dockerfileBuilderFile: dockerfile, "docs/outcomes.md": outcomes()}
+	workflows := []workflow{{dockerfile, schemas.MustLoad(templates.DockerfileBuilder)}}
+	var builds []string
 	for _, b := range builders {
-		file := workflowPlane + "/" + b.Template + ".yaml"
-		if all[file], err = buildpacksTemplate(b); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+		w, err := builderFiles(files, b)
+		if err != nil {
+			return nil, fmt.Errorf("builder %s: %w", b.Name, err)
 		}
-		file = controlPlane + "/" + b.Workflow + ".yaml"
-		if all[file], err = buildpacksWorkflow(all[workflowFile], b); err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
-		}
-		templates = append(templates, all[file])
+		workflows = append(workflows, w)
+		builds = append(builds, files[templateFile(b)])
 	}
-	if all[actionFile], err = action(filepath.Join(root, actionFile)); err != nil {
-		return nil, err
-	}
-	sections := map[string]func() (string, error){
-		workflowPlane: func() (string, error) { return templatesSection(filepath.Join(root, workflowPlane), all) },
-		controlPlane: func() (string, error) {
-			var b strings.Builder
-			for _, text := range templates {
-				if err := clusterWorkflowSection(&b, text); err != nil {
-					return "", err
-				}
-			}
-			return b.String(), nil
-		},
-	}
-	for dir, section := range sections {
-		text, err := section()
+	for name, text := range builderSections(builders) {
+		file, err := read(name)
 		if err != nil {
 			return nil, err
 		}
-		path := dir + "/README.md"
-		if all[path], err = withSection(filepath.Join(root, path), text); err != nil {
+		if files[name], err = withSections(name, file, text); err != nil {
 			return nil, err
 		}
 	}
-	return all, nil
+	if files[actionFile], err = action(filepath.Join(root, actionFile)); err != nil {
+		return nil, err
+	}
+	var steps []string
+	for i, names := range stepFiles {
+		for _, name := range names {
+			text, err := read(workflowPlane + "/" + name + ".yaml")
+			if err != nil {
+				return nil, err
+			}
+			steps = append(steps, text)
+		}
+		if i == 0 {
+			steps = append(steps, builds...)
+		}
+	}
+	files["docs/parameters.md"] = parameters(workflows)
+	templatesText, err := templatesPage(steps)
+	if err != nil {
+		return nil, err
+	}
+	workflowsText, err := workflowsPage(workflows)
+	if err != nil {
+		return nil, err
+	}
+	for dir, text := range map[string]string{workflowPlane: templatesText, controlPlane: workflowsText} {
+		readme := dir + "/README.md"
+		if files[readme], err = withPage(filepath.Join(root, readme), text); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
 }
 
-func parameters(builders []builder) string {
+// workflow is the text of a ClusterWorkflow's file, and the schema of what developers set in it.
+type workflow struct {
+	text   string
+	schema *schemas.Schema
+}
+
+// builderFiles adds the files that a builder has to itself, and returns its ClusterWorkflow.
+func builderFiles(files map[string]string, b templates.Builder) (workflow, error) {
+	template, err := execute(buildpacksBuild, b)
+	if err != nil {
+		return workflow{}, err
+	}
+	text, err := execute(buildpacksBuilder, b)
+	if err != nil {
+		return workflow{}, err
+	}
+	schema, err := schemas.Parse(b.Workflow, []byte(text))
+	if err != nil {
+		return workflow{}, err
+	}
+	w, err := buildpacksWorkflow(files[dockerfileBuilderFile], b, text)
+	files[templateFile(b)], files[schemaFile(b)], files[workflowFile(b)] = template, text, w
+	return workflow{w, schema}, err
+}
+
+// leftovers are files that were generated and would not be now, sorted: those of a builder that is no longer there.
+func leftovers(root string, files map[string]string) ([]string, error) {
+	dirs := map[string]bool{"schemas": true}
+	for name := range files {
+		dirs[path.Dir(name)] = true
+	}
+	var left []string
+	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
+		entries, err := os.ReadDir(filepath.Join(root, dir))
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range entries {
+			name := path.Join(dir, entry.Name())
+			if _, current := files[name]; current || !entry.Type().IsRegular() {
+				continue
+			}
+			text, err := os.ReadFile(filepath.Join(root, name))
+			if err != nil {
+				return nil, err
+			}
+			if whole.Match(text) {
+				left = append(left, name)
+			}
+		}
+	}
+	return left, nil
+}
+
+func parameters(workflows []workflow) string {
 	var b strings.Builder
 	b.WriteString(generated + "# Parameters\n\nThe property `git-repo` is the flag `--git-repo` and the variable " +
 		"`GIT_REPO`. A flag wins over the variable, the variable over the\n" +
@@ -94,26 +182,17 @@ func parameters(builders []builder) string {
 	} {
 		s := schemas.MustLoad(name)
 		own := s.Properties[:len(s.Properties)-len(schemas.MustLoad("step").Properties)]
-		section(&b, s.Name, s.Description, own)
+		parametersTable(&b, s.Name, s.Description, own)
 	}
 	common := schemas.MustLoad("step")
-	section(&b, "Every step", common.Description, common.Properties)
-	for _, name := range append([]string{dockerfileBuilder}, workflows(builders)...) {
-		s := schemas.MustLoad(name)
-		section(&b, s.Name, s.Description, leaves("", s.Properties))
+	parametersTable(&b, "Every step", common.Description, common.Properties)
+	for _, w := range workflows {
+		parametersTable(&b, w.schema.Name, w.schema.Description, leaves("", w.schema.Properties))
 	}
 	return b.String()
 }
 
-func workflows(builders []builder) []string {
-	var names []string
-	for _, b := range builders {
-		names = append(names, b.Workflow)
-	}
-	return names
-}
-
-func section(b *strings.Builder, title, about string, properties []*schemas.Property) {
+func parametersTable(b *strings.Builder, title, about string, properties []*schemas.Property) {
 	fmt.Fprintf(b, "\n## %s\n\n%s\n\n| parameter | type | default | meaning |\n|---|---|---|---|\n", title, about)
 	for _, p := range properties {
 		value := "–"

@@ -8,11 +8,13 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/templates"
 )
 
-const templates = "../../templates/"
+const folder = "../../templates/"
 
-var planes = []string{templates + "workflow-plane", templates + "control-plane"}
+var planes = []string{folder + "workflow-plane", folder + "control-plane"}
 
 // kinds are the kinds of a file's objects.
 func kinds(t *testing.T, file []byte) []string {
@@ -36,7 +38,7 @@ func TestBundle(t *testing.T) {
 		dirs []string
 	}{
 		{"the planes", planes},
-		{"an overlay", []string{templates + "overlays/example"}},
+		{"an overlay", []string{folder + "overlays/example"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -45,12 +47,12 @@ func TestBundle(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := kinds(t, files["workflow-plane.yaml"]); strings.Join(got, " ") != strings.TrimSpace(
-				strings.Repeat("ClusterWorkflowTemplate ", 7),
+				strings.Repeat("ClusterWorkflowTemplate ", 4+len(templates.Builders())),
 			) {
 				t.Errorf("workflow-plane.yaml has %v", got)
 			}
 			if got := kinds(t, files["control-plane.yaml"]); strings.Join(got, " ") != strings.TrimSpace(
-				strings.Repeat("ClusterWorkflow ", 4),
+				strings.Repeat("ClusterWorkflow ", len(templates.Workflows())),
 			) {
 				t.Errorf("control-plane.yaml has %v", got)
 			}

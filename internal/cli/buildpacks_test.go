@@ -28,6 +28,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 	"github.com/stepwright/stepwright/internal/localplane/container"
+	installed "github.com/stepwright/stepwright/templates"
 )
 
 // builders is a state that has the builders' images in its registry, for all tests that run buildpacks, one after the
@@ -265,15 +266,29 @@ func untar(t *testing.T, dir string, layers ...v1.Layer) {
 	}
 }
 
+// builder is a builder of buildpacks by its name.
+func builder(t *testing.T, name string) installed.Builder {
+	t.Helper()
+	for _, b := range installed.Builders() {
+		if b.Name == name {
+			return b
+		}
+	}
+	t.Fatalf("there is no builder %s", name)
+	return installed.Builder{}
+}
+
 // application writes a project without a Dockerfile and returns its folder.
-func application(t *testing.T, builder string, files map[string]string, parameters string) string {
+func application(
+	t *testing.T, builder installed.Builder, files map[string]string, parameters string,
+) string {
 	t.Helper()
 	dir := project(t, "", parameters)
 	run, err := os.ReadFile(filepath.Join(dir, "run.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := map[string]string{"run.yaml": strings.Replace(string(run), "dockerfile-builder", builder, 1)}
+	all := map[string]string{"run.yaml": strings.Replace(string(run), installed.DockerfileBuilder, builder.Workflow, 1)}
 	for path, text := range files {
 		all["source/"+path] = text
 	}
@@ -293,33 +308,34 @@ func TestBuildpacksThatFail(t *testing.T) {
 		name, builder string
 		files         map[string]string
 		code          int
+		reason        string
 		want          []string
 	}{
 		{
-			name: "nothing that a buildpack knows", builder: "gcp-buildpacks-builder",
-			files: map[string]string{"README": "Nothing to build.\n"}, code: 25,
-			want: []string{
-				"NoBuildpackDetected: gcp-buildpacks-build: ", "stepwright-test/golang", "there is no package.json",
-			},
+			name: "nothing that a buildpack knows", builder: "gcp", code: 25, reason: "NoBuildpackDetected",
+			files: map[string]string{"README": "Nothing to build.\n"},
+			want:  []string{"stepwright-test/golang", "there is no package.json"},
 		},
 		{
-			name: "a program that does not compile", builder: "paketo-buildpacks-builder", code: 22,
+			name: "a program that does not compile", builder: "paketo", code: 22, reason: "BuildFailed",
 			files: map[string]string{
 				"go.mod":  "module example.com/cart\n\ngo 1.26\n",
 				"main.go": "package main\n\nfunc main() { cart() }\n",
 			},
-			want: []string{"BuildFailed: paketo-buildpacks-build: ", "stepwright-test/golang", "undefined: cart"},
+			want: []string{"stepwright-test/golang", "undefined: cart"},
 		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			dir := application(t, test.builder, test.files, cartRepository)
+			b := builder(t, test.builder)
+			dir := application(t, b, test.files, cartRepository)
 			got, temp := stepwright(
 				t, "run", "--state", buildersState(t), "--base-images", "made", "--source",
 				filepath.Join(dir, "source"), dir,
 			)
-			failure := got.stderr[max(0, strings.LastIndex(got.stderr, test.want[0])):]
-			for _, want := range test.want {
+			begin := test.reason + ": " + b.Template + ": "
+			failure := got.stderr[max(0, strings.LastIndex(got.stderr, begin)):]
+			for _, want := range append([]string{begin}, test.want...) {
 				if !strings.Contains(failure, want) {
 					t.Errorf("%q is missing in\n%s", want, failure)
 				}
@@ -343,14 +359,14 @@ func TestBuilderImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	push(t, host+"/old:1", oldBuilder(t))
-	dir := application(t, "gcp-buildpacks-builder", map[string]string{"package.json": "{}"}, cartRepository)
+	dir := application(t, builder(t, "gcp"), map[string]string{"package.json": "{}"}, cartRepository)
 	for _, test := range []struct {
 		image string
 		code  int
 		want  string
 	}{
-		{"old:1", 26, "BuilderUnsupported: gcp-buildpacks-build: "},
-		{"none:1", 23, "BaseImageUnavailable: gcp-buildpacks-build: image " + host + "/none:1: "},
+		{"old:1", 26, "BuilderUnsupported: " + builder(t, "gcp").Template + ": "},
+		{"none:1", 23, "BaseImageUnavailable: " + builder(t, "gcp").Template + ": image " + host + "/none:1: "},
 	} {
 		image := host + "/" + test.image
 		got, _ := stepwright(
@@ -457,7 +473,8 @@ say("files", files > 10); say("found", found.join(","));
 for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccount"]) {
   let list = []; try { list = fs.readdirSync(dir); } catch (e) {} say(dir, list.join(",")); }
 `
-	dir := application(t, "paketo-buildpacks-builder", map[string]string{
+	paketo := builder(t, "paketo")
+	dir := application(t, paketo, map[string]string{
 		"package.json": `{"name": "cart", "version": "1.0.0", "main": "look.js", "scripts": {"look": "node look.js"}}`,
 		"look.js":      look,
 	}, `{repository: {url: "https://git.example.com/cart.git"}, buildEnv: [{name: BP_NODE_RUN_SCRIPTS, value: look}]}`)
@@ -475,7 +492,8 @@ for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccoun
 	}
 	text := strings.Join(lines, "\n") + "\n"
 	for _, want := range []string{
-		"status=Uid: 1001 1001 1001 1001\n", "status=Gid: 1000 1000 1000 1000\n", "status=Groups:\n",
+		fmt.Sprintf("status=Uid: %[1]d %[1]d %[1]d %[1]d\n", paketo.Builder.User),
+		fmt.Sprintf("status=Gid: %[1]d %[1]d %[1]d %[1]d\n", paketo.Builder.Group), "status=Groups:\n",
 		"status=NoNewPrivs: 1\n",
 		"status=CapInh: 0000000000000000\n", "status=CapPrm: 0000000000000000\n", "status=CapEff: 0000000000000000\n",
 		"status=CapBnd: 0000000000000000\n", "status=CapAmb: 0000000000000000\n",

@@ -189,7 +189,7 @@ func (p *plane) mirrorBuilder(ctx context.Context, dir, mirror, image string) er
 	if err != nil {
 		return fmt.Errorf("the builder's image: %w", err)
 	}
-	for _, family := range testbuilders.Families {
+	for _, family := range testbuilders.Families() {
 		if known, err := name.ParseReference(family.Builder); err != nil || known.Context() != wanted.Context() {
 			continue
 		}

@@ -8,19 +8,34 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/cel-go/cel"
 )
 
-// engine evaluates the expressions ${…} of templates.
-type engine struct {
-	env     *cel.Env
-	context map[string]any
+// Programs keeps compiled expressions from one Render to the next, for a caller that renders many runs of a workflow.
+// The zero value is ready, and may be in use by several goroutines. It keeps every expression that it has seen.
+type Programs struct {
+	compiled sync.Map // scope and expression to cel.Program
 }
 
-func newEngine(context map[string]any) (*engine, error) {
-	env, err := newEnv(slices.Collect(maps.Keys(context)))
-	return &engine{env, context}, err
+// engine evaluates the expressions ${…} of templates.
+type engine struct {
+	env      func() (*cel.Env, error)
+	context  map[string]any
+	scope    string // names of what the context holds
+	programs *Programs
+}
+
+func newEngine(programs *Programs, context map[string]any) *engine {
+	if programs == nil {
+		programs = new(Programs)
+	}
+	variables := slices.Sorted(maps.Keys(context))
+	return &engine{
+		env:     sync.OnceValues(func() (*cel.Env, error) { return newEnv(variables) }),
+		context: context, scope: strings.Join(variables, " "), programs: programs,
+	}
 }
 
 // render evaluates every expression in a value, in the keys of its objects, too, and drops what oc_omit() stands for.
@@ -87,11 +102,7 @@ func (e *engine) text(path []string, text string) (any, error) {
 }
 
 func (e *engine) evaluate(path []string, expression string) (any, error) {
-	checked, issues := e.env.Compile(expression[len("${") : len(expression)-len("}")])
-	if issues.Err() != nil {
-		return nil, fail(path, "%s: %w", expression, issues.Err())
-	}
-	program, err := e.env.Program(checked)
+	program, err := e.compile(expression)
 	if err != nil {
 		return nil, fail(path, "%s: %w", expression, err)
 	}
@@ -100,6 +111,27 @@ func (e *engine) evaluate(path []string, expression string) (any, error) {
 		return nil, fail(path, "%s: %w", expression, err)
 	}
 	return native(result), nil
+}
+
+func (e *engine) compile(expression string) (cel.Program, error) {
+	key := e.scope + "\n" + expression
+	if program, ok := e.programs.compiled.Load(key); ok {
+		return program.(cel.Program), nil
+	}
+	env, err := e.env()
+	if err != nil {
+		return nil, err
+	}
+	checked, issues := env.Compile(expression[len("${") : len(expression)-len("}")])
+	if issues.Err() != nil {
+		return nil, issues.Err()
+	}
+	program, err := env.Program(checked)
+	if err != nil {
+		return nil, err
+	}
+	e.programs.compiled.Store(key, program)
+	return program, nil
 }
 
 // interpolated writes a value into a text.

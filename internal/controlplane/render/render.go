@@ -33,6 +33,9 @@ type Input struct {
 
 	// SecretReference finds one by name in the run's namespace; nil when there is none of that name.
 	SecretReference func(name string) *v1alpha1.SecretReference
+
+	// Programs keeps compiled expressions for the next Render that it is given to; nil: none are kept.
+	Programs *Programs
 }
 
 // Output is what the controller creates in the workflow plane.
@@ -81,10 +84,7 @@ func Render(in Input) (*Output, error) {
 	if err != nil {
 		return nil, err
 	}
-	run, err := newEngine(context)
-	if err != nil {
-		return nil, err
-	}
+	run := newEngine(in.Programs, context)
 	path := []string{"spec", "runTemplate"}
 	template, err := decode(path, in.Workflow.RunTemplate)
 	if err != nil {
@@ -145,10 +145,7 @@ func newContext(in Input) (map[string]any, error) {
 func planeNamespace(run *v1alpha1.WorkflowRun) string { return "workflows-" + run.Namespace }
 
 func externalRefs(in Input, context map[string]any) (map[string]any, error) {
-	names, err := newEngine(context)
-	if err != nil {
-		return nil, err
-	}
+	names := newEngine(in.Programs, context)
 	resolved := map[string]any{}
 	for i, ref := range in.Workflow.ExternalRefs {
 		path := []string{"spec", "externalRefs", strconv.Itoa(i), "name"}

@@ -36,11 +36,7 @@ func newRun(parameters string) *v1alpha1.WorkflowRun {
 // sample is a ClusterWorkflow of OpenChoreo's own samples.
 func sample(t *testing.T, name string) v1alpha1.WorkflowSpec {
 	t.Helper()
-	dir, err := moduleDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := os.ReadFile(filepath.Join(dir, "samples/getting-started/ci-workflows", name+".yaml"))
+	raw, err := os.ReadFile(filepath.Join(samplesDir(t), name+".yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +45,29 @@ func sample(t *testing.T, name string) v1alpha1.WorkflowSpec {
 		t.Fatal(err)
 	}
 	return workflow.Spec
+}
+
+// samples are the names of OpenChoreo's own ClusterWorkflows.
+func samples(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(samplesDir(t), "*-builder.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("OpenChoreo has no samples (%v)", err)
+	}
+	var names []string
+	for _, file := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".yaml"))
+	}
+	return names
+}
+
+func samplesDir(t *testing.T) string {
+	t.Helper()
+	dir, err := moduleDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "samples", "getting-started", "ci-workflows")
 }
 
 // oneParameter is a workflow whose one argument has a value in YAML.
@@ -296,9 +315,7 @@ func TestAnyText(t *testing.T) {
 func TestSamples(t *testing.T) {
 	t.Parallel()
 	inputs := map[string]Input{}
-	for _, workflow := range []string{
-		"dockerfile-builder", "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder",
-	} {
+	for _, workflow := range samples(t) {
 		for name, parameters := range map[string]string{
 			"least":  `{"repository": {"url": "https://git.example.com/cart.git"}}`,
 			"secret": `{"repository": {"url": "git@example.com:cart.git", "secretRef": "git-credentials"}}`,

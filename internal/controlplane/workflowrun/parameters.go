@@ -16,6 +16,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/templates"
 )
 
 // parametersPath is where parameters are in WorkflowRuns and Components.
@@ -27,7 +28,7 @@ func checkParameters(
 	set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string,
 	given *runtime.RawExtension,
 ) []objects.Fault {
-	if string(kind) == clusterWorkflow && slices.Contains(builders, name) {
+	if string(kind) == clusterWorkflow && slices.Contains(templates.Workflows(), name) {
 		_, faults := stepParameters(o, name, given)
 		return faults
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/templates"
 )
 
 // Labels that tie a WorkflowRun to its component (contract section 2).
@@ -18,11 +19,6 @@ const (
 	ProjectLabel   = "openchoreo.dev/project"
 	ComponentLabel = "openchoreo.dev/component"
 )
-
-// builders are the ClusterWorkflows that can be run here, and that we have schemas of.
-var builders = []string{
-	"dockerfile-builder", "gcp-buildpacks-builder", "paketo-buildpacks-builder", "ballerina-buildpack-builder",
-}
 
 const clusterWorkflow = string(v1alpha1.WorkflowRefKindClusterWorkflow)
 
@@ -127,12 +123,12 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 		}
 	}
 	w := run.Spec.Workflow
-	ours := string(w.Kind) == clusterWorkflow && slices.Contains(builders, w.Name)
+	ours := string(w.Kind) == clusterWorkflow && slices.Contains(templates.Workflows(), w.Name)
 	if !ours {
 		faults = append(faults, o.Fault([]string{"spec", "workflow", "name"}, "",
 			fmt.Sprintf(
 				"%s %q cannot be run here; there is %s %s", w.Kind, w.Name, clusterWorkflow,
-				strings.Join(builders, ", "),
+				strings.Join(templates.Workflows(), ", "),
 			)))
 	}
 	if f := checkComponent(set, o, run.WorkflowRun, true); f != nil {

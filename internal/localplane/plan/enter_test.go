@@ -3,6 +3,7 @@ package plan
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,12 +11,26 @@ import (
 
 	"github.com/stepwright/stepwright/internal/localplane/container"
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/templates"
 )
 
-// planBuildpacks plans a run of Google Cloud's buildpacks.
+// builder is any builder of buildpacks whose user is the pods' usual one.
+func builder(t *testing.T) templates.Builder {
+	t.Helper()
+	all := templates.Builders()
+	i := slices.IndexFunc(all, func(b templates.Builder) bool {
+		return b.Builder.User == 1000 && b.Builder.Group == 1000 && len(b.Writable) == 0
+	})
+	if i < 0 {
+		t.Fatal("there is no such builder")
+	}
+	return all[i]
+}
+
+// planBuildpacks plans a run of it.
 func planBuildpacks(t *testing.T, library *Library, machine Machine) ([]pipeline.Step, error) {
 	t.Helper()
-	return planRunOf(t, "gcp-buildpacks-builder", library, machine, object{
+	return planRunOf(t, builder(t).Workflow, library, machine, object{
 		"repository": object{"url": "https://git.example.com/cart.git", "appPath": "/tmp/app"},
 	})
 }
@@ -93,7 +108,7 @@ func TestMountsOfAContainer(t *testing.T) {
 
 // A container that would have other rights here than in a cluster is not run.
 func TestPlanRefusesRights(t *testing.T) {
-	const file = "workflow-plane/gcp-buildpacks-build.yaml"
+	file := "workflow-plane/" + builder(t).Template + ".yaml"
 	pod := "        runAsUser: 1000\n        runAsGroup: 1000\n"
 	own := "        command: [/opt/stepwright/buildpacks-build]\n"
 	tests := []struct {

@@ -63,7 +63,7 @@ func made(t testing.TB) Store {
 
 func family(t testing.TB, name string) Family {
 	t.Helper()
-	for _, f := range Families {
+	for _, f := range Families() {
 		if f.Name == name {
 			return f
 		}

@@ -33,9 +33,6 @@ import (
 // lifecycleVersion is the version that the module in folder builder requires.
 const lifecycleVersion = "0.21.13"
 
-// ownDir is the folder of this package in the repository, with what builders are made of.
-const ownDir = "internal/testimage/testbuilders"
-
 // stackID is of the systems. Buildpacks written with libcnb want one.
 const stackID = "com.github.stepwright.test"
 
@@ -67,7 +64,7 @@ func (s Store) make(ctx context.Context, plan plan) error {
 	if err != nil {
 		return err
 	}
-	for _, family := range Families {
+	for _, family := range Families() {
 		run, err := family.system(plan.systems[baseimages.Runtimes], family.RunUser)
 		if err != nil {
 			return err
@@ -77,9 +74,7 @@ func (s Store) make(ctx context.Context, plan plan) error {
 			return err
 		}
 		if slices.Contains(family.Buildpacks, ballerinaBuildpack) {
-			if build, err = withStandIn(
-				build, family.BuildUser, filepath.Join(plan.source, ownDir, "standin", "bal"),
-			); err != nil {
+			if build, err = withStandIn(build, family, filepath.Join(plan.source, own, "standin", "bal")); err != nil {
 				return err
 			}
 		}
@@ -193,16 +188,18 @@ func userLayer(user User) (v1.Layer, error) {
 	)
 }
 
-// withStandIn adds a program to a build image, and the folder that the template for Ballerina mounts.
-func withStandIn(build v1.Image, user User, file string) (v1.Image, error) {
+// withStandIn adds a program to a build image, and the folders that the family's template mounts.
+func withStandIn(build v1.Image, family Family, file string) (v1.Image, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	layer, err := layerOf(
-		folder("app", user), folder("app/generated-artifacts", user),
-		text("usr/local/bin/"+filepath.Base(file), 0o755, string(content)),
-	)
+	var entries []entry
+	for _, writable := range family.Writable {
+		name := strings.TrimPrefix(writable, "/")
+		entries = append(entries, folder(path.Dir(name), family.BuildUser), folder(name, family.BuildUser))
+	}
+	layer, err := layerOf(append(entries, text("usr/local/bin/"+filepath.Base(file), 0o755, string(content)))...)
 	if err != nil {
 		return nil, err
 	}
@@ -266,8 +263,9 @@ func (p parts) build(ctx context.Context) error {
 }
 
 func (p parts) compileBuildpacks(ctx context.Context) error {
-	for _, id := range append([]string{ballerinaBuildpack}, languages...) {
-		source := filepath.Join(p.source, ownDir, "buildpacks", path.Base(id))
+	for _, known := range buildpacks {
+		id := known.id
+		source := filepath.Join(p.source, own, "buildpacks", path.Base(id))
 		if id == ballerinaBuildpack {
 			source = filepath.Join(p.source, "images", "ballerina-builder", "buildpack")
 		}
@@ -296,7 +294,7 @@ func (p parts) compileBuildpacks(ctx context.Context) error {
 }
 
 func (p parts) compileLifecycle(ctx context.Context) error {
-	source, lifecycle := filepath.Join(p.source, ownDir, "builder"), filepath.Join(p.dir, "lifecycle")
+	source, lifecycle := filepath.Join(p.source, own, "builder"), filepath.Join(p.dir, "lifecycle")
 	if err := os.MkdirAll(lifecycle, 0o755); err != nil {
 		return err
 	}
@@ -340,7 +338,7 @@ func (p parts) lifecycleArchive() string   { return filepath.Join(p.dir, "lifecy
 // builderConfig writes the builder.toml of a family. Its buildpacks are tried one after the other, until one applies.
 func (p parts) builderConfig(family Family, buildImage string) (string, error) {
 	file := filepath.Join(p.dir, family.Name+".toml")
-	if family.Name == "ballerina" {
+	if slices.Contains(family.Buildpacks, ballerinaBuildpack) {
 		config, err := p.ballerinaConfig(family, buildImage)
 		if err != nil {
 			return "", err

@@ -17,7 +17,7 @@ import (
 // `buildpacks/builder:latest`. What is there already is left alone.
 func (s Store) Push(ctx context.Context, host string, families ...Family) error {
 	if len(families) == 0 {
-		families = Families
+		families = Families()
 	}
 	unlock, err := baseimages.Lock(ctx, s.dir(), syscall.LOCK_SH)
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/templates"
 )
 
 // edition is part of the key of what is made. Raise it when the code here changes what that is.
@@ -35,12 +37,13 @@ const edition = 1
 
 // A Family is a builder and the run image of what it builds, under the names of the real ones.
 type Family struct {
-	Name       string   // as in the names of ClusterWorkflows: gcp, paketo, ballerina
+	Name       string   // of the builder in templates/builders.yaml
 	Builder    string   // image that builds
 	Run        string   // image that what is built starts with
 	Buildpacks []string // IDs, in the order in which they are tried
 
 	BuildUser, RunUser User
+	Writable           []string // folders that the buildpacks write to, besides those of every builder
 }
 
 // A User is whom an image runs as.
@@ -51,26 +54,41 @@ func (u User) String() string { return fmt.Sprintf("%d:%d", u.UID, u.GID) }
 // ballerinaBuildpack is the ID of the product's own buildpack. The others are of the languages that their IDs end with.
 const ballerinaBuildpack = "stepwright/ballerina"
 
-var languages = []string{
-	"stepwright-test/golang", "stepwright-test/java", "stepwright-test/nodejs", "stepwright-test/python",
+// buildpacks are the buildpacks for each language, as templates/builders.yaml calls it, in the order in which they are
+// tried.
+var buildpacks = []struct{ language, id string }{
+	{"Go", "stepwright-test/golang"}, {"Java", "stepwright-test/java"}, {"Node.js", "stepwright-test/nodejs"},
+	{"Python", "stepwright-test/python"}, {"Ballerina", ballerinaBuildpack},
 }
 
-// Families are those that can be made. Their builders' users are those that the templates give the real ones.
-var Families = []Family{
-	{
-		Name: "gcp", Builder: "gcr.io/buildpacks/builder:latest", Run: "gcr.io/buildpacks/google-22/run:latest",
-		Buildpacks: languages, BuildUser: User{1000, 1000}, RunUser: User{33, 33},
-	},
-	{
-		Name: "paketo", Builder: "docker.io/paketobuildpacks/builder-jammy-full:latest",
-		Run:        "docker.io/paketobuildpacks/run-jammy-full:latest",
-		Buildpacks: languages, BuildUser: User{1001, 1000}, RunUser: User{1002, 1000},
-	},
-	{
-		Name: "ballerina", Builder: "ghcr.io/openchoreo/buildpack/ballerina:18",
-		Run:        "ghcr.io/openchoreo/buildpack/ballerina:18-run",
-		Buildpacks: []string{ballerinaBuildpack}, BuildUser: User{1000, 1000}, RunUser: User{1000, 1000},
-	},
+// Families are those that can be made.
+func Families() []Family {
+	var all []Family
+	for _, b := range templates.Builders() {
+		if family, ok := StandIn(b); ok {
+			all = append(all, family)
+		}
+	}
+	return all
+}
+
+// StandIn is the family that stands in for a builder of the templates: for it and its run image, by their names, users
+// and languages. ok is false for a builder whose languages have no buildpack here.
+func StandIn(b templates.Builder) (family Family, ok bool) {
+	family = Family{
+		Name: b.Name, Builder: b.Builder.Name + ":latest", Run: b.Run.Name + ":latest",
+		BuildUser: User{b.Builder.User, b.Builder.Group}, RunUser: User{b.Run.User, b.Run.Group},
+		Writable: b.Writable,
+	}
+	if b.Builder.Name == b.Run.Name { // their tags tell them apart
+		family.Builder, family.Run = b.Builder.Name+":"+b.Builder.Tag, b.Run.Name+":"+b.Run.Tag
+	}
+	for _, known := range buildpacks {
+		if slices.Contains(b.Languages, known.language) {
+			family.Buildpacks = append(family.Buildpacks, known.id)
+		}
+	}
+	return family, len(family.Buildpacks) > 0
 }
 
 // A Store is a folder of builders, inside one of base images. Several processes may use one at a time.
@@ -192,7 +210,10 @@ func (s Store) removeOld(now time.Time) error {
 
 const unfinishedPrefix = ".unfinished-"
 
-const module = "github.com/stepwright/stepwright"
+const (
+	module = "github.com/stepwright/stepwright"
+	own    = "internal/testimage/testbuilders" // folder of this package in the repository
+)
 
 // source returns the root of this repository.
 func (s Store) source() (string, error) {
@@ -220,7 +241,7 @@ func (s Store) source() (string, error) {
 func inputs(source string, systems map[string]v1.Image) (string, error) {
 	var facts strings.Builder
 	fmt.Fprintf(&facts, "edition %d\nplatform linux/%s\ncompiler %s\n", edition, runtime.GOARCH, runtime.Version())
-	for _, family := range Families {
+	for _, family := range Families() {
 		fmt.Fprintln(&facts, family)
 	}
 	for _, name := range []string{baseimages.Toolchains, baseimages.Runtimes} {
@@ -231,9 +252,7 @@ func inputs(source string, systems map[string]v1.Image) (string, error) {
 		fmt.Fprintln(&facts, name, digest)
 	}
 	for _, part := range []string{
-		"internal/testimage/testbuilders/builder", "internal/testimage/testbuilders/buildpacks",
-		"internal/testimage/testbuilders/standin",
-		"images/ballerina-builder",
+		own + "/builder", own + "/buildpacks", own + "/standin", "images/ballerina-builder",
 	} {
 		if err := filepath.WalkDir(filepath.Join(source, part), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") {

@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/templates"
 )
 
 func configOf(t *testing.T, img v1.Image) v1.Config {
@@ -41,9 +42,51 @@ func configOf(t *testing.T, img v1.Image) v1.Config {
 	return file.Config
 }
 
+func TestStandIn(t *testing.T) {
+	image := func(name, tag string, user int) templates.Image {
+		return templates.Image{Name: name, Tag: tag, User: user, Group: user + 1}
+	}
+	tests := []struct {
+		name    string
+		builder templates.Builder
+		want    Family
+		ok      bool
+	}{
+		{
+			"two repositories",
+			templates.Builder{Name: "a", Languages: []string{"Rust", "Python", "Go"}, Writable: []string{"/data"},
+				Builder: image("quay.io/a/builder", "1", 1000), Run: image("quay.io/a/run", "2", 2000)},
+			Family{Name: "a", Builder: "quay.io/a/builder:latest", Run: "quay.io/a/run:latest",
+				Buildpacks: []string{"stepwright-test/golang", "stepwright-test/python"},
+				BuildUser:  User{1000, 1001}, RunUser: User{2000, 2001}, Writable: []string{"/data"}},
+			true,
+		},
+		{
+			"one repository",
+			templates.Builder{Name: "a", Languages: []string{"Ballerina"},
+				Builder: image("quay.io/a", "1", 1000), Run: image("quay.io/a", "1-run", 1000)},
+			Family{Name: "a", Builder: "quay.io/a:1", Run: "quay.io/a:1-run",
+				Buildpacks: []string{ballerinaBuildpack}, BuildUser: User{1000, 1001}, RunUser: User{1000, 1001}},
+			true,
+		},
+		{"a language that nothing here builds", templates.Builder{Languages: []string{"COBOL"}}, Family{}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, ok := StandIn(test.builder)
+			if ok != test.ok {
+				t.Fatalf("there is one: %t, want %t", ok, test.ok)
+			}
+			if diff := cmp.Diff(test.want, got); ok && diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestBuilders(t *testing.T) {
 	store := made(t)
-	for _, f := range Families {
+	for _, f := range Families() {
 		t.Run(f.Name, func(t *testing.T) {
 			img, err := store.Image(f.Builder)
 			if err != nil {
@@ -103,7 +146,7 @@ func TestBuilders(t *testing.T) {
 
 func TestRunImages(t *testing.T) {
 	store := made(t)
-	for _, f := range Families {
+	for _, f := range Families() {
 		t.Run(f.Name, func(t *testing.T) {
 			img, err := store.Image(f.Run)
 			if err != nil {

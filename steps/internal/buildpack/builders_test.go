@@ -30,7 +30,7 @@ func family(t testing.TB, name string) (root string, f testbuilders.Family, run 
 	if err := store.Ensure(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for _, candidate := range testbuilders.Families {
+	for _, candidate := range testbuilders.Families() {
 		if candidate.Name == name {
 			f = candidate
 		}
@@ -110,9 +110,8 @@ func example(t testing.TB, name string) map[string]string {
 func TestExamples(t *testing.T) {
 	tests := []struct {
 		family, example, change string
-		writable                []string
 	}{
-		{"ballerina", "patient-management-service", "service.bal", []string{"/app/generated-artifacts"}},
+		{"ballerina", "patient-management-service", "service.bal"},
 	}
 	for _, test := range tests {
 		t.Run(test.example, func(t *testing.T) {
@@ -122,7 +121,7 @@ func TestExamples(t *testing.T) {
 			build := func(files map[string]string, variables ...string) (ending, string) {
 				dir := newWorkspace(t, files)
 				p := newPod(t, registry, dir, variables...)
-				p.root, p.user, p.group, p.writable = root, f.BuildUser.UID, f.BuildUser.GID, test.writable
+				p.root, p.user, p.group, p.writable = root, f.BuildUser.UID, f.BuildUser.GID, f.Writable
 				for _, v := range environ {
 					name, value, _ := strings.Cut(v, "=")
 					p.variables[name] = value

@@ -1,51 +1,74 @@
-package lint
+package templates_test
 
 import (
-	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
-	"github.com/argoproj/argo-workflows/v4/workflow/common"
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/controlplane/render"
 )
 
-const templates = "../../templates"
+// run is what the controller knows of a WorkflowRun.
+type run struct {
+	labels       map[string]string
+	parameters   any            // as decoded from JSON
+	externalRefs map[string]any // by id, {"spec": …}
+}
 
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	raw, err := os.ReadFile(path)
+// programs are the expressions of all workflows that are rendered here.
+var programs render.Programs
+
+// renderRun makes the Argo Workflow and the other resources of a run, those by the end of their name: git-secret of
+// cart-1-git-secret.
+func renderRun(
+	clusterWorkflow map[string]any, r run,
+) (workflow map[string]any, resources map[string]map[string]any, err error) {
+	spec, err := convert[v1alpha1.WorkflowSpec](clusterWorkflow["spec"])
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	return raw
-}
-
-func readYAML(t *testing.T, path string) map[string]any {
-	t.Helper()
-	var object map[string]any
-	if err := yaml.Unmarshal(readFile(t, filepath.Join(templates, path)), &object); err != nil {
-		t.Fatalf("%s: %v", path, err)
+	parameters, _ := r.parameters.(map[string]any)
+	raw, err := json.Marshal(parameters)
+	if err != nil {
+		return nil, nil, err
 	}
-	return object
-}
-
-// convert decodes what is a map into a type of Argo's or OpenChoreo's, and refuses fields that the type lacks.
-func convert[T any](v any) (T, error) {
-	var into T
-	raw, err := json.Marshal(v)
-	if err == nil {
-		err = yaml.UnmarshalStrict(raw, &into)
+	const name = "cart-1"
+	in := render.Input{
+		Run: &v1alpha1.WorkflowRun{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "acme", Labels: r.labels},
+			Spec: v1alpha1.WorkflowRunSpec{
+				Workflow: v1alpha1.WorkflowRunConfig{Parameters: &runtime.RawExtension{Raw: raw}},
+			},
+		},
+		Workflow:    spec,
+		SecretStore: "openbao",
+		Programs:    &programs,
 	}
-	return into, err
+	for _, reference := range r.externalRefs {
+		secret, err := convert[v1alpha1.SecretReference](reference)
+		if err != nil {
+			return nil, nil, err
+		}
+		in.SecretReference = func(string) *v1alpha1.SecretReference { return &secret }
+	}
+	out, err := render.Render(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	resources = map[string]map[string]any{}
+	for _, resource := range out.Resources {
+		resources[strings.TrimPrefix(at(resource, "metadata", "name").(string), name+"-")] = resource
+	}
+	return out.Workflow, resources, nil
 }
-
-const dockerfileBuilder = "control-plane/dockerfile-builder.yaml"
 
 var gitCredentials = map[string]any{"git-secret-reference": map[string]any{"spec": map[string]any{
 	"template": map[string]any{"type": "kubernetes.io/basic-auth"},
@@ -53,6 +76,20 @@ var gitCredentials = map[string]any{"git-secret-reference": map[string]any{"spec
 		map[string]any{"secretKey": "password", "remoteRef": map[string]any{"key": "git", "property": "token"}},
 	},
 }}}
+
+// ordinary is a run that a developer would make.
+func ordinary() run {
+	return run{
+		labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
+		parameters: map[string]any{
+			"repository": map[string]any{
+				"url":       "https://git.example.com/acme/cart.git",
+				"secretRef": "git-credentials",
+			},
+		},
+		externalRefs: gitCredentials,
+	}
+}
 
 // arguments are the parameters that the Workflow of a run gets.
 func arguments(t *testing.T, workflow map[string]any) map[string]string {
@@ -65,6 +102,7 @@ func arguments(t *testing.T, workflow map[string]any) map[string]string {
 }
 
 func TestRunOfOrdinaryParameters(t *testing.T) {
+	t.Parallel()
 	workflow, resources, err := renderRun(readYAML(t, dockerfileBuilder), run{
 		labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 		parameters: map[string]any{
@@ -94,7 +132,7 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 	}
 	got := arguments(t, workflow)
 	got["build-env"] = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(got["build-env"])
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if got := at(
@@ -111,7 +149,7 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 		t.Errorf("resources: %v", resources)
 	}
 	remote := at(resources["git-secret"], "spec", "data", 0, "remoteRef")
-	if diff := cmp.Diff(map[string]any{"key": "git", "property": "token"}, remote); diff != "" {
+	if diff := gocmp.Diff(map[string]any{"key": "git", "property": "token"}, remote); diff != "" {
 		t.Errorf("git-secret (-want +got)\n%s", diff)
 	}
 }
@@ -141,6 +179,7 @@ var places = [][]string{
 // No expression fails, whatever a developer wrote: a run would be pending for ever. And no text that Argo would expand
 // comes through.
 func TestNoParameterBreaksARun(t *testing.T) {
+	t.Parallel()
 	cluster := readYAML(t, dockerfileBuilder)
 	for _, place := range places {
 		for about, value := range strange {
@@ -184,46 +223,9 @@ func TestNoParameterBreaksARun(t *testing.T) {
 	}
 }
 
-// expansions are texts by which a developer would make Argo tell or do something, and that must arrive as they are.
-var expansions = []string{
-	"{{inputs.parameters.oauth-client-id}}", "{{workflow.parameters.registry-push-secret}}", "{{workflow.name}}",
-	`{{=sprig.upper("x")}}`, "{{=1+1}}",
-	"{{ inputs.parameters.registry }}", "{{{{workflow.name}}}}", "a{{workflow.uid}}b", "{{inputs.parameters}}",
-	"{{workflow.parameters}}", "{{=inputs.parameters.image}}",
-	"base64:e3t3b3JrZmxvdy5uYW1lfX0=", "base64:", "}}{{", "{{",
-}
-
-// Argo's own processing gives each step what the developer wrote.
-func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
-	for _, cluster := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
-		t.Run(at(cluster, "metadata", "name").(string), func(t *testing.T) {
-			if err := attack(t, cluster); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
-// The same attack succeeds on a ClusterWorkflow that passes texts as they come.
-func TestTheExpansionAttackWorksOnANaiveTemplate(t *testing.T) {
-	raw := readFile(t, filepath.Join(templates, dockerfileBuilder))
-	const encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" ` +
-		`+ base64.encode(bytes(v)) : v`
-	naive := strings.ReplaceAll(string(raw), encode, "v")
-	if naive == string(raw) {
-		t.Fatal("there is nothing to make naive")
-	}
-	var cluster map[string]any
-	if err := yaml.Unmarshal([]byte(naive), &cluster); err != nil {
-		t.Fatal(err)
-	}
-	if err := attack(t, cluster); err == nil {
-		t.Error("the attack fails even without the encoding: this test proves nothing")
-	}
-}
-
 // A secretRef whose Secret comes late: the pod may start without it, and the step has to know that it must wait.
 func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	cluster := readYAML(t, dockerfileBuilder)
 	naive := clone(cluster).(map[string]any)
 	set(t, naive, map[string]any{}, "spec", "runTemplate", "spec", "templates", 0, "steps", 0, 0, "arguments")
@@ -263,6 +265,7 @@ func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
 
 // Two runs of one component have one lock for the last step, and two components two.
 func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
+	t.Parallel()
 	lock := func(component string) string {
 		r := ordinary()
 		r.labels["openchoreo.dev/component"] = component
@@ -295,7 +298,7 @@ func FuzzRun(f *testing.F) {
 		f.Add(seed)
 	}
 	var cluster map[string]any
-	raw, err := os.ReadFile(filepath.Join(templates, dockerfileBuilder))
+	raw, err := os.ReadFile(dockerfileBuilder)
 	if err == nil {
 		err = yaml.Unmarshal(raw, &cluster)
 	}
@@ -317,137 +320,4 @@ func FuzzRun(f *testing.F) {
 			}
 		}
 	})
-}
-
-// attack gives every parameter of a developer every expansion, and tells the first that does not arrive as it was
-// written.
-func attack(t *testing.T, cluster map[string]any) error {
-	t.Helper()
-	for _, text := range expansions {
-		pairs := []any{map[string]any{"name": text, "value": text}}
-		workflow, _, err := renderRun(cluster, run{
-			labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
-			parameters: map[string]any{
-				"repository": map[string]any{
-					"url":      text,
-					"appPath":  text,
-					"revision": map[string]any{"branch": text, "commit": text},
-				},
-				"docker": map[string]any{"context": text, "filePath": text}, "buildEnv": pairs, "buildArgs": pairs,
-			},
-		})
-		if err != nil {
-			return err
-		}
-		env, err := stepVariables(t, workflow)
-		if err != nil {
-			return fmt.Errorf("%s: %w", text, err)
-		}
-		texts := []string{"checkout-source GIT_REPO", "checkout-source BRANCH", "checkout-source COMMIT",
-			"generate-workload-cr APP_PATH"}
-		build := at(workflow, "spec", "templates", 0, "steps", 1, 0, "name").(string)
-		lists := []string{build + " BUILD_ENV"}
-		if build == "containerfile-build" {
-			texts = append(texts, build+" DOCKER_CONTEXT", build+" DOCKERFILE_PATH")
-			lists = append(lists, build+" BUILD_ARGS")
-		} else {
-			texts = append(texts, build+" APP_PATH")
-		}
-		want := map[string]string{}
-		for _, name := range texts {
-			want[name] = text
-		}
-		for name, text := range want {
-			if got := decoded(env[name]); got != text {
-				return fmt.Errorf("%s: %q arrived as %q", name, text, got)
-			}
-		}
-		for _, name := range lists {
-			var got []map[string]string
-			if err := json.Unmarshal([]byte(env[name]), &got); err != nil || len(got) != 1 {
-				return fmt.Errorf("%s: %q arrived as %q (%v)", name, text, env[name], err)
-			}
-			if decoded(got[0]["name"]) != text || decoded(got[0]["value"]) != text {
-				return fmt.Errorf("%s: %q arrived as %q", name, text, env[name])
-			}
-		}
-	}
-	return nil
-}
-
-// decoded is what a step makes of a text.
-func decoded(text string) string {
-	code, ok := strings.CutPrefix(text, "base64:")
-	if !ok {
-		return text
-	}
-	plain, err := base64.StdEncoding.DecodeString(code)
-	if err != nil {
-		return err.Error()
-	}
-	return string(plain)
-}
-
-// stepVariables takes a Workflow through Argo's own processing of parameters, and returns each step's variables: "step
-// NAME" to value.
-func stepVariables(t *testing.T, object map[string]any) (map[string]string, error) {
-	t.Helper()
-	templates, err := processed(t, object)
-	if err != nil {
-		return nil, err
-	}
-	all := map[string]string{}
-	for step, template := range templates {
-		for _, v := range template.Container.Env {
-			all[step+" "+v.Name] = v.Value
-		}
-	}
-	return all, nil
-}
-
-// processed are a Workflow's templates by step, the way Argo makes pods of them.
-func processed(t *testing.T, object map[string]any) (map[string]*wfv1.Template, error) {
-	t.Helper()
-	ctx := argoContext()
-	workflow, err := convert[wfv1.Workflow](object)
-	if err != nil {
-		return nil, err
-	}
-	globals := common.Parameters{
-		"workflow.name":      "cart-1",
-		"workflow.uid":       "6b1f",
-		"workflow.namespace": "workflows-acme",
-	}
-	for _, p := range workflow.Spec.Arguments.Parameters {
-		globals["workflow.parameters."+p.Name] = p.Value.String()
-	}
-	main, err := common.ProcessArgs(
-		ctx, &workflow.Spec.Templates[0], &wfv1.Arguments{}, globals, common.Parameters{}, false, "", nil,
-	)
-	if err != nil {
-		return nil, err
-	}
-	outputs := common.Parameters{"steps.checkout-source.outputs.parameters.git-revision": "1a2b3c4d",
-		"steps.publish-image.outputs.parameters.image": "registry/cart:v1"}
-	if main, err = common.SubstituteParams(ctx, main, globals, outputs); err != nil {
-		return nil, err
-	}
-	all := map[string]*wfv1.Template{}
-	for _, group := range main.Steps {
-		step := group.Steps[0]
-		cluster, err := convert[wfv1.ClusterWorkflowTemplate](readYAML(t, "workflow-plane/"+step.TemplateRef.Name+
-			".yaml"))
-		if err != nil {
-			return nil, err
-		}
-		all[step.Name], err = common.ProcessArgs(ctx, cluster.GetTemplateByName(
-			step.TemplateRef.Template,
-		), &step.Arguments, globals, common.Parameters{
-			"pod.name": "pod",
-		}, false, "", nil)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", step.Name, err)
-		}
-	}
-	return all, nil
 }

@@ -1,4 +1,4 @@
-package lint
+package templates_test
 
 import (
 	"fmt"
@@ -14,10 +14,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// overlay writes a kustomization of both planes with these components, and returns its folder, relative to templates.
+// overlay writes a kustomization of both planes with these components, and returns its folder.
 func overlay(t *testing.T, components ...string) string {
 	t.Helper()
-	root, err := filepath.Abs(templates)
+	root, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,14 +34,11 @@ func overlay(t *testing.T, components ...string) string {
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(b.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	rel, err := filepath.Rel(root, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rel
+	return dir
 }
 
 func TestOverlaysAndComponents(t *testing.T) {
+	t.Parallel()
 	const pull, push = "registry-pull-secret", "registry-push-secret"
 	anonymous := func(secrets ...string) rules { return rules{buildSecurity: userNamespace, anonymous: secrets} }
 	tests := []struct {
@@ -70,7 +67,7 @@ func TestOverlaysAndComponents(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			objects := build(t, test.dir)
-			installed := clusterWorkflowTemplates(t)
+			installed := installed(t)
 			var kinds []string
 			for _, object := range objects {
 				f := &faults{file: test.name + ": " + at(object, "metadata", "name").(string)}
@@ -101,6 +98,7 @@ func TestOverlaysAndComponents(t *testing.T) {
 
 // Components do what they are for, to developers' runs, too.
 func TestComponentsReachTheRuns(t *testing.T) {
+	t.Parallel()
 	resources := func(dir string) map[string]map[string]any {
 		_, all, err := renderRun(ofKind(build(t, dir), "ClusterWorkflow")[0], ordinary())
 		if err != nil {
@@ -128,9 +126,10 @@ func TestComponentsReachTheRuns(t *testing.T) {
 
 // The example changes every setting, and every setting is somewhere in what is installed.
 func TestTheExampleChangesEverySetting(t *testing.T) {
+	t.Parallel()
 	settings := func(path string) map[string]string {
 		all := map[string]string{}
-		for line := range strings.Lines(string(readFile(t, filepath.Join(templates, path)))) {
+		for line := range strings.Lines(string(readFile(t, path))) {
 			if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(k, "#") {
 				all[k] = v
 			}
@@ -161,6 +160,7 @@ func TestTheExampleChangesEverySetting(t *testing.T) {
 
 // What several templates take, they all take from the one setting.
 func TestSettingsReachAllTemplates(t *testing.T) {
+	t.Parallel()
 	values := map[string]map[string]string{}
 	for _, object := range ofKind(build(t, "overlays/example"), "ClusterWorkflowTemplate") {
 		parameters, _ := at(object, "spec", "templates", 0, "inputs", "parameters").([]any)

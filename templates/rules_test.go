@@ -1,0 +1,466 @@
+package templates_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/templates"
+)
+
+// steps are the ClusterWorkflowTemplates by name (contract section 1): their template, their step's schema, and the
+// builder of buildpacks that runs the step; nil where none does.
+var steps = func() map[string]step {
+	all := map[string]step{
+		"checkout-source":     {"checkout", "checkout-source", nil},
+		"containerfile-build": {"build-image", "containerfile-build", nil},
+		"publish-image":       {"publish-image", "publish-image", nil},
+		"generate-workload":   {"generate-workload-cr", "generate-workload-cr", nil},
+	}
+	for _, b := range templates.Builders() {
+		all[b.Template] = step{"build-image", buildpacksBuild, &b}
+	}
+	return all
+}()
+
+type step struct {
+	template, schema string
+	builder          *templates.Builder
+}
+
+// buildpacksBuild is the step that runs in the image of a builder, as the builder's user, brought there by an init
+// container.
+const buildpacksBuild = "buildpacks-build"
+
+// workflowParameterNames are all the parameters of a Workflow that a template may count on (contract section 1).
+var workflowParameterNames = []string{
+	"component-name", "project-name", "workflowrun-name", "namespace-name", "git-repo", "branch", "commit",
+	"app-path", "docker-context",
+	"dockerfile-path", "build-env", "build-args", "image-name", "image-tag", "git-secret", "registry-push-secret",
+}
+
+const (
+	deadline   = "active-deadline-seconds"
+	tokenPath  = "/var/run/secrets/kubernetes.io/serviceaccount"
+	resultsDir = "/tmp/results/"
+)
+
+// Security contexts as JSON: whatever else a template says is a fault.
+const (
+	podSecurity = `{"runAsNonRoot":true,"runAsUser":1000,"runAsGroup":1000,"fsGroup":1000,` +
+		`"seccompProfile":{"type":"RuntimeDefault"}}`
+	restricted = `{"privileged":false,"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,` +
+		`"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"]}}`
+	// argoContainers patches Argo's own containers, which say nothing of their security otherwise.
+	argoContainers = `"initContainers":[{"name":"init","securityContext":{"allowPrivilegeEscalation":false,` +
+		`"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}],` +
+		`"containers":[{"name":"wait","securityContext":{"allowPrivilegeEscalation":false,` +
+		`"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}]}`
+	// userNamespace is what BuildKit needs inside of the step.
+	userNamespace = `{"privileged":false,"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,` +
+		`"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"],"add":["SETUID","SETGID"]},` +
+		`"seccompProfile":{"type":"Unconfined"},"appArmorProfile":{"type":"Unconfined"}}`
+	// profiled is userNamespace with the project's seccomp profile.
+	profiled = `{"privileged":false,"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,` +
+		`"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"],"add":["SETUID","SETGID"]},` +
+		`"seccompProfile":{"type":"Localhost","localhostProfile":"stepwright/buildkit.json"}}`
+)
+
+// rules say what an installation may allow beyond the default.
+type rules struct {
+	buildSecurity string   // of the build's container, as JSON
+	hostUsers     bool     // whether pods may have user namespaces of Kubernetes
+	anonymous     []string // the Secrets of registries that are used without credentials
+}
+
+var byDefault = rules{buildSecurity: userNamespace}
+
+// faults collects what is wrong, each with its file and field.
+type faults struct {
+	file string
+	all  []string
+}
+
+func (f *faults) add(field, format string, args ...any) {
+	f.all = append(f.all, fmt.Sprintf("%s: %s: %s", f.file, field, fmt.Sprintf(format, args...)))
+}
+
+var reference = regexp.MustCompile(`^{{(workflow|inputs)\.parameters\.([a-z-]+)}}$`)
+
+// lintTemplate lists what is wrong with a ClusterWorkflowTemplate.
+func lintTemplate(file string, object map[string]any, r rules) []string {
+	f := &faults{file: file}
+	cluster, err := convert[wfv1.ClusterWorkflowTemplate](object)
+	if err != nil {
+		f.add("spec", "%v", err)
+		return f.all
+	}
+	if err := validTemplate(&cluster); err != nil {
+		f.add("spec", "Argo: %v", err)
+	}
+	contract, known := steps[cluster.Name]
+	if !known {
+		f.add("metadata.name", "%q is not in the contract", cluster.Name)
+		return f.all
+	}
+	if cluster.Labels["app.kubernetes.io/version"] == "" {
+		f.add("metadata.labels", "app.kubernetes.io/version is absent")
+	}
+	for _, word := range []string{"retryStrategy", "hostNetwork", "hostPID", "hostPath", "serviceAccountName"} {
+		if path := holds(object, word); path != "" {
+			f.add(path, "is not allowed")
+		}
+	}
+	if len(cluster.Spec.Templates) != 1 || cluster.Spec.Templates[0].Name != contract.template {
+		f.add("spec.templates", "must be one template named %s", contract.template)
+		return f.all
+	}
+	template := cluster.Spec.Templates[0]
+	const at = "spec.templates[0]."
+	inits := 0
+	if contract.schema == buildpacksBuild {
+		inits = 2
+	}
+	if template.Container == nil || template.Script != nil || len(template.Sidecars) > 0 ||
+		len(template.InitContainers) != inits {
+		f.add(
+			at+"container",
+			"must be there, and no script, sidecar, or init container but those that bring a step into a builder's "+
+				"image",
+		)
+		return f.all
+	}
+	lintPatch(f, at+"podSpecPatch", template.PodSpecPatch, r)
+	if template.ActiveDeadlineSeconds == nil ||
+		template.ActiveDeadlineSeconds.String() != "{{inputs.parameters."+deadline+"}}" {
+		f.add(at+"activeDeadlineSeconds", "must be the input parameter %s", deadline)
+	}
+	lintParameters(f, template, schemas.MustLoad(contract.schema))
+	lintContainer(f, cluster.Name, template, contract.schema, r)
+	lintInitContainers(f, cluster.Name, template)
+	lintVolumes(f, template, r)
+	return f.all
+}
+
+// lintPatch wants Argo's own containers to keep to the restricted Pod Security Standard, and nothing else but user
+// namespaces if they may be.
+func lintPatch(f *faults, field, patch string, r rules) {
+	want := []string{"{" + argoContainers}
+	if r.hostUsers {
+		want = append(want, `{"hostUsers":false,`+argoContainers)
+	}
+	raw, err := yaml.YAMLToJSON([]byte(patch))
+	if err != nil {
+		f.add(field, "%v", err)
+		return
+	}
+	for _, w := range want {
+		if equalJSON(string(raw), w) {
+			return
+		}
+	}
+	f.add(field, "is %s, want %s", raw, want[0])
+}
+
+func equalJSON(a, b string) bool {
+	var x, y any
+	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// holds finds a key at any depth; empty when it is absent.
+func holds(v any, key string) string {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			if k == key {
+				return k
+			}
+			if path := holds(v[k], key); path != "" {
+				return k + "." + path
+			}
+		}
+	case []any:
+		for i := range v {
+			if path := holds(v[i], key); path != "" {
+				return fmt.Sprintf("[%d].%s", i, path)
+			}
+		}
+	}
+	return ""
+}
+
+// lintParameters holds inputs, variables and outputs against the step's schema.
+func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
+	property := func(name string) *schemas.Property {
+		i := slices.IndexFunc(schema.Properties, func(p *schemas.Property) bool { return p.Name == name })
+		if i < 0 {
+			return nil
+		}
+		return schema.Properties[i]
+	}
+	inputs := map[string]bool{}
+	for _, p := range template.Inputs.Parameters {
+		field := "spec.templates[0].inputs.parameters[" + p.Name + "]"
+		inputs[p.Name] = false
+		if p.Name == deadline {
+			continue
+		}
+		described := property(p.Name)
+		if described == nil {
+			f.add(field, "schema %s has no such property", schema.Name)
+			continue
+		}
+		if p.Default == nil || p.Default.String() == "" {
+			continue
+		}
+		var value any = p.Default.String()
+		if described.Type != "string" {
+			if err := json.Unmarshal([]byte(p.Default.String()), &value); err != nil {
+				f.add(field+".default", "is no %s: %v", described.Type, err)
+				continue
+			}
+		}
+		for _, fault := range schema.Validate(map[string]any{p.Name: value}) {
+			if len(fault.Path) > 0 && fault.Path[0] == p.Name && fault.Message != "is required" {
+				f.add(field+".default", "%s", fault)
+			}
+		}
+	}
+	given := map[string]bool{}
+	variables := slices.Clone(template.Container.Env)
+	for _, c := range template.InitContainers {
+		variables = append(variables, c.Env...)
+	}
+	for _, v := range variables {
+		field := "spec.templates[0].container.env[" + v.Name + "]"
+		if v.Name != "HOME" {
+			name := strings.ReplaceAll(strings.ToLower(v.Name), "_", "-")
+			given[name] = true
+			if property(name) == nil {
+				f.add(field, "schema %s has no property %s", schema.Name, name)
+			}
+		}
+		if v.ValueFrom != nil {
+			f.add(field, "must be a value")
+		}
+		if !strings.Contains(v.Value, "{{") {
+			continue
+		}
+		m := reference.FindStringSubmatch(v.Value)
+		switch {
+		case m == nil:
+			f.add(field, "%s must be one parameter and nothing else", v.Value)
+		case m[1] == "workflow" && !slices.Contains(workflowParameterNames, m[2]):
+			f.add(field, "the contract has no workflow parameter %s", m[2])
+		case m[1] == "inputs":
+			inputs[m[2]] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(inputs)) {
+		if !inputs[name] && name != deadline {
+			f.add("spec.templates[0].inputs.parameters["+name+"]", "is not used by any variable")
+		}
+	}
+	for _, p := range schema.Properties {
+		if p.Required && !given[p.Name] {
+			f.add("spec.templates[0].container.env", "%s, which the step requires, is absent", p.Name)
+		}
+	}
+	for _, p := range template.Outputs.Parameters {
+		if p.ValueFrom == nil || p.ValueFrom.Path != resultsDir+p.Name || p.ValueFrom.Default == nil {
+			f.add("spec.templates[0].outputs.parameters["+p.Name+
+				"]", "must be read from %s%s and have a default", resultsDir, p.Name)
+		}
+	}
+}
+
+func lintContainer(f *faults, name string, template wfv1.Template, step string, r rules) {
+	const at = "spec.templates[0].container."
+	c := template.Container
+	program := "/usr/local/bin/" + step
+	if step == buildpacksBuild {
+		program = "/opt/stepwright/" + step
+	}
+	if want := []string{program}; !slices.Equal(c.Command, want) {
+		f.add(at+"command", "is %q, want %q", c.Command, want)
+	}
+	if len(c.Args) > 0 {
+		f.add(at+"args", "must be absent: parameters are variables")
+	}
+	if fault := pinned(c.Image); fault != "" {
+		f.add(at+"image", "%s %s", c.Image, fault)
+	}
+	if step == buildpacksBuild && !strings.Contains(c.Image, "@sha256:") {
+		f.add(at+"image", "%s has no digest", c.Image)
+	}
+	lintResources(f, at, c.Resources)
+	want := restricted
+	if step == "containerfile-build" {
+		want = cmp.Or(r.buildSecurity, restricted)
+	}
+	if fault := differs(c.SecurityContext, asUser(want, name)); fault != "" {
+		f.add(at+"securityContext", "%s", fault)
+	}
+	if fault := differs(template.SecurityContext, asUser(podSecurity, name)); fault != "" {
+		f.add("spec.templates[0].securityContext", "%s", fault)
+	}
+}
+
+// asUser is a security context with the user that a template runs as.
+func asUser(context, template string) string {
+	builder := steps[template].builder
+	if builder == nil {
+		return context
+	}
+	return strings.NewReplacer(
+		`"runAsUser":1000`, fmt.Sprintf(`"runAsUser":%d`, builder.Builder.User),
+		`"runAsGroup":1000`, fmt.Sprintf(`"runAsGroup":%d`, builder.Builder.Group),
+	).Replace(context)
+}
+
+func lintResources(f *faults, at string, r corev1.ResourceRequirements) {
+	for kind, list := range map[string]map[string]bool{"requests": names(r.Requests), "limits": names(r.Limits)} {
+		for _, name := range []string{"cpu", "memory", "ephemeral-storage"} {
+			if !list[name] {
+				f.add(at+"resources."+kind+"."+name, "is absent")
+			}
+		}
+	}
+}
+
+// lintInitContainers holds the containers that bring the step into a builder's image against what they may be.
+// Credentials are in the one that fetches, and nowhere else.
+func lintInitContainers(f *faults, name string, template wfv1.Template) {
+	commands := [][]string{{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"},
+		{"/usr/local/bin/" + buildpacksBuild, "fetch"}}
+	for i, c := range template.InitContainers {
+		at := fmt.Sprintf("spec.templates[0].initContainers[%d].", i)
+		if want := commands[i]; !slices.Equal(c.Command, want) || len(c.Args) > 0 {
+			f.add(at+"command", "is %q, want %q", append(c.Command, c.Args...), want)
+		}
+		if fault := pinned(c.Image); fault != "" || !strings.Contains(c.Image, "/"+buildpacksBuild+":") {
+			f.add(at+"image", "%s is not the step's, or %s", c.Image, cmp.Or(fault, "of another version"))
+		}
+		lintResources(f, at, c.Resources)
+		if fault := differs(c.SecurityContext, asUser(restricted, name)); fault != "" {
+			f.add(at+"securityContext", "%s", fault)
+		}
+		if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == tokenPath }) {
+			f.add(at+"volumeMounts", "an emptyDir must be at %s", tokenPath)
+		}
+	}
+	if len(template.InitContainers) == 0 {
+		return
+	}
+	for _, m := range template.Container.VolumeMounts {
+		if i := slices.IndexFunc(template.Volumes, func(v corev1.Volume) bool {
+			return v.Name == m.Name
+		}); i >= 0 && template.Volumes[i].Secret != nil {
+			f.add("spec.templates[0].container.volumeMounts["+m.Name+"]", "is a Secret, where buildpacks run")
+		}
+	}
+}
+
+func names(list corev1.ResourceList) map[string]bool {
+	all := map[string]bool{}
+	for name, quantity := range list {
+		all[string(name)] = !quantity.IsZero()
+	}
+	return all
+}
+
+// pinned tells what is wrong with an image's reference.
+func pinned(image string) string {
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	_, tag, tagged := strings.Cut(name, ":")
+	switch {
+	case strings.Contains(image, "{{"):
+		return "is not fixed"
+	case strings.Contains(name, "@sha256:"):
+		return ""
+	case !tagged || strings.HasPrefix(tag, "latest"):
+		return "has no tag or digest that stays"
+	}
+	return ""
+}
+
+// differs compares a security context with what it must be.
+func differs(got any, want string) string {
+	raw, err := json.Marshal(got)
+	if err != nil {
+		return err.Error()
+	}
+	var a, b map[string]any
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return err.Error()
+	}
+	if err := json.Unmarshal([]byte(want), &b); err != nil {
+		return err.Error()
+	}
+	for _, k := range slices.Sorted(maps.Keys(b)) {
+		if !reflect.DeepEqual(a[k], b[k]) {
+			return fmt.Sprintf("%s is %v, want %v", k, a[k], b[k])
+		}
+		delete(a, k)
+	}
+	if len(a) > 0 {
+		return fmt.Sprintf("%v is not allowed", slices.Sorted(maps.Keys(a)))
+	}
+	return ""
+}
+
+func lintVolumes(f *faults, template wfv1.Template, r rules) {
+	mounts := map[string]string{}
+	for _, m := range template.Container.VolumeMounts {
+		mounts[m.MountPath] = m.Name
+		if m.Name != "workspace" && !slices.ContainsFunc(template.Volumes, func(v corev1.Volume) bool {
+			return v.Name == m.Name
+		}) {
+			f.add("spec.templates[0].container.volumeMounts["+m.Name+"]", "there is no such volume")
+		}
+	}
+	if mounts["/mnt/vol"] != "workspace" {
+		f.add("spec.templates[0].container.volumeMounts", "the workspace must be at /mnt/vol")
+	}
+	if mounts["/tmp"] == "" {
+		f.add(
+			"spec.templates[0].container.volumeMounts",
+			"there must be a volume at /tmp: the root file system is read-only",
+		)
+	}
+	hidden := false
+	for _, v := range template.Volumes {
+		field := "spec.templates[0].volumes[" + v.Name + "]"
+		switch {
+		case v.EmptyDir != nil:
+			hidden = hidden || mounts[tokenPath] == v.Name
+			if v.EmptyDir.SizeLimit == nil {
+				f.add(field+".emptyDir.sizeLimit", "is absent")
+			}
+		case v.Secret != nil:
+			// A Git secret is absent where the repository is public; the step knows when it has to wait.
+			optional := v.Secret.Optional != nil && *v.Secret.Optional
+			if may := v.Name == "git-secret" || slices.Contains(r.anonymous, v.Name); optional != may {
+				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
+			}
+		case v.ConfigMap == nil:
+			f.add(field, "must be an emptyDir, a Secret or a ConfigMap")
+		}
+	}
+	if !hidden {
+		f.add(
+			"spec.templates[0].container.volumeMounts",
+			"an emptyDir must be at %s, to keep the service account's token out", tokenPath,
+		)
+	}
+}
