@@ -22,6 +22,7 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/testimage/mirror"
 	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
 )
 
@@ -30,7 +31,7 @@ type plane struct {
 	repository  string // empty: the one of the WorkflowRun
 	buildCache  string
 	builders    string // folder of unpacked builder images
-	mirrors     []mirror
+	mirrors     []registryMirror
 	insecure    []string // registries on plain HTTP to pull from
 	registry    string
 	registryOwn bool
@@ -46,8 +47,8 @@ type plane struct {
 	closers []io.Closer
 }
 
-// mirror is an element of containerfile-build's registry-mirrors.
-type mirror struct {
+// registryMirror is an element of containerfile-build's registry-mirrors.
+type registryMirror struct {
 	Registry string `json:"registry"`
 	Mirror   string `json:"mirror"`
 }
@@ -77,7 +78,7 @@ func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, build
 	}
 	p := &plane{
 		buildCache: filepath.Join(state, "buildkit"), builders: filepath.Join(filepath.Dir(images), "builders"),
-		mirrors: []mirror{}, insecure: []string{},
+		mirrors: []registryMirror{}, insecure: []string{},
 		registry: o.registry, registryPlainHTTP: o.plainHTTP,
 		apiServerURL: o.apiServerURL, tokenURL: o.tokenURL, clientID: o.clientID, clientSecretFile: o.clientSecretFile,
 	}
@@ -100,14 +101,14 @@ func (o *runOptions) startPlane(ctx context.Context, run *workflowrun.Run, build
 		p.registryOwn, p.registryPlainHTTP = true, true
 	}
 	if made(ctx, o.baseImages) {
-		mirror, err := p.startMirror(filepath.Join(state, "mirror"))
+		host, err := p.startMirror(filepath.Join(state, "mirror"))
 		if err != nil {
 			return nil, err
 		}
 		if builder == "" {
-			err = mirrorBaseImages(ctx, images, mirror)
+			err = mirrorBaseImages(ctx, images, host)
 		} else if o.builderImage == "" || o.runImage == "" {
-			err = p.mirrorBuilder(ctx, images, mirror, builder)
+			err = p.mirrorBuilder(ctx, images, host, builder)
 		}
 		if err != nil {
 			return nil, err
@@ -154,14 +155,14 @@ const (
 
 // made tells whether images are to be made.
 func made(ctx context.Context, which string) bool {
-	return which == madeImages || which == autoImages && !baseimages.Reachable(ctx)
+	return which == madeImages || which == autoImages && !mirror.Reachable(ctx)
 }
 
 // startMirror starts a registry for images under the names of the real ones.
 func (p *plane) startMirror(dir string) (host string, err error) {
 	host, err = p.startRegistry(dir, anyAddress)
 	for _, registry := range []string{"docker.io", "gcr.io", "ghcr.io"} {
-		p.mirrors = append(p.mirrors, mirror{registry, host})
+		p.mirrors = append(p.mirrors, registryMirror{registry, host})
 	}
 	p.insecure = append(p.insecure, host)
 	return host, err
