@@ -10,9 +10,11 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/testimage/mirror"
@@ -21,7 +23,7 @@ import (
 // options are the flags of the command.
 type options struct {
 	mirror.Options
-	out           io.Writer // hears what goes on
+	out           *speaker
 	addressFile   string
 	ifUnreachable bool
 	forRun        []string
@@ -33,8 +35,9 @@ const baseImages = "base-images"
 // placeholder is the argument of a command that the flags of stepwright run take the place of.
 const placeholder = "{}"
 
-func command(out io.Writer) *cobra.Command {
-	o := options{Options: mirror.Options{Log: plainLog(out)}, out: out}
+func command(out *os.File) *cobra.Command {
+	say := &speaker{out: out}
+	o := options{Options: mirror.Options{Log: plainLog(say)}, out: say}
 	cmd := &cobra.Command{
 		Use:   "mirror [flags] [" + baseImages + "|BUILDER]... [-- COMMAND [ARGUMENT]...]",
 		Short: "Serve stand-ins for base images and builders on loopback, under the names of the real ones",
@@ -130,7 +133,9 @@ func (o *options) while(ctx context.Context, names, run []string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // and wait for it
+	o.out.wait()
 	err := cmd.Run()
+	o.out.goOn()
 	if cmd.ProcessState == nil {
 		return err
 	}
@@ -141,6 +146,40 @@ func (o *options) while(ctx context.Context, names, run []string) error {
 		return &endedError{code}
 	}
 	return nil
+}
+
+// speaker tells people what goes on. While a command redraws their terminal it waits.
+type speaker struct {
+	out *os.File
+
+	mu      sync.Mutex
+	waiting bool
+	unsaid  []byte
+}
+
+// Write implements io.Writer.
+func (s *speaker) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting {
+		s.unsaid = append(s.unsaid, p...)
+		return len(p), nil
+	}
+	return s.out.Write(p)
+}
+
+func (s *speaker) wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = term.IsTerminal(int(s.out.Fd()))
+}
+
+func (s *speaker) goOn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = false
+	s.out.Write(s.unsaid)
+	s.unsaid = nil
 }
 
 // endedError says that the command has failed.
@@ -171,7 +210,10 @@ func (o *options) start(ctx context.Context, names []string) (_ *mirror.Mirror, 
 		if err != nil {
 			return nil, nil, err
 		}
-		fmt.Fprintf(o.out, "The builder is one for tests, instead of the template's: %s\n", strings.Join(builder, " "))
+		fmt.Fprintf(
+			o.out, "Building with a builder for tests, %s, and its run image, instead of the template's own\n",
+			builder[1],
+		)
 		flags = append(flags, builder...)
 	}
 	if o.addressFile != "" {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -14,13 +13,16 @@ import (
 )
 
 // execute runs the command, with a folder of its own.
-func execute(ctx context.Context, t *testing.T, args ...string) (said string, err error) {
+func execute(ctx context.Context, t *testing.T, args ...string) error {
 	t.Helper()
-	var out bytes.Buffer
-	cmd := command(&out)
+	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer said.Close()
+	cmd := command(said)
 	cmd.SetArgs(append([]string{"--dir", t.TempDir()}, args...))
-	err = cmd.ExecuteContext(ctx)
-	return out.String(), err
+	return cmd.ExecuteContext(ctx)
 }
 
 // within waits until a file is there, and returns what it holds.
@@ -38,7 +40,7 @@ func within(t *testing.T, limit time.Duration, path string) string {
 // A command has the mirror while it runs, gets its flags in place of {}, and says how all ends.
 func TestCommandHasTheMirror(t *testing.T) {
 	given := filepath.Join(t.TempDir(), "given")
-	_, err := execute(t.Context(), t, "--", "sh", "-c", `for arg; do echo "$arg"; done >"$0"; exit 7`, given,
+	err := execute(t.Context(), t, "--", "sh", "-c", `for arg; do echo "$arg"; done >"$0"; exit 7`, given,
 		"first", "{}", "last")
 	if ended, ok := errors.AsType[*endedError](err); !ok || ended.code != 7 {
 		t.Errorf("got %v", err)
@@ -59,8 +61,7 @@ func TestServesUntilItIsTold(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "address")
 	ended := make(chan error, 1)
 	go func() {
-		_, err := execute(ctx, t, "--address-file", file)
-		ended <- err
+		ended <- execute(ctx, t, "--address-file", file)
 	}()
 	address := within(t, 30*time.Second, file)
 	response, err := http.Get("http://" + address + "/v2/")
@@ -93,8 +94,7 @@ func TestInterruptIsTheCommands(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		const script = `trap 'exit 9' INT; echo yes >"$0"; while :; do sleep 0.05; done`
-		_, err := execute(ctx, t, "--", "sh", "-c", script, file)
-		ended <- err
+		ended <- execute(ctx, t, "--", "sh", "-c", script, file)
 	}()
 	within(t, 30*time.Second, file)
 	cancel()
@@ -146,7 +146,7 @@ func TestRefusals(t *testing.T) {
 		{"an address of others", []string{"--listen", "192.0.2.1:1"}, "192.0.2.1:1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := execute(t.Context(), t, test.args...)
+			err := execute(t.Context(), t, test.args...)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want …%s…", err, test.want)
 			}
