@@ -243,7 +243,10 @@ func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if asked := manifest.FindStringSubmatch(r.URL.Path); asked != nil {
 		if err := m.offer(asked[1], asked[2]); err != nil {
-			m.refuse(w, err)
+			if r.Method == http.MethodGet { // which clients send after a HEAD, too
+				m.log.Warn("Refused an image", "why", err)
+			}
+			refuse(w, err)
 			return
 		}
 	}
@@ -276,9 +279,12 @@ func (m *Mirror) offer(repository, reference string) error {
 	for _, s := range m.standIns {
 		all = append(all, s.names...)
 	}
+	own := ""
+	if byDigest {
+		own = ", with digests of their own"
+	}
 	return fmt.Errorf(
-		"%s has no stand-in, and only stand-ins are served here, each with a digest of its own: %s", asked,
-		strings.Join(all, ", "),
+		"%s has no stand-in, and only stand-ins are served here%s: %s", asked, own, strings.Join(all, ", "),
 	)
 }
 
@@ -294,8 +300,7 @@ func (m *Mirror) has(repository, digest string) bool {
 
 // refuse answers that an image cannot be had, and why. BuildKit shows a registry's message only after a 403: then it
 // asks by GET what it has asked by HEAD.
-func (m *Mirror) refuse(w http.ResponseWriter, why error) {
-	m.log.Warn("Refused an image", "why", why)
+func refuse(w http.ResponseWriter, why error) {
 	body, err := json.Marshal(map[string]any{
 		"errors": []map[string]string{{"code": "DENIED", "message": why.Error()}},
 	})
