@@ -231,7 +231,9 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	outputs, failure := pipeline.Run(ctx, steps, pipeline.Observers{view, record})
 	view.Close()
 	annotations, err := plane.Annotations(run)
-	failure = errors.Join(failure, err)
+	if err != nil {
+		failure = errors.Join(failure, err)
+	}
 	ended, err := record.End(failure, annotations)
 	if err != nil {
 		return errors.Join(failure, err)
