@@ -41,7 +41,8 @@ binaries: ## Write the steps' binaries as a release has them, with SHA256SUMS, i
 run: ## Take an example from Git to a Workload, on this machine, with nothing else running
 	@ci/install/install.sh run
 	@$(MAKE) --no-print-directory build
-	@bin/stepwright run --base-images auto --source examples/$(EXAMPLE) $(ARGS) examples/$(EXAMPLE)
+	@CGO_ENABLED=0 $(GO) build $(STRIP) -o bin/ ./ci/mirror
+	@bin/mirror --if-unreachable --for examples/$(EXAMPLE) -- bin/stepwright run {} --source examples/$(EXAMPLE) $(ARGS) examples/$(EXAMPLE)
 
 test: ## Lint, then run every test against real parts, with the race detector
 	@ci/install/install.sh test

@@ -25,8 +25,10 @@ func refused(t *testing.T, object map[string]any) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var set objects.Set
+	set.Read("", raw)
 	var all []string
-	for _, fault := range objects.Read("", raw).Faults {
+	for _, fault := range set.Faults {
 		all = append(all, strings.TrimPrefix(fault.Field+": "+fault.Message, ": "))
 	}
 	return all

@@ -87,12 +87,14 @@ var forbidden = []struct{ from, to, why string }{
 	{"ci/", "cmd/", "a door stands above what it opens"},
 	{"cmd/", "ci/", "the command carries nothing of what checks and releases it"},
 	{"cmd/", "steps/", "the command drives the steps as programs and imports none of their code"},
-	{"internal/controlplane/", "internal/localplane/", "what OpenChoreo does is the same wherever the run runs"},
+	{"internal/cli", "internal/testimage/", "the command makes no image for tests: ci/mirror serves those"},
+	{"internal/localplane", "internal/testimage/", "a run asks whatever mirror it is given"},
+	{"internal/controlplane/", "internal/localplane", "what OpenChoreo does is the same wherever the run runs"},
 	{"internal/controlplane/", "internal/cli", "the command stands above it"},
-	{"internal/localplane/", "internal/cli", "the command stands above it"},
+	{"internal/localplane", "internal/cli", "the command stands above it"},
 	{"internal/workflowplane", "internal/cli", "the command stands above it"},
-	{"internal/workflowplane", "internal/localplane/", "a cluster and this machine are two planes"},
-	{"internal/localplane/", "internal/workflowplane", "a cluster and this machine are two planes"},
+	{"internal/workflowplane", "internal/localplane", "a cluster and this machine are two planes"},
+	{"internal/localplane", "internal/workflowplane", "a cluster and this machine are two planes"},
 }
 
 // binaries are the steps: the package each wires, and the modules it must not link.
@@ -206,6 +208,18 @@ func TestStepsWireOnlyTheirOwn(t *testing.T) {
 			// Not package testing itself: of BuildKit's libraries, go-cni links it.
 			if within(dep, "ci/") || within(dep, "") && strings.HasSuffix(dep, "test") {
 				t.Errorf("steps/%s: links %s, which is for tests", name, dep)
+			}
+		}
+	}
+}
+
+// What makes images for tests is no part of what people install.
+func TestCommandLinksNothingForTests(t *testing.T) {
+	for _, p := range packages(t, "./cmd/stepwright") {
+		for _, dep := range p.Deps {
+			if within(dep, "internal/testimage/") || within(dep, "ci/") ||
+				within(dep, "") && strings.HasSuffix(dep, "test") {
+				t.Errorf("%s: links %s, which is for tests", strings.TrimPrefix(p.ImportPath, module), dep)
 			}
 		}
 	}

@@ -109,12 +109,12 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	apiServer := serve(t, certificate, api)
 
 	state := t.TempDir()
-	got, temp := stepwright(t, "run", "--keep", "--state", state, "--base-images", "made", "--ca-bundle", caBundle,
+	got, temp := stepwright(t, withStandIns(t, "run", "--keep", "--state", state, "--ca-bundle", caBundle,
 		"--git-secret-dir", filepath.Join(secrets, "git"), "--build-secrets-dir", filepath.Join(secrets, "build"),
 		"--registry", host, "--docker-config", dockerConfig,
 		"--api-server-url", apiServer, "--oauth-token-url", apiServer+devapi.TokenPath, "--oauth-client-id",
 		"publisher", "--oauth-client-secret-file", clientSecret,
-		run)
+		run)...)
 	if got.code != 0 {
 		t.Fatalf("exit code %d\n%s", got.code, got.stderr)
 	}

@@ -3,19 +3,19 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
 )
 
-// Main runs the command with these arguments until it ends or is interrupted, and returns its exit code.
-func Main(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+// Main runs the command with these arguments, without the program's name, until it ends or its context does. It returns
+// the exit code.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "stepwright",
 		Short:         "Turns a Git revision into a container image and an OpenChoreo Workload",
@@ -25,7 +25,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	root.AddCommand(
 		runCommand(), listCommand(), getCommand(), logsCommand(), validateCommand(), renderCommand(), devAPICommand(),
 	)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // never nil, for which cobra takes the process's own
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
@@ -34,4 +34,35 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		return how.ExitCode
 	}
 	return 0
+}
+
+// cacheDir is Stepwright's part of the user's cache folder: all of it can be made again.
+func cacheDir() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "stepwright")
+}
+
+// printObject prints an object as YAML or JSON.
+func printObject(out io.Writer, format string, object any) error {
+	switch format {
+	case "yaml":
+		raw, err := yaml.Marshal(object)
+		if err == nil {
+			_, err = out.Write(raw)
+		}
+		return err
+	case "json":
+		return printJSON(out, object)
+	}
+	return fmt.Errorf("--output: %q is neither yaml nor json", format)
+}
+
+func printJSON(out io.Writer, value any) error {
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(value)
 }

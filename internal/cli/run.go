@@ -12,52 +12,25 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/stepwright/stepwright/internal/controlplane/render"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/localplane"
 	"github.com/stepwright/stepwright/internal/localplane/console"
 	"github.com/stepwright/stepwright/internal/localplane/history"
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
+	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/schemas"
 )
 
-// runOptions are the flags of stepwright run.
-type runOptions struct {
-	name     string
-	source   string
-	state    string
-	stepsDir string
-
-	registry     string
-	plainHTTP    bool
-	dockerConfig string
-	baseImages   string
-	builderImage string
-	runImage     string
-
-	apiServerURL     string
-	tokenURL         string
-	clientID         string
-	clientSecretFile string
-	scope            string
-
-	caBundle        string
-	gitSecretDir    string
-	buildSecretsDir string
-
-	templates string
-	output    string
-
-	cluster     bool
-	kubeconfig  string
-	context     string
-	secretStore string
-
-	keep        bool
-	keepServing bool
-}
-
 func runCommand() *cobra.Command {
-	var o runOptions
+	var which whichOptions
+	here, there := runOptions{whichOptions: &which}, submitOptions{whichOptions: &which}
 	cmd := &cobra.Command{
 		Use:   "run [flags] FILE|FOLDER...",
 		Short: "Run a WorkflowRun on this machine: check out, build, publish, make the Workload",
@@ -73,8 +46,9 @@ process. Settings of the platform have the values of this machine.
 A buildpack builder's container is entered by runc: its image unpacked, as the user that the
 template names, without capabilities, its root file system read-only. An ordinary user needs
 newuidmap and a range in /etc/subuid for that. Builders and run images are those that the templates
-name by digest. With --base-images made, or auto where the registries do not answer, they are small
-ones for tests, made on this machine from Stepwright's source.
+name by digest, or those of --builder-image and --run-image.
+
+Images come from their registries, or first from the mirrors that --registry-mirror names.
 
 What a WorkflowPlane would have runs inside this process where no address is given: a registry, an
 OAuth token endpoint, and an OpenChoreo API that keeps its objects as files. They live below --state
@@ -86,94 +60,132 @@ namespace, which must be there already. The logs are shown until the run ends; a
 only the showing.`,
 		Example: `  stepwright run examples/greeting-service --source examples/greeting-service
   stepwright run component.yaml workflowrun.yaml --git-secret-dir ~/.secrets/git
+  stepwright run app/ --registry-mirror docker.io=mirror.example.com/hub --registry-mirror gcr.io=mirror.example.com/gcr
   stepwright run app/ --registry registry.example.com --docker-config ~/.docker/config.json \
       --api-server-url https://api.example.com --oauth-token-url https://idp.example.com/oauth2/token \
       --oauth-client-id publisher --oauth-client-secret-file ./client-secret
   stepwright run app/ --cluster --kubeconfig ~/.kube/config`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if o.cluster {
-				if err := onlyForCluster(cmd.Flags()); err != nil {
-					return err
-				}
-				return o.submit(cmd.Context(), cmd.OutOrStdout(), args)
-			}
-			return o.run(cmd.Context(), cmd.OutOrStdout(), args)
-		},
 	}
-	f := cmd.Flags()
+	local := pflag.NewFlagSet("", pflag.ContinueOnError)
+	here.addTo(local)
+	which.addTo(cmd.Flags())
+	there.addTo(cmd.Flags())
+	cmd.Flags().AddFlagSet(local)
+	cmd.MarkFlagsRequiredTogether("cluster", "kubeconfig")
+	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file")
+	cmd.RunE = func(cmd *cobra.Command, files []string) error {
+		to := streams{cmd.OutOrStdout(), cmd.ErrOrStderr()}
+		if !there.cluster {
+			return here.run(cmd.Context(), to, files)
+		}
+		if err := refuse(local); err != nil {
+			return err
+		}
+		return there.submit(cmd.Context(), to, files)
+	}
+	return cmd
+}
+
+// whichOptions say what to run and how to show it, wherever it runs.
+type whichOptions struct {
+	name      string
+	templates templates
+	output    string
+}
+
+func (o *whichOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(&o.name, "name", "", "WorkflowRun to run, where the files hold several")
+	o.templates.addTo(f)
+	f.StringVarP(
+		&o.output, "output", "o", "", "print the WorkflowRun with its status instead of what it made: yaml or json",
+	)
+}
+
+// faults are what is wrong with the options.
+func (o *whichOptions) faults() []string {
+	if slices.Contains([]string{"", "yaml", "json"}, o.output) {
+		return nil
+	}
+	return []string{fmt.Sprintf("--output: %q is neither yaml nor json", o.output)}
+}
+
+// streams are where a command writes: what it made, and what it has to say of it.
+type streams struct{ out, err io.Writer }
+
+// runOptions are the flags of a run on this machine.
+type runOptions struct {
+	*whichOptions
+	plane    localplane.Options
+	mirrors  []string // HOST=MIRROR
+	stepsDir string
+
+	keep        bool
+	keepServing bool
+}
+
+func (o *runOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(
-		&o.source, "source", "",
+		&o.plane.State, "state", cacheDir(),
+		"folder of what is kept between runs: images, the API's objects, the build cache",
+	)
+	f.StringVar(&o.stepsDir, "steps-dir", "", "folder of the steps' binaries (default: that of this program)")
+	f.BoolVar(&o.keep, "keep", false, "keep the workspace")
+	f.BoolVar(&o.keepServing, "keep-serving", false, "keep registry and API up until interrupted")
+	f.BoolVar(
+		&o.plane.PlainHTTP, "insecure-plain-http", false,
+		"speak plain HTTP to the registries of --registry, --builder-image and --run-image, to --api-server-url and "+
+			"--oauth-token-url",
+	)
+	f.StringVar(&o.plane.CABundle, "ca-bundle", "", "PEM file of certificate authorities to trust besides the system's")
+	addSource(f, &o.plane.Source)
+	addRegistry(f, &o.plane.Registry)
+	f.StringArrayVar(
+		&o.mirrors, "registry-mirror", nil,
+		"HOST=MIRROR: ask a mirror, host[:port][/path], for the images of the registry HOST first, such as "+
+			"docker.io=mirror.example.com/hub; may be repeated",
+	)
+	addAPI(f, &o.plane.API)
+}
+
+func addSource(f *pflag.FlagSet, o *localplane.Source) {
+	f.StringVar(
+		&o.Folder, "source", "",
 		"folder to use as the repository instead of repository.url: its files become one commit, served by a real "+
 			"Git server",
 	)
 	f.StringVar(
-		&o.state, "state", defaultState(),
-		"folder of what is kept between runs: images, the API's objects, the build cache",
-	)
-	f.StringVar(&o.stepsDir, "steps-dir", "", "folder of the steps' binaries (default: that of this program)")
-	f.StringVar(&o.registry, "registry", "", "registry to push to (default: one inside this process)")
-	f.BoolVar(
-		&o.plainHTTP, "insecure-plain-http", false,
-		"speak plain HTTP to the registries of --registry, --builder-image and --run-image, to --api-server-url and "+
-			"--oauth-token-url",
-	)
-	f.StringVar(
-		&o.dockerConfig, "docker-config", "", "docker configuration file with the credentials to pull and push with",
-	)
-	f.StringVar(
-		&o.baseImages, "base-images", realImages,
-		"real from their registries, made on this machine from Debian packages, or auto: real where those registries "+
-			"answer",
-	)
-	f.StringVar(&o.builderImage, "builder-image", "", "image of buildpacks to build with instead of the template's own")
-	f.StringVar(
-		&o.runImage, "run-image", "", "image that what buildpacks build starts with, instead of the template's own",
-	)
-	f.StringVar(&o.apiServerURL, "api-server-url", "", "OpenChoreo API (default: one inside this process)")
-	f.StringVar(&o.tokenURL, "oauth-token-url", "", "token endpoint for --api-server-url")
-	f.StringVar(&o.clientID, "oauth-client-id", "", "client for --api-server-url")
-	f.StringVar(&o.clientSecretFile, "oauth-client-secret-file", "", "file with the client's secret")
-	f.StringVar(&o.scope, "oauth-scope", "", "scopes to ask for")
-	f.StringVar(&o.caBundle, "ca-bundle", "", "PEM file of certificate authorities to trust besides the system's")
-	f.StringVar(
-		&o.gitSecretDir, "git-secret-dir", "",
+		&o.GitSecret, "git-secret-dir", "",
 		"folder with the repository's credentials: ssh-privatekey, or username and password",
 	)
-	f.StringVar(&o.buildSecretsDir, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
-	f.StringVar(
-		&o.templates, "templates", "",
-		"folder with the templates to run: a kustomization of both planes, or the folders workflow-plane and "+
-			"control-plane (default: those this program was built with)",
-	)
-	f.StringVarP(
-		&o.output, "output", "o", "", "print the WorkflowRun with its status instead of what it made: yaml or json",
-	)
-	f.BoolVar(&o.keep, "keep", false, "keep the workspace")
-	f.BoolVar(&o.keepServing, "keep-serving", false, "keep registry and API up until interrupted")
-	f.BoolVar(&o.cluster, "cluster", false, "run it in the cluster of --kubeconfig instead of on this machine")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster")
-	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
-	f.StringVar(
-		&o.secretStore, "secret-store", "default",
-		"ClusterSecretStore of the workflow plane, for a cluster without OpenChoreo, where no file holds the plane",
-	)
-	cmd.MarkFlagsRequiredTogether("cluster", "kubeconfig")
-	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file")
-	return cmd
+	f.StringVar(&o.BuildSecrets, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
 }
 
-// defaultState is the user's cache folder: all of it can be made again.
-func defaultState() string {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	return filepath.Join(dir, "stepwright")
+func addRegistry(f *pflag.FlagSet, o *localplane.Registry) {
+	f.StringVar(&o.Push, "registry", "", "registry to push to (default: one inside this process)")
+	f.StringVar(
+		&o.DockerConfig, "docker-config", "", "docker configuration file with the credentials to pull and push with",
+	)
+	f.StringArrayVar(
+		&o.Insecure, "insecure-registry", nil,
+		"registry or mirror, host[:port], to pull from over plain HTTP; may be repeated",
+	)
+	f.StringVar(&o.BuilderImage, "builder-image", "", "image of buildpacks to build with instead of the template's own")
+	f.StringVar(
+		&o.RunImage, "run-image", "", "image that what buildpacks build starts with, instead of the template's own",
+	)
 }
 
-func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (err error) {
+func addAPI(f *pflag.FlagSet, o *localplane.API) {
+	f.StringVar(&o.URL, "api-server-url", "", "OpenChoreo API (default: one inside this process)")
+	f.StringVar(&o.TokenURL, "oauth-token-url", "", "token endpoint for --api-server-url")
+	f.StringVar(&o.ClientID, "oauth-client-id", "", "client for --api-server-url")
+	f.StringVar(&o.ClientSecretFile, "oauth-client-secret-file", "", "file with the client's secret")
+	f.StringVar(&o.Scope, "oauth-scope", "", "scopes to ask for")
+}
+
+// run runs a WorkflowRun on this machine.
+func (o *runOptions) run(ctx context.Context, to streams, files []string) (err error) {
 	run, err := workflowrun.Load(o.name, files...)
 	if err != nil {
 		return err
@@ -181,17 +193,16 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (er
 	if err := o.check(run); err != nil {
 		return err
 	}
-	// Without a plane first: what is wrong with run or templates must not be found only after base images were made.
-	planned, _, err := o.plan(ctx, run, &plane{}, os.TempDir())
+	library, err := o.templates.library()
 	if err != nil {
 		return err
 	}
-	builder, err := o.builder(planned)
-	if err != nil {
+	plane := localplane.New(o.plane)
+	// Before the plane starts, too: what is wrong with run or templates must not be found only after that.
+	if _, _, err := o.planOf(ctx, run, library, plane, os.TempDir()); err != nil {
 		return err
 	}
-	plane, err := o.startPlane(ctx, run, builder)
-	if err != nil {
+	if err := plane.Start(ctx, run); err != nil {
 		return err
 	}
 	defer plane.Close()
@@ -199,16 +210,17 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (er
 	if err != nil {
 		return err
 	}
+	workspace := filepath.Join(scratch, "workspace")
 	if o.keep {
-		fmt.Fprintf(os.Stderr, "The workspace is %s\n", filepath.Join(scratch, "workspace"))
+		fmt.Fprintf(to.err, "The workspace is %s\n", workspace)
 	} else {
 		defer os.RemoveAll(scratch)
 	}
-	workflow, steps, err := o.plan(ctx, run, plane, scratch)
+	workflow, steps, err := o.planOf(ctx, run, library, plane, scratch)
 	if err != nil {
 		return err
 	}
-	record, err := o.history().Create(run.WorkflowRun, workflow)
+	record, err := runsOf(o.plane.State).Create(run.WorkflowRun, workflow)
 	if err != nil {
 		return err
 	}
@@ -216,11 +228,11 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (er
 	for _, s := range steps {
 		names = append(names, s.Name)
 	}
-	view := console.New(os.Stderr, names)
+	view := viewOn(to.err, names)
 	outputs, failure := pipeline.Run(ctx, steps, pipeline.Observers{view, record})
 	view.Close()
-	annotations, err := plane.annotations(run)
-	if err != nil && !errors.Is(err, errNotOurs) {
+	annotations, err := plane.Annotations(run)
+	if err != nil {
 		failure = errors.Join(failure, err)
 	}
 	ended, err := record.End(failure, annotations)
@@ -228,7 +240,7 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (er
 		return errors.Join(failure, err)
 	}
 	if o.output != "" {
-		if err := printObject(out, o.output, ended); err != nil {
+		if err := printObject(to.out, o.output, ended); err != nil {
 			return errors.Join(failure, err)
 		}
 	}
@@ -237,35 +249,68 @@ func (o *runOptions) run(ctx context.Context, out io.Writer, files []string) (er
 	}
 	if o.output == "" {
 		if err := report(
-			out, run, names, outputs, annotations, filepath.Join(scratch, "workspace", workloadFile),
+			to.out, run, names, outputs, annotations, filepath.Join(workspace, workloadFile),
 		); err != nil {
 			return err
 		}
 	}
 	if o.keepServing {
-		plane.describe(out)
+		fmt.Fprintln(to.out, "\nServing until interrupted:")
+		plane.Describe(to.out)
 		<-ctx.Done()
 	}
 	return nil
 }
 
-func (o *runOptions) history() history.Store {
-	return history.Store{Dir: filepath.Join(o.state, "runs")}
+// viewOn shows a pipeline: live where a terminal is.
+func viewOn(out io.Writer, steps []string) console.View {
+	if file, ok := out.(*os.File); ok {
+		return console.New(file, steps)
+	}
+	return console.NewPlain(out, steps)
 }
 
-// check refuses what would fail only after minutes.
+// runsOf are the runs that were run with that state.
+func runsOf(state string) history.Store { return history.Store{Dir: filepath.Join(state, "runs")} }
+
+// planOf renders a run as OpenChoreo does and makes the steps of the Argo Workflow that comes of it.
+func (o *runOptions) planOf(
+	ctx context.Context, run *workflowrun.Run, library *plan.Library, plane *localplane.Plane, scratch string,
+) (map[string]any, []pipeline.Step, error) {
+	definition, err := library.Workflow(run.Spec.Workflow.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	from, err := plane.WithSource(run.WorkflowRun)
+	if err != nil {
+		return nil, nil, err
+	}
+	rendered, err := render.Render(render.Input{
+		Run: from, Workflow: definition, SecretStore: "local",
+		// Whatever the SecretReference is, here its Secret is --git-secret-dir.
+		SecretReference: func(name string) *v1alpha1.SecretReference {
+			return &v1alpha1.SecretReference{
+				ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: from.Namespace},
+				Spec:       v1alpha1.SecretReferenceSpec{Data: []v1alpha1.SecretDataSource{}},
+			}
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	workflow, err := plan.Decode(rendered.Workflow)
+	if err != nil {
+		return nil, nil, err
+	}
+	steps, err := plan.Plan(ctx, workflow, library, plane.Machine(run, library, o.stepsDir, scratch))
+	return rendered.Workflow, steps, err
+}
+
+// check refuses what would fail only after minutes, and makes paths absolute: a step runs in another folder.
 func (o *runOptions) check(run *workflowrun.Run) error {
-	var faults []string
-	if !slices.Contains([]string{realImages, madeImages, autoImages}, o.baseImages) {
-		faults = append(
-			faults,
-			fmt.Sprintf("--base-images: %q is none of %s, %s, %s", o.baseImages, realImages, madeImages, autoImages),
-		)
-	}
-	if !slices.Contains([]string{"", "yaml", "json"}, o.output) {
-		faults = append(faults, fmt.Sprintf("--output: %q is neither yaml nor json", o.output))
-	}
-	if ref := run.Text("repository", "secretRef"); ref != "" && o.gitSecretDir == "" && o.source == "" {
+	faults := append(o.faults(), o.parseMirrors()...)
+	if ref := run.Text("repository", "secretRef"); ref != "" && o.plane.Source.GitSecret == "" &&
+		o.plane.Source.Folder == "" {
 		faults = append(
 			faults,
 			fmt.Sprintf(
@@ -280,27 +325,61 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		}
 		o.stepsDir = filepath.Dir(self)
 	}
-	for flag, path := range map[string]*string{
-		"--source": &o.source, "--docker-config": &o.dockerConfig, "--oauth-client-secret-file": &o.clientSecretFile,
-		"--ca-bundle": &o.caBundle, "--templates": &o.templates, "--steps-dir": &o.stepsDir,
-		"--git-secret-dir": &o.gitSecretDir, "--build-secrets-dir": &o.buildSecretsDir,
+	o.plane.Builders = filepath.Join(cmp.Or(os.Getenv("STEPWRIGHT_CACHE"), cacheDir()), "builders")
+	for _, given := range []struct {
+		flag string
+		path *string
+	}{
+		{"--source", &o.plane.Source.Folder}, {"--git-secret-dir", &o.plane.Source.GitSecret},
+		{"--build-secrets-dir", &o.plane.Source.BuildSecrets}, {"--docker-config", &o.plane.Registry.DockerConfig},
+		{"--oauth-client-secret-file", &o.plane.API.ClientSecretFile}, {"--ca-bundle", &o.plane.CABundle},
+		{"--templates", &o.templates.dir}, {"--steps-dir", &o.stepsDir},
+		{"", &o.plane.State}, {"", &o.plane.Builders}, // made when absent
 	} {
-		if *path == "" {
+		if *given.path == "" {
 			continue
 		}
-		abs, err := filepath.Abs(*path) // a step runs in another folder
+		abs, err := filepath.Abs(*given.path)
 		if err != nil {
 			return err
 		}
-		if _, err := os.Stat(abs); err != nil {
-			faults = append(faults, fmt.Sprintf("%s: %v", flag, err))
+		if _, err := os.Stat(abs); err != nil && given.flag != "" {
+			faults = append(faults, fmt.Sprintf("%s: %v", given.flag, err))
 		}
-		*path = abs
+		*given.path = abs
 	}
 	if len(faults) > 0 {
 		return &workflowrun.InvalidError{Faults: faults}
 	}
 	return nil
+}
+
+// parseMirrors takes --registry-mirror apart, and returns what is wrong with it and with --insecure-registry. Their
+// values become parameters of steps, whose schema knows their form.
+func (o *runOptions) parseMirrors() (faults []string) {
+	mirrors, insecure := []any{}, []any{}
+	for _, given := range o.mirrors {
+		host, mirror, ok := strings.Cut(given, "=")
+		if !ok {
+			faults = append(faults, fmt.Sprintf("--registry-mirror: %q is not of the form HOST=MIRROR", given))
+			continue
+		}
+		parsed := registry.Mirror{Registry: host, Mirror: mirror}
+		o.plane.Registry.Mirrors = append(o.plane.Registry.Mirrors, parsed)
+		mirrors = append(mirrors, map[string]any{"registry": host, "mirror": mirror})
+	}
+	for _, host := range o.plane.Registry.Insecure {
+		insecure = append(insecure, host)
+	}
+	flags := map[string]string{"registry-mirrors": "--registry-mirror", "insecure-registries": "--insecure-registry"}
+	for _, fault := range schemas.MustLoad("containerfile-build").Validate(map[string]any{
+		"registry-mirrors": mirrors, "insecure-registries": insecure,
+	}) {
+		if len(fault.Path) > 0 && flags[fault.Path[0]] != "" {
+			faults = append(faults, flags[fault.Path[0]]+": "+fault.String())
+		}
+	}
+	return faults
 }
 
 // workloadFile is where the last step leaves the Workload, in the workspace.

@@ -8,17 +8,20 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
+	"github.com/stepwright/stepwright/internal/testimage/mirror"
 )
 
 // bin holds the stepwright command and the steps, as make build makes them.
@@ -36,11 +39,51 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	code := m.Run()
+	if closeStandIns != nil {
+		closeStandIns()
+	}
 	os.RemoveAll(bin)
 	os.Exit(code)
 }
 
 const example = "../../examples/greeting-service"
+
+// standIns is a mirror with the stand-ins for base images and builders, for all tests.
+var standIns = sync.OnceValues(func() (*mirror.Mirror, error) {
+	m, err := mirror.Start(mirror.Options{
+		Dir: filepath.Join(bin, "mirror"), Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err == nil {
+		closeStandIns = m.Close
+	}
+	return m, err
+})
+
+var closeStandIns func() error
+
+// withStandIns adds the flags to a run that make it ask the mirror.
+func withStandIns(t *testing.T, args ...string) []string {
+	t.Helper()
+	m, err := standIns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(args, m.Flags()...)
+}
+
+// withBuilder adds the flags to a run that make it build with the stand-in of a builder.
+func withBuilder(t *testing.T, builder string, args ...string) []string {
+	t.Helper()
+	m, err := standIns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags, err := m.MakeBuilder(t.Context(), builder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(withStandIns(t, args...), flags...)
+}
 
 // result is what a finished command left.
 type result struct {
@@ -77,7 +120,7 @@ func exampleFiles(t *testing.T) string {
 	); err != nil {
 		t.Fatal(err)
 	}
-	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
+	server, err := devgit.Start(t.Context(), "127.0.0.1:0", &devgit.Handler{Root: repositories})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,8 +143,8 @@ func TestExample(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(
-		ctx, filepath.Join(bin, "stepwright"), "run", "--state", state, "--base-images", "made", "--keep-serving",
-		files,
+		ctx, filepath.Join(bin, "stepwright"),
+		withStandIns(t, "run", "--state", state, "--keep-serving", files)...,
 	)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 	var stderr bytes.Buffer
@@ -144,7 +187,7 @@ func TestExample(t *testing.T) {
 	}
 
 	t.Run("a second run uses the cache and makes the same image", func(t *testing.T) {
-		again, _ := stepwright(t, "run", "--state", state, "--base-images", "made", files)
+		again, _ := stepwright(t, withStandIns(t, "run", "--state", state, files)...)
 		other := published.FindStringSubmatch(again.stdout)
 		if again.code != 0 || other == nil || other[1] != image[1] || !strings.Contains(again.stderr, " CACHED") {
 			t.Errorf("%v, want %s\n%s", other, image[1], again.stderr)
@@ -165,7 +208,7 @@ func TestOneCommitIsOneImage(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	server, err := devgit.Start(t.Context(), anyAddress, &devgit.Handler{Root: repositories})
+	server, err := devgit.Start(t.Context(), "127.0.0.1:0", &devgit.Handler{Root: repositories})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +219,7 @@ func TestOneCommitIsOneImage(t *testing.T) {
 			t, "",
 			fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: 1.0}]}`, server+"/cart.git"),
 		)
-		got, _ := stepwright(t, "run", "--state", t.TempDir(), "--base-images", "made", project)
+		got, _ := stepwright(t, withStandIns(t, "run", "--state", t.TempDir(), project)...)
 		found := digest.FindStringSubmatch(got.stdout)
 		if got.code != 0 || found == nil {
 			t.Fatal(got.stderr)
@@ -244,6 +287,15 @@ func TestRunThatFails(t *testing.T) {
 			started: true,
 		},
 		{
+			name: "a base image without a stand-in", dockerfile: "FROM alpine:3.20\n", parameters: ok, code: 23,
+			stderr: []string{
+				"BaseImageUnavailable: containerfile-build: Dockerfile line 1: base image alpine:3.20",
+				"library/alpine:3.20 has no stand-in, and only stand-ins are served here",
+				"docker.io/library/busybox:1, docker.io/library/debian:bookworm-slim, ",
+			},
+			started: true,
+		},
+		{
 			name: "a Dockerfile elsewhere", dockerfile: "FROM busybox:1\n",
 			parameters: `{repository: {url: "https://git.example.com/cart.git"}, docker: {filePath: app/Dockerfile}}`,
 			code:       20, stderr: []string{"DockerfileNotFound: containerfile-build: ", "app/Dockerfile"},
@@ -259,9 +311,9 @@ func TestRunThatFails(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			dir := project(t, test.dockerfile, test.parameters)
 			state := filepath.Join(t.TempDir(), "state")
-			got, temp := stepwright(
-				t, "run", "--state", state, "--base-images", "made", "--source", filepath.Join(dir, "source"), dir,
-			)
+			got, temp := stepwright(t, withStandIns(
+				t, "run", "--state", state, "--source", filepath.Join(dir, "source"), dir,
+			)...)
 			if got.code != test.code || got.stdout != "" {
 				t.Errorf("exit code %d, want %d; stdout %q", got.code, test.code, got.stdout)
 			}
@@ -283,6 +335,31 @@ func TestRunThatFails(t *testing.T) {
 				t.Errorf("a Workload was made: %v", workloads)
 			}
 		})
+	}
+}
+
+// What is wrong with flags is said before anything starts, all at once.
+func TestFlagsThatAreWrong(t *testing.T) {
+	dir := project(t, "", cartRepository)
+	state := filepath.Join(t.TempDir(), "state")
+	got, _ := stepwright(
+		t, "run", "--state", state, "--source", dir, "--output", "toml", "--ca-bundle", "no/such/file",
+		"--registry-mirror", "docker.io", "--registry-mirror", "gcr.io=https://mirror.example.com",
+		"--insecure-registry", "mirror.example.com/hub", dir,
+	)
+	for _, want := range []string{
+		`InvalidParameters: 5 faults:`, `--output: "toml" is neither yaml nor json`,
+		`--registry-mirror: "docker.io" is not of the form HOST=MIRROR`,
+		`--registry-mirror: registry-mirrors[0].mirror: does not have the right form`,
+		`--insecure-registry: insecure-registries[0]: does not have the right form`,
+		`--ca-bundle: `, `no/such/file: no such file or directory`,
+	} {
+		if got.code != 2 || !strings.Contains(got.stderr, want) {
+			t.Errorf("exit code %d; %q is missing in\n%s", got.code, want, got.stderr)
+		}
+	}
+	if _, err := os.Stat(state); err == nil {
+		t.Error("something was started")
 	}
 }
 
@@ -334,8 +411,8 @@ func TestRunInterrupted(t *testing.T) {
 		`{repository: {url: "https://git.example.com/cart.git"}}`,
 	)
 	cmd := exec.CommandContext(
-		t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", t.TempDir(), "--base-images", "made",
-		"--source", filepath.Join(dir, "source"), dir,
+		t.Context(), filepath.Join(bin, "stepwright"),
+		withStandIns(t, "run", "--state", t.TempDir(), "--source", filepath.Join(dir, "source"), dir)...,
 	)
 	temp := t.TempDir()
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)

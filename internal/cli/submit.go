@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -18,16 +17,32 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/workflowplane"
-	installed "github.com/stepwright/stepwright/templates"
 )
 
-// onlyForCluster refuses the flags that are about this machine.
-func onlyForCluster(flags *pflag.FlagSet) error {
+// submitOptions are the flags of a run in a cluster.
+type submitOptions struct {
+	*whichOptions
+	cluster     bool
+	kubeconfig  string
+	context     string
+	secretStore string
+}
+
+func (o *submitOptions) addTo(f *pflag.FlagSet) {
+	f.BoolVar(&o.cluster, "cluster", false, "run it in the cluster of --kubeconfig instead of on this machine")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster")
+	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
+	f.StringVar(
+		&o.secretStore, "secret-store", "default",
+		"ClusterSecretStore of the workflow plane, for a cluster without OpenChoreo, where no file holds the plane",
+	)
+}
+
+// refuse refuses those flags that were given of a set that is about runs on this machine.
+func refuse(local *pflag.FlagSet) error {
 	var faults []string
-	flags.Visit(func(f *pflag.Flag) {
-		if !slices.Contains([]string{
-			"cluster", "kubeconfig", "context", "secret-store", "name", "templates", "output",
-		}, f.Name) {
+	local.VisitAll(func(f *pflag.Flag) {
+		if f.Changed {
 			faults = append(
 				faults,
 				fmt.Sprintf("--%s: is about runs on this machine, and cannot be given with --cluster", f.Name),
@@ -41,11 +56,9 @@ func onlyForCluster(flags *pflag.FlagSet) error {
 }
 
 // submit has a cluster run the WorkflowRun, and shows its logs until it ends.
-func (o *runOptions) submit(ctx context.Context, out io.Writer, files []string) error {
-	if !slices.Contains([]string{"", "yaml", "json"}, o.output) {
-		return &workflowrun.InvalidError{
-			Faults: []string{fmt.Sprintf("--output: %q is neither yaml nor json", o.output)},
-		}
+func (o *submitOptions) submit(ctx context.Context, to streams, files []string) error {
+	if faults := o.faults(); len(faults) > 0 {
+		return &workflowrun.InvalidError{Faults: faults}
 	}
 	run, err := workflowrun.Load(o.name, files...) // every fault, before anything is asked of the cluster
 	if err != nil {
@@ -63,7 +76,7 @@ func (o *runOptions) submit(ctx context.Context, out io.Writer, files []string) 
 	if openChoreo {
 		create = createRun
 	}
-	set, err := o.objects(files)
+	set, err := o.templates.objects(files)
 	if err != nil {
 		return err
 	}
@@ -77,10 +90,10 @@ func (o *runOptions) submit(ctx context.Context, out io.Writer, files []string) 
 	if err := create(creating, plane, set, object); err != nil {
 		return err
 	}
-	ended, err := follow(ctx, plane, run.Namespace, run.Name)
+	ended, err := follow(ctx, to.err, plane, run.Namespace, run.Name)
 	if ctx.Err() != nil {
 		fmt.Fprintf(
-			os.Stderr,
+			to.err,
 			"\nRun %[1]s/%[2]s goes on in the cluster: stepwright logs -f -n %[1]s %[2]s --kubeconfig %[3]s shows "+
 				"it.\n",
 			run.Namespace, run.Name, o.kubeconfig,
@@ -90,34 +103,11 @@ func (o *runOptions) submit(ctx context.Context, out io.Writer, files []string) 
 		return err
 	}
 	if o.output != "" {
-		err = printObject(out, o.output, ended)
+		err = printObject(to.out, o.output, ended)
 	} else {
-		err = describe(out, ended)
+		err = describe(to.out, ended)
 	}
 	return errors.Join(err, plane.Outcome(ctx, ended))
-}
-
-// objects are those of the files, and of the templates.
-func (o *runOptions) objects(files []string) (*objects.Set, error) {
-	if o.templates != "" {
-		return templates{dir: o.templates, required: true}.load(files)
-	}
-	set, err := objects.Load(files...)
-	if err != nil {
-		return nil, err
-	}
-	names, err := fs.Glob(installed.Files, "control-plane/*-builder.yaml")
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		raw, err := fs.ReadFile(installed.Files, name)
-		if err != nil {
-			return nil, err
-		}
-		set.Add(objects.Read(name, raw))
-	}
-	return set, nil
 }
 
 // createRun leaves the rest to OpenChoreo.
@@ -134,7 +124,7 @@ func createRun(ctx context.Context, plane *workflowplane.Plane, _ *objects.Set, 
 }
 
 // createWorkflow does what OpenChoreo's controller does, but for the namespace: that is a platform engineer's.
-func (o *runOptions) createWorkflow(
+func (o *submitOptions) createWorkflow(
 	ctx context.Context, plane *workflowplane.Plane, set *objects.Set, object *objects.Object,
 ) error {
 	rendered, err := workflowrun.Render(set, object, o.secretStore)
@@ -156,20 +146,22 @@ func (o *runOptions) createWorkflow(
 const patience = 30 * time.Second
 
 // follow shows the logs of a run until it ends.
-func follow(ctx context.Context, plane *workflowplane.Plane, namespace, name string) (*v1alpha1.WorkflowRun, error) {
+func follow(
+	ctx context.Context, out io.Writer, plane *workflowplane.Plane, namespace, name string,
+) (*v1alpha1.WorkflowRun, error) {
 	l := logs{
 		from:      plane,
 		interval:  workflowplane.Interval,
 		namespace: namespace,
 		name:      name,
 		follow:    true,
-		out:       os.Stderr,
+		out:       out,
 	}
 	late := time.AfterFunc(patience, func() {
 		run, err := plane.Get(ctx, namespace, name)
 		if err == nil && len(run.Status.Tasks) == 0 && !runstatus.Completed(run) {
 			fmt.Fprintf(
-				os.Stderr,
+				out,
 				"Nothing runs after %s. The controllers of OpenChoreo and Argo say why: stepwright validate finds "+
 					"what only their logs tell.\n",
 				patience,

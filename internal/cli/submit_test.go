@@ -102,8 +102,11 @@ func TestRunThatAClusterRefuses(t *testing.T) {
 		stderr []string
 	}{
 		{"a fault", []string{bad}, nil, 2, []string{"InvalidParameters: ", "spec.workflow.parameters.buildEnv"}},
-		{"a flag of this machine", []string{"--source", ".", good}, nil, 2,
-			[]string{"--source: is about runs on this machine"}},
+		{"flags of this machine", []string{"--source", ".", "--registry-mirror", "docker.io=x", good}, nil, 2,
+			[]string{
+				"InvalidParameters: 2 faults:", "--source: is about runs on this machine",
+				"--registry-mirror: is about runs on this machine",
+			}},
 		{"no namespace", []string{good}, func(r *http.Request) int {
 			if r.Method == http.MethodPatch {
 				return 404

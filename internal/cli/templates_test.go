@@ -52,7 +52,7 @@ func repository(t *testing.T, project, password string) (url, folder string) {
 	if password != "" {
 		handler.Username, handler.Password = "git", password
 	}
-	server, err := devgit.Start(t.Context(), anyAddress, handler)
+	server, err := devgit.Start(t.Context(), "127.0.0.1:0", handler)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestDevelopersTextsArriveLiterally(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, _ := stepwright(t, "run", "--state", t.TempDir(), "--base-images", "made", project(t, "", string(parameters)))
+	got, _ := stepwright(t, withStandIns(t, "run", "--state", t.TempDir(), project(t, "", string(parameters)))...)
 	if got.code != 0 || !strings.Contains(got.stderr, "it is <"+argument+"> in <"+app+">") ||
 		!strings.Contains(got.stdout, "FROM_THE_DESCRIPTOR") {
 		t.Errorf("exit code %d\n%s\n%s", got.code, got.stdout, got.stderr)

@@ -41,8 +41,9 @@ func validateCommand() *cobra.Command {
 		Short: "Find what is wrong with WorkflowRuns and Components before OpenChoreo or a step does",
 		Long: `Find what is wrong with WorkflowRuns and Components before OpenChoreo or a step does.
 
-Files are read as a cluster: what they hold is all there is, but for the ClusterWorkflows in the
-folder of --templates. Of a folder, every YAML file is read. Found are, each with file and line:
+Files are read as a cluster: what they hold is all there is, but for the ClusterWorkflows of the
+templates, which count where no file has one of that name. Of a folder, every YAML file is read.
+Found are, each with file and line:
 
   - what is not YAML, keys that stand twice, and what the API server would refuse, by OpenChoreo's own definitions;
   - every fault of the parameters of WorkflowRuns and Components, which OpenChoreo does not look
@@ -66,12 +67,11 @@ The exit code is 0, or 2 when there are faults.`,
   stepwright validate app/ -o json | jq -r '.faults[] | "\(.file):\(.line): \(.message)"'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.templates.required = cmd.Flags().Changed("templates")
 			return o.run(cmd.OutOrStdout(), args)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.templates.dir, "templates", "templates", templatesUsage)
+	o.templates.addTo(f)
 	f.BoolVar(
 		&o.partial, "partial", false,
 		"the cluster holds more than the files: a Component, component type or workflow that they lack is no fault",
@@ -85,7 +85,7 @@ The exit code is 0, or 2 when there are faults.`,
 }
 
 func (o *validateOptions) run(out io.Writer, paths []string) error {
-	set, err := o.templates.load(paths)
+	set, err := o.templates.objects(paths)
 	if err != nil {
 		return err
 	}

@@ -151,6 +151,25 @@ func TestRender(t *testing.T) {
 	}
 }
 
+// The templates are those that the command was built with, wherever it is called.
+func TestInAnEmptyFolder(t *testing.T) {
+	run, err := filepath.Abs(filepath.Join(faulty, "standalone.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	for _, test := range []struct{ command, want string }{
+		{"validate", " objects, no fault\n"},
+		{"render", "name: containerfile-build\n"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if code := Main(t.Context(), []string{test.command, run}, &stdout, &stderr); code != 0 ||
+			!strings.Contains(stdout.String(), test.want) {
+			t.Errorf("%s: exit code %d: %s%s", test.command, code, &stdout, &stderr)
+		}
+	}
+}
+
 func TestRenderRefuses(t *testing.T) {
 	t.Parallel()
 	platform, components := filepath.Join(faulty, "platform.yaml"), filepath.Join(faulty, "components.yaml")
@@ -161,7 +180,10 @@ func TestRenderRefuses(t *testing.T) {
 		code int
 		want string
 	}{
-		{"no workflow", []string{run("standalone")}, 2,
+		{"no workflow", []string{run("no-workflow")}, 2,
+			`no-workflow.yaml:9: WorkflowRun acme/no-workflow: spec.workflow.name: ClusterWorkflow ` +
+				`"missing" is in no file`},
+		{"other templates", []string{run("standalone"), "--templates", samples(t, "component-types")}, 2,
 			`standalone.yaml:9: WorkflowRun acme/standalone: spec.workflow.name: ClusterWorkflow ` +
 				`"dockerfile-builder" is in no file`},
 		{"a component check", []string{run("other-project"), platform, components}, 2,

@@ -218,12 +218,8 @@ func Load(paths ...string) (*Set, error) {
 	return set, nil
 }
 
-// Read reads the text of a file of that name.
-func Read(name string, text []byte) *Set {
-	set := &Set{}
-	set.read(name, text, true)
-	return set
-}
+// Read adds what the text of a file holds, as Load does for a file in a folder. name is the file's name for people.
+func (s *Set) Read(name string, text []byte) { s.read(name, text, false) }
 
 func yamlFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)

@@ -109,7 +109,7 @@ func TestCheck(t *testing.T) {
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			set := objects.Read("a.yaml", []byte(tc.text))
+			set := read(tc.text)
 			if len(set.Faults) > 0 || len(set.Objects)+len(set.Values) != 1 {
 				t.Fatalf("%v of %d", set.Faults, len(set.Objects))
 			}
@@ -136,8 +136,14 @@ func TestCallbackURL(t *testing.T) {
 		github(""):                               "",
 		"backstage:\n  externalCI:\n    githubActions: {oauth: {clientId: abc}}\n": "",
 	} {
-		if got := CallbackURL(objects.Read("a.yaml", []byte(text)).Values[0]); got != want {
+		if got := CallbackURL(read(text).Values[0]); got != want {
 			t.Errorf("%q of %s", got, text)
 		}
 	}
+}
+
+func read(text string) *objects.Set {
+	set := new(objects.Set)
+	set.Read("a.yaml", []byte(text))
+	return set
 }

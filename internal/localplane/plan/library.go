@@ -15,9 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 
@@ -32,34 +30,6 @@ import (
 type Library struct {
 	Templates map[string]*wfv1.ClusterWorkflowTemplate
 	Workflows map[string]*v1alpha1.ClusterWorkflow
-}
-
-// The folders of a Library's files.
-var folders = []string{"workflow-plane", "control-plane"}
-
-// Load reads the YAML files directly in the folders workflow-plane and control-plane, each as Add does.
-func Load(files fs.FS) (*Library, error) {
-	library := new(Library)
-	for _, folder := range folders {
-		entries, err := fs.ReadDir(files, folder)
-		if err != nil {
-			return nil, err
-		}
-		for _, entry := range entries {
-			name := path.Join(folder, entry.Name())
-			if ext := path.Ext(name); entry.IsDir() || ext != ".yaml" && ext != ".yml" {
-				continue
-			}
-			raw, err := fs.ReadFile(files, name)
-			if err == nil {
-				err = library.Add(raw)
-			}
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", name, err)
-			}
-		}
-	}
-	return library, nil
 }
 
 // Add takes the documents of one file. Objects of other kinds, kustomize's for example, are passed over; a field that a
@@ -130,17 +100,6 @@ func (l *Library) WithSchema(schema string) []*wfv1.ClusterWorkflowTemplate {
 		}
 	}
 	return found
-}
-
-// Refers tells whether a step of the workflow is of the named template.
-func Refers(workflow *wfv1.Workflow, name string) bool {
-	return slices.ContainsFunc(workflow.Spec.Templates, func(t wfv1.Template) bool {
-		return slices.ContainsFunc(t.Steps, func(group wfv1.ParallelSteps) bool {
-			return slices.ContainsFunc(group.Steps, func(step wfv1.WorkflowStep) bool {
-				return step.TemplateRef != nil && step.TemplateRef.Name == name
-			})
-		})
-	})
 }
 
 func names[V any](m map[string]V) string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }

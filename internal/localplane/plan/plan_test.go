@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
@@ -48,28 +47,31 @@ func machine(t *testing.T) Machine {
 // edited is the library with texts of one file replaced; each must be there.
 func edited(t *testing.T, file string, replace ...string) *Library {
 	t.Helper()
-	files := fstest.MapFS{}
+	library := new(Library)
+	found := false
 	err := fs.WalkDir(templates.Files, ".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		raw, err := fs.ReadFile(templates.Files, path)
-		files[path] = &fstest.MapFile{Data: raw}
-		return err
+		if err != nil {
+			return err
+		}
+		text := string(raw)
+		for i := 0; path == file && i < len(replace); i += 2 {
+			if !strings.Contains(text, replace[i]) {
+				t.Fatalf("%s does not hold %q", file, replace[i])
+			}
+			text = strings.Replace(text, replace[i], replace[i+1], 1)
+		}
+		found = found || path == file
+		return library.Add([]byte(text))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i < len(replace); i += 2 {
-		text := string(files[file].Data)
-		if !strings.Contains(text, replace[i]) {
-			t.Fatalf("%s does not hold %q", file, replace[i])
-		}
-		files[file] = &fstest.MapFile{Data: []byte(strings.Replace(text, replace[i], replace[i+1], 1))}
-	}
-	library, err := Load(files)
-	if err != nil {
-		t.Fatal(err)
+	if len(replace) > 0 && !found {
+		t.Fatalf("there is no file %s", file)
 	}
 	return library
 }
@@ -273,17 +275,11 @@ func TestPlanRefuses(t *testing.T) {
 	}
 }
 
-func TestLoadRefusesFieldsThatAreNot(t *testing.T) {
-	_, err := Load(fstest.MapFS{
-		"workflow-plane/a.yaml": &fstest.MapFile{
-			Data: []byte(
-				"kind: ClusterWorkflowTemplate\nmetadata: {name: a}\nspec:\n  templates: [{name: x, contianer: {}}]\n",
-			),
-		},
-		"control-plane/b.yaml": &fstest.MapFile{},
-	})
-	if err == nil || !strings.Contains(err.Error(), "workflow-plane/a.yaml") ||
-		!strings.Contains(err.Error(), "contianer") {
+func TestAddRefusesFieldsThatAreNot(t *testing.T) {
+	err := new(Library).Add([]byte(
+		"kind: ClusterWorkflowTemplate\nmetadata: {name: a}\nspec:\n  templates: [{name: x, contianer: {}}]\n",
+	))
+	if err == nil || !strings.Contains(err.Error(), "contianer") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+)
+
+func getCommand() *cobra.Command {
+	var o runsOptions
+	var format string
+	cmd := o.flags(&cobra.Command{
+		Use:   "get [flags] NAME",
+		Short: "Show a run of this machine, or of a cluster, and its tasks",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, _, err := o.source()
+			if err != nil {
+				return err
+			}
+			run, err := from.Get(cmd.Context(), o.namespace, args[0])
+			if err != nil {
+				return err
+			}
+			if format != "" {
+				return printObject(cmd.OutOrStdout(), format, run)
+			}
+			return describe(cmd.OutOrStdout(), run)
+		},
+	})
+	cmd.Flags().StringVarP(&format, "output", "o", "", "print the WorkflowRun with its status: yaml or json")
+	return cmd
+}
+
+func describe(out io.Writer, run *v1alpha1.WorkflowRun) error {
+	fmt.Fprintf(out, "WorkflowRun %s/%s: %s\n\n", run.Namespace, run.Name, runstatus.Phase(run))
+	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "TASK\tPHASE\tTOOK\tMESSAGE")
+	for _, task := range run.Status.Tasks {
+		first, _, _ := strings.Cut(task.Message, "\n")
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", task.Name, task.Phase, took(task.StartedAt, task.CompletedAt), first)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	// A task that failed says why itself; what no task says stands here.
+	if why := runstatus.Failure(run); why != "" &&
+		!slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
+			return t.Message != ""
+		}) {
+		fmt.Fprintf(out, "\n%s\n", why)
+	}
+	return nil
+}
+
+// took is how long something took; empty while it has not ended.
+func took(start, end *metav1.Time) string {
+	if start == nil || end == nil {
+		return ""
+	}
+	return end.Sub(start.Time).String()
+}

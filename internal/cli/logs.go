@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"github.com/spf13/cobra"
+
+	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+)
+
+func logsCommand() *cobra.Command {
+	var o runsOptions
+	var follow bool
+	cmd := o.flags(&cobra.Command{
+		Use:   "logs [flags] NAME [TASK]",
+		Short: "Print what a run's tasks wrote",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			from, interval, err := o.source()
+			if err != nil {
+				return err
+			}
+			l := logs{from: from, interval: interval, namespace: o.namespace, name: args[0], follow: follow,
+				out: cmd.OutOrStdout()}
+			if len(args) == 2 {
+				l.only = args[1]
+			}
+			return l.print(cmd.Context())
+		},
+	})
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the run has ended")
+	return cmd
+}
+
+// logs prints the logs of a run.
+type logs struct {
+	from            source
+	interval        time.Duration // how often to look whether the run has gone on
+	namespace, name string
+	only            string // one task; empty: all
+	follow          bool
+	out             io.Writer
+
+	open map[string]*taskLog
+}
+
+// taskLog is the log of one task, as far as it was read.
+type taskLog struct {
+	io.Closer
+	lines *bufio.Reader
+}
+
+// pollTime is how often a log of this machine that is followed is looked at.
+const pollTime = 200 * time.Millisecond
+
+func (l *logs) print(ctx context.Context) error {
+	tick := time.NewTicker(l.interval)
+	defer tick.Stop()
+	l.open = map[string]*taskLog{}
+	defer func() {
+		for _, log := range l.open {
+			log.Close()
+		}
+	}()
+	for {
+		// The run is read before its logs: what a completed run has written is all there.
+		run, err := l.from.Get(ctx, l.namespace, l.name)
+		if err != nil {
+			return err
+		}
+		last := !l.follow || runstatus.Completed(run)
+		if last && l.only != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
+			return t.Name == l.only
+		}) {
+			return fmt.Errorf("run %s has no task %q; it has %s", l.name, l.only, taskNames(run))
+		}
+		var gone error
+		for _, task := range run.Status.Tasks {
+			if l.only != "" && l.only != task.Name {
+				continue
+			}
+			switch err := l.copy(ctx, run, task.Name); {
+			case errors.Is(err, fs.ErrNotExist):
+				if task.CompletedAt != nil {
+					gone = errors.Join(gone, err)
+				}
+			case err != nil:
+				return err
+			}
+		}
+		if last {
+			return gone
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// copy prints the lines there are; a source hands on whole ones.
+func (l *logs) copy(ctx context.Context, run *v1alpha1.WorkflowRun, task string) error {
+	log := l.open[task]
+	if log == nil {
+		body, err := l.from.Log(ctx, run, task, l.follow)
+		if err != nil {
+			return err
+		}
+		log = &taskLog{body, bufio.NewReader(body)}
+		l.open[task] = log
+	}
+	for {
+		line, err := log.lines.ReadString('\n')
+		if line != "" && l.only == "" {
+			line = fmt.Sprintf("%s │ %s", task, line)
+		}
+		if _, err := io.WriteString(l.out, line); err != nil {
+			return err
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func taskNames(run *v1alpha1.WorkflowRun) string {
+	var names []string
+	for _, task := range run.Status.Tasks {
+		names = append(names, task.Name)
+	}
+	return strings.Join(names, ", ")
+}

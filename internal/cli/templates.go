@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/kustomize/api/konfig"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
+	"github.com/stepwright/stepwright/internal/localplane/plan"
+	installed "github.com/stepwright/stepwright/templates"
+)
+
+// templates are what a platform engineer would have installed.
+type templates struct {
+	dir string // folder of --templates; empty: those that this program was built with
+}
+
+func (t *templates) addTo(f *pflag.FlagSet) {
+	f.StringVar(
+		&t.dir, "templates", "",
+		"folder of the templates: a kustomization, which is built, or the one above workflow-plane and control-plane "+
+			"(default: the templates this program was built with)",
+	)
+}
+
+// planes are the folders of templates, one for each plane.
+var planes = []string{"workflow-plane", "control-plane"}
+
+// templateFile is one file of templates, or what kustomize makes of a folder.
+type templateFile struct {
+	name string // for people
+	text []byte
+}
+
+// files reads the templates as kubectl applies them: a folder that has a kustomization is built. Those that this
+// program was built with are not: what their kustomizations set is a platform's own.
+func (t templates) files() ([]templateFile, error) {
+	if t.dir == "" {
+		var all []templateFile
+		for _, plane := range planes {
+			files, err := readFolder(installed.Files, plane, plane)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, files...)
+		}
+		return all, nil
+	}
+	if _, err := os.Stat(t.dir); err != nil {
+		return nil, err
+	}
+	if customized(t.dir) {
+		return kustomize(t.dir)
+	}
+	var all []templateFile
+	for _, plane := range planes {
+		dir := filepath.Join(t.dir, plane)
+		if _, err := os.Stat(dir); err != nil {
+			continue
+		}
+		files, err := readOrBuild(dir)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, files...)
+	}
+	if all == nil {
+		return readOrBuild(t.dir)
+	}
+	return all, nil
+}
+
+func readOrBuild(dir string) ([]templateFile, error) {
+	if customized(dir) {
+		return kustomize(dir)
+	}
+	return readFolder(os.DirFS(dir), ".", dir)
+}
+
+// readFolder reads the YAML files directly in a folder. named is the folder's name for people.
+func readFolder(from fs.FS, folder, named string) ([]templateFile, error) {
+	entries, err := fs.ReadDir(from, folder)
+	if err != nil {
+		return nil, err
+	}
+	var all []templateFile
+	for _, entry := range entries {
+		if ext := path.Ext(entry.Name()); !entry.Type().IsRegular() || ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		text, err := fs.ReadFile(from, path.Join(folder, entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, templateFile{filepath.Join(named, entry.Name()), text})
+	}
+	if all == nil {
+		return nil, fmt.Errorf("%s: %w: no YAML file in this folder", named, fs.ErrNotExist)
+	}
+	return all, nil
+}
+
+// customized tells whether a folder is one for kubectl apply -k.
+func customized(dir string) bool {
+	return slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	})
+}
+
+// kustomize builds a folder, as kubectl kustomize does. Lines then are those of what that prints.
+func kustomize(dir string) ([]templateFile, error) {
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	if err != nil {
+		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
+	}
+	text, err := built.AsYaml()
+	if err != nil {
+		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
+	}
+	return []templateFile{{"kubectl kustomize " + dir, text}}, nil
+}
+
+// library returns the templates to run.
+func (t templates) library() (*plan.Library, error) {
+	files, err := t.files()
+	if err != nil {
+		return nil, err
+	}
+	library := new(plan.Library)
+	for _, file := range files {
+		if err := library.Add(file.text); err != nil {
+			return nil, fmt.Errorf("%s: %w", file.name, err)
+		}
+	}
+	return library, nil
+}
+
+// objects reads files and, after them, the templates: a file's object wins over a template of its name.
+func (t templates) objects(paths []string) (*objects.Set, error) {
+	set, err := objects.Load(paths...)
+	if err != nil {
+		return nil, err
+	}
+	files, err := t.files()
+	if err != nil {
+		return nil, err
+	}
+	more := new(objects.Set)
+	for _, file := range files {
+		more.Read(file.name, file.text)
+	}
+	set.Add(more)
+	return set, nil
+}

@@ -1,0 +1,137 @@
+package localplane
+
+import (
+	"encoding/json"
+	"maps"
+	"path/filepath"
+	"strconv"
+
+	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/localplane/container"
+	"github.com/stepwright/stepwright/internal/localplane/plan"
+)
+
+// caBundlePath is where templates mount the ConfigMap with certificate authorities.
+const caBundlePath = "/etc/stepwright/ca/ca.crt"
+
+// Machine says what of this machine stands for the cluster in a run: the developer's files for the Secrets, the
+// plane's addresses for the platform's settings. programs is the folder of the steps' binaries, and scratch the folder
+// for the run's volumes; both paths are absolute.
+func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, scratch string) plan.Machine {
+	m := plan.Machine{
+		Programs:   programs,
+		Scratch:    scratch,
+		Settings:   p.settings(library),
+		Secrets:    p.secrets(run.Name),
+		ConfigMaps: map[string]plan.Source{},
+		Volumes:    map[string]string{"buildkit": filepath.Join(p.State, "buildkit")},
+		Mounts:     map[string]string{},
+		Containers: p.containers(),
+		Images:     map[string]string{},
+	}
+	if p.Registry.BuilderImage != "" {
+		for _, template := range library.WithSchema(buildpacksSchema) {
+			m.Images[template.Name] = p.Registry.BuilderImage
+		}
+	}
+	if p.Source.BuildSecrets != "" {
+		m.Mounts["/etc/secrets/build-secrets"] = p.Source.BuildSecrets
+	}
+	if p.CABundle != "" {
+		m.ConfigMaps["stepwright-ca-bundle"] = plan.Source{
+			Files: map[string]string{filepath.Base(caBundlePath): p.CABundle},
+		}
+	}
+	return m
+}
+
+// buildpacksSchema names the schema of the templates that build without a Dockerfile. There is one for each builder.
+const buildpacksSchema = "buildpacks-build"
+
+// settings are what a platform engineer would have set, by template and input parameter.
+func (p *Plane) settings(library *plan.Library) map[string]map[string]string {
+	pull := map[string]string{
+		"registry-mirrors":    jsonText(p.Registry.Mirrors),
+		"insecure-registries": jsonText(p.insecure()),
+	}
+	push := map[string]string{
+		"registry":            p.Registry.Push,
+		"insecure-plain-http": strconv.FormatBool(p.PlainHTTP || p.ownRegistry),
+	}
+	all := map[string]map[string]string{
+		// A Secret may come late; a folder that a developer names does not come much later.
+		"checkout-source":     {"git-secret-timeout": "10"},
+		"containerfile-build": join(pull),
+		"publish-image":       join(pull, push),
+		"generate-workload": {
+			"api-server-url": p.API.URL, "oauth-token-url": p.API.TokenURL,
+			"oauth-client-id": p.API.ClientID, "oauth-scope": p.API.Scope,
+			"insecure-plain-http": strconv.FormatBool(p.PlainHTTP),
+		},
+	}
+	for _, template := range library.WithSchema(buildpacksSchema) {
+		settings := join(pull, push)
+		if image := p.Registry.BuilderImage; image != "" {
+			settings["builder-image"] = image
+		}
+		if image := p.Registry.RunImage; image != "" {
+			settings["run-image"] = image
+		}
+		all[template.Name] = settings
+	}
+	for _, settings := range all {
+		settings["ca-bundle"] = "" // an overlay's is for registries and an API that are not those of this run
+		if p.CABundle != "" {
+			settings["ca-bundle"] = caBundlePath
+		}
+	}
+	return all
+}
+
+// secrets are those that OpenChoreo would have External Secrets make for a run, by their names.
+func (p *Plane) secrets(run string) map[string]plan.Source {
+	registry := func() plan.Source {
+		if p.Registry.DockerConfig == "" {
+			return plan.Source{}
+		}
+		return plan.Source{Files: map[string]string{".dockerconfigjson": p.Registry.DockerConfig}}
+	}
+	all := map[string]plan.Source{
+		run + "-registry-pull-secret": registry(),
+		run + "-registry-push-secret": registry(),
+		run + "-oauth-client-secret":  {Files: map[string]string{"client-secret": p.API.ClientSecretFile}},
+	}
+	if p.Source.GitSecret != "" && p.Source.Folder == "" {
+		all[run+"-git-secret"] = plan.Source{Dir: p.Source.GitSecret}
+	}
+	return all
+}
+
+// containers runs builders in their images.
+func (p *Plane) containers() *container.Runtime {
+	return &container.Runtime{
+		Dir: p.Builders, Mirrors: p.Registry.Mirrors, Insecure: p.insecure(), DockerConfig: p.Registry.DockerConfig,
+		CABundle: p.CABundle,
+	}
+}
+
+// join copies settings into one map.
+func join(parts ...map[string]string) map[string]string {
+	all := map[string]string{}
+	for _, part := range parts {
+		maps.Copy(all, part)
+	}
+	return all
+}
+
+// jsonText writes a list the way a parameter takes it.
+func jsonText[T any](list []T) string {
+	if list == nil {
+		return "[]"
+	}
+	raw, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // lists of strings
+	}
+	return string(raw)
+}

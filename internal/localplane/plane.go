@@ -1,0 +1,303 @@
+// Package localplane is a WorkflowPlane on this machine, for one run: what the developer gives of it, and servers of
+// its own for the rest. Registry, Git server, token endpoint and OpenChoreo API run inside this process, on loopback.
+package localplane
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/devserver/devapi"
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/registry"
+)
+
+// Options are what a developer gives of a plane. All paths are absolute.
+type Options struct {
+	State    string // folder of what is kept between runs: images, the API's objects, the build cache
+	Builders string // folder of unpacked builder images, which several planes may share
+
+	Source   Source
+	Registry Registry
+	API      API
+
+	PlainHTTP bool   // to the registries of Push, BuilderImage and RunImage, and to the API
+	CABundle  string // PEM file of authorities to trust besides the system's; empty: none
+}
+
+// Source says where the source comes from, and the secrets that belong to it.
+type Source struct {
+	Folder       string // to serve as the repository; empty: the repository of the WorkflowRun
+	GitSecret    string // folder of the repository's credentials; empty: none
+	BuildSecrets string // folder of the files that a Dockerfile's RUN may read; empty: none
+}
+
+// Registry says where images go to, and where those come from that builds start with.
+type Registry struct {
+	Push         string            // host[:port][/path]; empty: a registry of the plane's own
+	DockerConfig string            // docker configuration file with the credentials to pull and push with; empty: none
+	Mirrors      []registry.Mirror // asked before the registry itself, in this order
+	Insecure     []string          // hosts, with port if they have one, that are spoken to over plain HTTP
+
+	BuilderImage, RunImage string // instead of those that a template names; empty: those
+}
+
+// API is an OpenChoreo API, and how to get a token for it. Without a URL the plane has one of its own.
+type API struct {
+	URL, TokenURL    string
+	ClientID         string
+	ClientSecretFile string
+	Scope            string // scopes to ask for, separated by spaces; empty: none
+}
+
+// A Plane is what a run needs of a WorkflowPlane. Its options are what the developer gave until Start puts in the
+// addresses of the plane's own servers. Close it after use.
+type Plane struct {
+	Options
+
+	repository  string // URL of the one that Source.Folder became
+	ownRegistry bool
+	api         *devapi.Server // nil: the developer's own
+	closers     []io.Closer
+}
+
+// New returns a plane that has started nothing yet. What runs on it can be planned already, to find faults early.
+func New(o Options) *Plane { return &Plane{Options: o} }
+
+// The addresses that are taken when they are free, so that an image has the same name, and by its recorded source the
+// same digest, in every run.
+const (
+	registryAddress = "127.0.0.1:27080"
+	gitAddress      = "127.0.0.1:27081"
+	apiAddress      = "127.0.0.1:27082"
+	anyAddress      = "127.0.0.1:0"
+)
+
+// sourceBranch is the branch of the repository that Source.Folder becomes.
+const sourceBranch = "main"
+
+// Start starts what the developer gave no address of, for one run. After an error nothing is left running.
+func (p *Plane) Start(ctx context.Context, run *workflowrun.Run) (err error) {
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	if p.Registry.Push == "" {
+		if err := p.startRegistry(filepath.Join(p.State, "registry")); err != nil {
+			return err
+		}
+	}
+	if p.Source.Folder != "" {
+		if err := p.serveSource(ctx, run.ComponentName()); err != nil {
+			return err
+		}
+	}
+	if p.API.URL == "" {
+		return p.startAPI(filepath.Join(p.State, "api"), run)
+	}
+	return nil
+}
+
+// insecure are the registries to pull from over plain HTTP.
+func (p *Plane) insecure() []string {
+	all := slices.Clone(p.Registry.Insecure)
+	if !p.PlainHTTP {
+		return all
+	}
+	for _, image := range []string{p.Registry.BuilderImage, p.Registry.RunImage} {
+		if ref, err := name.ParseReference(image); err == nil {
+			all = append(all, ref.Context().RegistryStr())
+		}
+	}
+	return all
+}
+
+func (p *Plane) startRegistry(dir string) error {
+	registry, err := devregistry.New(devregistry.Options{Dir: dir})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, registry)
+	p.Registry.Push, err = registry.Start(free(registryAddress))
+	p.ownRegistry = true
+	return err
+}
+
+// free returns the address when nothing listens there, else any free one of loopback.
+func free(address string) string {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return anyAddress
+	}
+	l.Close()
+	return address
+}
+
+// WithSource returns the run as it is on this plane: of the folder's one commit, in a public repository, where there is
+// a folder.
+func (p *Plane) WithSource(run *v1alpha1.WorkflowRun) (*v1alpha1.WorkflowRun, error) {
+	run = run.DeepCopy()
+	if p.Source.Folder == "" || run.Spec.Workflow.Parameters == nil {
+		return run, nil
+	}
+	var parameters map[string]any
+	numbers := json.NewDecoder(bytes.NewReader(run.Spec.Workflow.Parameters.Raw))
+	numbers.UseNumber()
+	if err := numbers.Decode(&parameters); err != nil {
+		return nil, err
+	}
+	given, _ := parameters["repository"].(map[string]any)
+	given["url"], given["secretRef"] = p.repository, ""
+	given["revision"] = map[string]any{"branch": sourceBranch, "commit": ""}
+	raw, err := json.Marshal(parameters)
+	run.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: raw}
+	return run, err
+}
+
+// serveSource makes one commit of the folder and serves it.
+func (p *Plane) serveSource(ctx context.Context, name string) error {
+	dir, err := p.temporary()
+	if err != nil {
+		return err
+	}
+	bare := filepath.Join(dir, name+".git")
+	// The time is fixed, so that the same files are the same commit, and their image the same image.
+	committed := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+	if _, err := devgit.Import(ctx, p.Source.Folder, bare, "Import "+name, committed); err != nil {
+		return err
+	}
+	url, err := devgit.Start(ctx, free(gitAddress), &devgit.Handler{Root: dir})
+	if err != nil {
+		return err
+	}
+	p.repository = url + "/" + name + ".git"
+	return nil
+}
+
+// startAPI serves an OpenChoreo API that knows the run and its component.
+func (p *Plane) startAPI(dir string, run *workflowrun.Run) error {
+	secret := rand.Text()
+	const client = "stepwright-local"
+	api, err := devapi.New(devapi.Options{Dir: dir, ClientID: client, ClientSecret: secret})
+	if err != nil {
+		return err
+	}
+	if run.Component == nil {
+		known, err := api.Component(run.Namespace, run.ComponentName())
+		if err != nil {
+			return err
+		}
+		if known == nil {
+			return &workflowrun.InvalidError{
+				Faults: []string{
+					fmt.Sprintf(
+						"there is no Component %q: the API takes no Workload without it, so give its file, too",
+						run.ComponentName(),
+					),
+				},
+			}
+		}
+	} else if err := apply(api, run.Component); err != nil {
+		return err
+	}
+	// A run that is run again is a new one: with its old age, one that was run since would count as newer.
+	if err := api.Delete(run.Namespace, devapi.WorkflowRuns, run.Name); err != nil {
+		return err
+	}
+	if err := apply(api, run.WorkflowRun); err != nil {
+		return err
+	}
+	secrets, err := p.temporary()
+	if err != nil {
+		return err
+	}
+	secretFile := filepath.Join(secrets, "client-secret")
+	if err := os.WriteFile(secretFile, []byte(secret), 0o600); err != nil {
+		return err
+	}
+	base, server, err := api.Start(free(apiAddress))
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, server)
+	p.api = api
+	p.API.URL, p.API.TokenURL, p.API.ClientID, p.API.ClientSecretFile = base, base+devapi.TokenPath, client, secretFile
+	return nil
+}
+
+func apply(api *devapi.Server, object any) error {
+	raw, err := yaml.Marshal(object)
+	if err != nil {
+		return err
+	}
+	return api.Apply(raw)
+}
+
+// Annotations are the run's in the plane's own API. Of the developer's own API, which this program has no token for,
+// they are not known, and there are none.
+func (p *Plane) Annotations(run *workflowrun.Run) (map[string]string, error) {
+	if p.api == nil {
+		return nil, nil
+	}
+	stored, err := p.api.WorkflowRun(run.Namespace, run.Name)
+	if err != nil {
+		return nil, err
+	}
+	return stored.Annotations, nil
+}
+
+// Describe tells people how to reach what the plane serves.
+func (p *Plane) Describe(out io.Writer) {
+	if p.ownRegistry {
+		fmt.Fprintf(out, "  registry  http://%s    (podman pull --tls-verify=false …)\n", p.Registry.Push)
+	}
+	if p.api != nil {
+		fmt.Fprintf(
+			out, "  API       %s    client %s, its secret in %s\n", p.API.URL, p.API.ClientID, p.API.ClientSecretFile,
+		)
+	}
+	if p.repository != "" {
+		fmt.Fprintf(out, "  Git       %s\n", p.repository)
+	}
+}
+
+// temporary makes a folder that Close removes.
+func (p *Plane) temporary() (string, error) {
+	dir, err := os.MkdirTemp("", "stepwright-plane-")
+	if err != nil {
+		return "", err
+	}
+	p.closers = append(p.closers, removal(dir))
+	return dir, nil
+}
+
+type removal string
+
+func (r removal) Close() error { return os.RemoveAll(string(r)) }
+
+// Close ends the servers, the last first.
+func (p *Plane) Close() error {
+	var errs []error
+	for i := len(p.closers) - 1; i >= 0; i-- {
+		errs = append(errs, p.closers[i].Close())
+	}
+	p.closers = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,187 @@
+package localplane
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/internal/registry"
+)
+
+// library has a template for each builder's schema, as far as a plane looks at it.
+func library(t *testing.T) *plan.Library {
+	t.Helper()
+	l := new(plan.Library)
+	if err := l.Add([]byte(`kind: ClusterWorkflowTemplate
+metadata: {name: gcp-buildpacks-build, annotations: {stepwright.dev/schema: buildpacks-build}}
+`)); err != nil {
+		t.Fatal(err)
+	}
+	if len(l.WithSchema(buildpacksSchema)) != 1 {
+		t.Fatal("the template does not count as a builder's")
+	}
+	return l
+}
+
+func run(t *testing.T) *workflowrun.Run {
+	t.Helper()
+	run, err := workflowrun.Load("", "../../examples/greeting-service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return run
+}
+
+// What the developer gives becomes the settings of the steps; secrets are the developer's files.
+func TestMachine(t *testing.T) {
+	given := New(Options{
+		State: "/state", Builders: "/cache/builders", PlainHTTP: true, CABundle: "/home/me/ca.crt",
+		Source: Source{GitSecret: "/home/me/git", BuildSecrets: "/home/me/build"},
+		Registry: Registry{
+			Push: "127.0.0.1:5000/acme", DockerConfig: "/home/me/config.json",
+			Mirrors: []registry.Mirror{
+				{Registry: "docker.io", Mirror: "first.example.com/hub"},
+				{Registry: "docker.io", Mirror: "second.example.com"}, {Registry: "gcr.io", Mirror: "127.0.0.1:1"},
+			},
+			Insecure:     []string{"127.0.0.1:1"},
+			BuilderImage: "127.0.0.1:5001/builder:1", RunImage: "registry.example.com/run:1",
+		},
+		API: API{
+			URL: "http://api.example.com", TokenURL: "http://idp.example.com/token", ClientID: "publisher",
+			ClientSecretFile: "/home/me/client-secret", Scope: "openid",
+		},
+	})
+	got := given.Machine(run(t), library(t), "/bin", "/scratch")
+	const mirrors = `[{"registry":"docker.io","mirror":"first.example.com/hub"},` +
+		`{"registry":"docker.io","mirror":"second.example.com"},{"registry":"gcr.io","mirror":"127.0.0.1:1"}]`
+	const insecure = `["127.0.0.1:1","127.0.0.1:5001","registry.example.com"]`
+	pull := map[string]string{
+		"registry-mirrors": mirrors, "insecure-registries": insecure, "ca-bundle": "/etc/stepwright/ca/ca.crt",
+	}
+	with := func(more map[string]string) map[string]string {
+		all := maps.Clone(pull)
+		maps.Copy(all, more)
+		return all
+	}
+	push := map[string]string{"registry": "127.0.0.1:5000/acme", "insecure-plain-http": "true"}
+	build := maps.Clone(push)
+	build["builder-image"], build["run-image"] = "127.0.0.1:5001/builder:1", "registry.example.com/run:1"
+	want := map[string]map[string]string{
+		"checkout-source":      {"git-secret-timeout": "10", "ca-bundle": "/etc/stepwright/ca/ca.crt"},
+		"containerfile-build":  pull,
+		"publish-image":        with(push),
+		"gcp-buildpacks-build": with(build),
+		"generate-workload": {
+			"api-server-url": "http://api.example.com", "oauth-token-url": "http://idp.example.com/token",
+			"oauth-client-id": "publisher", "oauth-scope": "openid", "insecure-plain-http": "true",
+			"ca-bundle": "/etc/stepwright/ca/ca.crt",
+		},
+	}
+	if diff := cmp.Diff(want, got.Settings); diff != "" {
+		t.Error(diff)
+	}
+	docker := plan.Source{Files: map[string]string{".dockerconfigjson": "/home/me/config.json"}}
+	name := run(t).Name
+	if diff := cmp.Diff(map[string]plan.Source{
+		name + "-git-secret": {Dir: "/home/me/git"}, name + "-registry-pull-secret": docker,
+		name + "-registry-push-secret": docker,
+		name + "-oauth-client-secret":  {Files: map[string]string{"client-secret": "/home/me/client-secret"}},
+	}, got.Secrets); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{
+		"gcp-buildpacks-build": "127.0.0.1:5001/builder:1",
+	}, got.Images); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A plane of which nothing is given has servers of its own, until it is closed.
+func TestOwnServers(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "Dockerfile"), []byte("FROM scratch\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	state := t.TempDir()
+	p, run := New(Options{State: state, Builders: t.TempDir(), Source: Source{Folder: folder}}), run(t)
+	if err := p.Start(t.Context(), run); err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	at, err := p.WithSource(run.WorkflowRun)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parameters struct{ Repository struct{ URL string } }
+	if err := json.Unmarshal(at.Spec.Workflow.Parameters.Raw, &parameters); err != nil {
+		t.Fatal(err)
+	}
+	m := p.Machine(run, library(t), "/bin", t.TempDir())
+	registry := "http://" + m.Settings["publish-image"]["registry"] + "/v2/"
+	api := m.Settings["generate-workload"]["api-server-url"] + "/api/v1/namespaces/acme/workloads"
+	for url, want := range map[string]int{
+		registry: http.StatusOK,
+		api:      http.StatusUnauthorized,
+		parameters.Repository.URL + "/info/refs?service=git-upload-pack": http.StatusOK,
+	} {
+		response, err := http.Get(url)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		response.Body.Close()
+		if response.StatusCode != want {
+			t.Errorf("%s answers %s, want %d", url, response.Status, want)
+		}
+	}
+	if m.Settings["publish-image"]["insecure-plain-http"] != "true" {
+		t.Error("the plane's own registry has no TLS, and publish-image is not told")
+	}
+	secret := m.Secrets[run.Name+"-oauth-client-secret"].Files["client-secret"]
+	if raw, err := os.ReadFile(secret); err != nil || len(raw) == 0 {
+		t.Errorf("the client's secret: %v", err)
+	}
+	if annotations, err := p.Annotations(run); err != nil || annotations["openchoreo.dev/workload"] != "" {
+		t.Errorf("annotations are %v; %v", annotations, err)
+	}
+	var text strings.Builder
+	p.Describe(&text)
+	if !strings.Contains(text.String(), p.API.URL) || !strings.Contains(text.String(), p.repository) {
+		t.Errorf("it says %s", &text)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, url := range []string{registry, api} {
+		if response, err := http.Get(url); err == nil {
+			response.Body.Close()
+			t.Errorf("%s answers %s after the end", url, response.Status)
+		}
+	}
+	if _, err := os.Stat(secret); err == nil {
+		t.Error("the client's secret is left")
+	}
+}
+
+// A run whose Component nobody knows is refused, and nothing is left running.
+func TestUnknownComponent(t *testing.T) {
+	run := run(t)
+	run.Component = nil
+	p := New(Options{State: t.TempDir()})
+	err := p.Start(t.Context(), run)
+	if err == nil || !strings.Contains(err.Error(), `there is no Component "greeting-service"`) {
+		t.Fatalf("got %v", err)
+	}
+	if response, err := http.Get("http://" + p.Registry.Push + "/v2/"); err == nil {
+		response.Body.Close()
+		t.Error("the registry is left running")
+	}
+}
