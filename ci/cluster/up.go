@@ -47,7 +47,7 @@ func upCommand(state *node.State) *cobra.Command {
 			if buildOnly {
 				return nil
 			}
-			unlock, err := state.Lock()
+			unlock, err := state.Lock(cmd.Context())
 			if err != nil {
 				return err
 			}

@@ -54,7 +54,7 @@ var nouns = map[string][]string{
 	"registryauth": {"outcome", "redact"},
 	"step":         {"outcome", "parameters", "redact", "workspace"},
 	"userns":       {"outcome"},
-	"buildkit":     {"outcome", "trust", "userns"},
+	"buildkit":     {"filelock", "outcome", "trust", "userns"},
 	"imagelayout":  {"outcome", "workspace"},
 	"baseimage":    {"outcome", "registryauth"},
 	"gitsource":    {"outcome", "redact", "secret", "step", "trust", "workspace"},
@@ -68,9 +68,10 @@ var nouns = map[string][]string{
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
 // may import.
 var ground = map[string][]string{
-	"outcome": {},
-	"redact":  {},
-	"trust":   {"outcome"},
+	"filelock": {},
+	"outcome":  {},
+	"redact":   {},
+	"trust":    {"outcome"},
 }
 
 // doors are the folders that people enter by; each may use what stands below it, and nothing uses a door. What a rule

@@ -15,8 +15,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // edition is part of every key. Raise it when what is built of the same files changes.
@@ -88,10 +89,7 @@ func DefaultDir() (string, error) {
 
 // Build builds what is not there yet, one after the other: each takes all processors and gigabytes of memory.
 func (b Builder) Build(ctx context.Context) (Set, error) {
-	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
-		return Set{}, err
-	}
-	unlock, err := b.lock()
+	unlock, err := b.lock(ctx)
 	if err != nil {
 		return Set{}, err
 	}
@@ -195,20 +193,18 @@ func (b Builder) key(u unit, version string) (string, error) {
 }
 
 // lock waits until nobody else builds into the folder.
-func (b Builder) lock() (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(b.Dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
+func (b Builder) lock(ctx context.Context) (unlock func(), err error) {
+	if unlock, err = filelock.Exclusive(ctx, filepath.Join(b.Dir, ".lock")); err != nil {
 		return nil, err
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
 	unfinished, err := filepath.Glob(filepath.Join(b.Dir, ".unfinished-*"))
 	for _, dir := range unfinished {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
-	return func() { file.Close() }, err
+	if err != nil {
+		unlock()
+	}
+	return unlock, err
 }
 
 // goBuild builds packages of a module into a folder: a file when there is one package, as the go command has it.

@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/docker/cli/cli/config"
@@ -23,7 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // ImageError says that an image cannot be had.
@@ -57,7 +56,7 @@ func (r *Runtime) image(ctx context.Context, reference string, log func(string))
 	if err != nil {
 		return image{}, &ImageError{reference, err}
 	}
-	unlock, err := baseimages.Lock(ctx, r.Dir, syscall.LOCK_EX)
+	unlock, err := filelock.Exclusive(ctx, filepath.Join(r.Dir, ".lock"))
 	if err != nil {
 		return image{}, err
 	}

@@ -20,7 +20,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -30,6 +29,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // The images that can be made, by the names a Dockerfile's FROM resolves to.
@@ -120,7 +121,7 @@ func (s Store) Ensure(ctx context.Context, names ...string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := Lock(ctx, s.Dir, syscall.LOCK_EX)
+	unlock, err := filelock.Exclusive(ctx, s.lockFile())
 	if err != nil {
 		return err
 	}
@@ -400,33 +401,8 @@ func (s Store) known(names []string) ([]string, error) {
 	return names, nil
 }
 
-// Lock waits until this process may use a folder of images: alone to make some (syscall.LOCK_EX), with others to read
-// them (LOCK_SH).
-func Lock(ctx context.Context, dir string, how int) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	file, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := syscall.Flock(int(file.Fd()), how|syscall.LOCK_NB)
-		if err == nil {
-			return func() { file.Close() }, nil // which unlocks it
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			file.Close()
-			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			file.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(wait):
-		}
-	}
-}
+// lockFile is locked by one process to make images, and by any number to read them.
+func (s Store) lockFile() string { return filepath.Join(s.Dir, ".lock") }
 
 func (s Store) log() *slog.Logger {
 	if s.Log == nil {
