@@ -26,12 +26,11 @@ import (
 	structural "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
+	"github.com/stepwright/stepwright/internal/kustomization"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -490,11 +489,9 @@ func argoContext() context.Context {
 // build runs kustomize on a folder under templates.
 func build(t *testing.T, dir string) []map[string]any {
 	t.Helper()
-	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(
-		filesys.MakeFsOnDisk(), filepath.Join(templates, dir),
-	)
+	result, err := kustomization.Build(filepath.Join(templates, dir))
 	if err != nil {
-		t.Fatalf("%s: %v", dir, err)
+		t.Fatal(err)
 	}
 	var objects []map[string]any
 	for _, r := range result.Resources() {
