@@ -189,7 +189,10 @@ func (c *Cluster) startServices(ctx context.Context) error {
 	}
 	if err := c.all(ctx,
 		// Static, for it runs in an image that may have another libc than this machine.
-		Command{Args: []string{"go", "build", "-o", c.State.Program(), "./ci/cluster"}, Env: []string{"CGO_ENABLED=0"}},
+		Command{
+			Args: []string{"go", "build", "-o", c.State.Program(), "./ci/cluster"},
+			Env:  []string{"CGO_ENABLED=0", "GOOS=linux"},
+		},
 		Command{Args: []string{"docker", "build", "--tag", inside, "-"}, Stdin: dockerfile},
 		run(inside, append(commands, inside, "sleep", "infinity")...),
 		run(registry, registryImage),

@@ -32,6 +32,9 @@ const (
 	Registry = "registry." + Domain + ":5000"
 )
 
+// StateVariable names the environment variable with the state's folder, which only processes in the namespaces have.
+const StateVariable = "STEPWRIGHT_CLUSTER"
+
 // State is the folder with all that a running cluster keeps.
 type State struct{ Dir string }
 
