@@ -15,7 +15,7 @@ import (
 
 	"github.com/stepwright/stepwright/ci/cluster/kind"
 	"github.com/stepwright/stepwright/ci/cluster/node"
-	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/cachedir"
 )
 
 // kindProvider has the cluster in Docker.
@@ -90,18 +90,18 @@ func (k *kindProvider) cluster() (*kind.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	images, err := baseimages.DefaultDir()
+	cache, err := cachedir.Path()
 	if err != nil {
 		return nil, err
 	}
-	if images, err = filepath.Abs(images); err != nil {
+	if cache, err = filepath.Abs(cache); err != nil {
 		return nil, err
 	}
 	// Docker would make it as root.
-	if err := os.MkdirAll(images, 0o755); err != nil {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err
 	}
-	return &kind.Cluster{State: *k.state, Root: root, Cache: filepath.Dir(images), Output: output, Say: k.say}, nil
+	return &kind.Cluster{State: *k.state, Root: root, Cache: cache, Output: output, Say: k.say}, nil
 }
 
 // output runs a command. What it says on standard error is this program's to say only when it fails.

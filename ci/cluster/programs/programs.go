@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/cachedir"
 	"github.com/stepwright/stepwright/internal/filelock"
 )
 
@@ -74,18 +74,8 @@ type Builder struct {
 	Log    func(format string, args ...any)
 }
 
-// DefaultDir is where programs are kept by default: cluster/programs in $STEPWRIGHT_CACHE or in the user's cache
-// folder.
-func DefaultDir() (string, error) {
-	if cache := os.Getenv("STEPWRIGHT_CACHE"); cache != "" {
-		return filepath.Join(cache, "cluster", "programs"), nil
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no folder for programs; set STEPWRIGHT_CACHE: %w", err)
-	}
-	return filepath.Join(cache, "stepwright", "cluster", "programs"), nil
-}
+// DefaultDir is where programs are kept by default: cluster/programs of package cachedir.
+func DefaultDir() (string, error) { return cachedir.Path("cluster", "programs") }
 
 // Build builds what is not there yet, one after the other: each takes all processors and gigabytes of memory.
 func (b Builder) Build(ctx context.Context) (Set, error) {
@@ -240,37 +230,11 @@ func (b Builder) moduleDir(ctx context.Context, module, dependency string) (stri
 	return b.goCommand(ctx, filepath.Join(b.Source, module), nil, "list", "-m", "-f", "{{.Dir}}", dependency)
 }
 
-// copyTree copies a folder of a module, whose files nobody may write to, so that they can be written to.
-func copyTree(to, from string) error {
-	return filepath.WalkDir(from, func(path string, entry os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		within, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, within)
-		if entry.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		return copyFile(target, path)
-	})
-}
-
-func copyFile(to, from string) (err error) {
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	source, err := os.Open(from)
+// copyFile copies a file, of a module for one, which nobody may write to, to one that can be written to.
+func copyFile(to, from string) error {
+	content, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	defer source.Close()
-	target, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(target, source)
-	return errors.Join(err, target.Close())
+	return os.WriteFile(to, content, 0o644)
 }

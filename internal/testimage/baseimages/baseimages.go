@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stepwright/stepwright/internal/cachedir"
 	"github.com/stepwright/stepwright/internal/filelock"
 )
 
@@ -93,18 +94,8 @@ func Names() []string {
 	return []string{Busybox, Debian, Golang, Static}
 }
 
-// DefaultDir returns the folder images are kept in by default: base-images in $STEPWRIGHT_CACHE or in the user's cache
-// folder.
-func DefaultDir() (string, error) {
-	if cache := os.Getenv("STEPWRIGHT_CACHE"); cache != "" {
-		return filepath.Join(cache, "base-images"), nil
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no folder for base images; set STEPWRIGHT_CACHE: %w", err)
-	}
-	return filepath.Join(cache, "stepwright", "base-images"), nil
-}
+// DefaultDir returns the folder images are kept in by default: base-images of package cachedir.
+func DefaultDir() (string, error) { return cachedir.Path("base-images") }
 
 // A Store is a folder of base images. Several processes may use one at a time.
 type Store struct {
