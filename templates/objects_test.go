@@ -14,9 +14,9 @@ import (
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 	"github.com/argoproj/argo-workflows/v4/util/logging"
 	"github.com/argoproj/argo-workflows/v4/workflow/validate"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/kustomization"
 )
 
 // built are the results of kustomize by folder, each a func() ([]any, error).
@@ -38,7 +38,7 @@ func build(t *testing.T, dir string) []map[string]any {
 }
 
 func kustomize(dir string) ([]any, error) {
-	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+	result, err := kustomization.Build(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,8 @@ func TestTemplatesThatBreakARule(t *testing.T) {
 		value          any
 		want           string // of a fault, after the file
 	}{
-		{"an unknown field", "publish-image", in("securityContex"), map[string]any{}, `spec: json: unknown field "securityContex"`},
+		{"an unknown field", "publish-image", in("securityContex"), map[string]any{},
+			`spec: json: unknown field "securityContex"`},
 		{"another name", "publish-image", []any{"metadata", "name"}, "push-image",
 			`metadata.name: "push-image" is not in the contract`},
 		{"no version", "publish-image", []any{"metadata", "labels"}, nil,

@@ -20,8 +20,8 @@ import (
 // local is how the cluster's registry is called by processes of the node.
 const local = "localhost:5000"
 
-// loadImagesCommand runs itself inside, by enter.
-func loadImagesCommand(state *node.State, enter func(ctx context.Context, args ...string) error) *cobra.Command {
+// loadImagesCommand runs itself inside.
+func loadImagesCommand(provider Provider, state *node.State, p *progress) *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "load-images",
@@ -33,7 +33,6 @@ ghcr.io/stepwright/<step>:<version> too, and the base images that this machine m
 ` + node.Registry + `/library/busybox:1 and so on. What is there already is not sent again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			p := newProgress(cmd.OutOrStdout())
 			kept, err := baseimages.DefaultDir()
 			if err != nil {
 				return err
@@ -44,7 +43,7 @@ ghcr.io/stepwright/<step>:<version> too, and the base images that this machine m
 				if err := store.Ensure(cmd.Context()); err != nil {
 					return err
 				}
-				return enter(cmd.Context(), state.Program(), "load-images", "--dir", dir)
+				return provider.Exec(cmd.Context(), state.Program(), "load-images", "--dir", dir)
 			}
 			if err := loadSteps(cmd.Context(), p, dir); err != nil {
 				return err

@@ -23,47 +23,6 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 )
 
-// initCommand is the first process of the namespaces.
-func initCommand(state *node.State) *cobra.Command {
-	return &cobra.Command{
-		Use: "init", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return state.Init() },
-	}
-}
-
-// nodeCommand starts the cluster inside the namespaces and keeps its processes. It says on descriptor 3 how it gets on.
-func nodeCommand(state *node.State) *cobra.Command {
-	return &cobra.Command{
-		Use: "node", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			out := os.NewFile(3, "progress")
-			log := newProgress(os.Stderr)
-			s := &node.Supervisor{State: *state, Say: func(format string, args ...any) {
-				log.say(format, args...)
-				fmt.Fprintf(out, format+"\n", args...) // nobody may listen any more
-			}}
-			config, err := state.ReadConfig()
-			if err != nil {
-				return err
-			}
-			state.Adopt(config)
-			if err := state.Furnish(); err != nil {
-				return err
-			}
-			if err := s.Serve(); err != nil {
-				return err
-			}
-			if err := plane.New(s, config.Programs).Start(cmd.Context()); err != nil {
-				return err
-			}
-			fmt.Fprintln(out, node.Ready)
-			out.Close()
-			<-cmd.Context().Done()
-			return nil
-		},
-	}
-}
-
 // serveCommand is one of the processes that the node starts.
 func serveCommand(state *node.State) *cobra.Command {
 	services := map[string]func(context.Context, *node.State) error{

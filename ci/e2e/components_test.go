@@ -4,13 +4,14 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stepwright/stepwright/internal/pki"
 )
 
 // TestComponents runs a build with each of the kustomize components, in a namespace that enforces what the component
@@ -104,11 +105,13 @@ func inUserNamespace(t *testing.T, run string) {
 // buildkitCertificates are the platform engineer's part of the component buildkit-daemon: mutual TLS.
 func buildkitCertificates(t *testing.T) {
 	const ns = "stepwright-buildkit"
-	ca := must(newAuthority())(t)
-	server := must(ca.issue("buildkitd."+ns+".svc", x509.ExtKeyUsageServerAuth))(t)
-	client := must(ca.issue("stepwright", x509.ExtKeyUsageClientAuth))(t)
-	files := func(p pair) map[string]string {
-		return map[string]string{"ca.crt": string(ca.pem), "tls.crt": string(p.certificate), "tls.key": string(p.key)}
+	authority := must(pki.NewAuthority("stepwright e2e"))(t)
+	server := must(authority.Server("buildkitd", "buildkitd."+ns+".svc"))(t)
+	client := must(authority.Client("stepwright"))(t)
+	files := func(p pki.Pair) map[string]string {
+		return map[string]string{
+			"ca.crt": string(authority.PEM()), "tls.crt": string(p.Certificate), "tls.key": string(p.Key),
+		}
 	}
 	if err := k8s.apply(t.Context(),
 		object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}},

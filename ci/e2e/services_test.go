@@ -7,7 +7,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
@@ -29,6 +28,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/pki"
 )
 
 // Where pods find what this process serves, on the cluster's node.
@@ -95,23 +95,18 @@ func startServices(ctx context.Context, dir string) (*services, error) {
 
 // certify makes the authority and a certificate of the node.
 func (s *services) certify() (*tls.Certificate, error) {
-	ca, err := newAuthority()
+	authority, err := pki.NewAuthority("stepwright e2e")
 	if err != nil {
 		return nil, err
 	}
-	s.ca = ca.pem
-	issued, err := ca.issue(node, x509.ExtKeyUsageServerAuth)
+	s.ca = authority.PEM()
+	issued, err := authority.Server(node, node)
 	if err != nil {
 		return nil, err
 	}
-	certificate, err := issued.forTLS()
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(s.ca)
-	s.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
-	return &certificate, nil
+	certificate, err := issued.TLS()
+	s.transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool()}}
+	return &certificate, err
 }
 
 func serve(ctx context.Context, address string, certificate *tls.Certificate, handler http.Handler) error {

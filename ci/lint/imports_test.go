@@ -53,7 +53,7 @@ var nouns = map[string][]string{
 	"secret":      {},
 	"step":        {"outcome", "parameters", "redact", "workspace"},
 	"userns":      {"outcome"},
-	"buildkit":    {"outcome", "registry", "trust", "userns"},
+	"buildkit":    {"filelock", "outcome", "registry", "trust", "userns"},
 	"imagelayout": {"outcome", "workspace"},
 	"transcript":  {"outcome"},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
@@ -69,6 +69,7 @@ var nouns = map[string][]string{
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
 // may import.
 var ground = map[string][]string{
+	"filelock": {},
 	"outcome":  {},
 	"redact":   {},
 	"trust":    {"outcome"},

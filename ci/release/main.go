@@ -18,9 +18,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/kustomization"
 )
 
 // planeLabel is on every object and tells which cluster it is for.
@@ -72,9 +72,9 @@ func main() {
 func bundle(dirs []string, digests string) (map[string][]byte, error) {
 	planes := map[string]*bytes.Buffer{}
 	for _, dir := range dirs {
-		built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
+		built, err := kustomization.Build(dir)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", dir, err)
+			return nil, err
 		}
 		for _, r := range built.Resources() {
 			plane := r.GetLabels()[planeLabel]

@@ -6,14 +6,11 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 
 	"github.com/spf13/pflag"
-	"sigs.k8s.io/kustomize/api/konfig"
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
+	"github.com/stepwright/stepwright/internal/kustomization"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
 	installed "github.com/stepwright/stepwright/templates"
 )
@@ -57,8 +54,8 @@ func (t templates) files() ([]templateFile, error) {
 	if _, err := os.Stat(t.dir); err != nil {
 		return nil, err
 	}
-	if customized(t.dir) {
-		return kustomize(t.dir)
+	if kustomization.In(t.dir) {
+		return readOrBuild(t.dir)
 	}
 	var all []templateFile
 	for _, plane := range planes {
@@ -78,9 +75,11 @@ func (t templates) files() ([]templateFile, error) {
 	return all, nil
 }
 
+// readOrBuild reads a folder, or builds its kustomization; lines then are the lines that kubectl kustomize prints.
 func readOrBuild(dir string) ([]templateFile, error) {
-	if customized(dir) {
-		return kustomize(dir)
+	if kustomization.In(dir) {
+		text, err := kustomization.Text(dir)
+		return []templateFile{{"kubectl kustomize " + dir, text}}, err
 	}
 	return readFolder(os.DirFS(dir), ".", dir)
 }
@@ -106,27 +105,6 @@ func readFolder(from fs.FS, folder, named string) ([]templateFile, error) {
 		return nil, fmt.Errorf("%s: %w: no YAML file in this folder", named, fs.ErrNotExist)
 	}
 	return all, nil
-}
-
-// customized tells whether a folder is one for kubectl apply -k.
-func customized(dir string) bool {
-	return slices.ContainsFunc(konfig.RecognizedKustomizationFileNames(), func(name string) bool {
-		_, err := os.Stat(filepath.Join(dir, name))
-		return err == nil
-	})
-}
-
-// kustomize builds a folder, as kubectl kustomize does. Lines then are those of what that prints.
-func kustomize(dir string) ([]templateFile, error) {
-	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
-	if err != nil {
-		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
-	}
-	text, err := built.AsYaml()
-	if err != nil {
-		return nil, fmt.Errorf("kustomize %s: %w", dir, err)
-	}
-	return []templateFile{{"kubectl kustomize " + dir, text}}, nil
 }
 
 // library returns the templates to run.

@@ -22,6 +22,7 @@ import (
 	"github.com/stepwright/stepwright/ci/cluster/node"
 	"github.com/stepwright/stepwright/ci/cluster/plane"
 	"github.com/stepwright/stepwright/ci/cluster/secretstore"
+	"github.com/stepwright/stepwright/internal/cachedir"
 )
 
 // What is downloaded. OpenChoreo's own installer, of that version, names those of what it needs.
@@ -182,14 +183,17 @@ func (c *Cluster) startServices(ctx context.Context) error {
 	}
 	for _, variable := range []string{
 		"KUBECONFIG=" + c.State.Kubeconfig("admin"), node.StateVariable + "=" + c.State.Dir, Variable + "=" + Name,
-		"STEPWRIGHT_CACHE=" + c.Cache,
+		cachedir.Variable + "=" + c.Cache,
 		"PATH=" + filepath.Dir(c.State.Program()) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	} {
 		commands = append(commands, "--env", variable)
 	}
 	if err := c.all(ctx,
 		// Static, for it runs in an image that may have another libc than this machine.
-		Command{Args: []string{"go", "build", "-o", c.State.Program(), "./ci/cluster"}, Env: []string{"CGO_ENABLED=0"}},
+		Command{
+			Args: []string{"go", "build", "-o", c.State.Program(), "./ci/cluster"},
+			Env:  []string{"CGO_ENABLED=0", "GOOS=linux"},
+		},
 		Command{Args: []string{"docker", "build", "--tag", inside, "-"}, Stdin: dockerfile},
 		run(inside, append(commands, inside, "sleep", "infinity")...),
 		run(registry, registryImage),

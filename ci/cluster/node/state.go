@@ -3,6 +3,7 @@
 package node
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -13,9 +14,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/stepwright/stepwright/ci/cluster/programs"
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // Names and addresses inside the namespaces. Nothing of them reaches the machine's own network.
@@ -30,6 +31,9 @@ const (
 	Domain   = "stepwright.test"
 	Registry = "registry." + Domain + ":5000"
 )
+
+// StateVariable names the environment variable with the state's folder, which only processes in the namespaces have.
+const StateVariable = "STEPWRIGHT_CLUSTER"
 
 // State is the folder with all that a running cluster keeps.
 type State struct{ Dir string }
@@ -91,20 +95,12 @@ func (s State) writeConfig(c Config) error {
 }
 
 // Lock waits until nobody else starts a cluster here. The lock is the folder's above, so that no file is left.
-func (s State) Lock() (unlock func(), err error) {
+func (s State) Lock(ctx context.Context) (unlock func(), err error) {
 	above := filepath.Dir(s.Dir)
 	if err := os.MkdirAll(above, 0o755); err != nil {
 		return nil, err
 	}
-	folder, err := os.Open(above)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(folder.Fd()), syscall.LOCK_EX); err != nil {
-		folder.Close()
-		return nil, fmt.Errorf("lock %s: %w", above, err)
-	}
-	return func() { folder.Close() }, nil
+	return filelock.Exclusive(ctx, above)
 }
 
 // Running returns the process whose end is the cluster's, or 0 when there is none.

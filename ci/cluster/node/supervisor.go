@@ -261,3 +261,13 @@ func (s State) call(ctx context.Context, method, path string) ([]byte, error) {
 	}
 	return body, nil
 }
+
+// tail returns the last lines of a file.
+func tail(path string, lines int) string {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

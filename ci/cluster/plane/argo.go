@@ -5,10 +5,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"sigs.k8s.io/kustomize/api/krusty"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
-
 	"github.com/stepwright/stepwright/ci/cluster/programs"
+	"github.com/stepwright/stepwright/internal/kustomization"
 )
 
 // startArgo installs Argo's controller, in namespace argo.
@@ -31,7 +29,7 @@ func (p *Plane) startArgo(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), overlay, 0o644); err != nil {
 		return err
 	}
-	controller, err := kustomize(dir)
+	controller, err := kustomization.Text(dir)
 	if err != nil {
 		return err
 	}
@@ -46,12 +44,4 @@ func (p *Plane) startArgo(ctx context.Context) error {
 	}
 	p.say("Argo Workflows is ready")
 	return nil
-}
-
-func kustomize(dir string) ([]byte, error) {
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
-	if err != nil {
-		return nil, err
-	}
-	return resources.AsYaml()
 }

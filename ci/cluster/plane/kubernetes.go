@@ -20,9 +20,9 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/stepwright/stepwright/ci/cluster/node"
-	"github.com/stepwright/stepwright/ci/cluster/node/pki"
 	"github.com/stepwright/stepwright/ci/cluster/programs"
 	"github.com/stepwright/stepwright/ci/cluster/volumes"
+	"github.com/stepwright/stepwright/internal/pki"
 )
 
 // A Plane is being started on a node.

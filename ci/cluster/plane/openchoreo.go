@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/ci/cluster/node"
-	"github.com/stepwright/stepwright/ci/cluster/node/pki"
 	"github.com/stepwright/stepwright/ci/cluster/secretstore"
+	"github.com/stepwright/stepwright/internal/pki"
 )
 
 // Where OpenChoreo's parts listen. Those of the manager's webhooks (9443) and of the gateway's health (8080) are fixed

@@ -8,15 +8,16 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/stepwright/stepwright/internal/cachedir"
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // edition is part of every key. Raise it when what is built of the same files changes.
@@ -73,25 +74,12 @@ type Builder struct {
 	Log    func(format string, args ...any)
 }
 
-// DefaultDir is where programs are kept by default: cluster/programs in $STEPWRIGHT_CACHE or in the user's cache
-// folder.
-func DefaultDir() (string, error) {
-	if cache := os.Getenv("STEPWRIGHT_CACHE"); cache != "" {
-		return filepath.Join(cache, "cluster", "programs"), nil
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no folder for programs; set STEPWRIGHT_CACHE: %w", err)
-	}
-	return filepath.Join(cache, "stepwright", "cluster", "programs"), nil
-}
+// DefaultDir is where programs are kept by default: cluster/programs of package cachedir.
+func DefaultDir() (string, error) { return cachedir.Path("cluster", "programs") }
 
 // Build builds what is not there yet, one after the other: each takes all processors and gigabytes of memory.
 func (b Builder) Build(ctx context.Context) (Set, error) {
-	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
-		return Set{}, err
-	}
-	unlock, err := b.lock()
+	unlock, err := b.lock(ctx)
 	if err != nil {
 		return Set{}, err
 	}
@@ -195,20 +183,18 @@ func (b Builder) key(u unit, version string) (string, error) {
 }
 
 // lock waits until nobody else builds into the folder.
-func (b Builder) lock() (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(b.Dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
+func (b Builder) lock(ctx context.Context) (unlock func(), err error) {
+	if unlock, err = filelock.Exclusive(ctx, filepath.Join(b.Dir, ".lock")); err != nil {
 		return nil, err
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
 	unfinished, err := filepath.Glob(filepath.Join(b.Dir, ".unfinished-*"))
 	for _, dir := range unfinished {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
-	return func() { file.Close() }, err
+	if err != nil {
+		unlock()
+	}
+	return unlock, err
 }
 
 // goBuild builds packages of a module into a folder: a file when there is one package, as the go command has it.
@@ -244,37 +230,11 @@ func (b Builder) moduleDir(ctx context.Context, module, dependency string) (stri
 	return b.goCommand(ctx, filepath.Join(b.Source, module), nil, "list", "-m", "-f", "{{.Dir}}", dependency)
 }
 
-// copyTree copies a folder of a module, whose files nobody may write to, so that they can be written to.
-func copyTree(to, from string) error {
-	return filepath.WalkDir(from, func(path string, entry os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		within, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, within)
-		if entry.IsDir() {
-			return os.MkdirAll(target, 0o755)
-		}
-		return copyFile(target, path)
-	})
-}
-
-func copyFile(to, from string) (err error) {
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	source, err := os.Open(from)
+// copyFile copies a file, of a module for one, which nobody may write to, to one that can be written to.
+func copyFile(to, from string) error {
+	content, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	defer source.Close()
-	target, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(target, source)
-	return errors.Join(err, target.Close())
+	return os.WriteFile(to, content, 0o644)
 }

@@ -118,7 +118,7 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	}
 	defer os.RemoveAll(scratch)
 	source := filepath.Join(scratch, "source")
-	if err := copyTree(source, original); err != nil {
+	if err := os.CopyFS(source, os.DirFS(original)); err != nil {
 		return err
 	}
 	signals := filepath.Join(source, "workflow", "executor", "osspecific")
@@ -153,7 +153,7 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	}, "tool"); err != nil {
 		return err
 	}
-	if err := copyTree(filepath.Join(dir, "manifests"), filepath.Join(original, "manifests")); err != nil {
+	if err := os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS(filepath.Join(original, "manifests"))); err != nil {
 		return err
 	}
 	if err := toJSON(
@@ -198,7 +198,7 @@ func makeOpenChoreo(ctx context.Context, b Builder, u unit, dir string) error {
 		return err
 	}
 	for _, part := range []string{"config/webhook", "install/helm"} {
-		if err := copyTree(filepath.Join(dir, part), filepath.Join(source, part)); err != nil {
+		if err := os.CopyFS(filepath.Join(dir, part), os.DirFS(filepath.Join(source, part))); err != nil {
 			return err
 		}
 	}

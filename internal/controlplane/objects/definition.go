@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"sync"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
@@ -79,9 +81,17 @@ func newDefinition(crd *apiextensionsv1.CustomResourceDefinition) (*definition, 
 	}, nil
 }
 
+// Admit does with an object of one of OpenChoreo's kinds what the API server does before it stores it: it drops the
+// fields that the definition does not know, fills in its defaults, and returns what is refused, by field. The object is
+// changed. The stored object that it replaces is nil when it is new.
+func Admit(kind string, fields, stored map[string]any) field.ErrorList {
+	_, refused := definitions()[kind].admit(fields, stored)
+	return refused
+}
+
 // admit fills in the definition's defaults and returns the fields that it does not know, which kubectl has the API
 // server refuse, and what the API server refuses anyway.
-func (d *definition) admit(fields map[string]any) (unknown []string, refused field.ErrorList) {
+func (d *definition) admit(fields, stored map[string]any) (unknown []string, refused field.ErrorList) {
 	if refused = textOnly(fields); len(refused) > 0 {
 		return nil, refused
 	}
@@ -111,11 +121,38 @@ func (d *definition) admit(fields map[string]any) (unknown []string, refused fie
 	refused = apimachineryvalidation.ValidateObjectMeta(
 		&meta, d.namespaced, apimachineryvalidation.NameIsDNSSubdomain, field.NewPath("metadata"),
 	)
-	malformed := validation.ValidateCustomResource(nil, fields, d.validator)
-	if len(malformed) == 0 && d.rules != nil { // rules expect values of the right form
-		malformed, _ = d.rules.Validate(context.Background(), nil, d.structural, fields, nil, math.MaxInt64)
+	refused = append(refused, validation.ValidateCustomResource(nil, fields, d.validator)...)
+	refused = append(refused, objectmeta.Validate(nil, fields, d.structural, false)...)
+	refused = append(refused, listtype.ValidateListSetsAndMaps(nil, d.structural, fields)...)
+	// The validator has no order.
+	slices.SortStableFunc(refused, func(a, b *field.Error) int { return strings.Compare(a.Field, b.Field) })
+	switch {
+	case d.rules == nil:
+	case slices.ContainsFunc(refused, blocking):
+		refused = append(refused, unasked)
+	default:
+		var old any // nil, not an object without fields, which has rules about changes asked
+		if stored != nil {
+			old = stored
+		}
+		broken, _ := d.rules.Validate(context.Background(), nil, d.structural, fields, old, math.MaxInt64)
+		refused = append(refused, broken...)
 	}
-	return unknown, append(refused, malformed...)
+	return unknown, refused
+}
+
+// unasked is what the API server says of rules that were not asked. They expect values of the right form.
+var unasked = field.Invalid(nil, nil, "some validation rules were not checked because the object was invalid; "+
+	"correct the existing errors to complete validation")
+
+// blocking tells whether the API server asks no rules of an object with such a fault.
+func blocking(err *field.Error) bool {
+	switch err.Type {
+	case field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany,
+		field.ErrorTypeTypeInvalid:
+		return true
+	}
+	return false
 }
 
 // textOnly refuses labels and annotations that are no text, by name: the API server's decoder says only that there is

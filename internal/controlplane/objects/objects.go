@@ -359,11 +359,14 @@ func (s *Set) admit(o *Object, d *definition) {
 		}
 	}
 	s.Faults = append(s.Faults, o.twice(o.node, nil)...)
-	unknown, refused := d.admit(o.fields)
+	unknown, refused := d.admit(o.fields, nil)
 	for _, field := range unknown {
 		s.Faults = append(s.Faults, o.Fault(Path(field), "", "there is no such field"))
 	}
 	for _, refusal := range refused {
+		if refusal == unasked {
+			continue // it comes with others
+		}
 		s.Faults = append(s.Faults, o.Fault(Path(refusal.Field), "", refusal.ErrorBody()))
 	}
 	if first := s.Find(o.Kind, o.Namespace, o.Name); first != nil && o.Name != "" {

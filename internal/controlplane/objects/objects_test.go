@@ -151,6 +151,16 @@ func TestFaults(t *testing.T) {
 			want: []string{
 				"a.yaml:4: ClusterComponentType a: spec: Invalid value: resources must contain a primary resource",
 			}},
+		{name: "one twice in a set",
+			files: map[string]string{
+				"a.yaml": "apiVersion: openchoreo.dev/v1alpha1\nkind: Workload\nmetadata: {name: a}\n" +
+					"spec:\n  owner: {projectName: p, componentName: c}\n  container: {image: i}\n  endpoints:\n" +
+					"    rest:\n      type: HTTP\n      port: 80\n      visibility:\n        - project\n" +
+					"        - project\n",
+			},
+			want: []string{
+				`a.yaml:13: Workload default/a: spec.endpoints.rest.visibility[1]: Duplicate value: "project"`,
+			}},
 		{name: "what others have in a folder", files: map[string]string{
 			"a.yaml": "{{ not yaml", "workload.yaml": "apiVersion: openchoreo.dev/v1alpha1\nendpoints: []\n",
 			"list.yaml": "[1]", "empty.yaml": "", "b.yaml": "apiVersion: v1\nkind: Secret\n",

@@ -7,6 +7,7 @@
 package devapi
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -24,9 +25,11 @@ import (
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/devserver/devidp"
 )
 
@@ -42,14 +45,18 @@ const (
 
 var kinds = []Kind{Workloads, WorkflowRuns, Components}
 
+// types are the Go types of the kinds.
+var types = map[Kind]func() any{
+	Workloads:    func() any { return new(v1alpha1.Workload) },
+	WorkflowRuns: func() any { return new(v1alpha1.WorkflowRun) },
+	Components:   func() any { return new(v1alpha1.Component) },
+}
+
 // names are the kinds as an object's kind field has them.
 var names = map[Kind]string{Workloads: "Workload", WorkflowRuns: "WorkflowRun", Components: "Component"}
 
-// The limits of the real API, in bytes: of an object in etcd, and of an object's annotations together.
-const (
-	objectLimit      = 3 << 19
-	annotationsLimit = 256 << 10
-)
+// objectLimit is the most that the real API can store of an object, in bytes of etcd's.
+const objectLimit = 3 << 19
 
 // The labels that the API sets itself.
 const (
@@ -190,6 +197,9 @@ func (s *Server) apply(o map[string]any) error {
 	meta := object(o["metadata"])
 	namespace, _ := meta["namespace"].(string)
 	name, _ := meta["name"].(string)
+	if namespace == "" {
+		return fmt.Errorf("%s %s: metadata.namespace: Required value", names[kind], name)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	existing, err := s.store.read(namespace, kind, name)
@@ -197,7 +207,7 @@ func (s *Server) apply(o map[string]any) error {
 		return err
 	}
 	if existing == nil {
-		existing = maps.Clone(o)
+		existing = maps.Clone(o) // it keeps what else the text says
 	}
 	admitted, faults := admit(kind, namespace, name, o, existing)
 	if len(faults) > 0 {
@@ -270,72 +280,44 @@ func ownerOf(o map[string]any, field string) string {
 }
 
 // admit makes the object to store of one that was received: what the server keeps of the existing one, with the spec,
-// labels and annotations received, pruned and checked. The received object is changed.
-func admit(kind Kind, namespace, name string, received, existing map[string]any) (map[string]any, []fault) {
-	var faults []fault
-	if problems := validation.IsDNS1123Label(namespace); len(problems) > 0 {
-		faults = append(faults, fault{
-			path:    "metadata.namespace",
-			message: fmt.Sprintf("Invalid value: %q: %s", namespace, problems[0]),
-		})
-	}
-	if problems := validation.IsDNS1123Subdomain(name); len(problems) > 0 {
-		faults = append(faults, fault{
-			path:    "metadata.name",
-			message: fmt.Sprintf("Invalid value: %q: %s", name, problems[0]),
-		})
-	}
-	o := map[string]any{}
-	maps.Copy(o, existing)
+// labels and annotations received, as Kubernetes admits it. The existing object is nil when the other is new.
+func admit(kind Kind, namespace, name string, received, existing map[string]any) (map[string]any, field.ErrorList) {
 	meta := map[string]any{"uid": string(uuid.NewUUID()), "creationTimestamp": time.Now().UTC().Format(time.RFC3339)}
 	maps.Copy(meta, object(existing["metadata"]))
 	meta["name"], meta["namespace"] = name, namespace
-	total := 0
-	for _, field := range []string{"labels", "annotations"} {
-		texts := object(object(received["metadata"])[field])
-		if texts == nil {
-			texts = map[string]any{}
+	for _, part := range []string{"labels", "annotations"} {
+		delete(meta, part)
+		if texts := object(object(received["metadata"])[part]); len(texts) > 0 {
+			meta[part] = texts
 		}
-		for k, v := range texts {
-			text, ok := v.(string)
-			if !ok {
-				faults = append(faults, fault{"metadata." + field + "." + k, "must be a string", true})
-			}
-			if field == "annotations" {
-				total += len(k) + len(text)
-			}
-		}
-		meta[field] = texts
 	}
-	if total > annotationsLimit {
-		faults = append(faults, fault{path: "metadata.annotations",
-			message: fmt.Sprintf("Too long: may not be more than %d bytes", annotationsLimit)})
+	o := map[string]any{
+		"apiVersion": v1alpha1.GroupVersion.String(), "kind": names[kind], "metadata": meta, "spec": received["spec"],
 	}
-	o["apiVersion"], o["kind"] = v1alpha1.GroupVersion.String(), names[kind]
-	o["metadata"], o["spec"] = meta, received["spec"]
 	if received["spec"] == nil {
 		o["spec"] = map[string]any{}
 	}
-	schemas()[kind].Properties["spec"].admit("spec", o["spec"], existing["spec"], &faults)
-	stamped := object(meta["labels"])
 	if kind != WorkflowRuns {
+		stamped := map[string]any{}
+		maps.Copy(stamped, object(meta["labels"]))
 		stamped[projectLabel] = ownerOf(o, "projectName")
-	}
-	if kind == Workloads {
-		stamped[componentLabel] = ownerOf(o, "componentName")
-	}
-	for _, field := range []string{"labels", "annotations"} {
-		if len(object(meta[field])) == 0 {
-			delete(meta, field)
+		if kind == Workloads {
+			stamped[componentLabel] = ownerOf(o, "componentName")
 		}
+		meta["labels"] = stamped
+	}
+	faults := objects.Admit(names[kind], o, existing)
+	if status := existing["status"]; status != nil {
+		o["status"] = status // nobody here changes it
 	}
 	return o, faults
 }
 
-func faultsText(faults []fault) string {
+// faultsText is what the real API says of faults.
+func faultsText(faults field.ErrorList) string {
 	texts := make([]string, len(faults))
 	for i, f := range faults {
-		texts[i] = f.String()
+		texts[i] = f.Field + ": " + f.ErrorBody()
 	}
 	return strings.Join(texts, "; ")
 }
@@ -456,9 +438,9 @@ func (r *request) body() map[string]any {
 		r.broken(err)
 		return nil
 	}
-	o, err := decodeJSON(raw)
-	if err != nil || o == nil {
-		http.Error(r.w, fmt.Sprintf("can't decode JSON body: %v", err), http.StatusBadRequest)
+	o, err := typedFields(r.kind, raw)
+	if err != nil {
+		r.undecodable(err.Error())
 		return nil
 	}
 	if len(raw) > objectLimit {
@@ -466,6 +448,20 @@ func (r *request) body() map[string]any {
 		return nil
 	}
 	return o
+}
+
+// typedFields reads an object through its Go type, as the real API does. What the type does not know is dropped, and so
+// is what is empty and may be absent; what it requires is there, if only empty.
+func typedFields(kind Kind, raw []byte) (map[string]any, error) {
+	typed := types[kind]()
+	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(typed); err != nil {
+		return nil, err
+	}
+	return runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
+}
+
+func (r *request) undecodable(why string) {
+	http.Error(r.w, "can't decode JSON body: "+why, http.StatusBadRequest)
 }
 
 func (r *request) create() {
@@ -481,7 +477,11 @@ func (r *request) create() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.kind == Workloads {
-		component, err := s.store.read(r.namespace, Components, ownerOf(o, "componentName"))
+		owner := ownerOf(o, "componentName")
+		component, err := s.store.read(r.namespace, Components, owner)
+		if owner == "" {
+			err = errors.New("the Workload has no component") // the real API asks Kubernetes for one without a name
+		}
 		if err != nil {
 			r.broken(err)
 			return
@@ -542,8 +542,9 @@ func (r *request) update() {
 // put checks and writes an object.
 func (r *request) put(status int, name string, received, existing map[string]any) {
 	o, faults := admit(r.kind, r.namespace, name, received, existing)
-	if i := slices.IndexFunc(faults, func(f fault) bool { return f.mistyped }); i >= 0 {
-		http.Error(r.w, "can't decode JSON body: "+faults[i].String(), http.StatusBadRequest)
+	// The real API has a type of its own for parameters, and finds this when it decodes them.
+	if i := slices.IndexFunc(faults, mistyped); i >= 0 {
+		r.undecodable(faultsText(faults[i : i+1]))
 		return
 	}
 	if len(faults) > 0 {
@@ -556,6 +557,8 @@ func (r *request) put(status int, name string, received, existing map[string]any
 	}
 	writeJSON(r.w, status, show(o))
 }
+
+func mistyped(err *field.Error) bool { return err.Type == field.ErrorTypeTypeInvalid }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")

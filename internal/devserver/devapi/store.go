@@ -1,8 +1,6 @@
 package devapi
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/google/renameio/v2"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 )
@@ -66,7 +65,6 @@ func (s store) write(namespace string, kind Kind, name string, o map[string]any)
 	return renameio.WriteFile(path, raw, 0o644)
 }
 
-// list returns the objects of a kind, sorted by name.
 // remove removes an object, if it is there.
 func (s store) remove(namespace string, kind Kind, name string) error {
 	path, err := s.path(namespace, kind, name)
@@ -79,6 +77,7 @@ func (s store) remove(namespace string, kind Kind, name string) error {
 	return nil
 }
 
+// list returns the objects of a kind, sorted by name.
 func (s store) list(namespace string, kind Kind) ([]map[string]any, error) {
 	if len(validation.IsDNS1123Label(namespace)) > 0 {
 		return nil, nil
@@ -112,12 +111,12 @@ func decodeYAML(raw []byte) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodeJSON(raw)
+	var o map[string]any
+	return o, utiljson.Unmarshal(raw, &o)
 }
 
-func decodeJSON(raw []byte) (map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	var o map[string]any
-	return o, dec.Decode(&o)
+// object is a value as an object; nil, which can be read, when it is none.
+func object(v any) map[string]any {
+	o, _ := v.(map[string]any)
+	return o
 }

@@ -10,15 +10,14 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/stepwright/stepwright/internal/filelock"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/internal/registry"
-	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 	"github.com/stepwright/stepwright/internal/trust"
 )
 
@@ -52,7 +51,7 @@ const attempts = 3
 
 // image unpacks an image that is not there yet. One that is named by its digest is found without asking a registry.
 func (r *Runtime) image(ctx context.Context, reference string, log func(string)) (image, error) {
-	unlock, err := baseimages.Lock(ctx, r.Dir, syscall.LOCK_EX)
+	unlock, err := filelock.Exclusive(ctx, filepath.Join(r.Dir, ".lock"))
 	if err != nil {
 		return image{}, err
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/google/renameio/v2"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
@@ -18,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // Store is a folder of runs: <namespace>/<name>/.
@@ -107,34 +107,27 @@ func read(dir string) (*v1alpha1.WorkflowRun, error) {
 	if runstatus.Completed(run) {
 		return run, nil
 	}
-	free, err := lock(dir)
+	unlock, err := lock(dir)
 	if errors.Is(err, errRunning) {
 		return run, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	free.Close()
+	unlock()
 	runstatus.Gone(run)
 	return run, nil
 }
 
 var errRunning = errors.New("it is running")
 
-// lock says that a run runs, until the file is closed or the process ends.
-func lock(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
+// lock says that a run runs, until it is unlocked or the process ends.
+func lock(dir string) (unlock func(), err error) {
+	unlock, err = filelock.Try(filepath.Join(dir, lockFile))
+	if _, held := errors.AsType[*filelock.HeldError](err); held {
+		return nil, errRunning
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, errRunning
-		}
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	return f, nil
+	return unlock, err
 }
 
 // write replaces a file at once: readers never see half of it.

@@ -145,7 +145,7 @@ func TestRunThatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Started("build")
-	r.lock.Close() // as the system does when a process ends
+	r.unlock() // as the system does when a process ends
 	run := get(t, s, "cart-1")
 	if !runstatus.Completed(run) || runstatus.Phase(run) != "Failed" {
 		t.Errorf("%+v", conditions(run))

@@ -17,9 +17,9 @@ import (
 
 // Record writes down a run while it runs. It is a pipeline.Observer; what it cannot write, End returns.
 type Record struct {
-	store Store
-	dir   string
-	lock  *os.File
+	store  Store
+	dir    string
+	unlock func()
 
 	mu   sync.Mutex
 	run  *v1alpha1.WorkflowRun
@@ -36,11 +36,11 @@ func (s Store) Create(run *v1alpha1.WorkflowRun, workflow map[string]any) (*Reco
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	held, err := lock(dir)
+	unlock, err := lock(dir)
 	if err != nil {
 		return nil, fmt.Errorf("run %s/%s: %w", run.Namespace, run.Name, err)
 	}
-	r := &Record{store: s, dir: dir, lock: held, run: run.DeepCopy()}
+	r := &Record{store: s, dir: dir, unlock: unlock, run: run.DeepCopy()}
 	r.run.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "WorkflowRun"}
 	r.run.CreationTimestamp = *now()
 	r.run.Status = v1alpha1.WorkflowRunStatus{StartedAt: now()}
@@ -57,7 +57,7 @@ func (s Store) Create(run *v1alpha1.WorkflowRun, workflow map[string]any) (*Reco
 		err = write(filepath.Join(dir, runFile), r.run)
 	}
 	if err != nil {
-		held.Close()
+		unlock()
 		return nil, err
 	}
 	return r, nil
@@ -149,6 +149,6 @@ func (r *Record) End(err error, annotations map[string]string) (*v1alpha1.Workfl
 	}
 	runstatus.End(r.run, err == nil)
 	r.save()
-	r.note(r.lock.Close())
+	r.unlock()
 	return r.run, errors.Join(r.errs...)
 }

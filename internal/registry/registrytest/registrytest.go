@@ -3,17 +3,10 @@
 package registrytest
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
-	"encoding/pem"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -21,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -30,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/pki"
 )
 
 // Registry is a running registry. It ends with the test.
@@ -90,11 +83,11 @@ func New(t testing.TB, options ...Option) *Registry {
 	transport := &http.Transport{}
 	if !s.plain {
 		scheme = "https://"
-		authority := newAuthority(t)
+		authority, certificate := certify(t)
 		r.CAFile = filepath.Join(dir, "ca.pem")
-		write(t, r.CAFile, authority.pem)
-		o.Certificate = authority.issue(t)
-		transport.TLSClientConfig = &tls.Config{RootCAs: authority.pool}
+		write(t, r.CAFile, authority.PEM())
+		o.Certificate = &certificate
+		transport.TLSClientConfig = &tls.Config{RootCAs: authority.Pool()}
 	}
 	if !s.anonymous {
 		r.User, r.Password = "publisher", rand.Text()
@@ -240,57 +233,22 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// authority signs certificates for loopback.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-	pem         []byte
-	pool        *x509.CertPool
-}
-
-func newAuthority(t testing.TB) *authority {
+// certify makes an authority, and a certificate of it for loopback.
+func certify(t testing.TB) (*pki.Authority, tls.Certificate) {
 	t.Helper()
-	a := &authority{key: newKey(t), pool: x509.NewCertPool()}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "registrytest"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
+	authority, err := pki.NewAuthority("registrytest")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.certificate, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	a.pem = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	a.pool.AddCert(a.certificate)
-	return a
-}
-
-func (a *authority) issue(t testing.TB) *tls.Certificate {
-	t.Helper()
-	key := newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "registry"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	issued, err := authority.Server("registry", "localhost", "127.0.0.1", "::1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	certificate, err := issued.TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return key
+	return authority, certificate
 }
 
 func write(t testing.TB, path string, content []byte) {

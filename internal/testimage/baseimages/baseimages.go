@@ -20,7 +20,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -31,6 +30,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stepwright/stepwright/internal/cachedir"
+	"github.com/stepwright/stepwright/internal/filelock"
 	"github.com/stepwright/stepwright/internal/registry"
 )
 
@@ -94,18 +95,8 @@ func Names() []string {
 	return []string{Busybox, Debian, Golang, Static}
 }
 
-// DefaultDir returns the folder images are kept in by default: base-images in $STEPWRIGHT_CACHE or in the user's cache
-// folder.
-func DefaultDir() (string, error) {
-	if cache := os.Getenv("STEPWRIGHT_CACHE"); cache != "" {
-		return filepath.Join(cache, "base-images"), nil
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("no folder for base images; set STEPWRIGHT_CACHE: %w", err)
-	}
-	return filepath.Join(cache, "stepwright", "base-images"), nil
-}
+// DefaultDir returns the folder images are kept in by default: base-images of package cachedir.
+func DefaultDir() (string, error) { return cachedir.Path("base-images") }
 
 // A Store is a folder of base images. Several processes may use one at a time.
 type Store struct {
@@ -122,7 +113,7 @@ func (s Store) Ensure(ctx context.Context, names ...string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := Lock(ctx, s.Dir, syscall.LOCK_EX)
+	unlock, err := filelock.Exclusive(ctx, s.lockFile())
 	if err != nil {
 		return err
 	}
@@ -402,33 +393,8 @@ func (s Store) known(names []string) ([]string, error) {
 	return names, nil
 }
 
-// Lock waits until this process may use a folder of images: alone to make some (syscall.LOCK_EX), with others to read
-// them (LOCK_SH).
-func Lock(ctx context.Context, dir string, how int) (unlock func(), err error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	file, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for wait := time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := syscall.Flock(int(file.Fd()), how|syscall.LOCK_NB)
-		if err == nil {
-			return func() { file.Close() }, nil // which unlocks it
-		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			file.Close()
-			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
-		}
-		select {
-		case <-ctx.Done():
-			file.Close()
-			return nil, context.Cause(ctx)
-		case <-time.After(wait):
-		}
-	}
-}
+// lockFile is locked by one process to make images, and by any number to read them.
+func (s Store) lockFile() string { return filepath.Join(s.Dir, ".lock") }
 
 func (s Store) log() *slog.Logger {
 	if s.Log == nil {

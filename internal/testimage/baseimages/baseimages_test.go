@@ -20,7 +20,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +30,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // made returns the images of the default store, which are made once for all tests, and again only when their inputs
@@ -413,7 +414,7 @@ func TestEnsureMakesOnlyWhatChanged(t *testing.T) {
 func TestEnsureWaitsForAnotherProcess(t *testing.T) {
 	t.Parallel()
 	store := Store{Dir: t.TempDir()}
-	unlock, err := Lock(t.Context(), store.Dir, syscall.LOCK_EX)
+	unlock, err := filelock.Exclusive(t.Context(), store.lockFile())
 	if err != nil {
 		t.Fatal(err)
 	}

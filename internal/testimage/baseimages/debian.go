@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
@@ -72,7 +71,7 @@ func debianContent(ctx context.Context, packages *archive, more []string, scratc
 	if os.Geteuid() == 0 {
 		// Root's mmdebstrap mounts parts of the machine into the new system. In a mount namespace of its own they go
 		// away with it, however it ends, so that nobody who removes what it left removes the machine's files.
-		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+		unshareMounts(cmd)
 		cmd.Env = append(cmd.Env, "TMPDIR="+scratch)
 	}
 	if _, err := output(ctx, cmd); err != nil {

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // Push puts the named images, or all when none is named, into a registry on plain HTTP: host and port, such as
@@ -23,7 +24,7 @@ func (s Store) Push(ctx context.Context, host string, names ...string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := Lock(ctx, s.Dir, syscall.LOCK_SH)
+	unlock, err := filelock.Shared(ctx, s.lockFile())
 	if err != nil {
 		return err
 	}

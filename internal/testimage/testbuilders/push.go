@@ -3,13 +3,12 @@ package testbuilders
 import (
 	"context"
 	"fmt"
-	"syscall"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/filelock"
 )
 
 // Push puts the images of the named families, or of all when none is named, into a registry on plain HTTP: host and
@@ -19,7 +18,7 @@ func (s Store) Push(ctx context.Context, host string, families ...Family) error 
 	if len(families) == 0 {
 		families = Families()
 	}
-	unlock, err := baseimages.Lock(ctx, s.dir(), syscall.LOCK_SH)
+	unlock, err := filelock.Shared(ctx, s.lockFile())
 	if err != nil {
 		return err
 	}

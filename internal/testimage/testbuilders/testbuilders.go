@@ -22,12 +22,12 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
+	"github.com/stepwright/stepwright/internal/filelock"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 	"github.com/stepwright/stepwright/templates"
 )
@@ -106,7 +106,7 @@ func (s Store) Ensure(ctx context.Context) error {
 	if err := base.Ensure(ctx, baseimages.Toolchains, baseimages.Runtimes); err != nil {
 		return err
 	}
-	unlock, err := baseimages.Lock(ctx, s.dir(), syscall.LOCK_EX)
+	unlock, err := filelock.Exclusive(ctx, s.lockFile())
 	if err != nil {
 		return err
 	}
@@ -181,6 +181,9 @@ func (s Store) plan() (plan, error) {
 const refName = "org.opencontainers.image.ref.name"
 
 func (s Store) dir() string { return filepath.Join(s.Dir, "test-builders") }
+
+// lockFile is locked by one process to make builders, and by any number to read them.
+func (s Store) lockFile() string { return filepath.Join(s.dir(), ".lock") }
 
 func (s Store) log() *slog.Logger {
 	if s.Log == nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"github.com/stepwright/stepwright/internal/filelock"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/userns"
 )
@@ -138,16 +139,19 @@ func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, err
 	}))
 	if err != nil {
 		c.conn.Close()
-		return nil, errors.Join(err, c.wait(), release())
+		err = errors.Join(err, c.wait())
+		release()
+		return nil, err
 	}
 	return &BuildKit{Client: conn, close: sync.OnceValue(func() error {
 		conn.Close()
-		return errors.Join(c.wait(), release())
+		defer release()
+		return c.wait()
 	})}, nil
 }
 
 // prepare makes the directory for a builder's state and locks it until release.
-func prepare(root string) (release func() error, err error) {
+func prepare(root string) (release func(), err error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
 	}
@@ -155,17 +159,16 @@ func prepare(root string) (release func() error, err error) {
 	if err := errors.Join(os.Chown(root, -1, os.Getgid()), os.Chmod(root, 0o700)); err != nil {
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(root, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: another build uses %s: %w", root, err).
+	unlock, err := filelock.Try(filepath.Join(root, "lock"))
+	if _, held := errors.AsType[*filelock.HeldError](err); held {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: another build uses %s", root).
 			WithHint("Give each build that runs at the same time a buildkit-root of its own, or let a daemon build: " +
 				"buildkit-address.")
 	}
-	return lock.Close, nil
+	if err != nil {
+		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
+	}
+	return unlock, nil
 }
 
 // child is the builder's process.

@@ -1,10 +1,11 @@
-// Package pki makes certificates for a cluster that lives for hours.
+// Package pki makes certificates for what lives for hours: a cluster, and the servers of tests.
 package pki
 
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -51,6 +52,13 @@ func NewAuthority(name string) (*Authority, error) {
 
 // PEM is the authority's certificate.
 func (a *Authority) PEM() []byte { return encode("CERTIFICATE", a.certificate.Raw) }
+
+// Pool is for those who trust the authority, and no other.
+func (a *Authority) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(a.certificate)
+	return pool
+}
 
 // Server makes a certificate for a server that has the names, each a host name or an IP address.
 func (a *Authority) Server(subject string, names ...string) (Pair, error) {
@@ -109,6 +117,9 @@ func SigningKey() (public, private []byte, err error) {
 	secret, err := x509.MarshalECPrivateKey(key)
 	return encode("PUBLIC KEY", der), encode("EC PRIVATE KEY", secret), err
 }
+
+// TLS is the pair as a server, or a client, needs it.
+func (p Pair) TLS() (tls.Certificate, error) { return tls.X509KeyPair(p.Certificate, p.Key) }
 
 // Write writes <path>.crt and <path>.key.
 func (p Pair) Write(path string) error {

@@ -215,9 +215,6 @@ func (s State) Run(c Config, dir string, args ...string) error {
 	return cmd.Wait()
 }
 
-// StateVariable names the environment variable with the state's folder, which only processes in the namespaces have.
-const StateVariable = "STEPWRIGHT_CLUSTER"
-
 // Adopt gives this process, and so all that it starts, the environment of the namespaces: the cluster's programs are
 // first on the PATH, kubectl finds the cluster, and there is no proxy, which would not be reachable.
 func (s State) Adopt(c Config) {
@@ -290,16 +287,6 @@ func copyExecutable(to string) (err error) {
 	}
 	_, err = io.Copy(file, from)
 	return errors.Join(err, file.Close())
-}
-
-// tail returns the last lines of a file.
-func tail(path string, lines int) string {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := strings.Split(strings.TrimRight(string(content), "\n"), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
 // cgroupDirs are the folders of the cluster's control groups: one in each hierarchy of version 1, one in all of version

@@ -12,7 +12,7 @@ import (
 // serve starts a server that asks for a certificate of the clients' authority, and tells who called.
 func serve(t *testing.T, server Pair, clients *Authority) string {
 	t.Helper()
-	certificate, err := tls.X509KeyPair(server.Certificate, server.Key)
+	certificate, err := server.TLS()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,12 +20,10 @@ func serve(t *testing.T, server Pair, clients *Authority) string {
 		subject := r.TLS.PeerCertificates[0].Subject
 		io.WriteString(w, subject.CommonName+" of "+subject.Organization[0])
 	}))
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(clients.PEM())
 	s.TLS = &tls.Config{
 		Certificates: []tls.Certificate{certificate},
 		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    pool,
+		ClientCAs:    clients.Pool(),
 	}
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -58,7 +56,7 @@ func TestCertificates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			certificate, err := tls.X509KeyPair(client.Certificate, client.Key)
+			certificate, err := client.TLS()
 			if err != nil {
 				t.Fatal(err)
 			}
