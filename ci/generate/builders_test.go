@@ -16,7 +16,8 @@ import (
 	"github.com/stepwright/stepwright/templates"
 )
 
-// Another digest, another builder and one builder less are each a change of templates/builders.yaml and of nothing else.
+// Another digest, another builder and one builder less are each a change of templates/builders.yaml and of nothing
+// else.
 func TestABuilderIsOneEntry(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles the project in a copy of it")

@@ -7,7 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Types of conditions (contract section 2).
+// Types of conditions (docs/contract.md section 2).
 const (
 	completed = "WorkflowCompleted"
 	running   = "WorkflowRunning"
