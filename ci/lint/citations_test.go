@@ -16,7 +16,7 @@ import (
 const contractPath = "docs/contract.md"
 
 var (
-	url = regexp.MustCompile(`\w+://\S+`)
+	address = regexp.MustCompile(`\w+://\S+`)
 
 	// citation is a page, or a file of a folder of ours.
 	citation = regexp.MustCompile(
@@ -33,7 +33,7 @@ func TestCitations(t *testing.T) {
 	cited := 0
 	for _, path := range tracked(t, "*.go") {
 		for line, text := range comments(t, path) {
-			text = url.ReplaceAllString(text, "")
+			text = address.ReplaceAllString(text, "")
 			for _, fault := range miscited(path, text, sections) {
 				t.Errorf("%s:%d: %s", path, line, fault)
 			}
