@@ -49,13 +49,11 @@ test: ## Lint, then run every test against real parts, with the race detector
 	@$(MAKE) --no-print-directory lint
 	$(GO) test -race -timeout 20m ./...
 
-lint: ## gofmt, go vet, staticcheck, and who may import whom
+lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/lint
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) vet -tags e2e ./ci/e2e
-	$(GO) tool staticcheck ./...
-	$(GO) tool staticcheck -tags e2e ./ci/e2e
+	$(GO) tool -modfile=ci/lint/golangci/go.mod golangci-lint run
+	$(GO) tool -modfile=ci/lint/actionlint/go.mod actionlint
 	$(GO) test ./ci/lint
 
 generate: ## Write anew what is generated in docs, schemas, templates and examples

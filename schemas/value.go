@@ -25,7 +25,7 @@ func Text(v any) string {
 func EnvName(property string) string { return strings.ToUpper(strings.ReplaceAll(property, "-", "_")) }
 
 // WithDefaults returns a copy of an object in which absent fields have the schema's default, at every depth, as
-// OpenChoreo applies defaults before it renders a run (contract section 2).
+// OpenChoreo applies defaults before it renders a run (docs/contract.md section 2).
 func (s *Schema) WithDefaults(object map[string]any) map[string]any {
 	return withDefaults(s.Properties, object)
 }
@@ -52,8 +52,8 @@ func withDefaults(ps []*Property, object map[string]any) map[string]any {
 }
 
 // Soften returns a value in which numbers and booleans are text where the schema wants text, at every depth: developers
-// write `value: 8080` in a list of variables, and OpenChoreo lets it through (contract section 2). It may change the
-// value it is given.
+// write `value: 8080` in a list of variables, and OpenChoreo lets it through (docs/contract.md section 2). It may
+// change the value it is given.
 func (p *Property) Soften(value any) any {
 	switch v := value.(type) {
 	case []any:

@@ -18,8 +18,8 @@ import (
 	"github.com/stepwright/stepwright/templates"
 )
 
-// steps are the ClusterWorkflowTemplates by name (contract section 1): their template, their step's schema, and the
-// builder of buildpacks that runs the step; nil where none does.
+// steps are the ClusterWorkflowTemplates by name (docs/contract.md section 1): their template, their step's schema, and
+// the builder of buildpacks that runs the step; nil where none does.
 var steps = func() map[string]step {
 	all := map[string]step{
 		"checkout-source":     {"checkout", "checkout-source", nil},
@@ -42,7 +42,8 @@ type step struct {
 // container.
 const buildpacksBuild = "buildpacks-build"
 
-// workflowParameterNames are all the parameters of a Workflow that a template may count on (contract section 1).
+// workflowParameterNames are all the parameters of a Workflow that a template may count on (docs/contract.md section
+// 1).
 var workflowParameterNames = []string{
 	"component-name", "project-name", "workflowrun-name", "namespace-name", "git-repo", "branch", "commit",
 	"app-path", "docker-context",

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -205,7 +207,7 @@ func (e example) checkAnswer(t *testing.T, image v1.Image, made *v1alpha1.Worklo
 			return false, err
 		}
 		request, err := http.NewRequestWithContext(
-			ctx, http.MethodGet, fmt.Sprintf("http://%s:%d%s", pod.Status.PodIP, port, e.get), nil,
+			ctx, http.MethodGet, "http://"+net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(int(port)))+e.get, nil,
 		)
 		if err != nil {
 			return false, err

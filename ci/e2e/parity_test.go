@@ -92,7 +92,7 @@ func compare(t *testing.T, component, run object) {
 		"planes": {"clusterworkflowplanes"}, "projects": {"-n", namespace, "projects"},
 		"types": {"clustercomponenttypes"},
 	} {
-		text := ""
+		var text string
 		if args == nil {
 			text = canonical(t, component) + "\n---\n" + canonical(t, run)
 		} else {

@@ -14,8 +14,8 @@ import (
 	"github.com/stepwright/stepwright/templates"
 )
 
-// workflowParameters are the parameters of the Argo Workflow (contract section 1) that a developer sets, by their path
-// in the schema.
+// workflowParameters are the parameters of the Argo Workflow (docs/contract.md section 1) that a developer sets, by
+// their path in the schema.
 var workflowParameters = []struct{ path, name string }{
 	{"repository.url", "git-repo"},
 	{"repository.revision.branch", "branch"},

@@ -90,11 +90,13 @@ func generate(root string, builders []templates.Builder) (map[string]string, err
 	var steps []string
 	for i, names := range stepFiles {
 		for _, name := range names {
-			text, err := read(workflowPlane + "/" + name + ".yaml")
+			file := workflowPlane + "/" + name + ".yaml"
+			text, err := read(file)
 			if err != nil {
 				return nil, err
 			}
-			steps = append(steps, text)
+			files[file] = withRetries(text)
+			steps = append(steps, files[file])
 		}
 		if i == 0 {
 			steps = append(steps, builds...)
@@ -139,7 +141,7 @@ func builderFiles(files map[string]string, b templates.Builder) (workflow, error
 		return workflow{}, err
 	}
 	w, err := buildpacksWorkflow(files[dockerfileBuilderFile], b, text)
-	files[templateFile(b)], files[schemaFile(b)], files[workflowFile(b)] = template, text, w
+	files[templateFile(b)], files[schemaFile(b)], files[workflowFile(b)] = withRetries(template), text, w
 	return workflow{w, schema}, err
 }
 

@@ -22,7 +22,7 @@ func TestReasonsAreConstants(t *testing.T) {
 			reasons = append(reasons, r.Name)
 		}
 	}
-	for _, path := range goFiles(t) {
+	for _, path := range tracked(t, "*.go") {
 		if strings.HasSuffix(path, "_test.go") || path == "internal/outcome/outcome.go" {
 			continue
 		}

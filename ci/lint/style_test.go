@@ -5,37 +5,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 )
 
-// goFiles are the project's Go files, from its root.
-func goFiles(t *testing.T) []string {
-	t.Helper()
-	list := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.go")
-	list.Dir = "../.."
-	out, err := list.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []string
-	for _, path := range strings.Fields(string(out)) {
-		if _, err := os.Stat(filepath.Join("../..", path)); err == nil { // git lists what was removed, too
-			files = append(files, path)
-		}
-	}
-	if len(files) == 0 {
-		t.Fatal("no file found")
-	}
-	return files
-}
-
 // maxColumns is how long a line of code may be; a tab counts as four.
 const maxColumns = 120
 
 func TestLinesAreShort(t *testing.T) {
-	for _, path := range goFiles(t) {
+	for _, path := range tracked(t, "*.go") {
 		file, err := os.Open(filepath.Join("../..", path))
 		if err != nil {
 			t.Fatal(err)
@@ -53,4 +33,24 @@ func TestLinesAreShort(t *testing.T) {
 		}
 		file.Close()
 	}
+}
+
+// tracked are the project's own files that match a pattern, by their paths from the root.
+func tracked(t *testing.T, pattern string) []string {
+	t.Helper()
+	list := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", pattern)
+	list.Dir = "../.."
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.FieldsFunc(string(out), func(r rune) bool { return r == 0 })
+	files = slices.DeleteFunc(files, func(path string) bool {
+		_, err := os.Stat(filepath.Join("../..", path))
+		return os.IsNotExist(err) // removed, and not committed yet
+	})
+	if len(files) == 0 {
+		t.Fatalf("no file is %s", pattern)
+	}
+	return files
 }

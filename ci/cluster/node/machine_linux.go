@@ -105,7 +105,7 @@ func network() error {
 		return fmt.Errorf("make the default route: %w", err)
 	}
 	const bridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-	if err := load("br_netfilter", bridgeFilter); err != nil {
+	if err := loadBridgeFilter(bridgeFilter); err != nil {
 		return err
 	}
 	for file, without := range map[string]string{
@@ -119,9 +119,10 @@ func network() error {
 	return nil
 }
 
-// load has the kernel load a module that it does not load by itself when it is used, unless the file that comes with it
-// is there.
-func load(module, proof string) error {
+// loadBridgeFilter has the kernel load the module, which it does not load by itself when it is used, unless the file
+// that comes with it is there.
+func loadBridgeFilter(proof string) error {
+	const module = "br_netfilter"
 	if _, err := os.Stat(proof); err == nil {
 		return nil
 	}

@@ -16,23 +16,23 @@ func TestLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := load("br_netfilter", proof); err == nil || !strings.Contains(err.Error(), "modprobe") {
+	if err := loadBridgeFilter(proof); err == nil || !strings.Contains(err.Error(), "modprobe") {
 		t.Errorf("without modprobe: %v", err)
 	}
 	modprobe("echo Module $1 not found >&2; exit 1")
-	if err := load("br_netfilter", proof); err == nil ||
+	if err := loadBridgeFilter(proof); err == nil ||
 		!strings.Contains(err.Error(), "Module br_netfilter not found") {
 		t.Errorf("without the module: %v", err)
 	}
 	modprobe("echo $1 > " + proof)
-	if err := load("br_netfilter", proof); err != nil {
+	if err := loadBridgeFilter(proof); err != nil {
 		t.Error(err)
 	}
 	if got, err := os.ReadFile(proof); err != nil || string(got) != "br_netfilter\n" {
 		t.Errorf("%q, %v", got, err)
 	}
 	modprobe("exit 1")
-	if err := load("br_netfilter", proof); err != nil {
+	if err := loadBridgeFilter(proof); err != nil {
 		t.Errorf("loaded already: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// What users of the store know of it.
 const (
 	Namespace = "secret-store"          // with the store's Secrets
 	Store     = "default"               // what ExternalSecrets call it

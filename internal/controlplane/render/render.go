@@ -1,8 +1,8 @@
 // Package render turns a WorkflowRun into the objects that OpenChoreo's controller makes for it: an Argo Workflow, and
 // the objects that the workflow needs.
 //
-// It follows the controller of OpenChoreo v1.2.0 with odd values, too (contract section 2): a text "[1, 2]" becomes a
-// list, 1000000 arrives as 1e+06, null as NULL_VALUE. A test compares it with the controller's own code.
+// It follows the controller of OpenChoreo v1.2.0 with odd values, too (docs/contract.md section 2): a text "[1, 2]"
+// becomes a list, 1000000 arrives as 1e+06, null as NULL_VALUE. A test compares it with the controller's own code.
 package render
 
 import (

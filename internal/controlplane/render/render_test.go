@@ -155,7 +155,7 @@ func encode(t *testing.T, v any) string {
 	return string(text)
 }
 
-// What developers write into a parameter, and what becomes of it on the way to Argo (contract section 2).
+// What developers write into a parameter, and what becomes of it on the way to Argo (docs/contract.md section 2).
 func TestOddValues(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ name, parameter, want string }{

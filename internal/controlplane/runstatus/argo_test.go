@@ -22,7 +22,7 @@ func conditions(run *v1alpha1.WorkflowRun) map[string]string {
 	return all
 }
 
-// The table of conditions in the contract's section 2, of workflows that a real Argo has run.
+// The table of conditions in docs/contract.md section 2, of workflows that a real Argo has run.
 func TestObserve(t *testing.T) {
 	running := workflowplanetest.Workflow(t, "cart-1")
 	running.Status.Phase, running.Status.FinishedAt = wfv1.WorkflowRunning, metav1.Time{}

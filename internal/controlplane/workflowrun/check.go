@@ -12,7 +12,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 )
 
-// Reasons of the conditions that OpenChoreo sets (contract section 2).
+// Reasons of the conditions that OpenChoreo sets (docs/contract.md section 2).
 const (
 	ReasonComponentValidationFailed = "ComponentValidationFailed" // on a WorkflowRun: it has failed
 	ReasonWorkflowFailed            = "WorkflowFailed"            // on a WorkflowRun: it has failed

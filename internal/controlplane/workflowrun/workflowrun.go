@@ -14,7 +14,7 @@ import (
 	"github.com/stepwright/stepwright/templates"
 )
 
-// Labels that tie a WorkflowRun to its component (contract section 2).
+// Labels that tie a WorkflowRun to its component (docs/contract.md section 2).
 const (
 	ProjectLabel   = "openchoreo.dev/project"
 	ComponentLabel = "openchoreo.dev/component"

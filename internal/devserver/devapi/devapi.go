@@ -1,6 +1,6 @@
 // Package devapi is an OpenChoreo API for development: the part that a pipeline's last step uses, with the answers of
-// the real one (contract section 4), in one process and with its objects as files. It has a token endpoint, too, in
-// place of an identity provider.
+// the real one (docs/contract.md section 4), in one process and with its objects as files. It has a token endpoint,
+// too, in place of an identity provider.
 //
 // It differs on purpose in this: there are no controllers, so nothing has a status; Projects and ClusterWorkflows are
 // not looked up; a client may do everything in the namespaces it is allowed.

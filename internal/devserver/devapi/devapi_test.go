@@ -112,7 +112,7 @@ func workload(name, component, more string) string {
 	)
 }
 
-// TestContract has a case for each row of the contract's table of answers.
+// TestContract has a case for each row of the table of answers in docs/contract.md section 4.
 func TestContract(t *testing.T) {
 	t.Parallel()
 	w := workload("cart-workload", "cart", "")

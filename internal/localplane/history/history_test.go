@@ -41,7 +41,7 @@ func get(t *testing.T, s Store, name string) *v1alpha1.WorkflowRun {
 	return run
 }
 
-// The table of conditions in the contract's section 2, as a reader sees it while the run runs.
+// The table of conditions in docs/contract.md section 2, as a reader sees it while the run runs.
 func TestRecord(t *testing.T) {
 	failure := outcome.Errorf(outcome.BuildFailed, "exit code: 1.").WithHint("See the log.")
 	tests := []struct {

@@ -21,7 +21,7 @@ import (
 
 // Step is one step of a pipeline.
 type Step struct {
-	Name string // as status.tasks shows it (contract section 1)
+	Name string // as status.tasks shows it (docs/contract.md section 1)
 	// Process makes the step's process, given the outputs of the steps before it.
 	Process func(Outputs) (*Process, error)
 }

@@ -3,6 +3,7 @@ package buildpack
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -205,7 +206,7 @@ func (p pod) run(t testing.TB) ending {
 	cmd.Stdout, cmd.Stderr = output, output
 	started := time.Now()
 	err = cmd.Run()
-	if _, exited := err.(*exec.ExitError); err != nil && !exited {
+	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
 	e := ending{code: cmd.ProcessState.ExitCode(), output: output.String(), took: time.Since(started)}

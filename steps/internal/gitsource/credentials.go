@@ -16,7 +16,8 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-// credentials are what the Git secret holds (contract sections 1 and 5). The zero value is a public repository's.
+// credentials are what the Git secret holds (docs/contract.md sections 1 and 5). The zero value is a public
+// repository's.
 type credentials struct {
 	username string
 	password string

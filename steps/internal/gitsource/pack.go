@@ -446,7 +446,6 @@ func (p *pack) family(ctx context.Context, root int32, claim func(plumbing.Hash)
 		next int32
 	}
 	stack := []frame{{base, e.child}}
-	base = nil
 	for len(stack) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

@@ -117,7 +117,7 @@ func (r Remote) address() string {
 	return net.JoinHostPort(r.Host, port)
 }
 
-// Rewrite returns the remote that an SSH key is used with (contract section 5): https://host/path becomes
+// Rewrite returns the remote that an SSH key is used with (docs/contract.md section 5): https://host/path becomes
 // git@host:path.git, and an ssh:// URL of AWS CodeCommit gets the key's id as its user. AWS CodeCommit's https:// URLs
 // have no SSH twin of that form and stay; those of Azure DevOps have one on another host.
 func (r Remote) Rewrite(keyID string) Remote {

@@ -13,7 +13,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// revision is what to check out. A commit wins over the branch (contract section 5).
+// revision is what to check out. A commit wins over the branch (docs/contract.md section 5).
 type revision struct {
 	branch string // or tag
 	commit string // SHA or a prefix of one, in lower case

@@ -1,4 +1,4 @@
-// Package openchoreo speaks to the OpenChoreo API (contract section 4) as an OAuth client.
+// Package openchoreo speaks to the OpenChoreo API (docs/contract.md section 4) as an OAuth client.
 package openchoreo
 
 import (

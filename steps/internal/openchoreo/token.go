@@ -49,7 +49,7 @@ func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
 		ClientSecret: secret,
 		TokenURL:     c.settings.TokenURL,
 		Scopes:       strings.Fields(c.settings.Scope),
-		AuthStyle:    oauth2.AuthStyleInParams, // the default identity provider refuses Basic (contract section 4)
+		AuthStyle:    oauth2.AuthStyleInParams, // the default provider refuses Basic (docs/contract.md section 4)
 	}
 	if c.settings.ClientAuth == "client_secret_basic" {
 		config.AuthStyle = oauth2.AuthStyleInHeader

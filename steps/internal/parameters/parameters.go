@@ -32,8 +32,8 @@ type Set struct {
 
 // Parse reads flags and variables (KEY=value). A flag wins over the variable, the variable over the default; what is
 // empty counts as not given, since a template passes every variable always. Text is turned into the type that the
-// schema asks for, in the forms in which OpenChoreo delivers it (contract section 2), and the whole is validated. A
-// text that begins with "base64:", alone or inside a list, is decoded first.
+// schema asks for, in the forms in which OpenChoreo delivers it (docs/contract.md section 2), and the whole is
+// validated. A text that begins with "base64:", alone or inside a list, is decoded first.
 //
 // The error is ErrHelp, or an outcome.Error of reason InvalidParameters that lists every fault. The Set is usable in
 // any case.

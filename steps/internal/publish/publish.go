@@ -49,8 +49,8 @@ type Parameters struct {
 // progressEvery is how often a long push tells how far it is.
 const progressEvery = 10 * time.Second
 
-// Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (contract section 1). Its
-// results are image, registry/name:tag@digest, and image-digest. The cache that the build left it pushes as
+// Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (docs/contract.md section
+// 1). Its results are image, registry/name:tag@digest, and image-digest. The cache that the build left it pushes as
 // <registry>/<image-name>:cache; that this fails is no failure. What it reads stays as it is, however Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	to, err := in.target()

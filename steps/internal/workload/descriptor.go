@@ -9,7 +9,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// descriptor is workload.yaml (contract section 3). Its json tags are the keys; no omitempty, as it is only read.
+// descriptor is workload.yaml (docs/contract.md section 3). Its json tags are the keys; no omitempty, as it is only
+// read.
 type descriptor struct {
 	APIVersion     string         `json:"apiVersion"`
 	Metadata       metadata       `json:"metadata"`

@@ -45,7 +45,7 @@ func TestConformance(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Equal to the byte, which is more than the contract asks for.
+			// Equal to the byte, which is more than docs/contract.md section 3 asks for.
 			if diff := cmp.Diff(strings.TrimSpace(string(want)), payload(t, m)); diff != "" {
 				t.Errorf("(-reference +ours)\n%s", diff)
 			}

@@ -49,13 +49,13 @@ type Parameters struct {
 	Output            string `json:"output"`
 }
 
-// The annotations of a WorkflowRun that tell what it made (contract section 4).
+// The annotations of a WorkflowRun that tell what it made (docs/contract.md section 4).
 const (
 	payloadAnnotation    = "openchoreo.dev/workload"
 	fromSourceAnnotation = "openchoreo.dev/workload-from-source"
 )
 
-// The API's limits in bytes (contract section 4). It tells of the second only after the Workload is changed.
+// The API's limits in bytes (docs/contract.md section 4). It tells of the second only after the Workload is changed.
 const (
 	bodyLimit        = 1_500_000
 	annotationsLimit = 262_144

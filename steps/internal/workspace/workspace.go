@@ -19,7 +19,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// Workspace is that directory (contract section 1).
+// Workspace is that directory (docs/contract.md section 1).
 type Workspace string
 
 // Source is the folder of the checked-out repository.
@@ -92,8 +92,8 @@ func (w Workspace) ReadRevision() (Revision, error) {
 }
 
 // Resolve returns the real path of something in the repository. The path is relative to the repository's root, also
-// with a leading slash (contract section 1). What leaves the repository, itself or through a symbolic link, is a
-// PathEscapesRepository; an absent file wraps fs.ErrNotExist.
+// with a leading slash (docs/contract.md section 1). What leaves the repository, itself or through a symbolic link, is
+// a PathEscapesRepository; an absent file wraps fs.ErrNotExist.
 func (w Workspace) Resolve(path string) (string, error) {
 	return Resolve(w.Source(), path)
 }
