@@ -15,7 +15,7 @@ import (
 
 // Builder is an entry of builders.yaml: all in which the templates for buildpacks differ.
 type Builder struct {
-	Name        string      `json:"name"`      // gcp: what settings and stand-ins for tests begin with
+	Name        string      `json:"name"`      // gcp: settings and stand-ins for tests begin with it
 	Template    string      `json:"template"`  // of the ClusterWorkflowTemplate
 	Workflow    string      `json:"workflow"`  // of the ClusterWorkflow, and of the schema of its parameters
 	Title       string      `json:"title"`     // as part of a sentence: "Paketo's buildpacks"
@@ -38,14 +38,14 @@ type Variable struct {
 	Value string `json:"value"`
 }
 
-// Image is an image of buildpacks, and what is known of it.
+// Image is an image of buildpacks, with the known facts about it.
 type Image struct {
 	Name      string   `json:"name"`      // with its registry, without tag and digest
 	Tag       string   `json:"tag"`       // that the digest had when it was chosen; empty when that is not known
 	Digest    string   `json:"digest"`    // sha256:…
 	Platforms []string `json:"platforms"` // linux/amd64
-	Source    string   `json:"source"`    // URL of what it is built from
-	User      int      `json:"user"`      // UID of what runs in it
+	Source    string   `json:"source"`    // URL of its source code
+	User      int      `json:"user"`      // UID of its processes
 	Group     int      `json:"group"`     // GID
 }
 

@@ -17,7 +17,7 @@ import (
 
 const dockerfileBuilder = "control-plane/dockerfile-builder.yaml"
 
-// lintClusterWorkflow lists what is wrong with a ClusterWorkflow.
+// lintClusterWorkflow lists the faults of a ClusterWorkflow.
 func lintClusterWorkflow(t *testing.T, file string, object map[string]any, templates getters) []string {
 	t.Helper()
 	f := &faults{file: file}
@@ -65,7 +65,7 @@ func lintClusterWorkflow(t *testing.T, file string, object map[string]any, templ
 	return f.all
 }
 
-// lintWorkflow holds a rendered Workflow against Argo's validator and the templates that it refers to.
+// lintWorkflow checks a rendered Workflow by Argo's validator and by the templates that it refers to.
 func lintWorkflow(f *faults, rendered map[string]any, templates getters) {
 	workflow, err := convert[wfv1.Workflow](rendered)
 	if err != nil {

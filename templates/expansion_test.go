@@ -21,7 +21,7 @@ var expansions = []string{
 	"base64:e3t3b3JrZmxvdy5uYW1lfX0=", "base64:", "}}{{", "{{",
 }
 
-// Argo's own processing gives each step what the developer wrote.
+// Argo's own processing hands each step the developer's text unchanged.
 func TestArgoExpandsNothingOfADeveloper(t *testing.T) {
 	t.Parallel()
 	for _, cluster := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
@@ -108,7 +108,7 @@ func attack(t *testing.T, cluster map[string]any) error {
 	return nil
 }
 
-// decoded is what a step makes of a text.
+// decoded decodes a text as a step does.
 func decoded(text string) string {
 	code, ok := strings.CutPrefix(text, "base64:")
 	if !ok {
@@ -138,7 +138,7 @@ func stepVariables(t *testing.T, object map[string]any) (map[string]string, erro
 	return all, nil
 }
 
-// processed are a Workflow's templates by step, the way Argo makes pods of them.
+// processed returns a Workflow's templates by step, filled in as Argo does it for pods.
 func processed(t *testing.T, object map[string]any) (map[string]*wfv1.Template, error) {
 	t.Helper()
 	ctx := argoContext()

@@ -22,7 +22,7 @@ import (
 // built are the results of kustomize by folder, each a func() ([]any, error).
 var built sync.Map
 
-// build returns what kustomize makes of a folder, for the caller to change. It runs once for a folder.
+// build runs kustomize on a folder and returns the objects, which the caller may change. It runs once for a folder.
 func build(t *testing.T, dir string) []map[string]any {
 	t.Helper()
 	once, _ := built.LoadOrStore(dir, sync.OnceValues(func() ([]any, error) { return kustomize(dir) }))
@@ -64,7 +64,7 @@ func ofKind(objects []map[string]any, kind string) []map[string]any {
 	return slices.DeleteFunc(slices.Clone(objects), func(o map[string]any) bool { return o["kind"] != kind })
 }
 
-// getters give Argo's validator the templates of the project.
+// getters hands the project's templates to Argo's validator.
 type getters map[string]*wfv1.ClusterWorkflowTemplate
 
 func (g getters) Get(_ context.Context, name string) (*wfv1.ClusterWorkflowTemplate, error) {
@@ -90,7 +90,8 @@ var clusterWorkflowTemplates = sync.OnceValues(func() (getters, error) {
 	return all, nil
 })
 
-// installed are the templates of the WorkflowPlane as they are. Nobody changes them.
+// installed are the templates of the WorkflowPlane without an overlay. They are the same for all tests: do not change
+// them.
 func installed(t *testing.T) getters {
 	t.Helper()
 	all, err := clusterWorkflowTemplates()
@@ -103,7 +104,7 @@ func installed(t *testing.T) getters {
 // argo serialises Argo's validator, which counts in a variable of its package.
 var argo sync.Mutex
 
-// validTemplate is what Argo's linter says of a template by itself.
+// validTemplate checks one template by Argo's linter.
 func validTemplate(template *wfv1.ClusterWorkflowTemplate) error {
 	argo.Lock()
 	defer argo.Unlock()
@@ -112,14 +113,14 @@ func validTemplate(template *wfv1.ClusterWorkflowTemplate) error {
 	)
 }
 
-// validWorkflow is what Argo says when a Workflow is submitted.
+// validWorkflow checks a Workflow as Argo does when it is submitted.
 func validWorkflow(workflow *wfv1.Workflow, templates getters) error {
 	argo.Lock()
 	defer argo.Unlock()
 	return validate.ValidateWorkflow(argoContext(), nil, templates, workflow, nil, validate.ValidateOpts{})
 }
 
-// argoContext is what Argo's functions take their logger from.
+// argoContext holds the logger for Argo's functions.
 var argoContext = sync.OnceValue(func() context.Context {
 	return logging.WithLogger(context.Background(), logging.NewSlogLogger(logging.Error, logging.Text))
 })
@@ -142,7 +143,7 @@ func readYAML(t *testing.T, path string) map[string]any {
 	return object
 }
 
-// convert decodes what is a map into a type of Argo's or OpenChoreo's, and refuses fields that the type lacks.
+// convert turns a map into a type of Argo's or OpenChoreo's, and refuses fields that the type lacks.
 func convert[T any](v any) (T, error) {
 	var into T
 	raw, err := json.Marshal(v)
@@ -190,7 +191,7 @@ func clone(v any) any {
 	return v
 }
 
-// set puts a value at a path that is there but for its last name, and returns v.
+// set puts a value at a path. Only the path's last name may be absent.
 func set(t *testing.T, v any, value any, path ...any) {
 	t.Helper()
 	switch holder := at(v, path[:len(path)-1]...).(type) {

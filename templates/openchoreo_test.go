@@ -34,7 +34,7 @@ func refused(t *testing.T, object map[string]any) []string {
 	return all
 }
 
-// The examples are what OpenChoreo takes, and their parameters what the builder takes.
+// OpenChoreo takes the examples, and their builders take their parameters.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../examples/*/*.yaml")

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// overlay writes a kustomization of both planes with these components, and returns its folder.
+// overlay writes a kustomization of both planes with these components and returns its folder.
 func overlay(t *testing.T, components ...string) string {
 	t.Helper()
 	root, err := os.Getwd()
@@ -96,7 +96,7 @@ func TestOverlaysAndComponents(t *testing.T) {
 	}
 }
 
-// Components do what they are for, to developers' runs, too.
+// Components change developers' runs, too.
 func TestComponentsReachTheRuns(t *testing.T) {
 	t.Parallel()
 	resources := func(dir string) map[string]map[string]any {
@@ -124,7 +124,7 @@ func TestComponentsReachTheRuns(t *testing.T) {
 	}
 }
 
-// The example changes every setting, and every setting is somewhere in what is installed.
+// The example changes every setting, and every setting reaches an installed object.
 func TestTheExampleChangesEverySetting(t *testing.T) {
 	t.Parallel()
 	settings := func(path string) map[string]string {
@@ -158,7 +158,7 @@ func TestTheExampleChangesEverySetting(t *testing.T) {
 	}
 }
 
-// What several templates take, they all take from the one setting.
+// Templates that share a parameter have it from one setting.
 func TestSettingsReachAllTemplates(t *testing.T) {
 	t.Parallel()
 	values := map[string]map[string]string{}
@@ -184,7 +184,7 @@ func TestSettingsReachAllTemplates(t *testing.T) {
 	}
 }
 
-// lintKubernetes holds an object of Kubernetes' own against its type, and its pods against what every pod here must be.
+// lintKubernetes checks an object of Kubernetes' own by its type, and its pods by the rules for every pod here.
 func lintKubernetes(f *faults, object map[string]any) {
 	var pod *corev1.PodSpec
 	var err error

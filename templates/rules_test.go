@@ -56,7 +56,7 @@ const (
 	resultsDir = "/tmp/results/"
 )
 
-// Security contexts as JSON: whatever else a template says is a fault.
+// Security contexts as JSON. Any other field or value in a template is a fault.
 const (
 	podSecurity = `{"runAsNonRoot":true,"runAsUser":1000,"runAsGroup":1000,"fsGroup":1000,` +
 		`"seccompProfile":{"type":"RuntimeDefault"}}`
@@ -67,7 +67,7 @@ const (
 		`"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}],` +
 		`"containers":[{"name":"wait","securityContext":{"allowPrivilegeEscalation":false,` +
 		`"readOnlyRootFilesystem":true,"capabilities":{"drop":["ALL"]}}}]}`
-	// userNamespace is what BuildKit needs inside of the step.
+	// userNamespace allows the user namespace that BuildKit makes inside the step.
 	userNamespace = `{"privileged":false,"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,` +
 		`"runAsNonRoot":true,"runAsUser":1000,"capabilities":{"drop":["ALL"],"add":["SETUID","SETGID"]},` +
 		`"seccompProfile":{"type":"Unconfined"},"appArmorProfile":{"type":"Unconfined"}}`
@@ -77,7 +77,7 @@ const (
 		`"seccompProfile":{"type":"Localhost","localhostProfile":"stepwright/buildkit.json"}}`
 )
 
-// rules say what an installation may allow beyond the default.
+// rules are the freedoms of an installation beyond the default.
 type rules struct {
 	buildSecurity string   // of the build's container, as JSON
 	hostUsers     bool     // whether pods may have user namespaces of Kubernetes
@@ -86,7 +86,7 @@ type rules struct {
 
 var byDefault = rules{buildSecurity: userNamespace}
 
-// faults collects what is wrong, each with its file and field.
+// faults collects faults, each with its file and field.
 type faults struct {
 	file string
 	all  []string
@@ -98,7 +98,7 @@ func (f *faults) add(field, format string, args ...any) {
 
 var reference = regexp.MustCompile(`^{{(workflow|inputs)\.parameters\.([a-z-]+)}}$`)
 
-// lintTemplate lists what is wrong with a ClusterWorkflowTemplate.
+// lintTemplate lists the faults of a ClusterWorkflowTemplate.
 func lintTemplate(file string, object map[string]any, r rules) []string {
 	f := &faults{file: file}
 	cluster, err := convert[wfv1.ClusterWorkflowTemplate](object)
@@ -200,7 +200,7 @@ func holds(v any, key string) string {
 	return ""
 }
 
-// lintParameters holds inputs, variables and outputs against the step's schema.
+// lintParameters checks inputs, variables and outputs by the step's schema.
 func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
 	property := func(name string) *schemas.Property {
 		i := slices.IndexFunc(schema.Properties, func(p *schemas.Property) bool { return p.Name == name })
@@ -339,7 +339,7 @@ func lintResources(f *faults, at string, r corev1.ResourceRequirements) {
 	}
 }
 
-// lintInitContainers holds the containers that bring the step into a builder's image against what they may be.
+// lintInitContainers checks the containers that bring the step into a builder's image.
 // Credentials are in the one that fetches, and nowhere else.
 func lintInitContainers(f *faults, name string, template wfv1.Template) {
 	commands := [][]string{{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"},
@@ -380,7 +380,7 @@ func names(list corev1.ResourceList) map[string]bool {
 	return all
 }
 
-// pinned tells what is wrong with an image's reference.
+// pinned returns the fault of an image's reference; empty when it has none.
 func pinned(image string) string {
 	name := image[strings.LastIndexByte(image, '/')+1:]
 	_, tag, tagged := strings.Cut(name, ":")
@@ -395,7 +395,7 @@ func pinned(image string) string {
 	return ""
 }
 
-// differs compares a security context with what it must be.
+// differs compares a security context with the wanted one.
 func differs(got any, want string) string {
 	raw, err := json.Marshal(got)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 )
 
-// run is what the controller knows of a WorkflowRun.
+// run holds the controller's knowledge of a WorkflowRun.
 type run struct {
 	labels       map[string]string
 	parameters   any            // as decoded from JSON
@@ -26,7 +26,7 @@ type run struct {
 // programs are the expressions of all workflows that are rendered here.
 var programs render.Programs
 
-// renderRun makes the Argo Workflow and the other resources of a run, those by the end of their name: git-secret of
+// renderRun makes the Argo Workflow of a run, and its other resources by the end of their names: git-secret of
 // cart-1-git-secret.
 func renderRun(
 	clusterWorkflow map[string]any, r run,
@@ -154,7 +154,7 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 	}
 }
 
-// strange are values that nobody should give, and the controller lets through.
+// strange are values of the wrong type or form, which the controller lets through.
 var strange = map[string]any{
 	"null": nil, "a text": "a", "an empty text": "", "a number": 1.5, "a large number": 1e6, "a boolean": true,
 	"a list": []any{1.0, "a", nil}, "an object": map[string]any{"a": "b"},
@@ -176,8 +176,8 @@ var places = [][]string{
 	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"buildEnv"}, {"buildArgs"},
 }
 
-// No expression fails, whatever a developer wrote: a run would be pending for ever. And no text that Argo would expand
-// comes through.
+// No expression fails for any value of a developer: the run would be pending for ever. And no text that Argo would
+// expand comes through.
 func TestNoParameterBreaksARun(t *testing.T) {
 	t.Parallel()
 	cluster := readYAML(t, dockerfileBuilder)
@@ -288,7 +288,7 @@ func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
 	}
 }
 
-// Whatever JSON a developer gives: the run is rendered, and Argo finds nothing to expand.
+// A run is rendered for any JSON of a developer, and Argo finds nothing to expand in it.
 func FuzzRun(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `null`, `{"repository":{"url":"{{workflow.name}}"}}`,

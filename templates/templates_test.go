@@ -31,7 +31,7 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-// What the files say is what the settings say: a file is what it looks like, whichever way it is installed.
+// The files hold the values of the settings: installing a file alone and installing its folder give the same object.
 func TestFilesHoldTheSettings(t *testing.T) {
 	t.Parallel()
 	for _, dir := range []string{"workflow-plane", "control-plane"} {
@@ -53,7 +53,7 @@ func TestFilesHoldTheSettings(t *testing.T) {
 	}
 }
 
-// containers are those of a ClusterWorkflowTemplate; none of another object.
+// containers returns the containers of a ClusterWorkflowTemplate; none for another object.
 func containers(object map[string]any) []map[string]any {
 	var all []map[string]any
 	if main, ok := at(object, "spec", "templates", 0, "container").(map[string]any); ok {

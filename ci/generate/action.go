@@ -18,7 +18,7 @@ var notForActions = []string{
 	"termination-message-path",
 }
 
-// actionOutputs are the step's results, and what each tells.
+// actionOutputs are the step's results, each with its meaning.
 var actionOutputs = []struct{ name, about string }{
 	{"workload", "Name of the Workload (string)."},
 	{"workload-from-source", "Whether it was made of a descriptor, or with the image alone (boolean)."},

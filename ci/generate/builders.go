@@ -60,8 +60,8 @@ func list(names []string) string {
 	return strings.Join(names[:last], ", ") + " and " + names[last]
 }
 
-// buildpacksWorkflow is the file of a builder's ClusterWorkflow: that of dockerfile-builder, but for its name, the
-// build, and what developers set.
+// buildpacksWorkflow returns the file of a builder's ClusterWorkflow, made from the file of dockerfile-builder: the
+// name, the build and the developers' parameters differ. schema is the text of the builder's schema.
 func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (string, error) {
 	text := dockerfile
 	var err error
@@ -100,7 +100,7 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
 	) + text, err
 }
 
-// middle is what is between two texts.
+// middle returns the part of a text between two others.
 func middle(text, from, to string) string {
 	_, rest, _ := strings.Cut(text, from)
 	between, _, _ := strings.Cut(rest, to)

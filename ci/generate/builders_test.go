@@ -16,8 +16,7 @@ import (
 	"github.com/stepwright/stepwright/templates"
 )
 
-// Another digest, another builder and one builder less are each a change of templates/builders.yaml and of nothing
-// else.
+// A digest is changed, a builder added and a builder removed in templates/builders.yaml alone.
 func TestABuilderIsOneEntry(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compiles the project in a copy of it")
@@ -180,7 +179,7 @@ func copied(t *testing.T) tree {
 	return copied
 }
 
-// files are the texts of all files by their names, but for what a build leaves.
+// files returns the texts of all files by their names.
 func (p tree) files(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -198,7 +197,7 @@ func (p tree) files(t *testing.T) map[string]string {
 	return all
 }
 
-// check wants the files to be what they were, and no others.
+// check wants the same files with the same texts, and no others.
 func (p tree) check(t *testing.T, want map[string]string) {
 	t.Helper()
 	got := p.files(t)
@@ -225,7 +224,7 @@ func (p tree) generate(t *testing.T) {
 	p.run(t, "go", "run", "./ci/generate")
 }
 
-// bundle is what make bundle writes, of both planes.
+// bundle returns the files that make bundle writes, of both planes, as one text.
 func (p tree) bundle(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -241,7 +240,7 @@ func (p tree) bundle(t *testing.T) string {
 	return string(bundle)
 }
 
-// run runs a program in the copy and returns what it prints.
+// run runs a program in the copy and returns its standard output.
 func (p tree) run(t *testing.T, program string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)

@@ -159,7 +159,7 @@ func schemaNode(name string, source []byte) (*yaml.Node, error) {
 // omitted are keywords that OpenChoreo's structural schemas do not know, or that its user interface has no use for.
 var omitted = []string{"$schema", "$id", "$comment", "$defs", "examples", "additionalProperties"}
 
-// inline replaces $ref by what it names and drops what is omitted, in place.
+// inline replaces $ref by the schema that it names and drops omitted keywords, in place.
 func inline(node *yaml.Node) error {
 	node.Style = 0
 	if node.Kind == yaml.ScalarNode && node.Tag == "!!str" {
@@ -188,7 +188,7 @@ func inline(node *yaml.Node) error {
 				return err
 			}
 		}
-		// What was inlined may bring omitted keywords with it.
+		// An inlined schema may bring omitted keywords with it.
 		node.Content = slices.Clone(node.Content[:0])
 		for i := 0; i < len(kept); i += 2 {
 			if !slices.Contains(omitted, kept[i].Value) {
@@ -205,7 +205,7 @@ func inline(node *yaml.Node) error {
 	return nil
 }
 
-// resolve finds what a reference names: file#/pointer.
+// resolve finds the node that a reference names: file#/pointer.
 func resolve(reference string) (*yaml.Node, error) {
 	file, pointer, _ := strings.Cut(reference, "#")
 	name := strings.TrimSuffix(file, ".schema.json")

@@ -1,7 +1,7 @@
-// Command generate writes what is made from the JSON Schemas, the templates and templates/builders.yaml:
-// docs/parameters.md, docs/outcomes.md, what developers may set in the ClusterWorkflows, the pages in READMEs of
-// templates, and all that is there for each builder of buildpacks. It removes what it made for a builder that is no
-// longer there: go run ./ci/generate
+// Command generate writes the files, and sections of files, that follow from the JSON Schemas, the templates and
+// templates/builders.yaml: docs/parameters.md, docs/outcomes.md, the developers' parameters in the ClusterWorkflows,
+// the READMEs of templates, and every file and entry of a builder of buildpacks. It removes the files of a builder that
+// is no longer there: go run ./ci/generate
 package main
 
 import (
@@ -120,7 +120,7 @@ func generate(root string, builders []templates.Builder) (map[string]string, err
 	return files, nil
 }
 
-// workflow is the text of a ClusterWorkflow's file, and the schema of what developers set in it.
+// workflow is the text of a ClusterWorkflow's file, and the schema of its developers' parameters.
 type workflow struct {
 	text   string
 	schema *schemas.Schema
@@ -145,7 +145,8 @@ func builderFiles(files map[string]string, b templates.Builder) (workflow, error
 	return workflow{w, schema}, err
 }
 
-// leftovers are files that were generated and would not be now, sorted: those of a builder that is no longer there.
+// leftovers returns the generated files that are not among files, sorted: they belong to a builder that is no longer
+// there.
 func leftovers(root string, files map[string]string) ([]string, error) {
 	dirs := map[string]bool{"schemas": true}
 	for name := range files {

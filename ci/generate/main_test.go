@@ -11,7 +11,7 @@ import (
 
 const root = "../.."
 
-// Every file that is generated, wholly or in part, is what would be generated now, and no other says that it was.
+// Every file that is generated, wholly or in part, is up to date, and no file is left of an earlier time.
 func TestFilesAreCurrent(t *testing.T) {
 	files, err := generate(root, templates.Builders())
 	if err != nil {
@@ -29,7 +29,7 @@ func TestFilesAreCurrent(t *testing.T) {
 	}
 }
 
-// The files of a builder that goes are found, and nothing else is.
+// The files of a builder that goes are found, and no others.
 func TestLeftovers(t *testing.T) {
 	builders := templates.Builders()
 	gone := builders[len(builders)-1]
@@ -52,7 +52,7 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// A file without a place for what is generated, or with a place too many, is not overwritten.
+// A file without a section, or with one too many, is not overwritten.
 func TestSectionsThatAreNotThere(t *testing.T) {
 	const one = "a:\n  # Generated from b by go run ./ci/generate.\n  c\n  # End of what is generated.\nd\n"
 	got, err := withSections("f", one, "x\ny\n")

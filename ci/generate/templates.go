@@ -12,7 +12,7 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// clusterWorkflowTemplate is what a README tells of one.
+// clusterWorkflowTemplate has the fields that a README tells of.
 type clusterWorkflowTemplate struct {
 	Metadata struct {
 		Name        string            `json:"name"`
