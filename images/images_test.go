@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -24,24 +23,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"golang.org/x/sys/unix"
+
+	"github.com/stepwright/stepwright/internal/testimage/imagetest"
 )
 
 // scratch is for what the tests share. Other users may enter it.
 var scratch string
 
-func TestMain(m *testing.M) {
-	var err error
-	if scratch, err = os.MkdirTemp("", "images-test-"); err == nil {
-		err = os.Chmod(scratch, 0o755)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	os.RemoveAll(scratch)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { imagetest.Main(m, &scratch) }
 
 // executable is the command. It is built without the race detector, which makes compression take very long.
 var executable = sync.OnceValues(func() (string, error) {
@@ -182,21 +171,7 @@ func walk(t testing.TB, img v1.Image, visit func(header *tar.Header, content io.
 		t.Fatal(err)
 	}
 	for _, layer := range layers {
-		content, err := layer.Uncompressed()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer content.Close()
-		for r := tar.NewReader(content); ; {
-			header, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			visit(header, r)
-		}
+		imagetest.Walk(t, layer, visit)
 	}
 }
 

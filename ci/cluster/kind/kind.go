@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"text/template"
 
 	"github.com/stepwright/stepwright/ci/cluster/node"
 	"github.com/stepwright/stepwright/ci/cluster/plane"
@@ -434,15 +433,6 @@ func goRun(module string, args ...string) Command {
 	return Command{Args: append([]string{"go", "run", module}, args...)}
 }
 
-// render fills in a manifest of this package.
 func render(name string, data map[string]string) ([]byte, error) {
-	parsed, err := template.New(name).Option("missingkey=error").ParseFS(manifests, "manifests/"+name)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	if err := parsed.ExecuteTemplate(&out, name, data); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+	return plane.Render(manifests, name, data)
 }

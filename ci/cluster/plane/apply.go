@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"text/template"
 	"time"
 
@@ -28,9 +29,11 @@ import (
 //go:embed manifests
 var manifests embed.FS
 
-// render fills in a manifest of this program.
-func render(name string, data any) ([]byte, error) {
-	parsed, err := template.New(name).Option("missingkey=error").ParseFS(manifests, "manifests/"+name)
+func render(name string, data any) ([]byte, error) { return Render(manifests, name, data) }
+
+// Render fills in a manifest, which is in the folder manifests, of a part of this program.
+func Render(files fs.FS, name string, data any) ([]byte, error) {
+	parsed, err := template.New(name).Option("missingkey=error").ParseFS(files, "manifests/"+name)
 	if err != nil {
 		return nil, err
 	}

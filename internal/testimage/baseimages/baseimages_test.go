@@ -32,6 +32,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/stepwright/stepwright/internal/filelock"
+	"github.com/stepwright/stepwright/internal/testimage/imagetest"
 )
 
 // made returns the images of the default store, which are made once for all tests, and again only when their inputs
@@ -70,48 +71,20 @@ func unpacked(t *testing.T, img v1.Image) (map[string]*tar.Header, map[string]st
 		t.Fatal(err)
 	}
 	for _, layer := range layers {
-		compressed, err := layer.Compressed()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer compressed.Close()
-		// The race detector makes Go's own decompression of 100 MB take very long.
-		gunzip := exec.CommandContext(t.Context(), "gzip", "--decompress", "--stdout")
-		gunzip.Stdin = compressed
-		uncompressed, err := gunzip.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := gunzip.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for reader := tar.NewReader(uncompressed); ; {
-			header, err := reader.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+		imagetest.Walk(t, layer, func(header *tar.Header, content io.Reader) {
 			file := strings.TrimSuffix(header.Name, "/")
 			if file == "" || strings.HasPrefix(file, ".") || strings.HasPrefix(file, "/") {
 				t.Errorf("name %q is not relative to the root", header.Name)
 			}
 			headers[file] = header
 			if header.Size < 1<<20 {
-				data, err := io.ReadAll(reader)
+				data, err := io.ReadAll(content)
 				if err != nil {
 					t.Fatal(err)
 				}
 				contents[file] = string(data)
 			}
-		}
-		if _, err := io.Copy(io.Discard, uncompressed); err != nil { // the padding
-			t.Fatal(err)
-		}
-		if err := gunzip.Wait(); err != nil {
-			t.Fatal(err)
-		}
+		})
 	}
 	return headers, contents
 }

@@ -29,23 +29,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/internal/testimage/imagetest"
 )
 
 // scratch is for what is unpacked: a folder that every user may enter, which a test's own is not.
 var scratch string
 
-func TestMain(m *testing.M) {
-	var err error
-	if scratch, err = os.MkdirTemp("", "testbuilders-"); err == nil {
-		err = os.Chmod(scratch, 0o755)
-	}
-	if err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	os.RemoveAll(scratch)
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { imagetest.Main(m, &scratch) }
 
 // made returns a store with all builders in it.
 func made(t testing.TB) Store {
@@ -464,29 +454,23 @@ func files(t testing.TB, img v1.Image, use func(name string, content []byte)) {
 		t.Fatal(err)
 	}
 	for _, layer := range layers {
-		content, err := layer.Uncompressed()
+		content, err := layer.Compressed()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		for reader := tar.NewReader(content); ; {
-			header, err := reader.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			data, err := io.ReadAll(reader)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if header.Typeflag == tar.TypeReg {
-				use(strings.TrimPrefix(path.Clean(header.Name), "/"), data)
-			}
-		}
 		content.Close()
+		imagetest.Walk(t, layer, func(header *tar.Header, content io.Reader) {
+			if header.Typeflag != tar.TypeReg {
+				return
+			}
+			data, err := io.ReadAll(content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			use(strings.TrimPrefix(path.Clean(header.Name), "/"), data)
+		})
 	}
 }
