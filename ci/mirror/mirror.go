@@ -18,6 +18,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/testimage/mirror"
+	"github.com/stepwright/stepwright/templates"
 )
 
 // options are the flags of the command.
@@ -231,9 +232,13 @@ func (o *options) needed() []string {
 	if err != nil {
 		return nil
 	}
-	builder, _, _ := strings.Cut(run.Spec.Workflow.Name, "-")
-	if slices.Contains(mirror.Builders(), builder) {
-		return []string{builder}
+	if run.Spec.Workflow.Name == templates.DockerfileBuilder {
+		return []string{baseImages}
 	}
-	return []string{baseImages}
+	for _, builder := range templates.Builders() {
+		if builder.Workflow == run.Spec.Workflow.Name && slices.Contains(mirror.Builders(), builder.Name) {
+			return []string{builder.Name}
+		}
+	}
+	return nil
 }

@@ -469,7 +469,7 @@ for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccoun
 		"look.js":      look,
 	}, `{repository: {url: "https://git.example.com/cart.git"}, buildEnv: [{name: BP_NODE_RUN_SCRIPTS, value: look}]}`)
 	got, _ := stepwright(t, withBuilder(
-		t, "paketo", "run", "--state", buildersState(t), "--docker-config", docker,
+		t, paketo.Name, "run", "--state", buildersState(t), "--docker-config", docker,
 		"--build-secrets-dir", filepath.Dir(docker), "--source", filepath.Join(dir, "source"), dir,
 	)...)
 	if got.code != 0 {

@@ -36,8 +36,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// cacheDir is Stepwright's part of the user's cache folder: all of it can be made again.
-func cacheDir() string {
+// defaultState is Stepwright's part of the user's cache folder: all of it can be made again.
+func defaultState() string {
 	dir, err := os.UserCacheDir()
 	if err != nil {
 		dir = os.TempDir()

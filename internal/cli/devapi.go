@@ -46,7 +46,7 @@ The objects in FILEs are applied first. It listens on loopback only.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&dir, "dir", filepath.Join(cacheDir(), "api"), "folder of the objects")
+	f.StringVar(&dir, "dir", filepath.Join(defaultState(), "api"), "folder of the objects")
 	f.StringVar(&listen, "listen", "127.0.0.1:8090", "address to listen on")
 	f.StringVar(&clientID, "oauth-client-id", "stepwright-local", "the one client that gets tokens")
 	f.StringVar(

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/stepwright/stepwright/internal/cachedir"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/localplane"
@@ -126,7 +127,7 @@ type runOptions struct {
 
 func (o *runOptions) addTo(f *pflag.FlagSet) {
 	f.StringVar(
-		&o.plane.State, "state", cacheDir(),
+		&o.plane.State, "state", defaultState(),
 		"folder of what is kept between runs: images, the API's objects, the build cache",
 	)
 	f.StringVar(&o.stepsDir, "steps-dir", "", "folder of the steps' binaries (default: that of this program)")
@@ -325,7 +326,10 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		}
 		o.stepsDir = filepath.Dir(self)
 	}
-	o.plane.Builders = filepath.Join(cmp.Or(os.Getenv("STEPWRIGHT_CACHE"), cacheDir()), "builders")
+	var err error
+	if o.plane.Builders, err = cachedir.Path("builders"); err != nil {
+		return err
+	}
 	for _, given := range []struct {
 		flag string
 		path *string

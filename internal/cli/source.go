@@ -66,7 +66,7 @@ looked for in the namespaces workflows-acme, where OpenChoreo has them, and acme
 func (o *runsOptions) flags(cmd *cobra.Command) *cobra.Command {
 	cmd.Long = cmd.Short + ".\n" + runsUsage
 	f := cmd.Flags()
-	f.StringVar(&o.state, "state", cacheDir(), "folder that stepwright run keeps its state in")
+	f.StringVar(&o.state, "state", defaultState(), "folder that stepwright run keeps its state in")
 	f.StringVar(
 		&o.kubeconfig, "kubeconfig", "",
 		"kubeconfig file of the cluster whose runs to look at (default: the runs of this machine)",

@@ -26,8 +26,11 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 		ConfigMaps: map[string]plan.Source{},
 		Volumes:    map[string]string{"buildkit": filepath.Join(p.State, "buildkit")},
 		Mounts:     map[string]string{},
-		Containers: p.containers(),
-		Images:     map[string]string{},
+		Containers: &container.Runtime{
+			Dir: p.Builders, Mirrors: p.Registry.Mirrors, Insecure: p.insecure(),
+			DockerConfig: p.Registry.DockerConfig, CABundle: p.CABundle,
+		},
+		Images: map[string]string{},
 	}
 	if p.Registry.BuilderImage != "" {
 		for _, template := range library.WithSchema(buildpacksSchema) {
@@ -105,14 +108,6 @@ func (p *Plane) secrets(run string) map[string]plan.Source {
 		all[run+"-git-secret"] = plan.Source{Dir: p.Source.GitSecret}
 	}
 	return all
-}
-
-// containers runs builders in their images.
-func (p *Plane) containers() *container.Runtime {
-	return &container.Runtime{
-		Dir: p.Builders, Mirrors: p.Registry.Mirrors, Insecure: p.insecure(), DockerConfig: p.Registry.DockerConfig,
-		CABundle: p.CABundle,
-	}
 }
 
 // join copies settings into one map.

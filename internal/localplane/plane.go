@@ -51,7 +51,7 @@ type Source struct {
 // Registry says where images go to, and where those come from that builds start with.
 type Registry struct {
 	Push         string            // host[:port][/path]; empty: a registry of the plane's own
-	DockerConfig string            // docker configuration file with the credentials to pull and push with; empty: none
+	DockerConfig string            // docker configuration file to pull and push with; empty: no credentials
 	Mirrors      []registry.Mirror // asked before the registry itself, in this order
 	Insecure     []string          // hosts, with port if they have one, that are spoken to over plain HTTP
 
@@ -130,12 +130,12 @@ func (p *Plane) insecure() []string {
 }
 
 func (p *Plane) startRegistry(dir string) error {
-	registry, err := devregistry.New(devregistry.Options{Dir: dir})
+	server, err := devregistry.New(devregistry.Options{Dir: dir})
 	if err != nil {
 		return err
 	}
-	p.closers = append(p.closers, registry)
-	p.Registry.Push, err = registry.Start(free(registryAddress))
+	p.closers = append(p.closers, server)
+	p.Registry.Push, err = server.Start(free(registryAddress))
 	p.ownRegistry = true
 	return err
 }

@@ -49,7 +49,8 @@ func TestMachine(t *testing.T) {
 			Push: "127.0.0.1:5000/acme", DockerConfig: "/home/me/config.json",
 			Mirrors: []registry.Mirror{
 				{Registry: "docker.io", Mirror: "first.example.com/hub"},
-				{Registry: "docker.io", Mirror: "second.example.com"}, {Registry: "gcr.io", Mirror: "127.0.0.1:1"},
+				{Registry: "docker.io", Mirror: "second.example.com"},
+				{Registry: "gcr.io", Mirror: "127.0.0.1:1"},
 			},
 			Insecure:     []string{"127.0.0.1:1"},
 			BuilderImage: "127.0.0.1:5001/builder:1", RunImage: "registry.example.com/run:1",
@@ -125,11 +126,11 @@ func TestOwnServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := p.Machine(run, library(t), "/bin", t.TempDir())
-	registry := "http://" + m.Settings["publish-image"]["registry"] + "/v2/"
+	images := "http://" + m.Settings["publish-image"]["registry"] + "/v2/"
 	api := m.Settings["generate-workload"]["api-server-url"] + "/api/v1/namespaces/acme/workloads"
 	for url, want := range map[string]int{
-		registry: http.StatusOK,
-		api:      http.StatusUnauthorized,
+		images: http.StatusOK,
+		api:    http.StatusUnauthorized,
 		parameters.Repository.URL + "/info/refs?service=git-upload-pack": http.StatusOK,
 	} {
 		response, err := http.Get(url)
@@ -160,7 +161,7 @@ func TestOwnServers(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
-	for _, url := range []string{registry, api} {
+	for _, url := range []string{images, api} {
 		if response, err := http.Get(url); err == nil {
 			response.Body.Close()
 			t.Errorf("%s answers %s after the end", url, response.Status)
