@@ -11,7 +11,7 @@ STEPS   := checkout-source containerfile-build buildpacks-build publish-image ge
 ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin
 
-.PHONY: help build run test lint generate images push-images bundle cluster-up cluster-down e2e binaries clean
+.PHONY: help build run test test-short lint generate images push-images bundle cluster-up cluster-down e2e binaries clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -48,6 +48,9 @@ test: ## Lint, then run every test against real parts, with the race detector
 	@ci/install/install.sh test
 	@$(MAKE) --no-print-directory lint
 	$(GO) test -race -timeout 20m ./...
+
+test-short: ## The quick tests, for every change: no package to install, no root, no containers
+	$(GO) test -short ./...
 
 lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/lint
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

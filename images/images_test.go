@@ -42,6 +42,9 @@ var executable = sync.OnceValues(func() (string, error) {
 // run runs the command.
 func run(t testing.TB, environment []string, args ...string) (string, error) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the images of the steps")
+	}
 	path, err := executable()
 	if err != nil {
 		t.Fatal(err)

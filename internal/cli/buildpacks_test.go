@@ -81,7 +81,7 @@ func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "stepwright"), append(args, "--keep-serving")...)
+	cmd := exec.CommandContext(ctx, program(t), append(args, "--keep-serving")...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 	// A file can be read while the program goes on.
 	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -28,6 +29,10 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		os.Exit(m.Run())
+	}
 	var err error
 	if bin, err = os.MkdirTemp("", "stepwright-bin-"); err != nil {
 		panic(err)
@@ -64,6 +69,9 @@ var closeStandIns func() error
 // withStandIns adds the flags to a run that make it ask the mirror.
 func withStandIns(t *testing.T, args ...string) []string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("makes images of Debian packages")
+	}
 	m, err := standIns()
 	if err != nil {
 		t.Fatal(err)
@@ -85,19 +93,36 @@ func withBuilder(t *testing.T, builder string, args ...string) []string {
 	return append(withStandIns(t, args...), flags...)
 }
 
+// program is the path of the command's binary.
+func program(t testing.TB) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("wants the command's binary")
+	}
+	return filepath.Join(bin, "stepwright")
+}
+
 // result is what a finished command left.
 type result struct {
 	code           int
 	stdout, stderr string
 }
 
-// stepwright runs the command in a process of its own, its temporary files below the test's folder.
+// stepwright runs the command in a process of its own, its temporary files below the test's folder. In short mode there
+// are no binaries, and it runs in this process; the steps of a pipeline do not run then.
 func stepwright(t *testing.T, args ...string) (got result, temp string) {
 	t.Helper()
 	temp = t.TempDir()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "stepwright"), args...)
-	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 	var stdout, stderr bytes.Buffer
+	if testing.Short() {
+		if args[0] == "run" {
+			t.Skip("runs steps")
+		}
+		code := Main(t.Context(), args, &stdout, &stderr)
+		return result{code, stdout.String(), stderr.String()}, temp
+	}
+	cmd := exec.CommandContext(t.Context(), program(t), args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
 		if _, ended := errors.AsType[*exec.ExitError](err); !ended {
@@ -143,7 +168,7 @@ func TestExample(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(
-		ctx, filepath.Join(bin, "stepwright"),
+		ctx, program(t),
 		withStandIns(t, "run", "--state", state, "--keep-serving", files)...,
 	)
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
@@ -411,7 +436,7 @@ func TestRunInterrupted(t *testing.T) {
 		`{repository: {url: "https://git.example.com/cart.git"}}`,
 	)
 	cmd := exec.CommandContext(
-		t.Context(), filepath.Join(bin, "stepwright"),
+		t.Context(), program(t),
 		withStandIns(t, "run", "--state", t.TempDir(), "--source", filepath.Join(dir, "source"), dir)...,
 	)
 	temp := t.TempDir()
@@ -445,7 +470,7 @@ func TestRunInterrupted(t *testing.T) {
 func TestDevAPI(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.CommandContext(
-		t.Context(), filepath.Join(bin, "stepwright"), "dev-api", "--dir", dir, "--listen", "127.0.0.1:0",
+		t.Context(), program(t), "dev-api", "--dir", dir, "--listen", "127.0.0.1:0",
 		filepath.Join(example, "component.yaml"),
 	)
 	stdout, err := cmd.StdoutPipe()

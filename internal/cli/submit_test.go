@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -169,7 +168,7 @@ func TestInterruptLeavesTheRunInTheCluster(t *testing.T) {
 	})
 	dir := project(t, "", `{repository: {url: "https://git.example.com/cart.git"}}`)
 	cmd := exec.CommandContext(
-		t.Context(), filepath.Join(bin, "stepwright"), "run", "--cluster", "--kubeconfig",
+		t.Context(), program(t), "run", "--cluster", "--kubeconfig",
 		s.Kubeconfig(t, workflowplanetest.Token), dir,
 	)
 	var stderr strings.Builder

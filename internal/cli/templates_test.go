@@ -191,7 +191,7 @@ func TestSecretThatComesLate(t *testing.T) {
 		dir := project(t, "", fmt.Sprintf(`{repository: {url: %q, secretRef: git-credentials}}`, url))
 		secrets, state := t.TempDir(), t.TempDir()
 		cmd := exec.CommandContext(
-			t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", state, "--git-secret-dir", secrets, dir,
+			t.Context(), program(t), "run", "--state", state, "--git-secret-dir", secrets, dir,
 		)
 		var stderr bytes.Buffer
 		cmd.Stderr, cmd.Env = &stderr, append(os.Environ(), "TMPDIR="+t.TempDir())
@@ -246,12 +246,12 @@ func TestRunsOfThisMachine(t *testing.T) {
 	}
 
 	follower := exec.CommandContext(
-		t.Context(), filepath.Join(bin, "stepwright"), "logs", "--state", state, "-f", "cart-1", "publish-image",
+		t.Context(), program(t), "logs", "--state", state, "-f", "cart-1", "publish-image",
 	)
 	var followed bytes.Buffer
 	follower.Stdout = &followed
 	run := exec.CommandContext(
-		t.Context(), filepath.Join(bin, "stepwright"), "run", "--state", state, "--source",
+		t.Context(), program(t), "run", "--state", state, "--source",
 		filepath.Join(good, "source"), "-o", "json", good,
 	)
 	run.Env = append(os.Environ(), "TMPDIR="+t.TempDir())

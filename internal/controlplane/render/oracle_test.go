@@ -57,6 +57,9 @@ func TestMain(m *testing.M) {
 // ask has OpenChoreo's own code render runs.
 func ask(t testing.TB, questions []question) []answer {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds OpenChoreo's controller")
+	}
 	controller.Do(func() {
 		if controller.dir, controller.err = os.MkdirTemp("", "stepwright-controller-"); controller.err == nil {
 			controller.err = buildController(controller.dir)

@@ -133,6 +133,9 @@ exec setpriv --reuid 4711 --regid 4711 --clear-groups "$@"`
 // A container has the rights, the mounts and the variables that it is to have, whoever runs it, and leaves nothing
 // behind.
 func TestCommand(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs containers as root")
+	}
 	if os.Geteuid() != 0 {
 		t.Fatal("this test becomes other users, so it needs root")
 	}
@@ -241,6 +244,9 @@ exit 7`
 
 // The program is told to end, and what is left of it is removed.
 func TestCommandIsCancelled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs containers as root")
+	}
 	root := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
 		t.Fatal(err)

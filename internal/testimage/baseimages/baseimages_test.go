@@ -39,6 +39,9 @@ import (
 // change.
 func made(t *testing.T, names ...string) Store {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("makes images of Debian packages")
+	}
 	dir, err := DefaultDir()
 	if err != nil {
 		t.Fatal(err)
@@ -305,6 +308,9 @@ func TestBusyboxRuns(t *testing.T) {
 }
 
 func TestTwoStoresHaveTheSameDigests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes images of Debian packages")
+	}
 	t.Parallel()
 	one, two := fresh(t), fresh(t)
 	for _, store := range []Store{one, two} {
@@ -331,6 +337,9 @@ func TestTwoStoresHaveTheSameDigests(t *testing.T) {
 }
 
 func TestEnsureMakesOnlyWhatChanged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes images of Debian packages")
+	}
 	t.Parallel()
 	store := fresh(t)
 	folders := func() []string {
@@ -385,6 +394,9 @@ func TestEnsureMakesOnlyWhatChanged(t *testing.T) {
 }
 
 func TestEnsureWaitsForAnotherProcess(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes images of Debian packages")
+	}
 	t.Parallel()
 	store := Store{Dir: t.TempDir()}
 	unlock, err := filelock.Exclusive(t.Context(), store.lockFile())

@@ -59,6 +59,9 @@ func (m *Mirror) image(t *testing.T, path string) name.Reference {
 
 // What is asked for is there, for all who ask at once, by its tag and by its digest.
 func TestAskedForIsMade(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes images of Debian packages")
+	}
 	m, _ := start(t)
 	var group sync.WaitGroup
 	for range 4 {
@@ -147,6 +150,9 @@ func TestRefused(t *testing.T) {
 
 // The digest of a builder's stand-in is the machine's own: a run is told it.
 func TestBuilderIsNamedByDigest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes images of Debian packages")
+	}
 	m, _ := start(t)
 	for _, family := range testbuilders.Families() {
 		flags, err := m.MakeBuilder(t.Context(), family.Name)

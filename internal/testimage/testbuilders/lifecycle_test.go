@@ -40,6 +40,9 @@ func TestMain(m *testing.M) { imagetest.Main(m, &scratch) }
 // made returns a store with all builders in it.
 func made(t testing.TB) Store {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("makes builders of Debian packages")
+	}
 	dir, err := baseimages.DefaultDir()
 	if err != nil {
 		t.Fatal(err)

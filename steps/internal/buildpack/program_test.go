@@ -300,6 +300,9 @@ func runImage(t testing.TB, architecture string) v1.Image {
 // newRegistry is a registry on plain HTTP with base/run:1.
 func newRegistry(t testing.TB) (*registrytest.Registry, v1.Image) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("runs the lifecycle in a container")
+	}
 	registry := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
 	image := runImage(t, runtime.GOARCH)
 	registry.Push(t, "base/run:1", image)

@@ -104,6 +104,9 @@ func must[T any](v T, err error) T {
 // newRegistry starts a registry that has docker.io/library/busybox:1.
 func newRegistry(t testing.TB, options ...registrytest.Option) *registrytest.Registry {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds images by BuildKit")
+	}
 	image, err := busybox()
 	if err != nil {
 		t.Fatalf("the base image is made from the Debian package busybox-static: %v", err)
