@@ -86,7 +86,8 @@ func downCommand(provider Provider, p *progress) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
 		Short: "End the cluster and remove all that it has left",
-		Long: "Ends the cluster, whoever started it and whatever state it is in, and removes all that it has left. " +
+		Long: "Ends the cluster in whatever state it is, also one that another user started, and removes all that it " +
+			"has left. " +
 			"It may be repeated.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -163,7 +164,7 @@ func tools(names ...string) error {
 	return nil
 }
 
-// progress tells people what is being done, each line with the seconds since the start.
+// progress prints a line for each piece of work, with the seconds since the start.
 type progress struct {
 	mu      sync.Mutex
 	out     io.Writer

@@ -56,7 +56,7 @@ func (k *kindProvider) Down(ctx context.Context) error {
 	return cluster.Down(ctx)
 }
 
-// Exec implements Provider. What is inside is the network of the cluster's node.
+// Exec implements Provider. The command runs in the network of the cluster's node.
 func (k *kindProvider) Exec(ctx context.Context, args ...string) error {
 	cluster, err := k.cluster()
 	if err != nil {
@@ -104,7 +104,7 @@ func (k *kindProvider) cluster() (*kind.Cluster, error) {
 	return &kind.Cluster{State: *k.state, Root: root, Cache: cache, Output: output, Say: k.say}, nil
 }
 
-// output runs a command. What it says on standard error is this program's to say only when it fails.
+// output runs a command. Its standard error is shown only when it fails.
 func output(ctx context.Context, command kind.Command) ([]byte, error) {
 	cmd := command.Cmd(ctx)
 	var stdout, stderr bytes.Buffer

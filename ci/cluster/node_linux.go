@@ -65,7 +65,7 @@ func (n *nodeProvider) Up(ctx context.Context) error {
 		n.say("The cluster in %s is up already", n.state.Dir)
 		return err
 	}
-	// What a crash has left.
+	// Remains of a crash.
 	if err := n.state.Down(); err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/stepwright/stepwright/ci/cluster/node"
 )
 
-// recorder writes down what a provider is asked for.
+// recorder writes down the calls of a provider.
 type recorder struct {
 	asked []string
 	err   error

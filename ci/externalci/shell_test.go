@@ -71,7 +71,7 @@ func TestShell(t *testing.T) {
 	}
 }
 
-// TestReadme: the lines that a pipeline needs are in the README, and do what it says.
+// TestReadme: the lines that a pipeline needs are in the README, and work.
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

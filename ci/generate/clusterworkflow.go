@@ -95,7 +95,7 @@ func field(name, expression string) string {
 	return name + ": |-\n" + indented("  ", "${"+expression+"}\n")
 }
 
-// lookup is a list of the one value at a path of the developer's parameters: null when it is absent, or what it is in
+// lookup is a list of the one value at a path of the developer's parameters: null when it is absent, or when its parent
 // is no object.
 func lookup(path string) string {
 	expression := "[parameters]"
@@ -110,15 +110,15 @@ const (
 	// variable mean something.
 	encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" + ` +
 		`base64.encode(bytes(v)) : v`
-	// scalar is v where a text is wanted: numbers and booleans become texts on the way, but what is inside a list or
+	// scalar is v where a text is wanted: numbers and booleans become texts on the way, but an element of a list or
 	// object would not be encoded.
 	scalar = `type(v) == string ? (` + encode +
 		`) : v == null ? "" : type(v) == list || type(v) == map ? "(a list or object where a text is wanted)" : v`
 
 	asText = "\n.map(v, " + scalar + ")"
-	// asList is a list of objects with each of their texts encoded, keys included. What is no list becomes a text, and
-	// what is inside an object and neither text, number nor boolean is left out, for the step to refuse: OpenChoreo
-	// would turn null into 0.
+	// asList is a list of objects with each of their texts encoded, keys included. A value that is no list becomes a
+	// text, and a field of an object that is neither text, number nor boolean is left out, for the step to refuse:
+	// OpenChoreo would turn null into 0.
 	asList = `
 .map(v, type(v) != list ? (v == null ? [] : [v].map(v, ` + scalar + `)[0])
   : v.map(e, type(e) == map

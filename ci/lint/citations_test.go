@@ -71,7 +71,7 @@ func TestMiscited(t *testing.T) {
 	}
 }
 
-// miscited says what a comment of a file cites that is not there. The sections are those of docs/contract.md.
+// miscited returns the citations in a file's comments that lead nowhere. The sections are the ones of docs/contract.md.
 func miscited(path, comment string, sections []string) (faults []string) {
 	for _, m := range aSection.FindAllString(comment, -1) {
 		if !strings.HasPrefix(m, contractPath+" ") {

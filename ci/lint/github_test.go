@@ -55,7 +55,7 @@ func TestDependabotKnowsEveryModule(t *testing.T) {
 // pinnedAction is an action by its commit, with the version as a comment, or by its version.
 var pinnedAction = regexp.MustCompile(`^\S+@([0-9a-f]{40} # v\d+\.\d+\.\d+|v\d+(\.\d+)*)$`)
 
-// TestWorkflows: what runs on somebody else's machine has no more rights than it needs, and is what it was.
+// TestWorkflows: a job on somebody else's machine has no more rights than it needs, and its actions do not change.
 // actionlint, in make lint, looks at the rest.
 func TestWorkflows(t *testing.T) {
 	for _, file := range tracked(t, ".github/workflows/*.yml") {

@@ -57,7 +57,7 @@ Text with cmd/other in it.
 	}
 }
 
-// mapLine is a line of the map: its indentation, one or more places, what they are for.
+// mapLine is a line of the map: its indentation, one or more places, their purpose.
 var mapLine = regexp.MustCompile(`(?m)^( {4}| {6})([a-z][\w/-]*(?:, ?[a-z][\w/-]*)*,?)(?: {2,}|$)`)
 
 // placesOn are the folders that a map has, and whether folders in them are on it, too.

@@ -188,7 +188,7 @@ type endedError struct{ code int }
 
 func (e *endedError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
-// start starts a mirror, makes what is named, and returns the flags of stepwright run.
+// start starts a mirror, makes the named stand-ins, and returns the flags of stepwright run.
 func (o *options) start(ctx context.Context, names []string) (_ *mirror.Mirror, flags []string, err error) {
 	m, err := mirror.Start(o.Options)
 	if err != nil {
@@ -223,7 +223,7 @@ func (o *options) start(ctx context.Context, names []string) (_ *mirror.Mirror, 
 	return m, flags, err
 }
 
-// needed is what the run of --for builds with. Of a faulty one it is nothing: the command says what is wrong.
+// needed is the builder that the run of --for builds with. A faulty run has none: the command reports the fault.
 func (o *options) needed() []string {
 	if len(o.forRun) == 0 {
 		return nil

@@ -76,7 +76,7 @@ func TestBuildpackExamples(t *testing.T) {
 	}
 }
 
-// keepServing runs the command until what it made is served, and leaves it running.
+// keepServing runs the command until it serves its results, and leaves it running.
 func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

@@ -51,7 +51,7 @@ func describe(out io.Writer, run *v1alpha1.WorkflowRun) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	// A task that failed says why itself; what no task says stands here.
+	// A task that failed says why itself; other causes stand here.
 	if why := runstatus.Failure(run); why != "" &&
 		!slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
 			return t.Message != ""

@@ -103,7 +103,7 @@ func (o *whichOptions) addTo(f *pflag.FlagSet) {
 	)
 }
 
-// faults are what is wrong with the options.
+// faults returns the faults of the options.
 func (o *whichOptions) faults() []string {
 	if slices.Contains([]string{"", "yaml", "json"}, o.output) {
 		return nil
@@ -111,7 +111,7 @@ func (o *whichOptions) faults() []string {
 	return []string{fmt.Sprintf("--output: %q is neither yaml nor json", o.output)}
 }
 
-// streams are where a command writes: what it made, and what it has to say of it.
+// streams are the command's two outputs: for results, and for messages.
 type streams struct{ out, err io.Writer }
 
 // runOptions are the flags of a run on this machine.
@@ -199,7 +199,7 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 		return err
 	}
 	plane := localplane.New(o.plane)
-	// Before the plane starts, too: what is wrong with run or templates must not be found only after that.
+	// Before the plane starts, too: faults of run or templates must not be found only after that.
 	if _, _, err := o.planOf(ctx, run, library, plane, os.TempDir()); err != nil {
 		return err
 	}
@@ -358,7 +358,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 	return nil
 }
 
-// parseMirrors takes --registry-mirror apart, and returns what is wrong with it and with --insecure-registry. Their
+// parseMirrors takes --registry-mirror apart, and returns its faults and those of --insecure-registry. Their
 // values become parameters of steps, whose schema knows their form.
 func (o *runOptions) parseMirrors() (faults []string) {
 	mirrors, insecure := []any{}, []any{}

@@ -363,7 +363,7 @@ func TestRunThatFails(t *testing.T) {
 	}
 }
 
-// What is wrong with flags is said before anything starts, all at once.
+// Faults of flags are reported before anything starts, all at once.
 func TestFlagsThatAreWrong(t *testing.T) {
 	dir := project(t, "", cartRepository)
 	state := filepath.Join(t.TempDir(), "state")

@@ -24,7 +24,7 @@ type source interface {
 	Get(ctx context.Context, namespace, name string) (*v1alpha1.WorkflowRun, error)
 
 	// Log opens what a task wrote, in whole lines. EOF says that there is no more now; a source that can wait for more
-	// does so with follow. What is not there, or not there yet, is an fs.ErrNotExist, of Log or of the reader.
+	// does so with follow. An absent log, or one that is not there yet, is an fs.ErrNotExist, of Log or of the reader.
 	Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error)
 }
 

@@ -142,7 +142,7 @@ func (o *submitOptions) createWorkflow(
 	return plane.Create(ctx, rendered.Workflow)
 }
 
-// patience is how long OpenChoreo may take to begin with a run before this program says so.
+// patience is how long OpenChoreo may take to start a run before this program says so.
 const patience = 30 * time.Second
 
 // follow shows the logs of a run until it ends.

@@ -89,7 +89,7 @@ func TestRunInACluster(t *testing.T) {
 	}
 }
 
-// What is not to be had of a cluster is said before, or instead of, anything that runs.
+// A cluster's lack of something is reported before, or instead of, any run.
 func TestRunThatAClusterRefuses(t *testing.T) {
 	good := project(t, "", `{repository: {url: "https://git.example.com/cart.git"}}`)
 	bad := project(t, "", `{repository: {url: "https://git.example.com/cart.git"}, buildEnv: "A=b"}`)

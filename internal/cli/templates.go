@@ -31,7 +31,7 @@ func (t *templates) addTo(f *pflag.FlagSet) {
 // planes are the folders of templates, one for each plane.
 var planes = []string{"workflow-plane", "control-plane"}
 
-// templateFile is one file of templates, or what kustomize makes of a folder.
+// templateFile is one file of templates, or a folder's text from kustomize.
 type templateFile struct {
 	name string // for people
 	text []byte

@@ -38,10 +38,10 @@ func validateCommand() *cobra.Command {
 	var o validateOptions
 	cmd := &cobra.Command{
 		Use:   "validate [flags] FILE|FOLDER...",
-		Short: "Find what is wrong with WorkflowRuns and Components before OpenChoreo or a step does",
-		Long: `Find what is wrong with WorkflowRuns and Components before OpenChoreo or a step does.
+		Short: "Find faults of WorkflowRuns and Components before OpenChoreo or a step does",
+		Long: `Find faults of WorkflowRuns and Components before OpenChoreo or a step does.
 
-Files are read as a cluster: what they hold is all there is, but for the ClusterWorkflows of the
+The files count as a whole cluster, which has nothing else but the ClusterWorkflows of the
 templates, which count where no file has one of that name. Of a folder, every YAML file is read.
 Found are, each with file and line:
 

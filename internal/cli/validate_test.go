@@ -101,7 +101,7 @@ func TestValidateWithoutFault(t *testing.T) {
 	}
 }
 
-// Values alone are something to look at, and say what nobody else does.
+// Values alone can be checked, and give the note on the callback URL.
 func TestValidateValues(t *testing.T) {
 	t.Parallel()
 	got, _ := stepwright(t, "validate", "../../examples/backstage/values-github-enterprise.yaml")

@@ -55,7 +55,7 @@ func wait(ctx context.Context, path string, exclusive bool) (unlock func(), err 
 	}
 }
 
-// open opens what is locked. A folder can be read only, which is enough for a lock.
+// open opens the file or folder to lock. A folder can be read only, which is enough for a lock.
 func open(path string) (*os.File, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return os.Open(path)

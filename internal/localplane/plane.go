@@ -30,7 +30,7 @@ import (
 
 // Options are what a developer gives of a plane. All paths are absolute.
 type Options struct {
-	State    string // folder of what is kept between runs: images, the API's objects, the build cache
+	State    string // folder that is kept between runs: images, the API's objects, the build cache
 	Builders string // folder of unpacked builder images, which several planes may share
 
 	Source   Source

@@ -17,7 +17,7 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 )
 
-// Credentials are those of a docker configuration file. Nil has none.
+// Credentials are the credentials in a docker configuration file. Nil has none.
 type Credentials struct {
 	Path string // of the file; empty when there is none
 
@@ -70,7 +70,7 @@ func load(path string, secrets *redact.Secrets) (*Credentials, *configfile.Confi
 	return c, file, nil
 }
 
-// Keys are what the file has entries for, empty ones among them, in order.
+// Keys returns the keys of the file's entries, also of empty ones, in order.
 func (c *Credentials) Keys() []string {
 	if c == nil {
 		return nil

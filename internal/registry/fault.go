@@ -41,7 +41,7 @@ const (
 	Unprotected                // it leads elsewhere over plain HTTP
 )
 
-// Fault is what a registry, or the way to it, did instead of what it was asked for. Its text tells neither URLs, which
+// Fault is the failure of a request, by a registry or on the way to it. Its text tells neither URLs, which
 // may hold upload tokens, nor the answers of token servers.
 type Fault struct {
 	Kind       Kind
@@ -151,11 +151,11 @@ func (f *Fault) Error() string {
 	if f.Status != 0 {
 		return f.Host + " answers " + f.Said()
 	}
-	first, _, _ := strings.Cut(f.Cause.Error(), "\n") // what follows is the answer of a token server
+	first, _, _ := strings.Cut(f.Cause.Error(), "\n") // the answer of a token server follows
 	return f.Host + ": " + first
 }
 
-// IsMissing tells whether an error is that a registry does not have what it was asked for.
+// IsMissing tells whether an error says that a registry lacks the requested content.
 func IsMissing(err error) bool {
 	fault, ok := errors.AsType[*Fault](err)
 	return ok && fault.Kind == Missing
@@ -164,7 +164,7 @@ func IsMissing(err error) bool {
 // Unwrap returns the cause, so that the kernel's word on a full disk is found.
 func (f *Fault) Unwrap() error { return f.Cause }
 
-// Pulling is the outcome of a fault for what is pulled: a BaseImageUnavailable, or a RegistryUnavailable, which is
+// Pulling is the outcome of a fault in a pull: a BaseImageUnavailable, or a RegistryUnavailable, which is
 // worth another try.
 func (f *Fault) Pulling() *outcome.Error {
 	reason, text, hint := outcome.BaseImageUnavailable, f.Error(), ""
@@ -183,7 +183,7 @@ func (f *Fault) Pulling() *outcome.Error {
 	return (&outcome.Error{Reason: reason, Message: text, Cause: f}).WithHint(hint).After(f.RetryAfter)
 }
 
-// diagnostics are what an answer says is wrong: nothing, if it is a proxy's page.
+// diagnostics returns the errors that an answer lists: none, if it is a proxy's page.
 func diagnostics(answer io.Reader) []transport.Diagnostic {
 	var said struct {
 		Errors []transport.Diagnostic `json:"errors"`

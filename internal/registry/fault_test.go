@@ -23,7 +23,7 @@ import (
 
 const host = "r.example.com"
 
-// answer is what a registry says to a request of a method.
+// answer is a registry's answer to a request of a method.
 func answer(method string, status int, codes ...transport.ErrorCode) error {
 	e := &transport.Error{StatusCode: status, Request: &http.Request{Method: method}}
 	for _, code := range codes {
@@ -114,7 +114,7 @@ func TestFaultOf(t *testing.T) {
 	}
 }
 
-// Answers that are worth another try are faults, whatever is asked and whoever asks.
+// Answers that are worth another try are faults, for every request and every caller.
 func TestGateOnStatus(t *testing.T) {
 	t.Parallel()
 	for status, transient := range map[int]bool{

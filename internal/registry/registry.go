@@ -1,5 +1,5 @@
 // Package registry is how all of Stepwright reaches container registries: over which protocol, by which mirrors, with
-// whose certificates and credentials, and what it means when a registry does not do what it was asked for.
+// whose certificates and credentials, and what a registry's failure means.
 package registry
 
 import (

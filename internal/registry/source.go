@@ -113,7 +113,7 @@ func has(descriptor *remote.Descriptor, platform v1.Platform) bool {
 }
 
 // Files reads the files of an image for the platform, with their owners, as one tar archive. Each layer is fetched when
-// its turn comes, and one that is not what its digest says does not read to its end. Errors are those of Image, also
+// its turn comes, and one that differs from its digest does not read to its end. Errors are as of Image, also
 // those of reading.
 func (s Source) Files(ctx context.Context, reference string, platform v1.Platform) (files io.ReadCloser, err error) {
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
@@ -126,8 +126,8 @@ func (s Source) Files(ctx context.Context, reference string, platform v1.Platfor
 	return files, err
 }
 
-// Open opens a blob of an image's repository. What is not what the digest says does not read to its end. Errors are
-// those of Image, also those of reading.
+// Open opens a blob of an image's repository. Content that differs from the digest does not read to its end. Errors,
+// also of reading, are as of Image.
 func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opened io.ReadCloser, err error) {
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
 		layer, err := remote.Layer(ref.Context().Digest(blob.String()), options...)
@@ -206,7 +206,7 @@ func (s Source) each(ctx context.Context, reference string, try func(name.Refere
 	return nil
 }
 
-// joined adds what mirrors said to what the registry did.
+// joined adds the mirrors' answers to the registry's failure.
 func joined(err error, mirrors []error) error {
 	for _, m := range mirrors {
 		err = fmt.Errorf("%w; its mirror: %s", err, m)

@@ -225,7 +225,7 @@ func cutLayers(t *testing.T) (source registry.Source, reference string, layer v1
 	return source, source.Insecure[0] + "/run:1", digest(t, layers[0])
 }
 
-// What breaks while it is read is the registry's fault as much as what is not there at all.
+// A blob that breaks off is the registry's fault as much as an absent one.
 func TestBrokenOff(t *testing.T) {
 	source, reference, layer := cutLayers(t)
 	for name, open := range map[string]func() (io.ReadCloser, error){
@@ -247,7 +247,7 @@ func TestBrokenOff(t *testing.T) {
 	}
 }
 
-// Later layers win, and what they remove is not there.
+// Later layers win, and the files that they remove are gone.
 func TestFiles(t *testing.T) {
 	r := registrytest.New(t)
 	img, err := mutate.AppendLayers(image(t, linux.Architecture),

@@ -24,7 +24,7 @@ import (
 	"github.com/stepwright/stepwright/internal/cachedir"
 )
 
-// What is downloaded. OpenChoreo's own installer, of that version, names those of what it needs.
+// Downloads. OpenChoreo's own installer, of that version, names the versions of its dependencies.
 const (
 	kindModule = "sigs.k8s.io/kind@v0.33.0"
 	helmModule = "helm.sh/helm/v3/cmd/helm@v3.22.0"

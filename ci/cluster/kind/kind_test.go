@@ -102,7 +102,7 @@ func TestUpIsRepeated(t *testing.T) {
 	}
 }
 
-// TestUpFailed has a command fail: nothing is done after it, and what there is is no cluster until it is removed.
+// TestUpFailed makes a command fail: nothing is done after it, and the remains are no cluster until they are removed.
 func TestUpFailed(t *testing.T) {
 	c, log := recorded(t, "")
 	output := c.Output

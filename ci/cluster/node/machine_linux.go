@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Furnish gives the namespaces what a machine has: mounts, control groups, a host name and a network. It runs inside
-// them, once.
+// Furnish gives the namespaces the parts of a machine: mounts, control groups, a host name and a network. It runs
+// inside them, once.
 func (s State) Furnish() error {
 	for _, furnish := range []func() error{s.mount, s.makeCgroups, name, network, s.files} {
 		if err := furnish(); err != nil {
@@ -22,7 +22,7 @@ func (s State) Furnish() error {
 	return nil
 }
 
-// mount hides from the machine what is written to its folders, and keeps mounts in here.
+// mount keeps mounts, and changes to the machine's folders, inside the namespaces.
 func (s State) mount() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("keep mounts to ourselves: %w", err)

@@ -128,7 +128,7 @@ func (s State) Start(ctx context.Context, c Config, say func(string)) (err error
 	}
 }
 
-// Init is the first process in the namespaces. It starts program `node` and reaps what is orphaned. When it ends, all
+// Init is the first process in the namespaces. It starts program `node` and reaps orphans. When it ends, all
 // ends.
 func (s State) Init() error {
 	progress, begin := os.NewFile(3, "progress"), os.NewFile(4, "begin")
@@ -239,7 +239,7 @@ func (s State) Down() error {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 			return fmt.Errorf("end process %d: %w", pid, err)
 		}
-		// The kernel ends what is in the namespaces before it ends their first process.
+		// The kernel ends the other processes of the namespaces before it ends their first process.
 		if err := within(30*time.Second, func() bool {
 			now, err := s.Running()
 			return now == 0 && err == nil

@@ -76,7 +76,7 @@ type Config struct {
 	Sysctls  map[string]string // values of the machine's own settings that a kubelet changes, by file
 }
 
-// ReadConfig reads what the cluster was started with.
+// ReadConfig reads the configuration that the cluster was started with.
 func (s State) ReadConfig() (Config, error) {
 	var c Config
 	content, err := os.ReadFile(s.Path("config.json"))

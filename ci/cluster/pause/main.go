@@ -1,4 +1,4 @@
-// Command pause holds a pod's namespaces: it reaps what is orphaned in them and ends when it is told to.
+// Command pause holds a pod's namespaces: it reaps orphans in them and ends when it is told to.
 package main
 
 import (

@@ -171,7 +171,7 @@ func (p *Plane) startNode(ctx context.Context) error {
 	return p.startServices(ctx)
 }
 
-// startServices starts what the cluster has besides Kubernetes: DNS, volumes, and the registry.
+// startServices starts the cluster's services besides Kubernetes: DNS, volumes, and the registry.
 func (p *Plane) startServices(ctx context.Context) error {
 	dns, err := render("coredns.yaml", map[string]string{
 		"Domain": node.Domain, "Address": node.Address, "DNS": node.DNS, "Image": programs.CoreDNSImage,

@@ -246,7 +246,7 @@ subjects: [{kind: ServiceAccount, name: %[1]s, namespace: %[2]s}]
 	return p.kubeconfig(part.name, &api.AuthInfo{Token: token.Status.Token})
 }
 
-// rulesOf returns the rules of the first role in a chart's template. They are plain YAML, unlike what is before and
+// rulesOf returns the rules of the first role in a chart's template. They are plain YAML, unlike the text before and
 // after them.
 func rulesOf(chart []byte) (any, error) {
 	var rules []string

@@ -1,5 +1,5 @@
-// Package programs builds what the cluster is made of from Go modules, and keeps it in a folder: what was built from
-// the same files by the same Go is not built again.
+// Package programs builds the cluster's programs from Go modules, and keeps them in a folder: a program that was built
+// from the same files by the same Go is not built again.
 package programs
 
 import (
@@ -20,10 +20,10 @@ import (
 	"github.com/stepwright/stepwright/internal/filelock"
 )
 
-// edition is part of every key. Raise it when what is built of the same files changes.
+// edition is part of every key. Raise it when a build of the same files gives another result.
 const edition = "2"
 
-// Versions of what is built, as the go.mod files beside this package require them; a test compares.
+// Versions of the programs, as the go.mod files beside this package require them; a test compares.
 const (
 	Kubernetes = "v1.33.13"
 	Argo       = "v4.0.7"
@@ -77,7 +77,7 @@ type Builder struct {
 // DefaultDir is where programs are kept by default: cluster/programs of package cachedir.
 func DefaultDir() (string, error) { return cachedir.Path("cluster", "programs") }
 
-// Build builds what is not there yet, one after the other: each takes all processors and gigabytes of memory.
+// Build builds the missing units, one after the other: each takes all processors and gigabytes of memory.
 func (b Builder) Build(ctx context.Context) (Set, error) {
 	unlock, err := b.lock(ctx)
 	if err != nil {
@@ -97,12 +97,12 @@ func (b Builder) Build(ctx context.Context) (Set, error) {
 	return set, nil
 }
 
-// A unit is what is built and kept as one: programs of one module.
+// A unit is built and kept as one: programs of one module.
 type unit struct {
 	name   string
 	what   string   // for people
 	module string   // folder, from the project's root
-	inputs []string // globs of what it is made of, from the project's root
+	inputs []string // globs of its sources, from the project's root
 	make   func(ctx context.Context, b Builder, u unit, dir string) error
 	into   *string
 }
@@ -137,7 +137,7 @@ func (b Builder) ensure(ctx context.Context, u unit, version string) (string, er
 // unused is how long nobody asks for programs before they are removed: a cluster of another branch may run on them.
 const unused = 24 * time.Hour
 
-// removeOld removes what the unit was built to from other files, or by another Go, and nobody has asked for since a
+// removeOld removes builds of the unit from other files, or by another Go, that nobody has asked for since a
 // time. It is large.
 func (b Builder) removeOld(u unit, since time.Time) error {
 	dirs, err := filepath.Glob(filepath.Join(b.Dir, u.name+"-*"))
@@ -158,7 +158,7 @@ func (b Builder) removeOld(u unit, since time.Time) error {
 	return nil
 }
 
-// key names what a unit is built of and by.
+// key names a unit's sources and its compiler.
 func (b Builder) key(u unit, version string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, edition, version, runtime.GOARCH)

@@ -52,7 +52,7 @@ func TestSameAsTheProject(t *testing.T) {
 	}
 }
 
-// What is built is built once, until what it is built of changes.
+// A unit is built once, until its sources change.
 func TestEnsure(t *testing.T) {
 	source := t.TempDir()
 	write := func(content string) {

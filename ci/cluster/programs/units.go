@@ -19,7 +19,7 @@ const modules = here + "modules/"
 
 const strip = "-s -w"
 
-// units are what a set is made of. Where each is goes into the set.
+// units are the parts of a set. The set gets the folder of each.
 func units(set *Set) []unit {
 	sources := func(module string) []string {
 		return []string{module + "/go.mod", module + "/go.sum", module + "/*.go"}
@@ -177,8 +177,8 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	return nil
 }
 
-// makeOpenChoreo builds the programs and takes what they are installed with: definitions, webhooks, and the charts, for
-// their roles.
+// makeOpenChoreo builds the programs and copies the files for their installation: definitions, webhooks, and the
+// charts, for their roles.
 func makeOpenChoreo(ctx context.Context, b Builder, u unit, dir string) error {
 	const module = "github.com/openchoreo/openchoreo"
 	if err := b.goBuild(ctx, u.module, dir+"/", nil, []string{"-ldflags", strip}, "tool"); err != nil {

@@ -48,7 +48,7 @@ type ExternalSecret struct {
 	} `json:"spec"`
 }
 
-// Template says what is made of the values.
+// Template says how the Secret is made from the values.
 type Template struct {
 	Type        corev1.SecretType `json:"type"`
 	MergePolicy string            `json:"mergePolicy"`

@@ -82,7 +82,7 @@ func newDefinition(crd *apiextensionsv1.CustomResourceDefinition) (*definition, 
 }
 
 // Admit does with an object of one of OpenChoreo's kinds what the API server does before it stores it: it drops the
-// fields that the definition does not know, fills in its defaults, and returns what is refused, by field. The object is
+// fields that the definition does not know, fills in its defaults, and returns its faults, by field. The object is
 // changed. The stored object that it replaces is nil when it is new.
 func Admit(kind string, fields, stored map[string]any) field.ErrorList {
 	_, refused := definitions()[kind].admit(fields, stored)

@@ -23,7 +23,7 @@ func TestAdmit(t *testing.T) {
 	tests := []struct {
 		name, kind    string
 		sent, stored  string
-		want          []string // what is refused
+		want          []string // faults
 		admitted, not string   // parts of what would be stored, and of what would not
 	}{
 		{name: "defaults are filled in", kind: "WorkflowRun",

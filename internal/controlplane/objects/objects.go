@@ -193,7 +193,7 @@ func (s *Set) Add(other *Set) {
 
 // Load reads files, and the YAML files directly in folders. A document that is neither an object of OpenChoreo nor
 // Values is passed over: folders also hold workload descriptors, API descriptions and templates of other tools. Its
-// error is that of a file that cannot be read; faults in a file are in the set.
+// error is about a file that cannot be read; faults in a file are in the set.
 func Load(paths ...string) (*Set, error) {
 	set := &Set{}
 	for _, path := range paths {

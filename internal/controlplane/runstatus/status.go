@@ -49,17 +49,17 @@ func condition(run *v1alpha1.WorkflowRun, name string, status metav1.ConditionSt
 	})
 }
 
-// Pending writes what the controller says of a run before its Argo Workflow runs.
+// Pending writes the controller's conditions for a run before its Argo Workflow runs.
 func Pending(run *v1alpha1.WorkflowRun) {
 	condition(run, completed, metav1.ConditionFalse, "WorkflowPending", "Workflow has not completed yet")
 }
 
-// Started writes what it says while the Argo Workflow runs.
+// Started writes its conditions while the Argo Workflow runs.
 func Started(run *v1alpha1.WorkflowRun) {
 	condition(run, running, metav1.ConditionTrue, "WorkflowRunning", "Argo Workflow is running")
 }
 
-// End writes what it says once the Argo Workflow has ended, well or not.
+// End writes its conditions once the Argo Workflow has ended, well or not.
 func End(run *v1alpha1.WorkflowRun, well bool) {
 	condition(run, running, metav1.ConditionFalse, "WorkflowRunning", "Argo Workflow running has completed")
 	if well {

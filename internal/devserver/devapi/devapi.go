@@ -450,8 +450,8 @@ func (r *request) body() map[string]any {
 	return o
 }
 
-// typedFields reads an object through its Go type, as the real API does. What the type does not know is dropped, and so
-// is what is empty and may be absent; what it requires is there, if only empty.
+// typedFields reads an object through its Go type, as the real API does. Unknown fields are dropped, and so
+// are empty optional ones; a required field is there, if only empty.
 func typedFields(kind Kind, raw []byte) (map[string]any, error) {
 	typed := types[kind]()
 	if err := json.NewDecoder(bytes.NewReader(raw)).Decode(typed); err != nil {

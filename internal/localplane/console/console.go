@@ -87,7 +87,7 @@ const (
 
 var spinner = []string{"⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"}
 
-// Live redraws a list of tasks: what is done, what runs and its last lines, what is to come.
+// Live redraws a list of tasks: the finished, the running one with its last lines, the coming.
 type Live struct {
 	out    io.Writer
 	width  func() int

@@ -1,7 +1,7 @@
 // Package container runs a program in the root file system of an image as a pod's container would, and without a
 // daemon: by runc, as root, or as an ordinary user in a user namespace.
 //
-// What a pod has of the kubelet it lacks: limits of memory and processors, and a seccomp profile. The network is the
+// It lacks some parts of a pod: limits of memory and processors, and a seccomp profile. The network is the
 // machine's.
 package container
 
@@ -86,8 +86,8 @@ func run(cmd *exec.Cmd) error {
 	return nil
 }
 
-// Command makes all ready for a container, its image to begin with, and returns the command that runs it. SIGTERM goes
-// through to the program, whose exit code is the command's. Whoever calls it must call leave at its end, however it
+// Command prepares a container, its image first, and returns the command that runs it. SIGTERM goes
+// through to the program, whose exit code is the command's. The caller must call leave at its end, however it
 // ends. log hears what takes long.
 func (r *Runtime) Command(
 	ctx context.Context, c Container, log func(string),

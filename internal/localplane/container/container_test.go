@@ -130,8 +130,8 @@ exec setpriv --reuid 4711 --regid 4711 --clear-groups "$@"`
 	return exec.Command("unshare", append([]string{"-m", "sh", "-c", script, "sh", program}, args...)...)
 }
 
-// A container has the rights, the mounts and the variables that it is to have, whoever runs it, and leaves nothing
-// behind.
+// A container has the rights, the mounts and the variables that it is to have, run by root or by a user, and leaves
+// nothing behind.
 func TestCommand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs containers as root")
@@ -229,7 +229,7 @@ exit 7`
 			if left, _ := os.ReadDir(filepath.Join(dir, "tmp")); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
-			// By its digest it is found, though no registry is asked; what is not there is an error.
+			// By its digest it is found, though no registry is asked; an absent image is an error.
 			if out, code := start("nowhere.invalid/busybox@" + digest.String()); code != 7 ||
 				strings.Contains(out, "Unpacking") {
 				t.Errorf("exit code %d\n%s", code, out)
@@ -242,7 +242,7 @@ exit 7`
 	}
 }
 
-// The program is told to end, and what is left of it is removed.
+// The program is told to end, and its remains are removed.
 func TestCommandIsCancelled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs containers as root")

@@ -43,7 +43,7 @@ const (
 // kept is how long an unpacked image stays that nobody uses.
 const kept = 14 * 24 * time.Hour
 
-// platform is what images are wanted for.
+// platform is the platform that images are wanted for.
 var platform = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 
 // attempts is how often a registry is asked that could not answer.
@@ -183,7 +183,7 @@ func (a *arrival) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// removeOld removes what nobody has used for long, and what killed processes have left.
+// removeOld removes images that nobody has used for long, and remains of killed processes.
 func (r *Runtime) removeOld(ctx context.Context) error {
 	entries, err := os.ReadDir(r.Dir)
 	if err != nil {

@@ -84,7 +84,7 @@ func (s Store) Log(run *v1alpha1.WorkflowRun, task string) string {
 	return filepath.Join(s.Dir, run.Namespace, run.Name, logFolder, task+".log")
 }
 
-// folder is that of a run; names come from a developer's file and must not lead elsewhere.
+// folder is the folder of a run; names come from a developer's file and must not lead elsewhere.
 func (s Store) folder(run *v1alpha1.WorkflowRun) (string, error) {
 	for _, name := range []string{run.Namespace, run.Name} {
 		if faults := validation.IsDNS1123Subdomain(name); len(faults) > 0 {

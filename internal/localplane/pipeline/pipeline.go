@@ -31,7 +31,7 @@ type Process struct {
 	Before   []*Process // what runs first, one after the other; the first that fails ends the step
 	Program  string     // path of the step's binary
 	Args     []string
-	Env      map[string]string // wins over what is inherited
+	Env      map[string]string // wins over inherited variables
 	Results  string            // folder in which the process leaves outcome.json; empty: it leaves none
 	Deadline time.Duration     // how long it may take; 0: as long as it likes
 	Outputs  map[string]Output // by name
@@ -48,7 +48,7 @@ type Output struct {
 	Default *string // what counts when there is no file; nil: the file must be there
 }
 
-// Outputs are what steps have put out: step name to output parameter to value.
+// Outputs are the values of the steps' output parameters: step name to parameter to value.
 type Outputs map[string]map[string]string
 
 // Observer hears what happens, while it happens. Calls never overlap.

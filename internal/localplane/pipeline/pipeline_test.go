@@ -18,7 +18,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// The test binary is the steps' program: STEP_TEST, a parameter, says what it does.
+// The test binary is the steps' program: STEP_TEST, a parameter, chooses its behaviour.
 func TestMain(m *testing.M) {
 	dir := os.Getenv("RESULTS_DIR")
 	report := func(failure *outcome.Error) {

@@ -2,7 +2,7 @@ package plan
 
 import "testing"
 
-// The cases are those of Kubernetes' documentation, and of its own tests.
+// The cases come from Kubernetes' documentation, and from its own tests.
 func TestExpand(t *testing.T) {
 	defined := map[string]string{"A": "a", "EMPTY": "", "NESTED": "$(A)"}
 	for text, want := range map[string]string{

@@ -1,6 +1,6 @@
 // Package plan runs an Argo Workflow's steps on this machine: it resolves and substitutes templates as Argo does, with
-// Argo's own library, and makes of each container a process, of its volumes folders, and of its paths the paths of
-// those folders.
+// Argo's own library, and turns each container into a process, its volumes into folders, and its paths into the paths
+// of those folders.
 //
 // It can do what OpenChoreo's builders use: steps in sequence, each a container of a ClusterWorkflowTemplate,
 // parameters as variables. It refuses everything else by name, rather than run something other than what a cluster

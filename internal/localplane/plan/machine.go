@@ -49,7 +49,7 @@ type mount struct {
 	readOnly bool
 }
 
-// mounts are those of one container, longer paths first.
+// mounts are the mounts of one container, longer paths first.
 type mounts []mount
 
 // mounts finds a folder for each volume of a template's container.
@@ -111,7 +111,7 @@ func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *w
 	return mount{}, fmt.Errorf("is of a kind that cannot be had here")
 }
 
-// of fills a mount; what is optional and absent is an empty folder, as in a cluster.
+// of fills a mount; an optional source that is absent is an empty folder, as in a cluster.
 func (m mount) of(kind, name string, sources map[string]Source, optional *bool) (mount, error) {
 	m.readOnly = true
 	source, ok := sources[name]

@@ -55,8 +55,8 @@ func Decode(object map[string]any) (*wfv1.Workflow, error) {
 	return workflow, nil
 }
 
-// Plan makes the steps of a workflow. Whatever can be known before the first runs is checked, by Argo's validator to
-// begin with; nothing is written yet.
+// Plan makes the steps of a workflow. Every fault that can be known before the first step runs is found, the first ones
+// by Argo's validator; nothing is written yet.
 func Plan(ctx context.Context, workflow *wfv1.Workflow, library *Library, machine Machine) ([]pipeline.Step, error) {
 	ctx = logging.WithLogger(ctx, logging.NewSlogLogger(logging.Error, logging.Text))
 	if err := validate.ValidateWorkflow(ctx, nil, library, workflow, nil, validate.ValidateOpts{}); err != nil {
@@ -300,7 +300,7 @@ func (p *plan) template(ref *wfv1.TemplateRef) (*wfv1.ClusterWorkflowTemplate, *
 // supported refuses what this package would leave out.
 func supported(t *wfv1.Template) error {
 	what := "template " + t.Name
-	// Left out on purpose: resources, mutexes and what a patch says of Argo's own containers are a cluster's.
+	// Left out on purpose: resources, mutexes and patches of Argo's own containers, which only a cluster has.
 	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext",
 		"synchronization",
 		"podSpecPatch", "volumes",
@@ -502,7 +502,7 @@ func variables(c *corev1.Container, args []string) (map[string]string, []string)
 	return env, args
 }
 
-// defaults are those of a schema's parameters, by variable.
+// defaults are the defaults of a schema's parameters, by variable.
 func defaults(schema string) (map[string]string, error) {
 	all := map[string]string{}
 	if schema == "" {
@@ -518,7 +518,7 @@ func defaults(schema string) (map[string]string, error) {
 	return all, nil
 }
 
-// finish takes what is of the whole pod: how long it may take, and what it puts out.
+// finish takes over the settings of the whole pod: its deadline, and its outputs.
 func finish(process *pipeline.Process, t *wfv1.Template) error {
 	process.Outputs = map[string]pipeline.Output{}
 	if seconds := t.ActiveDeadlineSeconds; seconds != nil {

@@ -152,7 +152,7 @@ func (r *Registry) Push(t testing.TB, reference string, image remote.Taggable) {
 	}
 }
 
-// Get returns what is stored as repository:tag or repository@digest: the manifest's own bytes, and what can be read
+// Get returns the content stored as repository:tag or repository@digest: the manifest's own bytes, and what can be read
 // from there on.
 func (r *Registry) Get(t testing.TB, reference string) *remote.Descriptor {
 	t.Helper()

@@ -70,9 +70,9 @@ var epoch = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // A recipe tells how an image is made: of what, on which other image, and how it is configured.
 type recipe struct {
-	from string // what it is made from, for the log
+	from string // its source, for the log
 	base string // image whose layers it starts with; empty: none
-	// what it is made of, a fact a line: the same facts make the same image
+	// its sources, a fact a line: the same facts make the same image
 	inputs  func(context.Context, *archive) (string, error)
 	content func(ctx context.Context, packages *archive, scratch string, w *layerWriter) error
 	config  func(context.Context) (v1.Config, error)
@@ -101,7 +101,7 @@ func DefaultDir() (string, error) { return cachedir.Path("base-images") }
 // A Store is a folder of base images. Several processes may use one at a time.
 type Store struct {
 	Dir   string       // made when absent
-	Log   *slog.Logger // hears what is made and how long it took; nil: nobody
+	Log   *slog.Logger // hears of each image and how long it took; nil: nobody
 	Force bool         // make images anew that are there
 }
 
@@ -179,7 +179,7 @@ type image struct {
 	name   string
 	recipe recipe
 	inputs string
-	folder string // of its layout; the name tells what it was made of
+	folder string // of its layout; the name is a hash of its sources
 	force  bool
 	base   *image
 	made   chan struct{} // closed when the layout is there

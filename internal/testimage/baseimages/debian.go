@@ -44,7 +44,8 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 var debianPackages = []string{"?essential", "apt", "e2fsprogs", "mount", "tzdata", "usr-is-merged"}
 
 // debianContent lets mmdebstrap install the packages: it works in a user namespace where it is not root, and makes the
-// same bytes each time. It gets the lists that the inputs were resolved with, so that the image is what its key says.
+// same bytes each time. It gets the lists that the inputs were resolved with, so that the image has the content that
+// its key promises.
 func debianContent(ctx context.Context, packages *archive, more []string, scratch string, w *layerWriter) error {
 	tree := filepath.Join(scratch, "debian.tar")
 	args := []string{

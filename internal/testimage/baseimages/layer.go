@@ -119,7 +119,7 @@ func (w *layerWriter) addAll(files files) error {
 	return nil
 }
 
-// files are those of a layer, by names relative to the root.
+// files are the files of a layer, by names relative to the root.
 type files map[string]file
 
 type file struct {

@@ -18,7 +18,7 @@ import (
 
 // Push puts the named images, or all when none is named, into a registry on plain HTTP: host and port, such as
 // `127.0.0.1:5000`. Each gets the path it has in its own registry, as a mirror needs: `library/busybox:1`,
-// `distroless/static-debian12:nonroot`. What is there already is left alone.
+// `distroless/static-debian12:nonroot`. Images that are there already are left alone.
 func (s Store) Push(ctx context.Context, host string, names ...string) error {
 	names, err := s.known(names)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package imagetest helps tests that look into images, and run what is in them.
+// Package imagetest helps tests that look into images, and run their programs.
 package imagetest
 
 import (

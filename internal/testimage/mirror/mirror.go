@@ -33,11 +33,11 @@ import (
 // Options say where a mirror is and what it keeps. The zero value is at a free port of 127.0.0.1 and keeps all in the
 // default folders.
 type Options struct {
-	Dir    string       // folder of what is served; empty: mirror beside that of the stand-ins
+	Dir    string       // folder of the served images; empty: mirror beside the folder of the stand-ins
 	Images string       // folder of the stand-ins as they are made; empty: baseimages.DefaultDir
 	Source string       // root of this repository; empty: found upwards from the working directory
 	Listen string       // address; empty: 127.0.0.1 and a free port
-	Log    *slog.Logger // hears what is made, and what is refused; nil: nobody
+	Log    *slog.Logger // hears of images that are made, and of refusals; nil: nobody
 }
 
 // A Mirror serves until it is closed.
@@ -51,11 +51,11 @@ type Mirror struct {
 	builders testbuilders.Store
 	standIns []*standIn
 
-	ctx  context.Context // of what is made, until Close
+	ctx  context.Context // of the making of images, until Close
 	stop context.CancelFunc
 }
 
-// A standIn is what is made and pushed at one go: a base image, or a builder with its run image.
+// A standIn is made and pushed at one go: a base image, or a builder with its run image.
 type standIn struct {
 	names []string // of the real images: docker.io/library/busybox:1
 	push  func(context.Context) error
@@ -122,7 +122,7 @@ func Start(o Options) (*Mirror, error) {
 	return m, nil
 }
 
-// Close ends the mirror, and what is being made, at once. What it has made stays.
+// Close ends the mirror, and the making of images, at once. Finished images stay.
 func (m *Mirror) Close() error {
 	m.stop()
 	var err error
@@ -135,7 +135,7 @@ func (m *Mirror) Close() error {
 // Address is where the mirror can be reached, over plain HTTP: host:port.
 func (m *Mirror) Address() string { return m.host }
 
-// Flags are those of stepwright run for a run that has this mirror.
+// Flags returns the flags of stepwright run for a run that has this mirror.
 func (m *Mirror) Flags() []string {
 	var flags, hosts []string
 	for _, s := range m.standIns {
@@ -175,7 +175,7 @@ func Builders() []string {
 }
 
 // MakeBuilder makes a builder of Builders and its run image, before anybody asks, and returns the flags of stepwright
-// run that name them: the digests that templates name are those of the real ones.
+// run that name them: the digests that templates name belong to the real ones.
 func (m *Mirror) MakeBuilder(ctx context.Context, builder string) (flags []string, err error) {
 	i := slices.Index(Builders(), builder)
 	if i < 0 {
@@ -253,7 +253,7 @@ func (m *Mirror) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.registry.ServeHTTP(w, r)
 }
 
-// offer makes what is asked for, a repository's tag or digest, ready to be pulled.
+// offer makes a repository's tag or digest ready to be pulled.
 func (m *Mirror) offer(repository, reference string) error {
 	byDigest := strings.Contains(reference, ":")
 	separator := ":"
@@ -299,7 +299,7 @@ func (m *Mirror) has(repository, digest string) bool {
 }
 
 // refuse answers that an image cannot be had, and why. BuildKit shows a registry's message only after a 403: then it
-// asks by GET what it has asked by HEAD.
+// asks by GET after it has asked by HEAD.
 func refuse(w http.ResponseWriter, why error) {
 	body, err := json.Marshal(map[string]any{
 		"errors": []map[string]string{{"code": "DENIED", "message": why.Error()}},

@@ -57,7 +57,7 @@ func (m *Mirror) image(t *testing.T, path string) name.Reference {
 	return ref
 }
 
-// What is asked for is there, for all who ask at once, by its tag and by its digest.
+// A requested image is there, for all who ask at once, by its tag and by its digest.
 func TestAskedForIsMade(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes images of Debian packages")
@@ -95,7 +95,7 @@ func TestAskedForIsMade(t *testing.T) {
 	}
 }
 
-// What has no stand-in is refused, and the answer tells what there is.
+// An image without a stand-in is refused, and the answer lists the stand-ins.
 func TestRefused(t *testing.T) {
 	m, heard := start(t)
 	other := "sha256:" + strings.Repeat("0", 64)

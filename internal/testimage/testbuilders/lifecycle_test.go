@@ -32,7 +32,7 @@ import (
 	"github.com/stepwright/stepwright/internal/testimage/imagetest"
 )
 
-// scratch is for what is unpacked: a folder that every user may enter, which a test's own is not.
+// scratch is a folder for unpacked files that every user may enter, unlike a test's own.
 var scratch string
 
 func TestMain(m *testing.M) { imagetest.Main(m, &scratch) }
@@ -198,7 +198,7 @@ func (c container) command(t testing.TB) *exec.Cmd {
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), spec, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// Not with the test's context, which ends before what the test has started can be stopped in order.
+	// Not with the test's context, which ends before the test's processes can be stopped in order.
 	return exec.Command(
 		"runc", "--root", filepath.Join(bundle, "state"), "run", "--bundle", bundle, filepath.Base(bundle),
 	)

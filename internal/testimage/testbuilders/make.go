@@ -248,7 +248,7 @@ func layerOf(entries ...entry) (v1.Layer, error) {
 	}, tarball.WithMediaType(types.OCILayer))
 }
 
-// parts are what a builder is put together from: programs and archives in a folder.
+// parts are the parts of a builder: programs and archives in a folder.
 type parts struct {
 	source string // root of this repository
 	dir    string
@@ -358,7 +358,7 @@ func (p parts) builderConfig(family Family, buildImage string) (string, error) {
 	return file, os.WriteFile(file, []byte(config.String()), 0o644)
 }
 
-// ballerinaConfig is the product's own builder.toml, with what this machine has in place of what it fetches.
+// ballerinaConfig is the product's own builder.toml, with this machine's files in place of downloads.
 func (p parts) ballerinaConfig(family Family, buildImage string) (string, error) {
 	content, err := os.ReadFile(filepath.Join(p.source, "images", "ballerina-builder", "builder.toml"))
 	if err != nil {
@@ -386,7 +386,7 @@ func (p parts) createBuilder(ctx context.Context, host, config, ref string) erro
 	return err
 }
 
-// goBuild compiles a package to a file that is the same whoever compiles it where.
+// goBuild compiles a package to a file that is the same on every machine.
 func (p parts) goBuild(ctx context.Context, dir, file, linker, pkg string) error {
 	cmd := command(ctx, dir, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", linker, "-o", file, pkg)
 	cmd.Env = append(cmd.Env, "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=")

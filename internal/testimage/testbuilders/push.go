@@ -13,7 +13,7 @@ import (
 
 // Push puts the images of the named families, or of all when none is named, into a registry on plain HTTP: host and
 // port, such as `127.0.0.1:5000`. Each gets the path it has in its own registry, as a mirror needs:
-// `buildpacks/builder:latest`. What is there already is left alone.
+// `buildpacks/builder:latest`. Images that are there already are left alone.
 func (s Store) Push(ctx context.Context, host string, families ...Family) error {
 	if len(families) == 0 {
 		families = Families()

@@ -32,14 +32,14 @@ import (
 	"github.com/stepwright/stepwright/templates"
 )
 
-// edition is part of the key of what is made. Raise it when the code here changes what that is.
+// edition is part of the key of every image. Raise it when the code here changes their content.
 const edition = 1
 
 // A Family is a builder and the run image of what it builds, under the names of the real ones.
 type Family struct {
 	Name       string   // of the builder in templates/builders.yaml
 	Builder    string   // image that builds
-	Run        string   // image that what is built starts with
+	Run        string   // image that a built image starts with
 	Buildpacks []string // IDs, in the order in which they are tried
 
 	BuildUser, RunUser User
@@ -96,7 +96,7 @@ type Store struct {
 	Dir string // baseimages.DefaultDir, or another
 	// root of this repository, which the buildpacks are built from; empty: found upwards from the working directory
 	Source string
-	Log    *slog.Logger // hears what is made and how long it took; nil: nobody
+	Log    *slog.Logger // hears of each image and how long it took; nil: nobody
 }
 
 // Ensure makes the builders and run images of all families where they are absent, or were made from other packages,
@@ -154,7 +154,7 @@ func (s Store) Image(name string) (v1.Image, error) {
 type plan struct {
 	source  string              // root of this repository
 	systems map[string]v1.Image // base images, by their names
-	folder  string              // of the layout; the name tells what it is made of
+	folder  string              // of the layout; the name is a hash of its sources
 }
 
 func (s Store) plan() (plan, error) {
@@ -240,7 +240,7 @@ func (s Store) source() (string, error) {
 	}
 }
 
-// inputs tells what the builders are made of, a fact a line: the same facts make the same images.
+// inputs lists the sources of the builders, a fact a line: the same facts make the same images.
 func inputs(source string, systems map[string]v1.Image) (string, error) {
 	var facts strings.Builder
 	fmt.Fprintf(&facts, "edition %d\nplatform linux/%s\ncompiler %s\n", edition, runtime.GOARCH, runtime.Version())

@@ -184,7 +184,7 @@ func checkSystem(t *testing.T, config v1.Config, user User) {
 var examples = []struct {
 	folder, family string
 
-	path, want string   // what is asked, and what is answered
+	path, want string   // the request's path, and the answer
 	test       []string // the language's own command for the tests, in the builder
 	bom        []string // names in the bill of materials
 	slow       bool     // to build without a cache: once is enough
@@ -213,13 +213,13 @@ var examples = []struct {
 	},
 }
 
-// Each example is built without a network, by a user without rights, to the same bytes each time; what is built runs
+// Each example is built without a network, by a user without rights, to the same bytes each time; the application runs
 // and answers.
 func TestExamples(t *testing.T) {
 	for _, example := range examples {
 		t.Run(example.folder, func(t *testing.T) {
 			t.Parallel()
-			source := os.DirFS(filepath.Join("..", "..", "examples", example.folder))
+			source := os.DirFS(filepath.Join("..", "..", "..", "examples", example.folder))
 			b := build{family: family(t, example.family), app: source, cache: temporary(t)}
 			img := b.mustRun(t)
 			if got := get(t, start(t, b.family, img)+example.path); got != example.want {
@@ -492,7 +492,7 @@ func withWheel(greeting string) fstest.MapFS {
 }
 
 func TestBallerina(t *testing.T) {
-	example := os.DirFS(filepath.Join("..", "..", "examples", "patient-management-service"))
+	example := os.DirFS(filepath.Join("..", "..", "..", "examples", "patient-management-service"))
 	t.Run("what bal generates is kept", func(t *testing.T) {
 		t.Parallel()
 		generated := temporary(t)

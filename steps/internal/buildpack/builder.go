@@ -31,7 +31,7 @@ const (
 	platformDir   = "/platform"
 )
 
-// platform is what images are built for: a builder builds for the machine it runs on.
+// platform is the platform of images: a builder builds for the machine it runs on.
 var platform = v1.Platform{OS: runtime.GOOS, Architecture: runtime.GOARCH}
 
 // platformAPIs are those that the step can speak, the preferred one first: layouts need 0.12, and 0.14 takes layers for

@@ -20,7 +20,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// Parameters are those of schemas/buildpacks-build.schema.json.
+// Parameters are the parameters in schemas/buildpacks-build.schema.json.
 type Parameters struct {
 	step.Common
 	AppPath            string            `json:"app-path"`
@@ -84,7 +84,7 @@ type build struct {
 	base     registry.Image
 }
 
-// prepare finds what is wrong with parameters, source and builder before anything is fetched.
+// prepare finds the faults of parameters, source and builder before anything is fetched.
 func prepare(ctx context.Context, in Parameters, env step.Environment) (*build, error) {
 	var faults []string
 	for _, v := range in.BuildEnv {

@@ -232,7 +232,7 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// What fetch leaves is all that the build needs: it gets along without registries and their credentials.
+// The build needs nothing but the result of fetch: no registry and no credentials.
 func TestFetch(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
@@ -493,7 +493,7 @@ func TestBuildersThatCannotBeDriven(t *testing.T) {
 	}
 }
 
-// A lifecycle of the past, which does not know the platform APIs that the step speaks. It is a stand-in: what is asked
+// A lifecycle of the past, which does not know the platform APIs that the step speaks. It is a stand-in: its answer
 // of it is its exit code.
 func TestALifecycleThatIsTooOld(t *testing.T) {
 	t.Parallel()

@@ -138,7 +138,7 @@ func importLayer(content io.Reader, layer v1.Descriptor, blob string, diffID v1.
 	return nil
 }
 
-// keepCache makes of the lifecycle's cache folder a layout in the workspace, which publish-image pushes. Layers that
+// keepCache turns the lifecycle's cache folder into a layout in the workspace, which publish-image pushes. Layers that
 // came from the last build's cache stay as they came.
 func (b *build) keepCache() error {
 	files := b.in.files()

@@ -26,7 +26,7 @@ const (
 )
 
 // explain gives the failure of a phase its reason, by its exit code; its words are only for the message. The name in
-// the journal is that of the buildpack that ran last, if one did.
+// the journal belongs to the buildpack that ran last, if one did.
 func (b *build) explain(err error, ran string) error {
 	failed, ok := errors.AsType[*phaseError](err)
 	if !ok {

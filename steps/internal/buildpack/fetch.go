@@ -20,7 +20,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-// files are those of a build that is under way: a folder in the workspace, which is gone when the build ends.
+// files are the files of a build that is under way: a folder in the workspace, which is gone when the build ends.
 type files string
 
 func (in Parameters) files() files { return files(filepath.Join(string(in.Workspace), ".buildpacks")) }

@@ -25,7 +25,7 @@ const (
 	lifecycleLabel = "io.buildpacks.lifecycle.metadata"
 )
 
-// seal makes the lifecycle's layout what is published: the image gets its labels and tells what it is built on, by name
+// seal turns the lifecycle's layout into the published one: the image gets its labels and names its base, by name
 // instead of by a path of this machine. It returns the image's digest.
 func (b *build) seal(layout imagelayout.Dir, tag string) (string, error) {
 	var index v1.IndexManifest
@@ -79,7 +79,7 @@ func (b *build) seal(layout imagelayout.Dir, tag string) (string, error) {
 	return image.Digest.String(), workspace.MakeReadable(string(layout))
 }
 
-// checkLayers makes sure that what is absent is of the run image: from there it is published.
+// checkLayers makes sure that absent layers belong to the run image: from there they are published.
 func (b *build) checkLayers(layout imagelayout.Dir, image v1.Manifest) error {
 	var base v1.Manifest
 	if err := json.Unmarshal(b.base.Manifest, &base); err != nil {
@@ -97,7 +97,7 @@ func (b *build) checkLayers(layout imagelayout.Dir, image v1.Manifest) error {
 	return nil
 }
 
-// label adds where the image comes from and what was asked for, and corrects what the lifecycle says of the run image.
+// label adds the image's source and the given labels, and corrects the lifecycle's labels of the run image.
 func (b *build) label(labels map[string]string) error {
 	if text, ok := labels[lifecycleLabel]; ok {
 		decoder := json.NewDecoder(bytes.NewReader([]byte(text)))
@@ -123,7 +123,7 @@ func (b *build) label(labels map[string]string) error {
 }
 
 // keepSBOM takes the bills of materials into the workspace. That of what the image holds is in the image, too; that of
-// what built it is not.
+// its builder is not.
 func (b *build) keepSBOM() error {
 	to := b.in.Workspace.SBOM()
 	if err := os.RemoveAll(to); err != nil {

@@ -108,7 +108,7 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 type pod struct {
 	root      string // of the builder
 	workspace string
-	layers    string // what is found in /layers afterwards; empty for a folder of its own
+	layers    string // receives /layers afterwards; empty for a folder of its own
 	variables map[string]string
 	mounts    map[string]string // further folders, read-only, by their place in the container
 	writable  []string          // further places to write to

@@ -20,7 +20,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// projectFile is what a developer says to buildpacks, in the application's folder. pack's reader of it would bring
+// projectFile holds a developer's settings for buildpacks, in the application's folder. pack's reader of it would bring
 // go-git and parts of BuildKit, so only pack's types are used; a test compares the two readers.
 const projectFile = "project.toml"
 
@@ -197,7 +197,7 @@ func (p *project) check() error {
 	return nil
 }
 
-// variables are those for buildpacks: what is for another execution environment than production is left out.
+// variables returns the variables for buildpacks, without those for other execution environments than production.
 func (p *project) variables() []step.NameValue {
 	var all []step.NameValue
 	for _, v := range p.Env {

@@ -52,7 +52,7 @@ func byPack(t testing.TB, text string) (types.Build, error) {
 	return descriptor.Build, err
 }
 
-// compare holds what the step reads against what pack reads.
+// compare reads a project by the step and by pack, and compares.
 func compare(t testing.TB, text string) {
 	t.Helper()
 	want, packErr := byPack(t, text)

@@ -59,7 +59,7 @@ func folders(dir string) string {
 	return strings.Join(names, ", ")
 }
 
-// copyApp copies what belongs to the application to where buildpacks find it: they may write there, and what is left of
+// copyApp copies the application's files to where buildpacks find them: they may write there, and the rest of
 // it goes into the image. All files get one time, so that two builds see the same.
 func copyApp(ctx context.Context, from, to string, belongs func(path string) bool, at time.Time) error {
 	var made []string // folders, each after the one it is in
@@ -149,7 +149,7 @@ func copyFile(from, to string, entry fs.DirEntry, at time.Time) (err error) {
 	return errors.Join(err, out.Close(), os.Chtimes(to, at, at))
 }
 
-// empty removes what is in a folder, which may be the place of a volume, or makes it.
+// empty removes a folder's content, for it may be the place of a volume, or makes the folder.
 func empty(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -169,7 +169,7 @@ func empty(dir string) error {
 // nameLimit is how long a variable's name may be, in bytes: it becomes the name of a file.
 const nameLimit = 255
 
-// nameFault tells what is wrong with a variable's name.
+// nameFault returns the fault of a variable's name.
 func nameFault(name string) string {
 	switch {
 	case name == "":

@@ -155,7 +155,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// What is wrong with the source is told before a builder is started: these have no registry, and a builder that could
+// Faults of the source are reported before a builder is started: these have no registry, and a builder that could
 // not start.
 func TestSourceFaults(t *testing.T) {
 	t.Parallel()
@@ -803,7 +803,7 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
-// A disk that fills up, whoever fills it.
+// A disk that fills up, by the build or by another process.
 func TestOutOfSpace(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)

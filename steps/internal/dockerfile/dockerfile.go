@@ -24,7 +24,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// Parameters are those of schemas/containerfile-build.schema.json.
+// Parameters are the parameters in schemas/containerfile-build.schema.json.
 type Parameters struct {
 	step.Common
 	DockerContext      string            `json:"docker-context"`
@@ -175,7 +175,7 @@ type build struct {
 	credentials *registry.Credentials
 }
 
-// solve builds once. What it returns is the digest of the image in the workspace.
+// solve builds once, and returns the digest of the image in the workspace.
 func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, error) {
 	started := time.Now()
 	b.env.Log.Info("Building", "dockerfile", b.source.name, "context", b.in.DockerContext, "target", b.in.Target)

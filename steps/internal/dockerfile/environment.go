@@ -12,7 +12,7 @@ import (
 )
 
 // The Dockerfile frontend has no option for environment variables, so they become an ENV instruction at the start of
-// every stage, which is what podman build --env makes of them: set for each RUN, kept in the image, and overridden by
+// every stage, as podman build --env does: set for each RUN, kept in the image, and overridden by
 // the Dockerfile's own ENV. It is written into the copy that the builder gets, where the parser says that a FROM ends.
 // The alternatives are worse: the configuration of base images is nothing one could change for FROM scratch, and that
 // of the result knows nothing of RUN.

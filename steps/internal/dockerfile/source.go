@@ -17,7 +17,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// source is what is to be built.
+// source is the Dockerfile and its context.
 type source struct {
 	name    string            // the Dockerfile's path in the repository
 	context string            // the context's real path
@@ -78,7 +78,7 @@ func findSource(in Parameters) (*source, error) {
 	return s, nil
 }
 
-// parse finds what is wrong with the Dockerfile before a builder is started, and puts the build environment into it.
+// parse finds faults of the Dockerfile before a builder is started, and puts the build environment into it.
 func (s *source) parse(in Parameters) error {
 	tree, err := parser.Parse(bytes.NewReader(s.original))
 	if err != nil {

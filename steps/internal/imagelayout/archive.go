@@ -65,7 +65,7 @@ func (a *archive) Close() error {
 	return errors.Join(errs...)
 }
 
-// readArchive makes of a docker-archive the image that a registry wants. It takes over f.
+// readArchive turns a docker-archive into the image that a registry wants. It takes over f.
 func readArchive(ctx context.Context, path string, f *os.File, scratch string) (image *Image, err error) {
 	a := &archive{file: f, entries: map[string]entry{}, blobs: map[v1.Hash]blob{}}
 	defer func() {

@@ -56,7 +56,7 @@ type Manifest struct {
 // Root is the manifest that is the image.
 func (i *Image) Root() Manifest { return i.Manifests[len(i.Manifests)-1] }
 
-// Size is that of all blobs, in bytes.
+// Size is the size of all blobs, in bytes.
 func (i *Image) Size() int64 {
 	var size int64
 	for _, b := range i.Blobs {
@@ -68,7 +68,7 @@ func (i *Image) Size() int64 {
 // Close lets go of the files.
 func (i *Image) Close() error { return i.store.Close() }
 
-// Open reads a blob. What is damaged reads as an ImageInvalid instead of its last bytes, so that nobody takes it for
+// Open reads a blob. A damaged one ends in an ImageInvalid instead of its last bytes, so that nobody takes it for
 // whole.
 func (i *Image) Open(b v1.Descriptor) (io.ReadCloser, error) {
 	content, err := open(i.store, b)
@@ -78,7 +78,7 @@ func (i *Image) Open(b v1.Descriptor) (io.ReadCloser, error) {
 	return &reporter{content, i.Path}, nil
 }
 
-// store holds blobs by their digest. What it gives is not checked.
+// store holds blobs by their digest. Their content is not checked.
 type store interface {
 	// open returns a blob and its size. The error wraps fs.ErrNotExist when there is none.
 	open(v1.Hash) (io.ReadCloser, int64, error)
@@ -101,7 +101,7 @@ func Locate(w workspace.Workspace) (string, error) {
 
 // Open reads the image at a path: a folder is an OCI image layout, a file a docker-archive. The layers of an archive
 // are compressed into nameless files in the folder scratch. The error is an ImageNotFound, or an ImageInvalid that
-// names what is wrong.
+// names the fault.
 func Open(ctx context.Context, path, scratch string) (*Image, error) {
 	// The builder owns the folder, and so may have put a link there that leads elsewhere: it must stay within the
 	// path's own folder.
@@ -362,7 +362,7 @@ func (w *walk) child(d v1.Descriptor, depth int) error {
 	return w.manifest(d, raw, depth)
 }
 
-// read returns a manifest that is what its digest says.
+// read returns a manifest, verified by its digest.
 func (w *walk) read(d v1.Descriptor) ([]byte, error) {
 	if d.Size > maxManifest {
 		return nil, fmt.Errorf(
@@ -440,7 +440,7 @@ func open(s store, d v1.Descriptor) (*verifier, error) {
 	return &verifier{ReadCloser: content, want: d, hasher: hasher}, nil
 }
 
-// verifier reads a blob and holds back its last bytes until the whole is known to be what its digest says.
+// verifier reads a blob and holds back its last bytes until the digest of the whole is verified.
 type verifier struct {
 	io.ReadCloser
 	want   v1.Descriptor

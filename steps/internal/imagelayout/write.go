@@ -41,8 +41,8 @@ func readJSON(path string, into any) error {
 	return nil
 }
 
-// WriteIndex makes of a folder with blobs a layout of one image. The image is a descriptor of any library: what
-// encoding/json makes of it must be one of the OCI image specification.
+// WriteIndex turns a folder with blobs into a layout of one image. The image is a descriptor of any library: its
+// JSON must be a descriptor of the OCI image specification.
 func (d Dir) WriteIndex(image any) error {
 	raw, err := json.Marshal(struct {
 		SchemaVersion int             `json:"schemaVersion"`

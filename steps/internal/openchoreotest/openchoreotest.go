@@ -35,8 +35,8 @@ type Server struct {
 	requests []string
 }
 
-// Start serves the objects in a new folder until the test ends. Objects is YAML to begin with; it may be empty.
-// The client may do everything in those namespaces, or in all when none is given.
+// Start serves the objects in a new folder until the test ends. Objects is the YAML of the first objects; it may be
+// empty. The client may do everything in those namespaces, or in all when none is given.
 func Start(t testing.TB, objects string, namespaces ...string) *Server {
 	t.Helper()
 	api, err := devapi.New(devapi.Options{

@@ -13,7 +13,7 @@ import (
 	"github.com/stepwright/stepwright/internal/registry"
 )
 
-// connecting is what failure is told of the first request.
+// connecting describes the first request to failure.
 const connecting = "connect"
 
 // failure makes an outcome of whatever went wrong while doing something.
@@ -96,7 +96,7 @@ func (r *repository) refusal(doing string, fault *registry.Fault) error {
 	)
 }
 
-// used says which credentials were used, if any, but not what they are.
+// used names the credentials that were used, if any, without their values.
 func (r *repository) used() string {
 	if _, key, found := r.credentials.Find(r.name.Name()); found {
 		return fmt.Sprintf("the credentials for %s in %s were used", key, r.credentials.Path)
@@ -111,7 +111,7 @@ func (r *repository) used() string {
 	)
 }
 
-// onlyTransient drops failures of what is a mere saving, other than those after which nothing else would work either.
+// onlyTransient drops failures of a mere saving, other than those after which nothing else would work either.
 func onlyTransient(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
 		outcome.Of(err).Reason.Class() == outcome.Transient {

@@ -40,7 +40,7 @@ func testRepository(t *testing.T, host string) *repository {
 	return newRepository(server.Repo("team/app"), &registry.Credentials{Path: "/secret"}, true, http.DefaultTransport)
 }
 
-// What a network does that a test cannot make it do.
+// Failures of a network that a test cannot cause.
 func TestFailure(t *testing.T) {
 	t.Parallel()
 	upload := &url.Error{Op: "Put", URL: "https://r.example.com/v2/upload?_state=canary"}

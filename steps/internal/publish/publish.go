@@ -27,7 +27,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// Parameters are those of schemas/publish-image.schema.json.
+// Parameters are the parameters in schemas/publish-image.schema.json.
 type Parameters struct {
 	step.Common
 	Registry           string   `json:"registry"`
@@ -208,7 +208,7 @@ const sourceAnnotation = "containerd.io/distribution.source."
 // maxSources bounds the questions asked for one blob, and the scopes of a token.
 const maxSources = 8
 
-// mountSources are those of the parameters, then those that the image's annotations tell.
+// mountSources are the repositories in the parameters, then those in the image's annotations.
 func (in Parameters) mountSources(to target, image *imagelayout.Image) (sources, error) {
 	host, _, _ := strings.Cut(to.text, "/")
 	own := to.repository.RepositoryStr()

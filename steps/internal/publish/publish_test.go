@@ -504,7 +504,7 @@ func TestTransientFaults(t *testing.T) {
 	}
 }
 
-// What is read back cut off must not pass for the image.
+// A truncated answer must not pass for the image.
 func TestReadBackIsCut(t *testing.T) {
 	t.Parallel()
 	for kind, fault := range map[string]faulttest.Fault{
@@ -1030,7 +1030,7 @@ func TestTokenExpiresMeanwhile(t *testing.T) {
 	}
 }
 
-// A registry that sends back what it was sent must not make the step tell it.
+// A registry that echoes a request must not make the step tell secrets.
 func TestNoSecretIsTold(t *testing.T) {
 	t.Parallel()
 	const canary = "canary-7c1f-password"

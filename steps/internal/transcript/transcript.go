@@ -32,7 +32,7 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns what is kept, without what is no UTF-8.
+// String returns the kept text, without bytes that are no UTF-8.
 func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,7 +46,7 @@ var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 const lineLimit = 500
 
 // LastLines returns the last lines of a text that are not empty, at most that many, as a terminal would show them:
-// where a line goes back to its beginning, what is drawn over is left out. Long lines are cut.
+// where a line goes back to its beginning, the overwritten text is left out. Long lines are cut.
 func LastLines(text string, most int) string {
 	var lines []string
 	for line := range strings.Lines(colours.ReplaceAllString(text, "")) {

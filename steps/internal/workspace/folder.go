@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Replace puts a finished folder where it belongs, instead of what is there, in one go. Both must be on one file
-// system. When it fails, what was there is there still.
+// Replace puts a finished folder in place of an older one, in one go. Both must be on one file
+// system. When it fails, the older one is there still.
 func Replace(finished, to string) error {
 	old := finished + ".old"
 	err := os.Rename(to, old)
@@ -26,7 +26,7 @@ func Replace(finished, to string) error {
 	return os.RemoveAll(old)
 }
 
-// MakeReadable lets the next step, which is another user, read what is in a folder.
+// MakeReadable lets the next step, which is another user, read a folder's files.
 func MakeReadable(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		switch {

@@ -51,7 +51,7 @@ type Revision struct {
 	Time        time.Time `json:"time"` // the committer's, UTC
 }
 
-// Labels are the labels of an image that tell what it was made of and when (OCI image specification). Each is left out
+// Labels are the labels of an image with its source and time (OCI image specification). Each is left out
 // that is not known; a zero time is none.
 func (r Revision) Labels(created time.Time) map[string]string {
 	labels := map[string]string{}

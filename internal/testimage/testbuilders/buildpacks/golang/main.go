@@ -82,7 +82,7 @@ func (g golang) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// targets returns what is to be built.
+// targets returns the packages to build.
 func (g golang) targets() ([]target, error) {
 	_, value := language.Variable("BP_GO_TARGETS", "GOOGLE_BUILDABLE")
 	if value == "" {

@@ -85,7 +85,7 @@ func build(app string, layers libcnb.Layers) (language.Image, error) {
 	}, nil
 }
 
-// A project is what is needed of a pom.xml.
+// A project is the relevant part of a pom.xml.
 type project struct {
 	GroupID      string `xml:"groupId"`
 	ArtifactID   string `xml:"artifactId"`

@@ -34,7 +34,7 @@ type Image struct {
 	Runtime   []Component // what the application needs of the run image, for the bill of materials
 
 	Variables map[string]string // set when the application starts, unless the one who starts it does
-	Finish    func() error      // what there is to do when the layers are there; nil: nothing
+	Finish    func() error      // runs when the layers are there; nil: nothing
 }
 
 // A Process is one that can be started in the image.

@@ -19,12 +19,12 @@ type Layer struct {
 	ID     string
 	Launch bool   // part of the image
 	Cache  bool   // kept for the next build
-	Key    string // tells what the layer is made of; empty: made, or brought up to date, each time
+	Key    string // names the layer's sources; empty: made, or brought up to date, each time
 
-	// Make fills the folder. It is empty, but for what the cache has of a layer without a key.
+	// Make fills the folder. It is empty, but for the cached content of a layer without a key.
 	Make func(dir string) error
 
-	// Components returns what is in the folder, for the bill of materials of a layer that is part of the image.
+	// Components returns the folder's components, for the bill of materials of a layer that is part of the image.
 	Components func(dir string) ([]Component, error)
 
 	variables map[string]string

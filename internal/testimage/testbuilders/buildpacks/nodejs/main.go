@@ -135,7 +135,7 @@ func npm(app string, args ...string) error {
 		cache, "--no-audit", "--no-fund", "--no-update-notifier")...))
 }
 
-// packages reads what npm has installed.
+// packages reads the list of packages that npm has installed.
 func packages(dir string) ([]language.Component, error) {
 	content, err := os.ReadFile(filepath.Join(dir, "node_modules", ".package-lock.json"))
 	if err != nil {
