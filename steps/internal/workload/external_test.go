@@ -109,6 +109,44 @@ func TestImageFile(t *testing.T) {
 	b.fails(outcome.InvalidParameters, "image-file: image is given, too")
 }
 
+// TestImageReference: what is no reference of an image ends the step before anything is called.
+func TestImageReference(t *testing.T) {
+	t.Parallel()
+	digest := "sha256:" + strings.Repeat("0", 64)
+	good := []string{
+		"registry.example.com/acme-cart:v1-1a2b3c4d", "registry.example.com/cart@" + digest,
+		"registry.example.com:5000/a/b_c/d.e--f:V1@" + digest, "localhost/cart:1", "127.0.0.1:5000/cart:1",
+		"[::1]:5000/cart:1", "REG.example.com/cart:1", "cart:1", "cart@" + digest, "acme/cart", "reg.example.com/cart",
+	}
+	bad := map[string]string{ // to a part of the hint
+		":": "registry or the repository", "-": "A reference is", "/acme-cart:abc": "registry or the repository",
+		"reg.example.com/cart:": "tag or the digest", "reg.example.com/cart@": "tag or the digest",
+		"https://reg/cart:1": "is a URL", "docker://reg/cart:1": "transport", "$REGISTRY/cart:1": "placeholder",
+		"${REGISTRY}/cart:1": "placeholder", "{{image}}": "placeholder", "%REGISTRY%/cart:1": "placeholder",
+		"<none>:<none>": "placeholder", "reg/Cart:1": "lower case", "null": "not set", "undefined": "not set",
+		"image=reg/x:1": "assignment", "\ufeffreg/x:1": "byte order mark", `"reg/x:1"`: "quotes",
+		"reg//cart:1": "registry or the repository", "reg/cart:1@sha256:0": "A reference is",
+		"reg/cart:" + strings.Repeat("x", 129): "A reference is", "reg/cart:1:2": "A reference is",
+		strings.Repeat("0", 64): "A reference is", "reg/cart:-1": "A reference is", "r\x00/cart:1": "A reference is",
+	}
+	for _, image := range good {
+		if err := checkImage("image", image); err != nil {
+			t.Errorf("refused %q: %v", image, err)
+		}
+	}
+	b, _ := newExternal(t, nil)
+	b.in.TokenURL = "https://127.0.0.1:1" // is not asked
+	for image, hint := range bad {
+		b.in.Image, b.in.ImageFile = image, ""
+		if failure := b.fails(outcome.InvalidParameters, "image: "); !strings.Contains(failure.Hint, hint) {
+			t.Errorf("%q: no %q in the hint: %s", image, hint, failure.Hint)
+		}
+		b.in.Image, b.in.ImageFile = "", write(t, filepath.Join(t.TempDir(), "image"), image+"\n")
+		b.fails(outcome.InvalidParameters, "image-file: ")
+	}
+	b.wantWrites()
+}
+
 func TestWorkloadName(t *testing.T) {
 	t.Parallel()
 	b, _ := newExternal(t, nil)

@@ -658,7 +658,7 @@ func TestWholeStep(t *testing.T) {
 	var stdout, stderr bytes.Buffer
 	code := step.Run(t.Context(), "generate-workload-cr", []string{"--app-path", "/app"}, []string{
 		"NAMESPACE_NAME=acme", "PROJECT_NAME=store", "COMPONENT_NAME=cart",
-		"IMAGE=registry.example.com/cart:v1@sha256:0", "RUN_NAME=cart-1",
+		"IMAGE=registry.example.com/cart:v1@sha256:" + strings.Repeat("0", 64), "RUN_NAME=cart-1",
 		"WORKSPACE=" + string(b.in.Workspace), "OAUTH_TOKEN_URL=" + b.in.TokenURL, "OAUTH_CLIENT_ID=" + b.in.ClientID,
 		"OAUTH_CLIENT_SECRET_FILE=" + b.in.ClientSecretFile, "OAUTH_SCOPE=a b", "API_SERVER_URL=" + b.URL,
 		"CA_BUNDLE=" + b.CABundle,
