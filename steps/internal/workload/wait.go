@@ -31,7 +31,7 @@ func (p *publication) wait(ctx context.Context, retry outcome.Retry) error {
 			if openchoreo.IsNotFound(err) {
 				return nil
 			}
-			shown = err == nil && (p.outdone || w.Text("spec", "container", "image") == p.Image)
+			shown = err == nil && (p.winner != nil || w.Text("spec", "container", "image") == p.Image)
 			return err
 		})
 		if err != nil {
