@@ -48,8 +48,51 @@ func TestWithoutWorkspace(t *testing.T) {
 	// What was asked for must be there: only then is it right to go on without.
 	b.in.AppPath = "/cart"
 	b.fails(outcome.InvalidParameters, `app-path: there is no "/cart"`)
-	b.in.AppPath, b.in.Run = ".", "cart-1"
-	b.fails(outcome.InvalidParameters, `app-path: there is no "."`)
+
+	// A WorkflowRun needs no workspace either, and is annotated.
+	for _, root := range []string{".", "/", "./", ""} {
+		b, _ := newExternal(t, nil)
+		b.in.Run, b.in.AppPath = "cart-1", root
+		b.mustRun()
+		b.wantWrites(putRun, postWorkload)
+		if a := b.workflowRun("cart-1").Annotations; a[fromSourceAnnotation] != "false" || a[payloadAnnotation] == "" {
+			t.Errorf("annotations %v", a)
+		}
+	}
+}
+
+// TestOtherCheckout: what another checkout than ours left for a WorkflowRun is used, revision or not.
+func TestOtherCheckout(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"workload.yaml": webDescriptor})
+	if results := b.mustRun(); results["workload-from-source"] != "true" {
+		t.Errorf("results %v", results)
+	}
+}
+
+// TestRenamedMeanwhile: somebody makes a Workload of another name after the step has looked for one.
+func TestRenamedMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"workload.yaml": webDescriptor})
+	var once sync.Once
+	proxy := faulttest.Before(t, b.PlainURL, func(r *http.Request) *faulttest.Fault {
+		if r.Method == "PUT" {
+			once.Do(func() { b.Apply(t, existing("my-service")) })
+		}
+		return nil
+	})
+	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
+	b.in.Output = filepath.Join(t.TempDir(), "cr.yaml")
+	if results := b.mustRun(); results["workload"] != "my-service" || b.workload().Name != "my-service" {
+		t.Errorf("results %v", results)
+	}
+	raw, err := os.ReadFile(b.in.Output)
+	if err != nil || !strings.Contains(string(raw), "name: my-service\n") {
+		t.Errorf("%v: %s", err, raw)
+	}
+	if payload := b.workflowRun("cart-1").Annotations[payloadAnnotation]; !strings.Contains(payload, `"my-service"`) {
+		t.Errorf("annotation %s", payload)
+	}
 }
 
 func TestDescriptorDirectory(t *testing.T) {

@@ -2,8 +2,10 @@ package workload
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -84,7 +86,7 @@ func imageHint(image string) string {
 	return form
 }
 
-// manifest makes the Workload of the descriptor that the parameters name, of that in the workspace, or of the image
+// manifest makes the Workload of the descriptor that the parameters name, of the one in the workspace, or of the image
 // alone.
 func (in Parameters) manifest() (*Manifest, error) {
 	target := Target{
@@ -97,12 +99,40 @@ func (in Parameters) manifest() (*Manifest, error) {
 	if in.Descriptor != "" {
 		return loadFrom(in.Descriptor, target)
 	}
-	// External CI has no workspace, but may have a variable of its own named so, as Jenkins has: only what
-	// checkout-source left counts.
-	if _, err := in.Workspace.ReadRevision(); errors.Is(err, fs.ErrNotExist) && in.Run == "" && in.AppPath == "." {
+	used, err := in.usesWorkspace()
+	if err != nil {
+		return nil, err
+	}
+	if !used {
 		return &Manifest{Workload: bare(target)}, nil
 	}
 	return Load(in.Workspace.Source(), in.AppPath, target)
+}
+
+// usesWorkspace tells whether the application is in the workspace. External CI has none, with a WorkflowRun or without,
+// but may have a variable of its own named so, as Jenkins has. What is certainly the application's is used: what
+// checkout-source left, what app-path names, and what another checkout left for a WorkflowRun. A descriptor that is
+// there otherwise is neither used nor passed over: both would be wrong for somebody.
+func (in Parameters) usesWorkspace() (bool, error) {
+	if _, err := in.Workspace.ReadRevision(); !errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if path.Clean("/"+in.AppPath) != "/" {
+		return true, nil
+	}
+	source := in.Workspace.Source()
+	if in.Run != "" {
+		info, err := os.Stat(source)
+		return err == nil && info.IsDir(), nil
+	}
+	if _, err := os.Lstat(filepath.Join(source, descriptorName)); err == nil {
+		return false, outcome.Errorf(
+			outcome.InvalidParameters, "workspace: %s has a %s, and nothing says that it is this component's: "+
+				"checkout-source left no revision in %s", source, descriptorName, in.Workspace,
+		).WithHint(fmt.Sprintf("Give descriptor=%s to use it. To register the image alone, give a workspace that is "+
+			"not there; the variable WORKSPACE is the CI's own with some.", source))
+	}
+	return false, nil
 }
 
 // loadFrom makes a Workload of the descriptor in a directory of this machine, which must have one.

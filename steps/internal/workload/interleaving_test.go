@@ -369,7 +369,8 @@ func (s *scenario) check(t *testing.T, w *world, decisions []decision) {
 	}
 	for i, a := range w.actors {
 		claim := w.runs[i].Text("metadata", "annotations", payloadAnnotation)
-		if a.err == nil && !strings.Contains(claim, runImage(i)) || runImage(i) == s.refused && !a.crashed && claim != "" {
+		left := runImage(i) == s.refused && !a.crashed && claim != ""
+		if a.err == nil && !strings.Contains(claim, runImage(i)) || left {
 			t.Fatalf("run %d ended with %v and claims %q, by %v", i, a.err, claim, decisions)
 		}
 		// Who lost must say so, unless it had ended before the winner began.

@@ -303,9 +303,18 @@ func TestExternalCI(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, map[string]string{"workload.yaml": webDescriptor})
 	b.in.Run = ""
-	if results := b.mustRun(); results["workload-from-source"] != "false" {
-		t.Errorf("took a folder named source for the workspace's: %v", results)
+	// A folder named source may be anybody's, and what is in there may be meant.
+	failure := b.fails(outcome.InvalidParameters, "workspace: ", "/source has a workload.yaml", "no revision")
+	if !strings.Contains(failure.Hint, "descriptor="+b.in.Workspace.Source()) {
+		t.Errorf("hint %q", failure.Hint)
 	}
+	without := repository(t, map[string]string{"README.md": ""})
+	with := b.in.Workspace
+	b.in.Workspace = without
+	if results := b.mustRun(); results["workload-from-source"] != "false" {
+		t.Errorf("results %v", results)
+	}
+	b.in.Workspace = with
 	if err := b.in.Workspace.WriteRevision(workspace.Revision{Commit: "1a2b3c4d"}); err != nil {
 		t.Fatal(err)
 	}
