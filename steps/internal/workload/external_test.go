@@ -190,6 +190,29 @@ func TestImageReference(t *testing.T) {
 	b.wantWrites()
 }
 
+// TestOutputThatCannotBeWritten ends the step before anything is changed, with or without the API.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := write(t, filepath.Join(dir, "file"), "")
+	for _, output := range []string{dir, filepath.Join(dir, "none", "cr.yaml"), file + "/x"} {
+		for _, dry := range []bool{true, false} {
+			b, _ := newExternal(t, nil)
+			b.in.Output, b.in.DryRun, b.in.Run = output, dry, "cart-1"
+			if failure := b.fails(outcome.InvalidParameters, "output: "); !strings.Contains(failure.Hint, "Name a file") {
+				t.Errorf("hint %q", failure.Hint)
+			}
+			b.wantWrites()
+		}
+	}
+	b, _ := newExternal(t, nil)
+	b.in.Output, b.in.DryRun = "/dev/null", true
+	b.mustRun()
+	if info, err := os.Stat("/dev/null"); err != nil || info.Mode().IsRegular() {
+		t.Errorf("/dev/null was replaced: %v", err)
+	}
+}
+
 func TestWorkloadName(t *testing.T) {
 	t.Parallel()
 	b, _ := newExternal(t, nil)

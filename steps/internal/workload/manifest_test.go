@@ -339,23 +339,25 @@ configurations:
 // TestForeignDescriptor: a file of another kind would make a Workload without anything.
 func TestForeignDescriptor(t *testing.T) {
 	t.Parallel()
-	for text, seems := range map[string]string{
-		"apiVersion: openchoreo.dev/v1alpha1\nkind: Workload\nmetadata: {name: x}\nspec:\n  endpoints: {}\n": "a Workload custom resource, not a workload descriptor: it has kind, spec at its top",
-		"kind: Workload\nendpoints: []\nspec: {}\n":                                                          "a Workload custom resource",
-		"kind: Workload\nmetadata: {name: x}\n":                                                              "a Workload custom resource",
-		"apiVersion: apps/v1\nkind: Deployment\nspec: {}\n":                                                  "Deployment of apps/v1",
-		"apiVersion: v1\nkind: List\nitems: []\n":                                                            "List of v1",
-		"apiVersion: score.dev/v1b1\nmetadata: {name: x}\ncontainers: {}\n":                                  "a file of score.dev/v1b1",
-		"services: {web: {image: x}}\n":                                                                      "a Compose file",
-		"openapi: 3.0.0\npaths: {}\n":                                                                        "an API definition",
-		"replicaCount: 1\n":                                                                                  "a file of another tool",
-		"apiVersion: openchoreo.dev/v1alpha1\nspec: {}\n":                                                    "a file of another tool",
-		"- &a {x: 1}\n":          "must be a mapping",
-		"a: &a {x: 1}\n<<: *a\n": "a file of another tool",
+	for _, tc := range []struct{ text, seems string }{
+		{"apiVersion: openchoreo.dev/v1alpha1\nkind: Workload\nmetadata: {name: x}\nspec:\n  endpoints: {}\n",
+			"a Workload custom resource, not a workload descriptor: it has kind, spec at its top"},
+		{"kind: Workload\nendpoints: []\nspec: {}\n", "a Workload custom resource"},
+		{"kind: Workload\nmetadata: {name: x}\n", "a Workload custom resource"},
+		{"apiVersion: apps/v1\nkind: Deployment\nspec: {}\n", "Deployment of apps/v1"},
+		{"apiVersion: v1\nkind: List\nitems: []\n", "List of v1"},
+		{"apiVersion: score.dev/v1b1\nmetadata: {name: x}\ncontainers: {}\n", "a file of score.dev/v1b1"},
+		{"services: {web: {image: x}}\n", "a Compose file"},
+		{"openapi: 3.0.0\npaths: {}\n", "an API definition"},
+		{"replicaCount: 1\n", "a file of another tool"},
+		{"apiVersion: openchoreo.dev/v1alpha1\nspec: {}\n", "a file of another tool"},
+		{"- &a {x: 1}\n", "must be a mapping"},
+		{"a: &a {x: 1}\n<<: *a\n", "a file of another tool"},
 	} {
-		_, err := Load(repository(t, map[string]string{"workload.yaml": text}).Source(), ".", target)
-		if err == nil || outcome.Of(err).Reason != outcome.DescriptorInvalid || !strings.Contains(err.Error(), seems) {
-			t.Errorf("%q: %v", text, err)
+		_, err := Load(repository(t, map[string]string{"workload.yaml": tc.text}).Source(), ".", target)
+		if err == nil || outcome.Of(err).Reason != outcome.DescriptorInvalid ||
+			!strings.Contains(err.Error(), tc.seems) {
+			t.Errorf("%q: %v", tc.text, err)
 		}
 	}
 	for _, text := range []string{

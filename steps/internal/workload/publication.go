@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"os"
 	"reflect"
 	"slices"
 	"strconv"
@@ -91,7 +92,14 @@ func (p *publication) writeOutput() error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(p.Output, raw, 0o644); err != nil {
+	write := renameio.WriteFile
+	if info, err := os.Stat(p.Output); err == nil && !info.Mode().IsRegular() {
+		// A device, such as /dev/stdout, is written to and not replaced.
+		write = func(name string, data []byte, perm os.FileMode, _ ...renameio.Option) error {
+			return os.WriteFile(name, data, perm)
+		}
+	}
+	if err := write(p.Output, raw, 0o644); err != nil {
 		return outcome.Errorf(outcome.InvalidParameters, "output: %w", err).WithHint(
 			"Name a file in a directory that is there and may be written to.",
 		)
