@@ -51,8 +51,8 @@ func (c *Client) notPermitted() string {
 	}
 	return "Check that " + who + " is bound to a role with workload:view, workload:create and workload:update, and " +
 		"for a WorkflowRun with workflowrun:view and workflowrun:update, in this namespace and project (kubectl get " +
-		"clusterauthzrolebindings,authzrolebindings -A): the entitlement of the binding is the claim by which the API " +
-		"knows clients, sub with the default identity provider."
+		"clusterauthzrolebindings,authzrolebindings -A): the entitlement of the binding is the claim by which the " +
+		"API knows clients, sub with the default identity provider."
 }
 
 // clientRefused is about a token endpoint that did not give a token.

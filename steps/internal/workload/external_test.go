@@ -199,7 +199,8 @@ func TestOutputThatCannotBeWritten(t *testing.T) {
 		for _, dry := range []bool{true, false} {
 			b, _ := newExternal(t, nil)
 			b.in.Output, b.in.DryRun, b.in.Run = output, dry, "cart-1"
-			if failure := b.fails(outcome.InvalidParameters, "output: "); !strings.Contains(failure.Hint, "Name a file") {
+			failure := b.fails(outcome.InvalidParameters, "output: ")
+			if !strings.Contains(failure.Hint, "Name a file") {
 				t.Errorf("hint %q", failure.Hint)
 			}
 			b.wantWrites()
