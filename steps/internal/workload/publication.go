@@ -71,6 +71,16 @@ func (p *publication) rename(name string) error {
 	return nil
 }
 
+// overtaken tells whether a Workload is of a newer run than this one, and remembers that run.
+func (p *publication) overtaken(workload openchoreo.Object) bool {
+	shown, known := turnIn(workload)
+	if p.Run == "" || !known || shown.compare(p.turn) <= 0 {
+		return false
+	}
+	p.winner = &shown
+	return true
+}
+
 func (p *publication) results() step.Results {
 	return step.Results{"workload": p.name, "workload-from-source": strconv.FormatBool(p.manifest.FromSource)}
 }
@@ -118,6 +128,9 @@ func (p *publication) register(ctx context.Context, retry outcome.Retry) error {
 	}
 	if p.Run != "" {
 		if err := retry.Do(ctx, p.claim); err != nil {
+			if p.claimed && !isRefusal(err) {
+				p.retract(ctx) // it may have arrived
+			}
 			return fmt.Errorf("WorkflowRun %s could not be annotated; no Workload was changed: %w", p.Run, err)
 		}
 	}

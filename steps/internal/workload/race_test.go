@@ -219,6 +219,58 @@ func TestRetracts(t *testing.T) {
 	}
 }
 
+// TestRetractsAClaimThatMayHaveArrived: its answer was lost, and then the run is stopped.
+func TestRetractsAClaimThatMayHaveArrived(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	var arrived atomic.Bool
+	proxy := faulttest.Before(t, b.PlainURL, func(r *http.Request) *faulttest.Fault {
+		switch {
+		case r.Method == "PUT" && !arrived.Swap(true):
+			return &faulttest.Fault{CutBody: 1}
+		case r.Method == "GET" && arrived.Load():
+			cancel(outcome.Errorf(outcome.Cancelled, "stopped by terminated"))
+		}
+		return nil
+	})
+	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
+	if _, err := b.runContext(ctx); outcome.Of(err).Reason != outcome.Cancelled {
+		t.Errorf("%v", err)
+	}
+	b.wantWrites(putRun, putRun)
+	if a := b.workflowRun("cart-1").Annotations; len(a) != 1 {
+		t.Errorf("annotations %v", a)
+	}
+}
+
+// TestOvertakenWhileWaiting: a newer run publishes after this one has, and before the API shows this one's image.
+func TestOvertakenWhileWaiting(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	b.Apply(t, createdAt("acme", "old", "2026-01-01T10:00:00Z")+createdAt("acme", "new", "2026-01-01T11:00:00Z"))
+	var once sync.Once
+	proxy := faulttest.Before(t, b.PlainURL, func(r *http.Request) *faulttest.Fault {
+		if r.Method == "GET" && strings.Contains(r.URL.Path, "/workloads/") {
+			once.Do(func() {
+				newer := b.in
+				newer.Run, newer.Image, newer.Wait = "new", "registry.example.com/cart:new", false
+				newer.APIServerURL, newer.TokenURL = b.PlainURL, b.PlainURL+"/oauth2/token"
+				if _, err := Run(t.Context(), newer, quietly()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return nil
+	})
+	b.in.Run, b.in.Image, b.in.Wait, b.in.WaitTimeout = "old", "registry.example.com/cart:old", true, 10
+	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
+	b.mustRun()
+	if !strings.Contains(b.note, "WorkflowRun new") {
+		t.Errorf("says %q", b.note)
+	}
+}
+
 func quietly() step.Environment {
 	return step.Environment{
 		Log: slog.New(slog.DiscardHandler), Secrets: &redact.Secrets{},

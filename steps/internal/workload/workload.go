@@ -91,13 +91,13 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err := p.register(ctx, env.Retry); err != nil {
 		return p.published(), err
 	}
-	if p.winner != nil {
-		env.Say(fmt.Sprintf("%s is newer than %s and wins: Workload %s is that run's", p.winner, p.Run, p.name))
-	}
 	if in.Wait {
 		if err := p.wait(ctx, env.Retry); err != nil {
 			return p.results(), err
 		}
+	}
+	if p.winner != nil {
+		env.Say(fmt.Sprintf("%s is newer than %s and wins: Workload %s is that run's", p.winner, p.Run, p.name))
 	}
 	return p.results(), nil
 }
