@@ -195,7 +195,7 @@ func (c *Client) clientSecret() (string, error) {
 func (c *Client) denial(what string, resp *http.Response, answer tokenAnswer) error {
 	e := &StatusError{Status: resp.StatusCode, Code: answer.Error, Message: answer.Error}
 	if answer.Description != "" {
-		e.Message = short(answer.Error + ": " + answer.Description)
+		e.Message = short(strings.TrimPrefix(answer.Error+": "+answer.Description, ": "))
 	}
 	switch s := e.Status; {
 	case isTransient(s) || e.Code == "temporarily_unavailable" || e.Code == "server_error":

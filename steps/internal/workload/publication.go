@@ -32,11 +32,12 @@ type api interface {
 
 // publication is one Workload on its way into OpenChoreo.
 //
-// The API has no conditional update: whoever writes last wins. So that the newest run of a component wins all the same,
+// The API has no conditional update: the last write wins. So that the newest run of a component wins all the same,
 // each run first leaves its claim in its WorkflowRun, then looks at the claims of all, and writes the newest of them
-// into the Workload, its own or not. After each write it looks again, and writes again if there is a newer one. The
-// last write of all is so followed by a look that shows nothing newer than what was written; and a run whose claim came
-// after that look would have written after it.
+// into the Workload, its own or not. After each write it looks again, and writes again if there is a newer one. So the
+// last write of all is followed by a look that shows nothing newer than what was written; and a run whose claim came
+// after that look would have written after it. Only a run that is killed between a write and the look after it can
+// leave an older one.
 type publication struct {
 	Parameters
 	api      api
@@ -389,7 +390,7 @@ func (p *publication) write(
 		}
 		// Another run was faster, or an earlier try was answered by a broken connection only.
 		if current, err = p.api.Get(ctx, p.Namespace, openchoreo.Workloads, p.name); err != nil {
-			return false, err
+			return false, p.gone(err)
 		}
 		if shown, known := turnIn(current); known && p.Run != "" && shown.compare(c.turn) > 0 {
 			return true, nil // not by this run; the claims have to be looked at again
@@ -406,10 +407,18 @@ func (p *publication) write(
 	err = p.api.Update(ctx, p.Namespace, openchoreo.Workloads, p.name, updated)
 	p.tried(err)
 	if err != nil {
-		return false, err
+		return false, p.gone(err)
 	}
 	log.Info("Updated the Workload", "took", time.Since(started))
 	return true, nil
+}
+
+// gone is the error for a Workload that was there a moment ago: another try makes a new one.
+func (p *publication) gone(err error) error {
+	if openchoreo.IsNotFound(err) {
+		return outcome.Errorf(outcome.ApiUnavailable, "Workload %s was deleted meanwhile: %w", p.name, err)
+	}
+	return err
 }
 
 // tried notes that a write may have happened: after a broken connection or a server's fault nobody can tell.

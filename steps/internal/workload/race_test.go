@@ -244,6 +244,27 @@ func TestRetractsAClaimThatMayHaveArrived(t *testing.T) {
 	}
 }
 
+// TestDeletedMeanwhile: somebody deletes the Workload between the look at it and the write.
+func TestDeletedMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	b.Apply(t, existing("cart-workload"))
+	var once sync.Once
+	proxy := faulttest.Before(t, b.PlainURL, func(r *http.Request) *faulttest.Fault {
+		if r.Method == "PUT" && strings.Contains(r.URL.Path, "/workloads/") {
+			once.Do(func() {
+				if err := b.Delete("acme", "workloads", "cart-workload"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		return nil
+	})
+	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
+	b.mustRun()
+	b.wantWrites(putRun, putWorkload, postWorkload)
+}
+
 // TestOvertakenWhileWaiting: a newer run publishes after this one has, and before the API shows this one's image.
 func TestOvertakenWhileWaiting(t *testing.T) {
 	t.Parallel()

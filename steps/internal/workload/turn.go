@@ -47,7 +47,7 @@ func (t turn) String() string {
 }
 
 // claim is what a run is to publish, or has published. It is left in the run's annotations before the Workload is
-// written, so that whoever writes the Workload can see it.
+// written, so that every run that writes the Workload can see it.
 type claim struct {
 	turn
 	workload   openchoreo.Object
