@@ -124,7 +124,8 @@ func TestAuthorization(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if want := []string{"workload:view", "workload:create", "workload:update"}; !slices.Equal(role.Spec.Actions, want) {
+	want := []string{"workload:view", "workload:create", "workload:update", "workflowrun:view", "workflowrun:update"}
+	if !slices.Equal(role.Spec.Actions, want) {
 		t.Errorf("actions %q", role.Spec.Actions)
 	}
 	mapping := binding.Spec.RoleMappings[0]

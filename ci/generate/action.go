@@ -11,10 +11,10 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// notForActions are parameters of generate-workload-cr without a use in GitHub Actions: there is no workspace and no
-// WorkflowRun, no pod, and no standard output that anybody reads.
+// notForActions are parameters of generate-workload-cr without a use in GitHub Actions: there is no workspace, no pod,
+// and no standard output that anybody reads.
 var notForActions = []string{
-	"app-path", "run-name", "dry-run", "oauth-client-secret-file", "workspace", "results-dir",
+	"app-path", "dry-run", "oauth-client-secret-file", "workspace", "results-dir",
 	"termination-message-path",
 }
 

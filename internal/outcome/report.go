@@ -82,9 +82,9 @@ func peakMemory() int64 {
 	return own << 10
 }
 
-// Line is the report for people: `reason: message. hint`.
+// Line is the report for people: `reason: message. hint`. A step that succeeded seldom has a message.
 func (r Report) Line() string {
-	if !r.Failed() {
+	if !r.Failed() && r.Message == "" {
 		return string(Succeeded)
 	}
 	line := fmt.Sprintf("%s: %s", r.Reason, strings.TrimRight(r.Message, ".\n"))
@@ -98,9 +98,9 @@ func (r Report) Line() string {
 }
 
 // TerminationMessage is what the step's container leaves for Kubernetes, and the step's task for people: the line, cut
-// to what Kubernetes keeps. It is empty when the step succeeded.
+// to what Kubernetes keeps. It is empty when the step succeeded and has nothing to say.
 func (r Report) TerminationMessage() string {
-	if !r.Failed() {
+	if !r.Failed() && r.Message == "" {
 		return ""
 	}
 	return shorten(r.Line(), terminationLimit)
@@ -118,7 +118,7 @@ func (r Report) Write(dir, terminationPath string) error {
 	}
 	raw, err := json.MarshalIndent(r, "", "  ")
 	errs = append(errs, err, renameio.WriteFile(filepath.Join(dir, reportFile), append(raw, '\n'), 0o644))
-	if r.Failed() {
+	if r.TerminationMessage() != "" {
 		errs = append(errs, r.terminate(terminationPath))
 	}
 	return errors.Join(errs...)

@@ -3,7 +3,8 @@
 // too, in place of an identity provider.
 //
 // It differs on purpose in this: there are no controllers, so nothing has a status; Projects and ClusterWorkflows are
-// not looked up; a client may do everything in the namespaces it is allowed.
+// not looked up; a client may do everything in the namespaces it is allowed. Namespaces need not be made: there are
+// those that have objects, and those that the client is for.
 package devapi
 
 import (
@@ -102,18 +103,20 @@ func New(options Options) (*Server, error) {
 		Clients: map[string]string{options.ClientID: options.ClientSecret}, Lifetime: options.TokenLifetime,
 		Issue: func(string) (string, error) { return s.Token(), nil },
 	})
+	handle := func(kind Kind, pattern string, serve func(*request)) {
+		s.mux.HandleFunc(pattern, s.authenticated(func(w http.ResponseWriter, r *http.Request) {
+			serve(&request{Request: r, w: w, server: s, kind: kind, namespace: r.PathValue("namespace"),
+				name: r.PathValue("name")})
+		}))
+	}
+	handle("", "GET /api/v1/namespaces", (*request).listNamespaces)
+	handle("", "GET /api/v1/namespaces/{namespace}", (*request).getNamespace)
 	for _, kind := range kinds {
 		collection := "/api/v1/namespaces/{namespace}/" + string(kind)
-		handle := func(pattern string, serve func(*request)) {
-			s.mux.HandleFunc(pattern, s.authenticated(func(w http.ResponseWriter, r *http.Request) {
-				serve(&request{Request: r, w: w, server: s, kind: kind, namespace: r.PathValue("namespace"),
-					name: r.PathValue("name")})
-			}))
-		}
-		handle("GET "+collection, (*request).list)
-		handle("POST "+collection, (*request).create)
-		handle("GET "+collection+"/{name}", (*request).get)
-		handle("PUT "+collection+"/{name}", (*request).update)
+		handle(kind, "GET "+collection, (*request).list)
+		handle(kind, "POST "+collection, (*request).create)
+		handle(kind, "GET "+collection+"/{name}", (*request).get)
+		handle(kind, "PUT "+collection+"/{name}", (*request).update)
 	}
 	return s, nil
 }
@@ -331,8 +334,10 @@ type request struct {
 	namespace, name string
 }
 
-func (r *request) allowed() bool {
-	return len(r.server.options.Namespaces) == 0 || slices.Contains(r.server.options.Namespaces, r.namespace)
+func (r *request) allowed() bool { return r.server.allows(r.namespace) }
+
+func (s *Server) allows(namespace string) bool {
+	return len(s.options.Namespaces) == 0 || slices.Contains(s.options.Namespaces, namespace)
 }
 
 func (r *request) refuse(status int, code, message string) {
@@ -382,6 +387,20 @@ func (r *request) get() {
 }
 
 func (r *request) list() {
+	all, err := r.server.store.list(r.namespace, r.kind)
+	if err != nil {
+		r.broken(err)
+		return
+	}
+	component := r.URL.Query().Get("component")
+	r.page(all, func(o map[string]any) bool {
+		// What the client may not see is left out, without a word.
+		return r.allowed() && (r.kind != Workloads || component == "" || ownerOf(o, "componentName") == component)
+	})
+}
+
+// page answers with those of the objects, sorted by name, that the client may see and the query selects.
+func (r *request) page(all []map[string]any, visible func(map[string]any) bool) {
 	query := r.URL.Query()
 	limit := 20
 	if raw := query.Get("limit"); raw != "" {
@@ -402,11 +421,6 @@ func (r *request) list() {
 		r.broken(err)
 		return
 	}
-	all, err := r.server.store.list(r.namespace, r.kind)
-	if err != nil {
-		r.broken(err)
-		return
-	}
 	items, pagination := []any{}, map[string]any{}
 	for _, o := range all {
 		meta := object(o["metadata"])
@@ -415,10 +429,7 @@ func (r *request) list() {
 		for k, v := range object(meta["labels"]) {
 			set[k] = fmt.Sprint(v)
 		}
-		component := query.Get("component")
-		// What the client may not see is left out, without a word.
-		if name <= string(after) || !r.allowed() || !selector.Matches(set) || r.kind == Workloads && component != "" &&
-			ownerOf(o, "componentName") != component {
+		if name <= string(after) || !selector.Matches(set) || !visible(o) {
 			continue
 		}
 		if len(items) == limit {
@@ -429,6 +440,50 @@ func (r *request) list() {
 		items = append(items, show(o))
 	}
 	writeJSON(r.w, http.StatusOK, map[string]any{"items": items, "pagination": pagination})
+}
+
+// listNamespaces answers what people ask first, to see whether this is the API. The namespaces are those that have
+// objects, and those that the client is for.
+func (r *request) listNamespaces() {
+	names, err := r.server.namespaces()
+	if err != nil {
+		r.broken(err)
+		return
+	}
+	var all []map[string]any
+	for _, name := range names {
+		all = append(all, namespaceNamed(name))
+	}
+	r.page(all, func(o map[string]any) bool { return r.server.allows(object(o["metadata"])["name"].(string)) })
+}
+
+func (r *request) getNamespace() {
+	names, err := r.server.namespaces()
+	switch {
+	case err != nil:
+		r.broken(err)
+	case !r.allowed(): // the real API asks in this order
+		r.forbidden()
+	case !slices.Contains(names, r.namespace):
+		r.refuse(http.StatusNotFound, "NOT_FOUND", "Namespace not found")
+	default:
+		writeJSON(r.w, http.StatusOK, namespaceNamed(r.namespace))
+	}
+}
+
+// namespaces are the names of all there are, sorted.
+func (s *Server) namespaces() ([]string, error) {
+	names, err := s.store.namespaces()
+	names = append(names, s.options.Namespaces...)
+	slices.Sort(names)
+	return slices.Compact(names), err
+}
+
+func namespaceNamed(name string) map[string]any {
+	return map[string]any{
+		"metadata": map[string]any{"name": name, "labels": map[string]any{"openchoreo.dev/control-plane": "true"}},
+		"status":   map[string]any{"phase": "Active"},
+	}
 }
 
 // body reads the object that the client sent; nil when it was refused.

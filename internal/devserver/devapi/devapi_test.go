@@ -84,7 +84,13 @@ func start(t *testing.T) *client {
 // do sends a request to a path below /api/v1/namespaces/ and returns status and body.
 func (c *client) do(method, path, body string) (int, string) {
 	c.t.Helper()
-	req, err := http.NewRequest(method, c.url+"/api/v1/namespaces/"+path, strings.NewReader(body))
+	return c.ask(method, "/"+path, body)
+}
+
+// ask is do for what stands right after /api/v1/namespaces.
+func (c *client) ask(method, rest, body string) (int, string) {
+	c.t.Helper()
+	req, err := http.NewRequest(method, c.url+"/api/v1/namespaces"+rest, strings.NewReader(body))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -431,6 +437,70 @@ func TestListPages(t *testing.T) {
 }
 
 // TestConflict: of two PUTs at once one fails as if the server had.
+// TestNamespaces: what people ask first, to see whether this is the API.
+func TestNamespaces(t *testing.T) {
+	t.Parallel()
+	c := start(t)
+	for _, tc := range []struct {
+		name, rest string
+		status     int
+		parts      []string
+	}{
+		{"only those that the client may see", "", 200, []string{`"items":[{"metadata":{`, `"name":"acme"`}},
+		{"by label", "?labelSelector=openchoreo.dev/control-plane=true", 200, []string{`"name":"acme"`}},
+		{"none of that label", "?labelSelector=a=b", 200, []string{`{"items":[],"pagination":{}}`}},
+		{"a limit that is none", "?limit=x", 400, []string{"limit"}},
+		{"one", "/acme", 200, []string{`"name":"acme"`, `"phase":"Active"`}},
+		{"one that is not the client's", "/elsewhere", 403, []string{"FORBIDDEN"}},
+	} {
+		status, body := c.ask("GET", tc.rest, "")
+		if status != tc.status || strings.Contains(body, "elsewhere") {
+			t.Errorf("%s: %d %s", tc.name, status, body)
+		}
+		for _, part := range tc.parts {
+			if !strings.Contains(body, part) {
+				t.Errorf("%s: no %q in %s", tc.name, part, body)
+			}
+		}
+	}
+	c.token = ""
+	if status, body := c.ask("GET", "", ""); status != 401 || !strings.Contains(body, "MISSING_TOKEN") {
+		t.Errorf("without a token: %d %s", status, body)
+	}
+
+	// A client for all namespaces sees those that there are, page by page.
+	all, err := New(Options{Dir: t.TempDir(), ClientID: "me", ClientSecret: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(all)
+	t.Cleanup(server.Close)
+	c = &client{t: t, api: all, url: server.URL, token: all.Token()}
+	if status, body := c.ask("GET", "", ""); status != 200 || !strings.Contains(body, `"items":[]`) {
+		t.Errorf("none: %d %s", status, body)
+	}
+	if status, body := c.ask("GET", "/acme", ""); status != 404 || !strings.Contains(body, "Namespace not found") {
+		t.Errorf("absent: %d %s", status, body)
+	}
+	if err := all.Apply([]byte(given)); err != nil {
+		t.Fatal(err)
+	}
+	status, body := c.ask("GET", "?limit=1", "")
+	var page struct {
+		Pagination struct {
+			NextCursor string `json:"nextCursor"`
+		} `json:"pagination"`
+	}
+	if err := json.Unmarshal([]byte(body), &page); err != nil || status != 200 || !strings.Contains(body, `"acme"`) ||
+		strings.Contains(body, "elsewhere") {
+		t.Errorf("first page: %d %s", status, body)
+	}
+	status, body = c.ask("GET", "?limit=1&cursor="+page.Pagination.NextCursor, "")
+	if status != 200 || !strings.Contains(body, `"elsewhere"`) || strings.Contains(body, `"acme"`) {
+		t.Errorf("second page: %d %s", status, body)
+	}
+}
+
 func TestConflict(t *testing.T) {
 	t.Parallel()
 	c := start(t)

@@ -77,6 +77,21 @@ func (s store) remove(namespace string, kind Kind, name string) error {
 	return nil
 }
 
+// namespaces returns the names of the folders that namespaces have.
+func (s store) namespaces() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() && len(validation.IsDNS1123Label(e.Name())) == 0 {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
 // list returns the objects of a kind, sorted by name.
 func (s store) list(namespace string, kind Kind) ([]map[string]any, error) {
 	if len(validation.IsDNS1123Label(namespace)) > 0 {

@@ -119,9 +119,9 @@ func (r *Record) Ended(_ string, how outcome.Report, _ time.Duration) {
 	defer r.mu.Unlock()
 	r.closeLog()
 	task := &r.run.Status.Tasks[len(r.run.Status.Tasks)-1]
-	task.Phase, task.CompletedAt, task.Message = runstatus.TaskSucceeded, now(), how.TerminationMessage()
-	if how.Failed() {
-		task.Phase = runstatus.TaskFailed
+	task.Phase, task.CompletedAt = runstatus.TaskSucceeded, now()
+	if how.Failed() { // of a task that succeeded Argo has no message
+		task.Phase, task.Message = runstatus.TaskFailed, how.TerminationMessage()
 	}
 	r.save()
 }

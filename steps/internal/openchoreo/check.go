@@ -23,6 +23,12 @@ const (
 		"made there before its first Workload. Then check the API server's URL."
 	notTheAPI = "Check the API server's URL (api-server-url): it is the base, without /api/v1, and what answers " +
 		"under its path /api/v1/namespaces is the OpenChoreo API, not the portal or a load balancer."
+	tooLarge = "The API, or a proxy in front of it, takes no body of that size: make the schema files and files that " +
+		"workload.yaml names smaller, or have the proxy's limit raised (client_max_body_size with nginx)."
+	proxyRefused = "The proxy asks for credentials: give them in HTTPS_PROXY, or name the host in NO_PROXY."
+	// refusedUnnamed is about an answer without the API's own code.
+	refusedUnnamed = "That is not how the OpenChoreo API itself refuses an object: see what stands in front of it, " +
+		"such as a proxy or a firewall, and that this step and the API are of versions that go together."
 )
 
 // tokenRefused is about the 401 of the API, which is never about the client's secret: that had been accepted before.
@@ -43,10 +49,10 @@ func (c *Client) notPermitted() string {
 	if c.settings.TokenFile == "" {
 		who = "client " + c.settings.ClientID
 	}
-	return "Check that " + who + " is bound to a role with workload:view, workload:create and workload:update in " +
-		"this namespace (kubectl get clusterauthzrolebindings,authzrolebindings -A): " +
-		"the entitlement of the binding is the claim by which the API knows clients, sub with the default identity " +
-		"provider."
+	return "Check that " + who + " is bound to a role with workload:view, workload:create and workload:update, and " +
+		"for a WorkflowRun with workflowrun:view and workflowrun:update, in this namespace and project (kubectl get " +
+		"clusterauthzrolebindings,authzrolebindings -A): the entitlement of the binding is the claim by which the " +
+		"API knows clients, sub with the default identity provider."
 }
 
 // clientRefused is about a token endpoint that did not give a token.
@@ -54,7 +60,11 @@ func (c *Client) clientRefused(code string) string {
 	switch code {
 	case "invalid_scope":
 		return "Check oauth-scope: the provider knows it, and lets this client ask for it. Empty is the provider's " +
-			"default."
+			"default. Microsoft Entra ID wants api://APPLICATION/.default."
+	case "invalid_request", "invalid_target", "access_denied":
+		return "The provider misses something in the request, or does not let this client have what it asks for; its " +
+			"words say what. Check oauth-scope, which Microsoft Entra ID wants as api://APPLICATION/.default, " +
+			"oauth-audience, which Auth0 wants as the API's identifier, and that the client may use that API."
 	case "unsupported_grant_type", "unauthorized_client":
 		return "Check that the application at the identity provider is one for servers (grant type " +
 			"client_credentials), and that it takes oauth-client-auth=" + c.clientAuth() + "."

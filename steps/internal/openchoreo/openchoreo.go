@@ -90,6 +90,7 @@ func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
 	if len(faults) > 0 {
 		return nil, outcome.Invalid(faults...)
 	}
+	settings.ClientID = strings.TrimSpace(settings.ClientID)
 	return &Client{
 		settings: settings,
 		base:     base,
@@ -317,14 +318,29 @@ func (c *Client) refusal(what string, resp *http.Response, answer []byte) error 
 		if e.Code == "" {
 			hint = notTheAPI
 		}
-	case s == http.StatusTooManyRequests || s >= 500:
+	case s == http.StatusRequestEntityTooLarge:
+		hint = tooLarge
+	case s == http.StatusProxyAuthRequired:
+		reason, hint = outcome.InvalidParameters, proxyRefused
+	case isTransient(s):
 		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(
 			outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		)
 	case s < 400:
 		return redirected("api-server-url", what, resp)
+	case e.Code == "" && s != http.StatusBadRequest && s != http.StatusUnprocessableEntity:
+		hint = refusedUnnamed
 	}
 	return outcome.Errorf(reason, "%s: %w", what, e).WithHint(hint)
+}
+
+// isTransient tells the statuses by which a server asks for another try.
+func isTransient(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500
 }
 
 func redirected(parameter, what string, resp *http.Response) error {

@@ -1,6 +1,7 @@
 package openchoreo
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -55,6 +56,7 @@ func TestAnswers(t *testing.T) {
 		header  http.Header
 		reason  outcome.Reason
 		message string
+		hint    string
 		after   time.Duration
 	}{
 		{name: "API error", status: 422, kind: "application/json",
@@ -69,6 +71,14 @@ func TestAnswers(t *testing.T) {
 			reason: outcome.Forbidden, message: "403 Forbidden: no"},
 		{name: "not found", status: 404, kind: "text/html", body: "<html>", reason: outcome.NotFound,
 			message: "GET http://"},
+		{name: "a body that is too large", status: 413, kind: "text/html", body: "<html>",
+			hint: "takes no body of that size", reason: outcome.WorkloadRejected,
+			message: "413 Request Entity Too Large"},
+		{name: "what no API says", status: 451, kind: "text/html", body: "<html>", hint: "stands in front of it",
+			reason: outcome.WorkloadRejected, message: "451"},
+		{name: "a proxy that wants credentials", status: 407, hint: "HTTPS_PROXY", reason: outcome.InvalidParameters},
+		{name: "too slow for it", status: 408, reason: outcome.ApiUnavailable},
+		{name: "too early", status: 425, reason: outcome.ApiUnavailable},
 		{name: "wrong method", status: 405, reason: outcome.NotFound},
 		{name: "too many, in seconds", status: 429, header: http.Header{"Retry-After": {"7"}},
 			reason: outcome.ApiUnavailable, after: 7 * time.Second},
@@ -105,6 +115,9 @@ func TestAnswers(t *testing.T) {
 			if failure.Reason != tc.reason || !strings.Contains(err.Error(), tc.message) ||
 				failure.RetryAfter != tc.after {
 				t.Errorf("%s after %s: %.300s", failure.Reason, failure.RetryAfter, err)
+			}
+			if !strings.Contains(failure.Hint, tc.hint) {
+				t.Errorf("hint %q", failure.Hint)
 			}
 			if len(err.Error()) > messageLimit+300 || strings.Contains(err.Error(), "canary") {
 				t.Errorf("%d bytes: %.300s", len(err.Error()), err)
@@ -234,22 +247,38 @@ func TestTokenEndpointErrors(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {
 		status int
+		kind   string // empty: JSON
 		body   string
 		reason outcome.Reason
 		part   string
+		hint   string
 	}{
-		{400, `{"error":"invalid_scope","error_description":"scope x"}`, outcome.Unauthorized,
-			"invalid_scope: scope x"},
-		{401, `nonsense with canary-secret`, outcome.Unauthorized, "401 Unauthorized"},
-		{200, `{"error":"invalid_client"}`, outcome.Unauthorized, "invalid_client"},
-		{200, `{}`, outcome.ApiUnavailable, "missing access_token"},
-		{404, `<html>`, outcome.NotFound, "not as a token endpoint"},
-		{302, ``, outcome.InvalidParameters, "oauth-token-url"},
-		{429, `{}`, outcome.ApiUnavailable, "429"},
-		{503, `{}`, outcome.ApiUnavailable, "503"},
+		{400, "", `{"error":"invalid_scope","error_description":"scope x"}`, outcome.Unauthorized,
+			"invalid_scope: scope x", "oauth-scope"},
+		{400, "text/plain", `{"error":"invalid_scope","error_description":"scope x"}`, outcome.Unauthorized,
+			"invalid_scope: scope x", "oauth-scope"},
+		{400, "text/plain", "invalid_scope\n", outcome.Unauthorized, "400 Bad Request: invalid_scope", "oauth-scope"},
+		{400, "application/x-www-form-urlencoded", "error=invalid_scope&error_description=scope+x",
+			outcome.Unauthorized, "invalid_scope: scope x", "oauth-scope"},
+		{400, "", `{"error":"invalid_request","error_description":"AADSTS900144: the parameter: 'scope'"}`,
+			outcome.Unauthorized, "AADSTS900144", "oauth-scope, which Microsoft Entra ID wants as api://"},
+		{403, "", `{"error":"access_denied","error_description":"No audience parameter was provided"}`,
+			outcome.Unauthorized, "No audience", "oauth-audience, which Auth0 wants"},
+		{401, "", `nonsense with canary-secret`, outcome.Unauthorized, "401 Unauthorized", "client ID and secret"},
+		{200, "", `{"error":"invalid_client"}`, outcome.Unauthorized, "invalid_client", "client ID and secret"},
+		{200, "", `{}`, outcome.NotFound, "200 OK, with application/json, which holds no token", "oauth-token-url"},
+		{200, "", `{"access_token":"two\nlines"}`, outcome.NotFound, "holds no token", "oauth-token-url"},
+		{200, "text/html; charset=utf-8", `<html>log in</html>`, outcome.NotFound, "with text/html", "oauth-token-url"},
+		{200, "text/html", ``, outcome.NotFound, "with text/html", "oauth-token-url"},
+		{404, "text/html", `<html>`, outcome.NotFound, "with text/html", "oauth-token-url"},
+		{302, "", ``, outcome.InvalidParameters, "oauth-token-url", ""},
+		{429, "", `{}`, outcome.ApiUnavailable, "429", ""},
+		{408, "", ``, outcome.ApiUnavailable, "408", ""},
+		{503, "", `{}`, outcome.ApiUnavailable, "503", ""},
+		{400, "", `{"error":"temporarily_unavailable"}`, outcome.ApiUnavailable, "temporarily", ""},
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Type", cmp.Or(tc.kind, "application/json"))
 			w.WriteHeader(tc.status)
 			fmt.Fprint(w, tc.body)
 		}))
@@ -258,8 +287,50 @@ func TestTokenEndpointErrors(t *testing.T) {
 		c.settings.TokenURL = server.URL + "/token"
 		_, err := c.Get(t.Context(), "acme", Workloads, "w")
 		if err == nil || outcome.Of(err).Reason != tc.reason || !strings.Contains(err.Error(), tc.part) ||
-			strings.Contains(err.Error(), "canary") {
-			t.Errorf("%d %s: %s: %v", tc.status, tc.body, outcome.Of(err).Reason, err)
+			strings.Contains(err.Error(), "canary") || !strings.Contains(outcome.Of(err).Hint, tc.hint) {
+			t.Errorf("%d %s: %s: %v. %s", tc.status, tc.body, outcome.Of(err).Reason, err, outcome.Of(err).Hint)
+		}
+	}
+}
+
+// TestTokenAnswers: what a token endpoint means counts, not how it is labelled.
+func TestTokenAnswers(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		kind, body string
+		lifetime   time.Duration
+	}{
+		{"application/json", `{"access_token":"canary-token","expires_in":3600}`, time.Hour},
+		{"application/json", `{"access_token":"canary-token","expires_in":3600.0}`, time.Hour},
+		{"application/json", `{"access_token":"canary-token","expires_in":"3600"}`, time.Hour},
+		{"application/json", `{"access_token":"canary-token","expires_in":1e300}`, longestLifetime},
+		{"application/json", `{"access_token":"canary-token","expires_in":null}`, 0},
+		{"application/json", `{"access_token":"canary-token","expires_in":-1,"token_type":"bearer"}`, 0},
+		{"text/plain; charset=utf-8", `{"access_token":"canary-token","expires_in":60}`, time.Minute},
+		{"", "\ufeff" + `{"access_token":"canary-token"}`, 0},
+		{"application/x-www-form-urlencoded", "access_token=canary-token&expires_in=60", time.Minute},
+	} {
+		answer := readTokenAnswer([]byte(tc.body))
+		if answer.lifetime() != tc.lifetime {
+			t.Errorf("%s: valid for %s, want %s", tc.body, answer.lifetime(), tc.lifetime)
+		}
+		issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", tc.kind)
+			fmt.Fprint(w, tc.body)
+		}))
+		defer issuer.Close()
+		c, secrets := against(t, func(w http.ResponseWriter, r *http.Request) {
+			if got := r.Header.Get("Authorization"); got != "Bearer canary-token" {
+				t.Errorf("%s: sent %q", tc.body, got)
+			}
+			fmt.Fprint(w, `{}`)
+		})
+		c.settings.TokenURL = issuer.URL
+		if _, err := c.Get(t.Context(), "acme", Workloads, "w"); err != nil {
+			t.Errorf("%s: %v", tc.body, err)
+		}
+		if got := secrets.String("canary-token"); got != "***" {
+			t.Errorf("%s: not secret", tc.body)
 		}
 	}
 }
@@ -317,7 +388,8 @@ func TestClientAuthentication(t *testing.T) {
 			}))
 			defer issuer.Close()
 			tc.settings.APIServerURL, tc.settings.TokenURL = c.settings.APIServerURL, issuer.URL
-			tc.settings.ClientID, tc.settings.ClientSecret = "me", "canary-s+c:ret"
+			// Both as somebody copied them, with the line's end.
+			tc.settings.ClientID, tc.settings.ClientSecret = "me\n", "canary-s+c:ret\r\n"
 			secrets := &redact.Secrets{}
 			c, err := New(tc.settings, secrets)
 			if err != nil {

@@ -1,16 +1,21 @@
 package openchoreo
 
 import (
+	"bytes"
 	"context"
-	"errors"
+	"encoding/json"
+	"fmt"
+	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
-	"golang.org/x/oauth2/clientcredentials"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
@@ -44,25 +49,102 @@ func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := clientcredentials.Config{
-		ClientID:     c.settings.ClientID,
-		ClientSecret: secret,
-		TokenURL:     c.settings.TokenURL,
-		Scopes:       strings.Fields(c.settings.Scope),
-		AuthStyle:    oauth2.AuthStyleInParams, // the default provider refuses Basic (docs/contract.md section 4)
+	what := "token of client " + c.settings.ClientID + " from " + redact.URL(c.settings.TokenURL)
+	resp, err := c.http.Do(c.tokenRequest(ctx, secret))
+	if err != nil {
+		return nil, unreachable(ctx, "oauth-token-url", what, err)
 	}
-	if c.settings.ClientAuth == "client_secret_basic" {
-		config.AuthStyle = oauth2.AuthStyleInHeader
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, tokenLimit))
+	if err != nil {
+		return nil, unreachable(ctx, "oauth-token-url", what, err)
+	}
+	answer := readTokenAnswer(body)
+	c.secrets.Add(answer.AccessToken, answer.RefreshToken)
+	if resp.StatusCode < 200 || resp.StatusCode > 299 || answer.AccessToken == "" || !isToken(answer.AccessToken) {
+		return nil, c.denial(what, resp, answer)
+	}
+	token := &oauth2.Token{AccessToken: answer.AccessToken}
+	if lifetime := answer.lifetime(); lifetime > 0 {
+		token.Expiry = time.Now().Add(lifetime)
+	}
+	return token, nil
+}
+
+// tokenLimit bounds what is read of a token endpoint's answer, in bytes.
+const tokenLimit = 1 << 20
+
+// tokenRequest asks for a token as RFC 6749 section 4.4.2 has it.
+func (c *Client) tokenRequest(ctx context.Context, secret string) *http.Request {
+	form := url.Values{"grant_type": {"client_credentials"}}
+	basic := c.settings.ClientAuth == "client_secret_basic"
+	if !basic { // the default provider takes no other (docs/contract.md section 4)
+		form.Set("client_id", c.settings.ClientID)
+		form.Set("client_secret", secret)
+	}
+	if scopes := strings.Fields(c.settings.Scope); len(scopes) > 0 {
+		form.Set("scope", strings.Join(scopes, " "))
 	}
 	if c.settings.Audience != "" {
-		config.EndpointParams = url.Values{"audience": {c.settings.Audience}}
+		form.Set("audience", c.settings.Audience)
 	}
-	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, c.http))
-	if err != nil {
-		return nil, c.denial(ctx, err)
+	// New has parsed the URL.
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, c.settings.TokenURL, strings.NewReader(form.Encode()))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	if basic { // section 2.3.1: both are encoded as in a form before they are joined
+		req.SetBasicAuth(url.QueryEscape(c.settings.ClientID), url.QueryEscape(secret))
 	}
-	c.secrets.Add(token.AccessToken, token.RefreshToken)
-	return token, nil
+	return req
+}
+
+// tokenAnswer is what a token endpoint answers, well or not.
+type tokenAnswer struct {
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+	ExpiresIn    any    `json:"expires_in"` // a number; some write it as a text, or with a fraction
+	Error        string `json:"error"`
+	Description  string `json:"error_description"`
+}
+
+// errorCode is an error of RFC 6749 that stands alone.
+var errorCode = regexp.MustCompile(`^[a-z]+(_[a-z]+)+$`)
+
+// readTokenAnswer reads an answer by what is in it: some endpoints, or what stands before them, say another content
+// type than they send.
+func readTokenAnswer(body []byte) tokenAnswer {
+	var answer tokenAnswer
+	body = bytes.TrimSpace(bytes.TrimPrefix(body, []byte("\ufeff")))
+	if json.Unmarshal(body, &answer) == nil {
+		return answer
+	}
+	if form, err := url.ParseQuery(string(body)); err == nil && (form.Has("access_token") || form.Has("error")) {
+		return tokenAnswer{
+			AccessToken: form.Get("access_token"), RefreshToken: form.Get("refresh_token"),
+			ExpiresIn: form.Get("expires_in"), Error: form.Get("error"), Description: form.Get("error_description"),
+		}
+	}
+	if errorCode.Match(body) {
+		return tokenAnswer{Error: string(body)}
+	}
+	return tokenAnswer{}
+}
+
+// lifetime is how long the token is valid; 0 when the endpoint does not say.
+func (a tokenAnswer) lifetime() time.Duration {
+	seconds, err := strconv.ParseFloat(fmt.Sprint(a.ExpiresIn), 64)
+	if err != nil || !(seconds > 0) {
+		return 0
+	}
+	return time.Duration(min(seconds, float64(longestLifetime/time.Second)) * float64(time.Second))
+}
+
+// longestLifetime bounds a token's, which a Duration could not hold otherwise.
+const longestLifetime = 10 * 365 * 24 * time.Hour
+
+// isToken tells whether a text can be sent as a token.
+func isToken(text string) bool {
+	return text != "" && !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
 // given returns the token that somebody else has fetched.
@@ -75,7 +157,7 @@ func (c *Client) given() (*oauth2.Token, error) {
 	}
 	token := strings.TrimSpace(string(raw))
 	c.secrets.Add(token)
-	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if !isToken(token) {
 		return nil, outcome.Errorf(
 			outcome.Unauthorized, "token-file: %s holds no token", c.settings.TokenFile,
 		).WithHint(
@@ -86,9 +168,10 @@ func (c *Client) given() (*oauth2.Token, error) {
 }
 
 func (c *Client) clientSecret() (string, error) {
-	if c.settings.ClientSecret != "" {
-		c.secrets.Add(c.settings.ClientSecret)
-		return c.settings.ClientSecret, nil
+	// A line's end is no part of a secret, neither of one from a file nor of one that a form or a shell has copied.
+	if secret := strings.TrimRight(c.settings.ClientSecret, "\r\n"); secret != "" {
+		c.secrets.Add(secret)
+		return secret, nil
 	}
 	path := c.settings.ClientSecretFile
 	raw, err := os.ReadFile(path)
@@ -109,28 +192,33 @@ func (c *Client) clientSecret() (string, error) {
 
 // denial is the error for a token that was not given. The server's body is never quoted whole: it may echo what was
 // sent.
-func (c *Client) denial(ctx context.Context, err error) error {
-	what := "token of client " + c.settings.ClientID + " from " + redact.URL(c.settings.TokenURL)
-	refused, ok := errors.AsType[*oauth2.RetrieveError](err)
-	if !ok {
-		return unreachable(ctx, "oauth-token-url", what, err)
-	}
-	e := &StatusError{Status: refused.Response.StatusCode, Code: refused.ErrorCode, Message: refused.ErrorCode}
-	if refused.ErrorDescription != "" {
-		e.Message = short(refused.ErrorCode + ": " + refused.ErrorDescription)
+func (c *Client) denial(what string, resp *http.Response, answer tokenAnswer) error {
+	e := &StatusError{Status: resp.StatusCode, Code: answer.Error, Message: answer.Error}
+	if answer.Description != "" {
+		e.Message = short(strings.TrimPrefix(answer.Error+": "+answer.Description, ": "))
 	}
 	switch s := e.Status; {
-	case s == http.StatusTooManyRequests || s >= 500:
+	case isTransient(s) || e.Code == "temporarily_unavailable" || e.Code == "server_error":
 		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, e).After(
-			outcome.RetryAfter(refused.Response.Header.Get("Retry-After"), time.Now()),
+			outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		)
 	case s >= 300 && s < 400:
-		return redirected("oauth-token-url", what, refused.Response)
+		return redirected("oauth-token-url", what, resp)
 	case e.Code == "" && s != http.StatusUnauthorized && s != http.StatusForbidden:
-		return outcome.Errorf(outcome.NotFound, "%s: %w, and not as a token endpoint answers", what, e).
-			WithHint("Check oauth-token-url: it is the whole URL of the token endpoint, with its path, which is " +
-				"/oauth2/token at the default identity provider and token_endpoint in the " +
-				".well-known/openid-configuration of others.")
+		return outcome.Errorf(
+			outcome.NotFound, "%s: %w, with %s, which holds no token and no error of a token endpoint", what, e,
+			contentType(resp),
+		).WithHint("Check oauth-token-url: it is the whole URL of the token endpoint, with its path, which is " +
+			"/oauth2/token at the default identity provider and token_endpoint in the " +
+			".well-known/openid-configuration of others. A page of a portal, a login or a proxy is not one.")
 	}
 	return outcome.Errorf(outcome.Unauthorized, "%s: %w", what, e).WithHint(c.clientRefused(e.Code))
+}
+
+// contentType says of what type an answer claims to be.
+func contentType(resp *http.Response) string {
+	if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil {
+		return kind
+	}
+	return "no content type"
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +45,15 @@ type Environment struct {
 	Stderr  io.Writer       // for the raw output of what the step runs, already masked
 	Secrets *redact.Secrets // every secret is added here the moment it is read
 	Retry   outcome.Retry   // for what may fail for a transient reason
+	Note    func(string)    // see Say; may be nil
+}
+
+// Say tells what people should know of a step that succeeds, in its report: one sentence, without a final full stop.
+// The last one counts.
+func (e Environment) Say(message string) {
+	if e.Note != nil {
+		e.Note(message)
+	}
 }
 
 // Results are the facts a step found: file name to content. A step that fails returns those it has.
@@ -99,6 +109,8 @@ func Run[P any](
 		Secrets: secrets,
 	}
 	env.Retry = outcome.Retry{Attempts: common.MaxAttempts, Log: env.Log}
+	var said atomic.Value // by a step that may outlive its context
+	env.Note = func(message string) { said.Store(secrets.String(message)) }
 
 	var in P
 	if err == nil {
@@ -114,6 +126,9 @@ func Run[P any](
 	}
 
 	report := outcome.NewReport(name, started, outcome.Of(err), results, secrets.String)
+	if message, ok := said.Load().(string); ok && err == nil {
+		report.Message = message
+	}
 	werr := errors.Join(
 		report.Write(common.ResultsDir, common.TerminationMessagePath),
 		report.WriteGitHub(variable(environ, "GITHUB_OUTPUT"), variable(environ, "GITHUB_STEP_SUMMARY")),
@@ -127,6 +142,9 @@ func Run[P any](
 	if err != nil {
 		env.Log.Error(report.Line())
 	} else {
+		if report.Message != "" {
+			env.Log.Info(report.Line())
+		}
 		env.Log.Info("Done", "took", time.Since(started))
 	}
 	return report.ExitCode

@@ -138,6 +138,37 @@ func TestRunKeepsSecretsToItself(t *testing.T) {
 	}
 }
 
+// A step that succeeds may have something to say, which is then in its report and its pod's termination message.
+func TestRunSays(t *testing.T) {
+	termination := filepath.Join(t.TempDir(), "termination-log")
+	if err := os.WriteFile(termination, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	do := func(_ context.Context, _ checkout, env Environment) (Results, error) {
+		env.Secrets.Add("canary-7f3a")
+		env.Say("another run is newer")
+		env.Say("run canary-7f3a is newer and wins")
+		return nil, nil
+	}
+	code, report, _, stderr := run(t, t.Context(), do, repo, "--termination-message-path="+termination)
+	const want = "Succeeded: run *** is newer and wins"
+	raw, err := os.ReadFile(termination)
+	if code != 0 || report.Message != "run *** is newer and wins" || report.Hint != "" || string(raw) != want ||
+		err != nil || !strings.Contains(stderr, want) {
+		t.Errorf("code %d, %+v, %q, %v: %s", code, report, raw, err, stderr)
+	}
+	Environment{}.Say("to nobody")
+
+	// Of a failure only the failure is told.
+	_, report, _, _ = run(t, t.Context(), func(_ context.Context, _ checkout, env Environment) (Results, error) {
+		env.Say("all is well")
+		return nil, outcome.Errorf(outcome.RevisionNotFound, "no branch x")
+	}, repo)
+	if report.Message != "no branch x" {
+		t.Errorf("%+v", report)
+	}
+}
+
 func TestRunSaysCancelled(t *testing.T) {
 	tests := []struct {
 		name   string

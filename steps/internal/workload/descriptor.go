@@ -3,7 +3,9 @@ package workload
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -105,4 +107,28 @@ func parse(raw []byte) (descriptor, *outline) {
 		o.fault("", "%s", err)
 	}
 	return d, o
+}
+
+// seems tells what a text seems to be that is no descriptor, empty when it may be one. The reference ignores each key
+// that it does not know; but where nothing else is said, the Workload would lose all it has.
+func (o *outline) seems() string {
+	kind, version := o.top["kind"], o.top["apiVersion"]
+	has := func(key string) bool { _, there := o.top[key]; return there }
+	resource := slices.Contains(o.foreign, "spec")
+	if !resource && (len(o.foreign) == 0 || has("endpoints") || has("dependencies") || has("configurations")) {
+		return ""
+	}
+	switch {
+	case kind == "Workload":
+		return "a Workload custom resource"
+	case kind != "" && version != "":
+		return fmt.Sprintf("a Kubernetes object, %s of %s", kind, version)
+	case has("services"):
+		return "a Compose file"
+	case has("openapi") || has("swagger"):
+		return "an API definition"
+	case version != "" && !strings.HasPrefix(version, "openchoreo.dev/"):
+		return "a file of " + version
+	}
+	return "a file of another tool"
 }

@@ -48,8 +48,51 @@ func TestWithoutWorkspace(t *testing.T) {
 	// What was asked for must be there: only then is it right to go on without.
 	b.in.AppPath = "/cart"
 	b.fails(outcome.InvalidParameters, `app-path: there is no "/cart"`)
-	b.in.AppPath, b.in.Run = ".", "cart-1"
-	b.fails(outcome.InvalidParameters, `app-path: there is no "."`)
+
+	// A WorkflowRun needs no workspace either, and is annotated.
+	for _, root := range []string{".", "/", "./", ""} {
+		b, _ := newExternal(t, nil)
+		b.in.Run, b.in.AppPath = "cart-1", root
+		b.mustRun()
+		b.wantWrites(putRun, postWorkload)
+		if a := b.workflowRun("cart-1").Annotations; a[fromSourceAnnotation] != "false" || a[payloadAnnotation] == "" {
+			t.Errorf("annotations %v", a)
+		}
+	}
+}
+
+// TestOtherCheckout: what another checkout than ours left for a WorkflowRun is used, revision or not.
+func TestOtherCheckout(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"workload.yaml": webDescriptor})
+	if results := b.mustRun(); results["workload-from-source"] != "true" {
+		t.Errorf("results %v", results)
+	}
+}
+
+// TestRenamedMeanwhile: somebody makes a Workload of another name after the step has looked for one.
+func TestRenamedMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"workload.yaml": webDescriptor})
+	var once sync.Once
+	proxy := faulttest.Before(t, b.PlainURL, func(r *http.Request) *faulttest.Fault {
+		if r.Method == "PUT" {
+			once.Do(func() { b.Apply(t, existing("my-service")) })
+		}
+		return nil
+	})
+	b.in.APIServerURL, b.in.TokenURL = proxy.URL, proxy.URL+"/oauth2/token"
+	b.in.Output = filepath.Join(t.TempDir(), "cr.yaml")
+	if results := b.mustRun(); results["workload"] != "my-service" || b.workload().Name != "my-service" {
+		t.Errorf("results %v", results)
+	}
+	raw, err := os.ReadFile(b.in.Output)
+	if err != nil || !strings.Contains(string(raw), "name: my-service\n") {
+		t.Errorf("%v: %s", err, raw)
+	}
+	if payload := b.workflowRun("cart-1").Annotations[payloadAnnotation]; !strings.Contains(payload, `"my-service"`) {
+		t.Errorf("annotation %s", payload)
+	}
 }
 
 func TestDescriptorDirectory(t *testing.T) {
@@ -107,6 +150,68 @@ func TestImageFile(t *testing.T) {
 	b.fails(outcome.InvalidParameters, "image-file: open /nonexistent/image")
 	b.in.Image = want
 	b.fails(outcome.InvalidParameters, "image-file: image is given, too")
+}
+
+// TestImageReference: what is no reference of an image ends the step before anything is called.
+func TestImageReference(t *testing.T) {
+	t.Parallel()
+	digest := "sha256:" + strings.Repeat("0", 64)
+	good := []string{
+		"registry.example.com/acme-cart:v1-1a2b3c4d", "registry.example.com/cart@" + digest,
+		"registry.example.com:5000/a/b_c/d.e--f:V1@" + digest, "localhost/cart:1", "127.0.0.1:5000/cart:1",
+		"[::1]:5000/cart:1", "REG.example.com/cart:1", "cart:1", "cart@" + digest, "acme/cart", "reg.example.com/cart",
+	}
+	bad := map[string]string{ // to a part of the hint
+		":": "registry or the repository", "-": "A reference is", "/acme-cart:abc": "registry or the repository",
+		"reg.example.com/cart:": "tag or the digest", "reg.example.com/cart@": "tag or the digest",
+		"https://reg/cart:1": "is a URL", "docker://reg/cart:1": "transport", "$REGISTRY/cart:1": "placeholder",
+		"${REGISTRY}/cart:1": "placeholder", "{{image}}": "placeholder", "%REGISTRY%/cart:1": "placeholder",
+		"<none>:<none>": "placeholder", "reg/Cart:1": "lower case", "null": "not set", "undefined": "not set",
+		"image=reg/x:1": "assignment", "\ufeffreg/x:1": "byte order mark", `"reg/x:1"`: "quotes",
+		"reg//cart:1": "registry or the repository", "reg/cart:1@sha256:0": "A reference is",
+		"reg/cart:" + strings.Repeat("x", 129): "A reference is", "reg/cart:1:2": "A reference is",
+		strings.Repeat("0", 64): "A reference is", "reg/cart:-1": "A reference is", "r\x00/cart:1": "A reference is",
+	}
+	for _, image := range good {
+		if err := checkImage("image", image); err != nil {
+			t.Errorf("refused %q: %v", image, err)
+		}
+	}
+	b, _ := newExternal(t, nil)
+	b.in.TokenURL = "https://127.0.0.1:1" // is not asked
+	for image, hint := range bad {
+		b.in.Image, b.in.ImageFile = image, ""
+		if failure := b.fails(outcome.InvalidParameters, "image: "); !strings.Contains(failure.Hint, hint) {
+			t.Errorf("%q: no %q in the hint: %s", image, hint, failure.Hint)
+		}
+		b.in.Image, b.in.ImageFile = "", write(t, filepath.Join(t.TempDir(), "image"), image+"\n")
+		b.fails(outcome.InvalidParameters, "image-file: ")
+	}
+	b.wantWrites()
+}
+
+// TestOutputThatCannotBeWritten ends the step before anything is changed, with or without the API.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := write(t, filepath.Join(dir, "file"), "")
+	for _, output := range []string{dir, filepath.Join(dir, "none", "cr.yaml"), file + "/x"} {
+		for _, dry := range []bool{true, false} {
+			b, _ := newExternal(t, nil)
+			b.in.Output, b.in.DryRun, b.in.Run = output, dry, "cart-1"
+			failure := b.fails(outcome.InvalidParameters, "output: ")
+			if !strings.Contains(failure.Hint, "Name a file") {
+				t.Errorf("hint %q", failure.Hint)
+			}
+			b.wantWrites()
+		}
+	}
+	b, _ := newExternal(t, nil)
+	b.in.Output, b.in.DryRun = "/dev/null", true
+	b.mustRun()
+	if info, err := os.Stat("/dev/null"); err != nil || info.Mode().IsRegular() {
+		t.Errorf("/dev/null was replaced: %v", err)
+	}
 }
 
 func TestWorkloadName(t *testing.T) {

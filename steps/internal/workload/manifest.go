@@ -64,6 +64,14 @@ func Load(root, appPath string, target Target) (*Manifest, error) {
 	}
 
 	d, o := parse(raw)
+	if what := o.seems(); what != "" {
+		return nil, outcome.Errorf(
+			outcome.DescriptorInvalid, "%s seems to be %s, not a workload descriptor: it has %s at its top", name,
+			what, strings.Join(o.foreign, ", "),
+		).WithHint("A descriptor has endpoints and configurations.env as lists, and dependencies, directly at its " +
+			"top, without spec; owner and image come from the pipeline. Without a descriptor only the image is " +
+			"changed.")
+	}
 	l.outline = o
 	m := &Manifest{Workload: bare(target), FromSource: true}
 	spec := &m.Workload.Spec

@@ -236,6 +236,8 @@ func TestDescriptorFaults(t *testing.T) {
 	}{
 		{"not YAML", "endpoints:\n- name: [\n", outcome.DescriptorInvalid, []string{"line 2"}},
 		{"a list", "- a\n", outcome.DescriptorInvalid, []string{"line 1: must be a mapping, is a list"}},
+		{"an empty document first", "---\n---\nendpoints: []\n", outcome.DescriptorInvalid,
+			[]string{"line 2: the first YAML document is empty"}},
 		{"a text", "hello\n", outcome.DescriptorInvalid, []string{`line 1: must be a mapping, is "hello"`}},
 		{"port in quotes", "endpoints:\n- name: web\n  type: HTTP\n  port: \"8080\"\n", outcome.DescriptorInvalid,
 			[]string{`line 4: endpoints[0].port: must be a number, without quotes; is "8080"`}},
@@ -331,6 +333,41 @@ configurations:
 				}
 			}
 		})
+	}
+}
+
+// TestForeignDescriptor: a file of another kind would make a Workload without anything.
+func TestForeignDescriptor(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct{ text, seems string }{
+		{"apiVersion: openchoreo.dev/v1alpha1\nkind: Workload\nmetadata: {name: x}\nspec:\n  endpoints: {}\n",
+			"a Workload custom resource, not a workload descriptor: it has kind, spec at its top"},
+		{"kind: Workload\nendpoints: []\nspec: {}\n", "a Workload custom resource"},
+		{"kind: Workload\nmetadata: {name: x}\n", "a Workload custom resource"},
+		{"apiVersion: apps/v1\nkind: Deployment\nspec: {}\n", "Deployment of apps/v1"},
+		{"apiVersion: v1\nkind: List\nitems: []\n", "List of v1"},
+		{"apiVersion: score.dev/v1b1\nmetadata: {name: x}\ncontainers: {}\n", "a file of score.dev/v1b1"},
+		{"services: {web: {image: x}}\n", "a Compose file"},
+		{"openapi: 3.0.0\npaths: {}\n", "an API definition"},
+		{"replicaCount: 1\n", "a file of another tool"},
+		{"apiVersion: openchoreo.dev/v1alpha1\nspec: {}\n", "a file of another tool"},
+		{"- &a {x: 1}\n", "must be a mapping"},
+		{"a: &a {x: 1}\n<<: *a\n", "a file of another tool"},
+	} {
+		_, err := Load(repository(t, map[string]string{"workload.yaml": tc.text}).Source(), ".", target)
+		if err == nil || outcome.Of(err).Reason != outcome.DescriptorInvalid ||
+			!strings.Contains(err.Error(), tc.seems) {
+			t.Errorf("%q: %v", tc.text, err)
+		}
+	}
+	for _, text := range []string{
+		"apiVersion: v1\nmetadata: {name: x}\n", "Endpoints: []\nkind: Workload\n", "configurations:\nother: {}\n",
+		"dependencies: {}\nspec2: x\n",
+	} {
+		_, err := Load(repository(t, map[string]string{"workload.yaml": text}).Source(), ".", target)
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

@@ -32,7 +32,9 @@ type outline struct {
 	broken   map[string]bool // paths that have a fault already
 	faults   []note
 	warnings []note
-	budget   int // nodes still to visit: aliases can make a small text a huge tree
+	budget   int               // nodes still to visit: aliases can make a small text a huge tree
+	top      map[string]string // keys of the whole, and those of their values that are scalars
+	foreign  []string          // keys of the whole that are not known, in their order
 }
 
 // newOutline compares a descriptor with the shape of t. It expects a text that sigs.k8s.io/yaml can read.
@@ -43,13 +45,37 @@ func newOutline(raw []byte, t reflect.Type) *outline {
 	if documents.Decode(&first) != nil || len(first.Content) == 0 {
 		return o // empty, or only the other parser can read it: then there are no lines to tell
 	}
+	o.head(first.Content[0], t)
 	o.walk(first.Content[0], t, "")
 	if err := documents.Decode(&second); !errors.Is(err, io.EOF) {
+		if first.Content[0].ShortTag() == "!!null" {
+			o.fault("", "the first YAML document is empty, and no other counts")
+		}
 		o.warnings = append(o.warnings, note{
 			second.Line, "only the first YAML document counts; what follows is ignored",
 		})
 	}
 	return o
+}
+
+// head notes what the text has at its top.
+func (o *outline) head(n *goyaml.Node, t reflect.Type) {
+	if n.Kind != goyaml.MappingNode {
+		return
+	}
+	o.top = map[string]string{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.ShortTag() == "!!merge" {
+			continue
+		}
+		if field, known := fieldNamed(t, key.Value); known {
+			o.top[nameOf(field)] = value.Value
+			continue
+		}
+		o.top[key.Value] = value.Value
+		o.foreign = append(o.foreign, key.Value)
+	}
 }
 
 func (o *outline) walk(n *goyaml.Node, t reflect.Type, path string) {

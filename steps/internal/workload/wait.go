@@ -11,8 +11,8 @@ import (
 // lookAgain is how long to wait before the API is asked again what it shows.
 const lookAgain = 500 * time.Millisecond
 
-// wait returns when the API shows the Workload with the image: what it shows is a cache, which may lag behind what it
-// has accepted.
+// wait returns when the API shows the Workload with the image, or as that of a newer run: what it shows is a cache,
+// which may lag behind what it has accepted.
 func (p *publication) wait(ctx context.Context, retry outcome.Retry) error {
 	started := time.Now()
 	patience := time.Duration(p.WaitTimeout) * time.Second
@@ -31,7 +31,8 @@ func (p *publication) wait(ctx context.Context, retry outcome.Retry) error {
 			if openchoreo.IsNotFound(err) {
 				return nil
 			}
-			shown = err == nil && (p.outdone || w.Text("spec", "container", "image") == p.Image)
+			shown = err == nil &&
+				(p.overtaken(w) || p.winner != nil || w.Text("spec", "container", "image") == p.Image)
 			return err
 		})
 		if err != nil {

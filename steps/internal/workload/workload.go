@@ -5,16 +5,6 @@ package workload
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"maps"
-	"net/url"
-	"reflect"
-	"slices"
-	"strconv"
-	"strings"
-	"time"
-
-	"github.com/google/renameio/v2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
@@ -81,259 +71,35 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 			return nil, err
 		}
 	}
-	m, err := in.manifest()
+	p.manifest, err = in.manifest()
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range m.Warnings {
+	for _, w := range p.manifest.Warnings {
 		env.Log.Warn(w)
 	}
-	p.fromSource = m.FromSource
-	if p.wanted, err = m.Object(); err != nil {
+	if err := p.rename(p.manifest.Workload.Name); err != nil {
 		return nil, err
-	}
-	if p.payload, err = p.wanted.Encode(); err != nil {
-		return nil, err
-	}
-	if len(p.payload) > bodyLimit {
-		return nil, tooLarge("the Workload", len(p.payload), bodyLimit)
-	}
-	results := step.Results{"workload": p.wanted.Name(), "workload-from-source": strconv.FormatBool(m.FromSource)}
-
-	if in.Output != "" {
-		raw, err := m.YAML()
-		if err != nil {
-			return nil, err
-		}
-		if err := renameio.WriteFile(in.Output, raw, 0o644); err != nil {
-			return nil, fmt.Errorf("output: %w", err)
-		}
 	}
 	if in.DryRun {
+		if err := p.writeOutput(); err != nil {
+			return nil, err
+		}
 		_, err := fmt.Fprintf(env.Stdout, "%s\n", p.payload)
-		return results, err
+		return p.results(), err
 	}
-
-	// What can be known to fail must fail before the first write, and each part is tried again alone: all of them may
-	// be repeated.
-	if err := env.Retry.Do(ctx, p.check); err != nil {
-		return nil, err
+	if err := p.register(ctx, env.Retry); err != nil {
+		return p.published(), err
 	}
-	if err := env.Retry.Do(ctx, p.publish); err != nil {
-		return nil, err
-	}
-	results["workload"] = p.name
 	if in.Wait {
 		if err := p.wait(ctx, env.Retry); err != nil {
-			return results, err
+			return p.results(), err
 		}
 	}
-	if err := env.Retry.Do(ctx, p.annotate); err != nil {
-		return results, fmt.Errorf(
-			"published Workload %s, but could not annotate WorkflowRun %s with it; the step may be repeated: %w",
-			p.name, in.Run, err,
-		)
+	if p.winner != nil {
+		env.Say(fmt.Sprintf("%s is newer than %s and wins: Workload %s is that run's", p.winner, p.Run, p.name))
 	}
-	return results, nil
-}
-
-// publication is one Workload on its way into OpenChoreo.
-type publication struct {
-	Parameters
-	api        *openchoreo.Client
-	log        *slog.Logger
-	wanted     openchoreo.Object // the Workload, named as a new one is
-	payload    []byte            // the same, encoded
-	fromSource bool
-	name       string // of the Workload that was created or updated
-	outdone    bool   // by a newer run, so that the Workload was left as it is
-}
-
-// check fails if the WorkflowRun is absent, or cannot take the annotations.
-func (p *publication) check(ctx context.Context) error {
-	if p.Run == "" {
-		return nil
-	}
-	run, err := p.api.Get(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run)
-	if err == nil {
-		_, err = p.annotated(run)
-	}
-	return err
-}
-
-// publish creates the component's Workload, or updates the one there is. It writes nothing when nothing would change.
-func (p *publication) publish(ctx context.Context) error {
-	started := time.Now()
-	existing, err := p.find(ctx)
-	if err != nil {
-		return err
-	}
-	if newer, err := p.newerRun(ctx); err != nil {
-		return err
-	} else if newer != "" && existing != nil {
-		p.name, p.outdone = existing.Name(), true
-		p.log.Warn(
-			"A newer run has published its Workload already, which is left as it is", "workload", p.name, "run",
-			newer,
-		)
-		return nil
-	}
-	if existing == nil {
-		p.name = p.wanted.Name()
-		err := p.api.Create(ctx, p.Namespace, openchoreo.Workloads, p.wanted)
-		switch {
-		case err == nil:
-			p.log.Info(
-				"Created the Workload", "workload", p.name, "from-source", p.fromSource, "took", time.Since(started),
-			)
-			return nil
-		case openchoreo.IsBadRequest(err):
-			return outcome.Errorf(outcome.NotFound, "component %s in namespace %s: %w", p.Component, p.Namespace, err)
-		case !openchoreo.IsConflict(err):
-			return err
-		}
-		// Another run was faster, or an earlier try was answered by a broken connection only.
-		if existing, err = p.api.Get(ctx, p.Namespace, openchoreo.Workloads, p.name); err != nil {
-			return err
-		}
-	}
-	return p.update(ctx, existing, started)
-}
-
-// find returns the component's Workload, whatever its name; nil when there is none. OpenChoreo expects exactly one. Of
-// several, nobody can tell which one counts, and nothing is changed; only a WorkflowRun still updates the one that is
-// named as this step names them, as OpenChoreo's own workflows do.
-func (p *publication) find(ctx context.Context) (openchoreo.Object, error) {
-	all, err := p.api.List(ctx, p.Namespace, openchoreo.Workloads, url.Values{"component": {p.Component}})
-	switch {
-	case err != nil || len(all) == 0:
-		return nil, err
-	case len(all) == 1:
-		return all[0], nil
-	}
-	var names []string
-	for _, w := range all {
-		names = append(names, w.Name())
-	}
-	list := strings.Join(names, ", ")
-	const hint = "OpenChoreo expects exactly one Workload per component: delete the others."
-	if i := slices.Index(names, p.wanted.Name()); i >= 0 && p.Run != "" {
-		p.log.Warn("The component has several Workloads. "+
-			hint, "component", p.Component, "workloads", list, "updating", names[i])
-		return all[i], nil
-	}
-	return nil, outcome.Errorf(
-		outcome.WorkloadRejected, "component %s has %d Workloads: %s", p.Component, len(all), list,
-	).WithHint(
-		hint,
-	)
-}
-
-// newerRun names a run of the same component that was started after this one and has published its Workload; empty when
-// there is none. Without it, the late build of an old commit would replace a newer one.
-func (p *publication) newerRun(ctx context.Context) (string, error) {
-	if p.Run == "" {
-		return "", nil
-	}
-	selector := fmt.Sprintf("openchoreo.dev/project=%s,openchoreo.dev/component=%s", p.Project, p.Component)
-	runs, err := p.api.List(ctx, p.Namespace, openchoreo.WorkflowRuns, url.Values{"labelSelector": {selector}})
-	if err != nil {
-		return "", err
-	}
-	created := func(run openchoreo.Object) time.Time {
-		t, _ := time.Parse(time.RFC3339, run.Text("metadata", "creationTimestamp"))
-		return t
-	}
-	i := slices.IndexFunc(runs, func(run openchoreo.Object) bool { return run.Name() == p.Run })
-	if i < 0 {
-		return "", nil // this run is not labelled as one of the component's
-	}
-	for _, run := range runs {
-		if created(run).After(created(runs[i])) && run.Text("metadata", "annotations", payloadAnnotation) != "" {
-			return run.Name(), nil
-		}
-	}
-	return "", nil
-}
-
-// update gives an existing Workload the wanted spec, or without a descriptor the image only, since its other fields may
-// have been edited in the portal. All else, such as labels and annotations of others, is sent back as it came, since a
-// PUT replaces it.
-func (p *publication) update(ctx context.Context, existing openchoreo.Object, started time.Time) error {
-	p.name = existing.Name()
-	// The API would not let the owner be changed, and says less about it.
-	project, component := existing.Text("spec", "owner", "projectName"), existing.Text("spec", "owner", "componentName")
-	if project != p.Project || component != p.Component {
-		return outcome.Errorf(
-			outcome.WorkloadRejected,
-			"Workload %s belongs to component %q of project %q, not to component %q of project %q", p.name, component,
-			project, p.Component, p.Project,
-		).
-			WithHint("Check project and component names. A Workload's owner cannot be changed, only the Workload " +
-				"deleted.")
-	}
-	var updated openchoreo.Object
-	if p.fromSource {
-		updated = existing.With(p.wanted["spec"], "spec")
-	} else {
-		updated = existing.With(p.Image, "spec", "container", "image")
-	}
-	if reflect.DeepEqual(updated, existing) {
-		p.log.Info("The Workload is up to date", "workload", p.name, "took", time.Since(started))
-		return nil
-	}
-	if err := fits("the Workload", updated); err != nil {
-		return err
-	}
-	if err := p.api.Update(ctx, p.Namespace, openchoreo.Workloads, p.name, updated); err != nil {
-		return err
-	}
-	p.log.Info("Updated the Workload", "workload", p.name, "from-source", p.fromSource, "took", time.Since(started))
-	return nil
-}
-
-// annotate leaves the Workload in the annotations of the WorkflowRun.
-func (p *publication) annotate(ctx context.Context) error {
-	if p.Run == "" {
-		return nil
-	}
-	run, err := p.api.Get(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run)
-	if err != nil {
-		return err
-	}
-	annotated, err := p.annotated(run)
-	if err != nil || reflect.DeepEqual(annotated, run) {
-		return err
-	}
-	if err := p.api.Update(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run, annotated); err != nil {
-		return err
-	}
-	p.log.Info("Annotated the WorkflowRun", "run", p.Run)
-	return nil
-}
-
-// annotated returns the WorkflowRun with the annotations, if the API would take it.
-func (p *publication) annotated(run openchoreo.Object) (openchoreo.Object, error) {
-	annotations := maps.Clone(run.At("metadata", "annotations"))
-	if annotations == nil {
-		annotations = map[string]any{}
-	}
-	annotations[payloadAnnotation] = string(p.payload)
-	annotations[fromSourceAnnotation] = strconv.FormatBool(p.fromSource)
-	size := 0
-	for key, value := range annotations {
-		text, _ := value.(string)
-		size += len(key) + len(text)
-	}
-	what := "WorkflowRun " + p.Run
-	if size > annotationsLimit {
-		return nil, tooLarge(
-			fmt.Sprintf("%s: its annotations, of which the Workload is %d bytes,", what, len(p.payload)), size,
-			annotationsLimit,
-		)
-	}
-	annotated := run.With(annotations, "metadata", "annotations")
-	return annotated, fits(what, annotated)
+	return p.results(), nil
 }
 
 // fits fails if an object is larger than the API takes.
