@@ -132,7 +132,7 @@ func unreachable(ctx context.Context, parameter, what string, err error) error {
 	return failure
 }
 
-// certificateHint says what is wrong with a server's certificate; empty when it is something else.
+// certificateHint names the fault of a server's certificate; empty for another failure.
 func certificateHint(err error) string {
 	verification, ok := errors.AsType[*tls.CertificateVerificationError](err)
 	if !ok {

@@ -6,7 +6,7 @@ import (
 	"maps"
 )
 
-// Object is an object of the API as it was received: what this program does not know survives a read and a write.
+// Object is an object of the API as it was received: unknown fields survive a read and a write.
 // Numbers are json.Number.
 type Object map[string]any
 

@@ -47,7 +47,7 @@ const (
 	WorkflowRuns Resource = "workflowruns"
 )
 
-// Bounds of what is read from a server, in bytes, and of how long one request may take.
+// Bounds of a server's answer, in bytes, and of the time of one request.
 const (
 	answerLimit  = 32 << 20
 	messageLimit = 2 << 10
@@ -250,7 +250,7 @@ func (c *Client) send(
 	return nil
 }
 
-// StatusError is what a server answered instead of doing what it was asked.
+// StatusError is a server's refusal of a request.
 type StatusError struct {
 	Status  int    // HTTP status
 	Code    string // the API's own code, such as BAD_REQUEST or INVALID_TOKEN; empty when it gave none

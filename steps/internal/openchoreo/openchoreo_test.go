@@ -242,7 +242,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestTokenEndpointErrors: an identity provider that echoes what it was sent must not get it into a message.
+// TestTokenEndpointErrors: an identity provider that echoes the request must not get it into a message.
 func TestTokenEndpointErrors(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

@@ -92,7 +92,7 @@ type secretKeyRef struct {
 	Key  string `json:"key"`
 }
 
-// parse reads a descriptor. What is wrong with it stands in the outline's faults; the descriptor holds what could be
+// parse reads a descriptor. Its faults are in the outline; the descriptor holds the values that could be
 // read.
 func parse(raw []byte) (descriptor, *outline) {
 	var d descriptor

@@ -15,7 +15,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// TestConformance makes the Workloads of 27 real descriptors and compares them with what the reference makes of them.
+// TestConformance makes the Workloads of 27 real descriptors and compares them with the reference's.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	cases, err := filepath.Glob("testdata/sample-descriptors/*")
@@ -438,7 +438,7 @@ func TestYAML(t *testing.T) {
 	}
 }
 
-// FuzzDescriptor: whatever a descriptor holds, it is read or refused with its faults named, and what is read is read as
+// FuzzDescriptor: every descriptor is read or refused with its faults named, and a value is read as
 // the reference does.
 func FuzzDescriptor(f *testing.F) {
 	samples, err := filepath.Glob("testdata/sample-descriptors/*/src/workload.yaml")

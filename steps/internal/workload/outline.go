@@ -24,7 +24,7 @@ func (n note) String() string {
 	return fmt.Sprintf("line %d: %s", n.line, n.text)
 }
 
-// outline is where the values of a descriptor stand, and what is wrong with its shape. Values themselves are read by
+// outline holds the places of a descriptor's values, and the faults of its shape. Values themselves are read by
 // sigs.k8s.io/yaml, which is what the reference uses and the only way to read them alike; it forgets lines and stops at
 // the first fault, so a second parser of the same family supplies those.
 type outline struct {
@@ -138,8 +138,8 @@ func (o *outline) walk(n *goyaml.Node, t reflect.Type, path string) {
 	}
 }
 
-// mapping visits the entries of a mapping and of what is merged into it. The visitor returns the name under which an
-// entry counts.
+// mapping visits the entries of a mapping and of the mappings merged into it. The visitor returns the name under which
+// an entry counts.
 func (o *outline) mapping(n *goyaml.Node, path string, visit func(key, value *goyaml.Node) string) {
 	if n.Kind != goyaml.MappingNode {
 		o.fault(path, "must be a mapping, is %s", kindOf(n))
@@ -196,7 +196,7 @@ func (o *outline) coerced(n *goyaml.Node, path string) {
 	}
 }
 
-// fault tells what is wrong with the value at a path, unless something was said about that value already.
+// fault adds a fault of the value at a path, unless that value has one already.
 func (o *outline) fault(path, format string, args ...any) {
 	if o.broken[path] {
 		return
@@ -213,7 +213,7 @@ func (o *outline) warn(path, format string, args ...any) {
 	o.warnings = append(o.warnings, note{o.line(path), path + ": " + fmt.Sprintf(format, args...)})
 }
 
-// line is that of a value, or for one that is absent that of the nearest value around it.
+// line is the line of a value, or for an absent one the line of the nearest value around it.
 func (o *outline) line(path string) int {
 	for {
 		if line, ok := o.lines[path]; ok {

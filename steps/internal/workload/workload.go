@@ -11,7 +11,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-// Parameters are those of schemas/generate-workload-cr.schema.json.
+// Parameters are the parameters in schemas/generate-workload-cr.schema.json.
 type Parameters struct {
 	step.Common
 	Namespace         string `json:"namespace-name"`
