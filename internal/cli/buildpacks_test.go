@@ -360,8 +360,8 @@ func TestBuilderImage(t *testing.T) {
 	} {
 		image := host + "/" + test.image
 		got, _ := stepwright(
-			t, "run", "--state", t.TempDir(), "--builder-image", image, "--run-image", image, "--source",
-			filepath.Join(dir, "source"), dir,
+			t, "run", "--state", t.TempDir(), "--builder-image", image, "--run-image", image,
+			"--insecure-registry", host, "--source", filepath.Join(dir, "source"), dir,
 		)
 		if got.code != test.code || !strings.Contains(got.stderr, test.want) {
 			t.Errorf("%s: exit code %d, want %d and %q in\n%s", image, got.code, test.code, test.want, got.stderr)

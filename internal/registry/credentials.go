@@ -33,8 +33,8 @@ func LoadCredentials(path string, secrets *redact.Secrets) (*Credentials, error)
 	return c, err
 }
 
-// LoadOwnCredentials is LoadCredentials for the file of the person who runs the program: its credential helpers are
-// run.
+// LoadOwnCredentials is LoadCredentials for the file of the person who runs the program. It lets the file's credential
+// helpers run.
 func LoadOwnCredentials(path string, secrets *redact.Secrets) (*Credentials, error) {
 	c, file, err := load(path, secrets)
 	if err == nil && (file.CredentialsStore != "" || len(file.CredentialHelpers) > 0) {
@@ -89,8 +89,8 @@ func (c *Credentials) Find(repository string) (auth types.AuthConfig, key string
 	})
 }
 
-// FindHost returns the credentials for a registry, given by its host, for those who cannot tell which repository they
-// are for: those of the host, or else those of the shortest path on it.
+// FindHost returns the credentials for a registry, given by its host. It is for BuildKit, which does not tell the
+// repository: the entry of the host counts, or else the entry of the shortest path on that host.
 func (c *Credentials) FindHost(host string) (auth types.AuthConfig, key string, found bool) {
 	wanted := Name(host)
 	return c.best(func(key string) (int, bool) {
@@ -98,7 +98,8 @@ func (c *Credentials) FindHost(host string) (auth types.AuthConfig, key string, 
 	})
 }
 
-// best returns the credentials whose key is the likeliest; rate says how likely one is, if it is at all.
+// best returns the credentials whose key has the highest rate. rate takes a key's name, and tells whether it fits at
+// all.
 func (c *Credentials) best(rate func(name string) (int, bool)) (auth types.AuthConfig, key string, found bool) {
 	var highest int
 	for _, k := range c.Keys() { // in order: of two spellings of one key, the same one is found each time
@@ -123,8 +124,8 @@ func keyName(key string) string {
 	return name
 }
 
-// Authenticator returns what a repository, given with its host and without a tag, is asked with: the credentials that
-// Find finds, those that a helper has, or none.
+// Authenticator returns the credentials to speak to a repository with, given with its host and without a tag: what Find
+// finds, or else what a credential helper has, or else nothing.
 func (c *Credentials) Authenticator(repository string) (authn.Authenticator, error) {
 	found, _, ok := c.Find(repository)
 	if !ok && c != nil && c.helpers != nil {

@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -21,8 +20,8 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// Kind is what went wrong between us and a registry. It is the same whatever was asked for, a manifest or a blob, and
-// whether it was to be pulled or pushed. Which outcome that is depends on what was asked, and so is the asker's to say.
+// Kind is what went wrong between us and a registry. Manifests and blobs, pulls and pushes have the same kinds. The
+// asker says which outcome a kind is.
 type Kind int
 
 // The kinds of faults.
@@ -77,10 +76,8 @@ func FaultOf(host string, err error) *Fault {
 	} else if broken, ok := errors.AsType[*url.Error](err); ok {
 		// What the HTTP client gives up on, it gives up on because of the connection. The URL it names is left out.
 		fault.Kind, fault.Cause = Unavailable, broken.Err
-	} else if connection, ok := errors.AsType[net.Error](err); ok {
+	} else if connection, ok := errors.AsType[net.Error](err); ok { // a number of the kernel is one, too
 		fault.Kind, fault.Cause = Unavailable, connection
-	} else if errno, ok := errors.AsType[syscall.Errno](err); ok {
-		fault.Kind, fault.Cause = Unavailable, errno
 	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		fault.Kind, fault.Cause = Unavailable, errBroken
 	}

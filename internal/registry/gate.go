@@ -8,9 +8,10 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// Gate is what every request to a registry passes last, also those that authentication sends on its own. It keeps them
-// to the protocol that was asked for, whatever ggcr thinks of a host's name, lets the registry's answers lead to others
-// over HTTPS only, sends bodies whole, and makes a Fault of answers that are worth another try.
+// Gate is the last thing that every request to a registry passes, also requests that authentication sends on its own.
+// It keeps them to the protocol that was asked for, even where ggcr would guess another from the host's name. It lets
+// the registry's answers lead to other hosts over HTTPS only. It sends bodies whole, and returns a Fault instead of
+// answers that are worth another try.
 type Gate struct {
 	Host     string // of the registry
 	Insecure bool   // HTTP, not HTTPS; then others may be spoken to over HTTP, too

@@ -31,7 +31,7 @@ func IsInsecure(host string, insecure []string) bool {
 	return slices.ContainsFunc(insecure, func(named string) bool { return Name(named) == Name(host) })
 }
 
-// DockerHub is the name of Docker's registry in what people write. It answers at other names.
+// DockerHub is how people name Docker's registry. Its servers have other names.
 const DockerHub = "docker.io"
 
 // Name returns the one spelling of a registry's host, or of a repository that is given with its host. It leaves out a

@@ -113,8 +113,7 @@ func has(descriptor *remote.Descriptor, platform v1.Platform) bool {
 }
 
 // Files reads the files of an image for the platform, with their owners, as one tar archive. Each layer is fetched when
-// its turn comes, and one that differs from its digest does not read to its end. Errors are as of Image, also
-// those of reading.
+// its turn comes; one that has another digest does not read to its end. Opening and reading fail as Image does.
 func (s Source) Files(ctx context.Context, reference string, platform v1.Platform) (files io.ReadCloser, err error) {
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
 		image, err := get(ref, platform, options)
@@ -126,8 +125,8 @@ func (s Source) Files(ctx context.Context, reference string, platform v1.Platfor
 	return files, err
 }
 
-// Open opens a blob of an image's repository. Content that differs from the digest does not read to its end. Errors,
-// also of reading, are as of Image.
+// Open opens a blob of an image's repository. Content that has another digest does not read to its end. Opening and
+// reading fail as Image does.
 func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opened io.ReadCloser, err error) {
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
 		layer, err := remote.Layer(ref.Context().Digest(blob.String()), options...)

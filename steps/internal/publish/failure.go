@@ -16,7 +16,7 @@ import (
 // connecting describes the first request to failure.
 const connecting = "connect"
 
-// failure makes an outcome of whatever went wrong while doing something.
+// failure gives what went wrong while doing something its reason.
 func (r *repository) failure(doing string, err error) error {
 	if ours, ok := errors.AsType[*outcome.Error](err); ok {
 		return fmt.Errorf("%s: %w", doing, ours)
@@ -55,7 +55,7 @@ func (r *repository) failure(doing string, err error) error {
 	return outcome.Errorf(reason, "%s: %s%w", doing, about, fault).WithHint(hint).After(fault.RetryAfter)
 }
 
-// refusal makes an outcome of an answer that says no.
+// refusal gives an answer that says no its reason.
 func (r *repository) refusal(doing string, fault *registry.Fault) error {
 	refused := func(reason outcome.Reason, hint, format string, args ...any) error {
 		return (&outcome.Error{Reason: reason, Message: fmt.Sprintf(format, args...), Cause: fault}).WithHint(hint)

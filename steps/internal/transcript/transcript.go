@@ -10,7 +10,7 @@ import (
 )
 
 // Tail keeps the last bytes that are written to it. It is safe for concurrent use, holds at most twice its limit, and
-// takes linear time in whatever pieces the bytes come.
+// takes time in proportion to the bytes, also when they come one by one.
 type Tail struct {
 	Limit int // how many bytes it keeps
 
