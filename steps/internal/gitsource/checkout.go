@@ -123,7 +123,7 @@ func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string
 			}
 			continue
 		case filemode.Symlink:
-			if strings.HasPrefix(foldName(e.name), ".gitmodules") {
+			if isModules(e.name) {
 				return outcome.Errorf(
 					outcome.RepositoryInvalid, "%s is a symbolic link, which Git does not allow", t.dir+f.path,
 				)

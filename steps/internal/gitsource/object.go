@@ -103,17 +103,27 @@ func parseTree(name plumbing.Hash, raw []byte) ([]treeEntry, error) {
 		if err != nil {
 			return nil, invalid("tree %s gives %q the mode %q", name, e.name, mode)
 		}
-		switch e.mode = filemode.FileMode(bits); e.mode {
-		case filemode.Regular, filemode.Executable, filemode.Symlink, filemode.Dir, filemode.Submodule:
-		case filemode.Deprecated:
-			e.mode = filemode.Regular
-		default:
-			return nil, invalid("tree %s gives %q the mode %q", name, e.name, mode)
-		}
+		e.mode = canonical(uint32(bits))
 		entries = append(entries, e)
 		raw = rest[len(e.hash):]
 	}
 	return entries, nil
+}
+
+// canonical is what git reads a mode in a tree as. Only the type counts, and of a file whether its owner may execute it.
+func canonical(mode uint32) filemode.FileMode {
+	switch mode & 0o170000 {
+	case 0o100000:
+		if mode&0o100 != 0 {
+			return filemode.Executable
+		}
+		return filemode.Regular
+	case 0o120000:
+		return filemode.Symlink
+	case 0o040000:
+		return filemode.Dir
+	}
+	return filemode.Submodule
 }
 
 // dotGit are the names under which a file system may find .git, once they are folded as foldName does.
@@ -135,6 +145,14 @@ func checkName(name string) error {
 		}
 	}
 	return nil
+}
+
+// isModules tells whether such a file system may take a name for .gitmodules: also by the short names that NTFS makes.
+func isModules(name string) bool {
+	name = foldName(name)
+	short, number, ok := strings.Cut(name, "~")
+	return name == ".gitmodules" || ok && (short == "gitmod" || short == "gi7eba" || short == "gi7eb" ||
+		short == "gi7e" || short == "gi7" || short == "gi") && strings.Trim(number, "0123456789") == ""
 }
 
 // foldName does to a name what those file systems do when they compare: case, characters that HFS+ ignores, NTFS
