@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,7 +23,7 @@ type credentials struct {
 
 	key        ssh.Signer
 	keyID      string
-	knownHosts string // path of the secret's own known_hosts; empty when it has none
+	knownHosts []byte // the secret's own known_hosts
 }
 
 func (c credentials) empty() bool { return c.key == nil && c.password == "" }
@@ -84,9 +83,7 @@ func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
 		if c.key, err = parseKey(raw); err != nil {
 			return c, err
 		}
-		if len(bytes.TrimSpace(values["known_hosts"])) > 0 {
-			c.knownHosts = filepath.Join(dir, "known_hosts")
-		}
+		c.knownHosts = values["known_hosts"]
 	}
 	if c.empty() {
 		return c, outcome.Errorf(

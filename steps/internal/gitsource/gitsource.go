@@ -98,8 +98,11 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 		return nil, err
 	}
 	c.http.OnProxyConnectResponse = checkProxy
-	c.keys, err = newHostKeys(creds.knownHosts)
-	return c, err
+	c.keys = newHostKeys(creds.knownHosts)
+	if lines := c.keys.own.unreadable; len(lines) > 0 {
+		env.Log.Warn("known_hosts in the Git secret has lines that cannot be read; they do not count", "lines", lines)
+	}
+	return c, nil
 }
 
 // emptied removes what an earlier attempt left, also one that was killed, and returns a new directory beside it to work

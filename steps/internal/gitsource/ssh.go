@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/transcript"
@@ -59,6 +58,9 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 		})},
 		ClientVersion: "SSH-2.0-stepwright",
 	}
+	// What the library can do safely, not only what it does by default: hardened servers have the rest.
+	safe := ssh.SupportedAlgorithms()
+	config.KeyExchanges, config.Ciphers, config.MACs = safe.KeyExchanges, safe.Ciphers, safe.MACs
 	keys.require(config, address)
 	check := config.HostKeyCallback
 	config.HostKeyCallback = func(host string, addr net.Addr, key ssh.PublicKey) error {
@@ -74,9 +76,9 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 		_, network := errors.AsType[net.Error](err)
 		mismatch, negotiated := errors.AsType[*ssh.AlgorithmNegotiationError](err)
 		switch {
-		case negotiated && len(config.HostKeyAlgorithms) > 0 && mismatch.What == "host key":
+		case negotiated && mismatch.What == "host key":
 			return nil, outcome.Errorf(outcome.HostKeyUnknown, "%s has no host key of a kind that is known for it "+
-				"(%s); it has %s", knownhosts.Normalize(address),
+				"(%s); it has %s", hostNames(address)[0],
 				strings.Join(config.HostKeyAlgorithms, ", "), strings.Join(mismatch.RequestedAlgorithms, ", "))
 		case trusted && offered && !network && !errors.Is(err, io.EOF):
 			return nil, outcome.Errorf(
