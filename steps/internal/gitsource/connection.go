@@ -23,8 +23,15 @@ import (
 // connection is one conversation with a server's git-upload-pack.
 type connection interface {
 	advertisement(ctx context.Context) (io.Reader, error)
-	send(ctx context.Context, request []byte) (io.Reader, error)
+	send(ctx context.Context, m message) (io.Reader, error)
 	close()
+}
+
+// message is what is sent to a server.
+type message struct {
+	body     []byte
+	version2 bool // of the protocol
+	last     bool
 }
 
 // client reaches Git servers. Its credentials are for one of them only.
@@ -33,6 +40,7 @@ type client struct {
 	keys     *hostKeys
 	owner    Remote        // whom the credentials are for
 	patience time.Duration // with a silent server
+	say      func(string)  // hears what a server says besides; may be nil
 	credentials
 }
 
@@ -118,6 +126,13 @@ func (c *client) fetch(
 		return err
 	}
 	adv, err := readAdvertisement(listen(answer))
+	if err == nil && adv.version2 {
+		watchdog.Reset(c.patience)
+		if answer, err = conn.send(ctx, message{body: adv.listRefs(), version2: true}); err != nil {
+			return err
+		}
+		err = adv.readRefs(listen(answer))
+	}
 	if err != nil {
 		return explain(err, remote)
 	}
@@ -126,11 +141,11 @@ func (c *client) fetch(
 		return err
 	}
 	watchdog.Reset(c.patience)
-	answer, err = conn.send(ctx, req.encode(adv))
+	answer, err = conn.send(ctx, message{body: req.encode(adv), version2: adv.version2, last: true})
 	if err != nil {
 		return err
 	}
-	pack, err := req.readPack(listen(answer), adv)
+	pack, err := req.readPack(listen(answer), adv, c.say)
 	if err == nil {
 		err = receive(pack)
 	}

@@ -56,6 +56,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if j.client, err = newClient(ctx, in, env, remote); err != nil {
 		return nil, err
 	}
+	j.client.say = func(line string) { env.Log.Info("The server says", "remote", line) }
 	if j.client.password != "" && remote.Scheme == "http" {
 		env.Log.Warn("The password goes over the network unencrypted; use https", "repository", remote)
 	}

@@ -37,7 +37,7 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 	}
 	c := &sshConnection{
 		remote:  remote,
-		stderr:  transcript.Tail{Limit: saidLimit},
+		stderr:  transcript.Tail{Limit: longestText},
 		release: context.AfterFunc(ctx, func() { conn.Close() }),
 	}
 	defer func() {
@@ -118,9 +118,12 @@ func (c *sshConnection) advertisement(context.Context) (io.Reader, error) {
 	return &sshOutput{c: c}, nil
 }
 
-func (c *sshConnection) send(_ context.Context, request []byte) (io.Reader, error) {
-	if _, err := c.stdin.Write(request); err != nil {
+func (c *sshConnection) send(_ context.Context, m message) (io.Reader, error) {
+	if _, err := c.stdin.Write(m.body); err != nil {
 		return nil, unavailable(c.remote, err)
+	}
+	if !m.last {
+		return &sshOutput{c: c, spoke: true}, nil
 	}
 	if err := c.stdin.Close(); err != nil && err != io.EOF {
 		return nil, unavailable(c.remote, err)
@@ -156,12 +159,9 @@ func (o *sshOutput) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// saidLimit is how much of a server's words is told, in bytes.
-const saidLimit = 1024
-
 // said quotes what the server has written to standard error, in one line and after a colon.
 func (c *sshConnection) said() string {
-	text := strings.Join(strings.Fields(c.stderr.String()), " ")
+	text := clean([]byte(c.stderr.String()))
 	if text == "" {
 		return ""
 	}
