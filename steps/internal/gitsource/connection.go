@@ -221,6 +221,13 @@ func unavailable(remote Remote, err error) error {
 				),
 			)
 		}
+		if host, ok := errors.AsType[x509.HostnameError](err); ok && len(host.Certificate.DNSNames) == 0 &&
+			len(host.Certificate.IPAddresses) == 0 {
+			return e.WithHint(
+				"The certificate names its host only as common name (CN), which does not count. It needs the host as " +
+					"a subject alternative name.",
+			)
+		}
 		return e.WithHint("The server's certificate must be valid now and for the host in the URL.")
 	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {

@@ -3,6 +3,7 @@ package gitsource
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
 	"strings"
 	"time"
@@ -94,9 +95,20 @@ func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
 	return c, nil
 }
 
-// parseKey reads a private key that may have Windows line ends or lack the last one.
+// parseKey reads a private key that may have Windows line ends or lack the last one. What comes before it, such as the
+// parameters that openssl puts before an elliptic curve's key, does not count.
 func parseKey(raw []byte) (ssh.Signer, error) {
 	raw = append(bytes.ReplaceAll(raw, []byte("\r"), nil), '\n')
+	for rest := raw; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			raw = pem.EncodeToMemory(block)
+			break
+		}
+	}
 	key, err := ssh.ParsePrivateKey(raw)
 	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted {
 		return nil, outcome.Errorf(

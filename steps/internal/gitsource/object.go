@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -24,6 +25,7 @@ type commit struct {
 
 func parseCommit(name plumbing.Hash, raw []byte) (commit, error) {
 	c := commit{hash: name}
+	var author, encoded string
 	for line := range bytes.Lines(raw) {
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		if len(line) == 0 {
@@ -38,30 +40,46 @@ func parseCommit(name plumbing.Hash, raw []byte) (commit, error) {
 		case "parent":
 			c.parents++
 		case "author":
-			c.authorName, c.authorEmail, _ = parseSignature(value)
+			author = value
 		case "committer":
 			_, _, c.time = parseSignature(value)
+		case "encoding":
+			encoded = value
 		}
 	}
+	c.authorName, c.authorEmail, _ = parseSignature(decode(author, encoded))
 	if c.tree == plumbing.ZeroHash {
 		return c, invalid("commit %s has no tree", name)
 	}
 	return c, nil
 }
 
+// decode makes UTF-8 of a commit's text. Without a word on its encoding it should be that already; what is not is taken
+// for Latin-1, as git does when it reads a message.
+func decode(text, encoded string) string {
+	if encoded == "" && !utf8.ValidString(text) {
+		encoded = "latin1"
+	}
+	if e, ok := encodingOf(encoded); ok && e != nil {
+		if decoded, err := e.NewDecoder().String(text); err == nil {
+			return decoded
+		}
+	}
+	return text
+}
+
 // parseSignature reads `Name <email> 1136239445 +0700`, as far as it is there.
 func parseSignature(text string) (name, email string, at time.Time) {
-	text = strings.ToValidUTF8(text, "\uFFFD")
 	open, end := strings.IndexByte(text, '<'), strings.LastIndexByte(text, '>')
 	if open < 0 || end < open {
-		return strings.TrimSpace(text), "", time.Unix(0, 0).UTC()
+		return clean([]byte(text)), "", time.Unix(0, 0).UTC()
 	}
 	seconds, _, _ := strings.Cut(strings.TrimSpace(text[end+1:]), " ")
 	unix, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil || unix < 0 || unix > 1<<40 {
 		unix = 0
 	}
-	return strings.TrimSpace(text[:open]), strings.TrimSpace(text[open+1 : end]), time.Unix(unix, 0).UTC()
+	return clean([]byte(text[:open])), clean([]byte(text[open+1 : end])), time.Unix(unix, 0).UTC()
 }
 
 func decodeHash(h *plumbing.Hash, text string) bool {

@@ -2,13 +2,25 @@ package gitsource
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -185,4 +197,84 @@ func TestDumbHTTP(t *testing.T) {
 	}))
 	t.Cleanup(dumb.Close)
 	newCheckout(t, dumb.URL+"/x.git").run(t).want(t, outcome.RepositoryNotFound, "dumb HTTP protocol")
+}
+
+// An author is read as the commit says that it is written.
+func TestAuthorEncoding(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ author, header, want string }{
+		"UTF-8":              {"Jos\u00e9", "", "Jos\u00e9"},
+		"ISO-8859-1":         {"Jos\xe9", "encoding ISO-8859-1\n", "Jos\u00e9"},
+		"ISO8859-1":          {"Jos\xe9", "encoding ISO8859-1\n", "Jos\u00e9"},
+		"latin1":             {"Jos\xe9", "encoding latin1\n", "Jos\u00e9"},
+		"ISO-8859-15":        {"\xa4", "encoding ISO-8859-15\n", "\u20ac"},
+		"CP1252":             {"\x80", "encoding CP1252\n", "\u20ac"},
+		"KOI8-R":             {"\xe9\xd7\xc1\xce", "encoding KOI8-R\n", "\u0418\u0432\u0430\u043d"},
+		"SJIS":               {"\x93\xfa\x96\x7b", "encoding SJIS\n", "\u65e5\u672c"},
+		"EUC-JP":             {"\xc6\xfc\xcb\xdc", "encoding EUC-JP\n", "\u65e5\u672c"},
+		"GBK":                {"\xd6\xd0", "encoding GBK\n", "\u4e2d"},
+		"not said":           {"Jos\xe9", "", "Jos\u00e9"},
+		"unknown":            {"Jos\xe9", "encoding nonsense\n", "Jos\uFFFD"},
+		"control characters": {"Jo\x1b[1ms\x00", "", "Jo[1ms"},
+	} {
+		raw := "tree " + strings.Repeat("ab", 20) + "\nauthor " + c.author + " <a@b> 1 +0000\n" +
+			"committer x <a@b> 2 +0000\n" + c.header + "\nencoding is not a header here\n"
+		got, err := parseCommit(plumbing.ZeroHash, []byte(raw))
+		if err != nil || got.authorName != c.want || got.authorEmail != "a@b" {
+			t.Errorf("%s: %q <%s>, %v; want %q", name, got.authorName, got.authorEmail, err, c.want)
+		}
+	}
+}
+
+// What comes before the key in its file does not count.
+func TestKeyWithParameters(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
+	for name, before := range map[string]string{
+		"nothing":       "",
+		"EC PARAMETERS": "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n",
+		"attributes":    "Bag Attributes\n    friendlyName: deploy\nKey Attributes: <No Attributes>\n",
+		"certificate":   string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})),
+	} {
+		if _, err := parseKey([]byte(before + block)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A certificate that names its host only as common name is of no use; the hint says so.
+func TestCommonNameOnly(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "127.0.0.1"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(nil)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	bundle := secretDir(t, "ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
+	run := newCheckout(t, server.URL+"/x.git")
+	run.CABundle = filepath.Join(bundle, "ca.crt")
+	run.run(t).want(t, outcome.GitServerUnavailable, "subject alternative name")
+	if strings.Contains(run.log, "Trying again") {
+		t.Errorf("it was tried again:\n%s", run.log)
+	}
 }
