@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -34,7 +35,9 @@ type Parameters struct {
 	GitSecretDir      string `json:"git-secret-dir"`
 	GitSecretRequired bool   `json:"git-secret-required"`
 	GitSecretTimeout  int    `json:"git-secret-timeout"` // seconds
-	Submodules        bool   `json:"submodules"`
+	Submodules        string `json:"submodules"`         // true, false or try
+	LFS               string `json:"lfs"`                // true, false or try
+	GitTimeout        int    `json:"git-timeout"`        // seconds
 }
 
 // Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results
@@ -52,7 +55,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if rev.commit != "" {
 		rev.branch = ""
 	}
-	j := &job{env: env, recurse: in.Submodules}
+	j := &job{env: env, submodulesWanted: in.Submodules, lfsWanted: in.LFS}
 	if j.client, err = newClient(ctx, in, env, remote); err != nil {
 		return nil, err
 	}
@@ -91,7 +94,7 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 	if err != nil {
 		return nil, err
 	}
-	c := &client{owner: owner, credentials: creds, patience: idle}
+	c := &client{owner: owner, credentials: creds, patience: time.Duration(in.GitTimeout) * time.Second}
 	if creds.password != "" {
 		env.Secrets.Add(c.basic(owner).username + ":" + creds.password) // its base64 is the header
 	}
@@ -99,6 +102,9 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 		return nil, err
 	}
 	c.http.OnProxyConnectResponse = checkProxy
+	c.http.ResponseHeaderTimeout = 0 // a server may take its time: fetch has the patience, and dialer finds the dead
+	c.http.DialContext = dialer.DialContext
+	c.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: keepAlive, PingTimeout: 3 * keepAlive}
 	c.keys = newHostKeys(creds.knownHosts)
 	if lines := c.keys.own.unreadable; len(lines) > 0 {
 		env.Log.Warn("known_hosts in the Git secret has lines that cannot be read; they do not count", "lines", lines)
@@ -126,12 +132,20 @@ func emptied(w workspace.Workspace) (string, error) {
 
 const stagingPattern = ".checkout-*"
 
+// How much something is wanted: yes fails without it, try warns.
+const (
+	yes = "true"
+	no  = "false"
+	try = "try"
+)
+
 // job is one checkout, with all submodules.
 type job struct {
 	env     step.Environment
 	client  *client
-	recurse bool   // into submodules
 	scratch string // directory for packs
+
+	submodulesWanted, lfsWanted string // yes, no or try
 
 	modules int
 	links   []link
@@ -188,7 +202,7 @@ func (j *job) clone(
 		l.path = place + l.path
 		j.links = append(j.links, l)
 	}
-	if j.recurse {
+	if j.submodulesWanted != no {
 		return at, j.submodules(ctx, t, remote, level)
 	}
 	return at, nil

@@ -42,7 +42,7 @@ func newCheckout(t *testing.T, url string) *checkout {
 		Common:     step.Common{Workspace: workspace.Workspace(t.TempDir())},
 		GitRepo:    url,
 		Branch:     "main",
-		Submodules: true,
+		Submodules: yes, LFS: yes, GitTimeout: 30,
 	}}
 }
 

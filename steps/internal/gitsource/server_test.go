@@ -573,6 +573,29 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
+// A server may take as long as the parameter says, before its answer and within it, and no longer.
+func TestSlowServer(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewPlainServer(t)
+	g := newGreeting(t, server.Repo(t, "app.git"))
+	front := faulttest.Before(t, server.URL, func(*http.Request) *faulttest.Fault {
+		return &faulttest.Fault{Delay: 1500 * time.Millisecond, Pass: true}
+	})
+	patient := newCheckout(t, front.URL+"/app.git")
+	patient.GitTimeout = 20
+	impatient := newCheckout(t, front.URL+"/app.git")
+	impatient.GitTimeout = 1
+	impatient.run(t).want(t, outcome.GitServerUnavailable, "no answer for 1s", "git-timeout")
+	patient.run(t).ok(t, g.second)
+	c, err := newClient(t.Context(), patient.Parameters, step.Environment{}, Remote{Scheme: "https", Host: "h", Path: "/x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.patience != 20*time.Second || c.http.ResponseHeaderTimeout != 0 {
+		t.Errorf("it waits %s, and %s before the answer begins", c.patience, c.http.ResponseHeaderTimeout)
+	}
+}
+
 // Nor must one that stops in the middle of an answer.
 func TestStalledServer(t *testing.T) {
 	t.Parallel()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -26,12 +25,10 @@ type sshConnection struct {
 	release func() bool // stops closing the connection with the context
 }
 
-// handshake is how long a server may take to connect and log us in.
-const handshake = 30 * time.Second
-
+// dialSSH connects and logs in, which is cut short only by the context.
 func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKeys) (_ *sshConnection, err error) {
 	address := remote.address()
-	conn, err := (&net.Dialer{Timeout: handshake}).DialContext(ctx, "tcp", address)
+	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, unavailable(remote, err)
 	}
@@ -46,9 +43,6 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 			conn.Close()
 		}
 	}()
-	if err := conn.SetDeadline(time.Now().Add(handshake)); err != nil {
-		return nil, err
-	}
 	trusted, offered := false, false
 	config := &ssh.ClientConfig{
 		User: remote.User,
@@ -88,9 +82,6 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 				WithHint("Add the key's public half to the repository's deploy keys or to the user's account.")
 		}
 		return nil, unavailable(remote, err)
-	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
-		return nil, err
 	}
 	c.client = ssh.NewClient(wire, channels, requests)
 	if c.session, err = c.client.NewSession(); err != nil {

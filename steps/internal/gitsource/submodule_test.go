@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
 )
@@ -75,7 +77,7 @@ func TestSubmodules(t *testing.T) {
 	t.Run("not wanted", func(t *testing.T) {
 		t.Parallel()
 		run := start(t)
-		run.Submodules = false
+		run.Submodules = no
 		run.run(t).ok(t, commit)
 		if got := names(t, filepath.Join(run.Workspace.Source(), "inner")); len(got) > 0 {
 			t.Errorf("inner holds %v", got)
@@ -146,4 +148,69 @@ func TestSubmodules(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A submodule that is named by https beside a repository that is named by SSH, on another port: git asks by https.
+func TestSubmoduleByHTTPBesideSSH(t *testing.T) {
+	t.Parallel()
+	parent, server := gittest.NewSSHServer(t), gittest.NewServer(t, "", "")
+	library := newGreeting(t, server.Repo(t, "library.git"))
+	app := parent.Repo(t, "app.git")
+	commit := app.Commit(
+		"main", "app", modules("lib", server.URL+"/library.git"), gittest.Submodule("lib", library.second),
+	)
+	run := newCheckout(t, app.URL)
+	run.CABundle = server.CABundle
+	run.GitSecretDir = secretDir(
+		t, "ssh-privatekey", string(parent.Key), "known_hosts", string(parent.KnownHosts(parent.Host.Ed25519)),
+	)
+	run.run(t).ok(t, commit)
+	if got := run.files(t)["lib/README.md"]; got != "644 two\n" {
+		t.Errorf("the submodule has %q\n%s", got, run.log)
+	}
+}
+
+// What may be public is tried first as it is; then the key, at the port of the repository's own URL.
+func TestWays(t *testing.T) {
+	t.Parallel()
+	key, err := parseKey(testKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		owner, to string
+		want      []string
+	}{
+		"itself":              {"ssh://git@h:7999/a", "ssh://git@h:7999/a", []string{"ssh://h:7999/a key"}},
+		"https beside SSH":    {"ssh://git@h:7999/a", "https://h/b", []string{"https://h/b", "ssh://h:7999/b.git key"}},
+		"http beside SSH":     {"ssh://git@h:7999/a", "http://h/b", []string{"http://h/b"}},
+		"https beside https":  {"https://h/a", "https://h/b", []string{"ssh://h/b.git key"}},
+		"https elsewhere":     {"ssh://git@h/a", "https://g/b", []string{"https://g/b"}},
+		"SSH, another port":   {"ssh://git@h:7999/a", "ssh://git@h/b", []string{"ssh://h/b key"}},
+		"scp-like beside SSH": {"git@h:a", "https://h/b.git", []string{"https://h/b.git", "ssh://h/b.git key"}},
+	} {
+		owner, err := ParseRemote(c.owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := ParseRemote(c.to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ways, err := (&client{owner: owner, credentials: credentials{key: key}}).ways(to)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		var got []string
+		for _, w := range ways {
+			text := w.Remote.String()
+			if w.key != nil {
+				text += " key"
+			}
+			got = append(got, text)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
 }

@@ -25,7 +25,7 @@ type checkout struct {
 	GitSecretDir      string `json:"git-secret-dir"`
 	GitSecretRequired bool   `json:"git-secret-required"`
 	GitSecretTimeout  int    `json:"git-secret-timeout"`
-	Submodules        bool   `json:"submodules"`
+	Submodules        string `json:"submodules"`
 }
 
 type work = func(context.Context, checkout, Environment) (Results, error)
