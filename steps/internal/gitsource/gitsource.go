@@ -69,7 +69,6 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, fmt.Errorf("preparing the workspace: %w", err)
 	}
 	defer os.RemoveAll(staging)
-	j.scratch = staging
 	at, err := j.checkout(ctx, filepath.Join(staging, "source"), remote, rev)
 	if err != nil {
 		return nil, err
@@ -141,9 +140,8 @@ const (
 
 // job is one checkout, with all submodules.
 type job struct {
-	env     step.Environment
-	client  *client
-	scratch string // directory for packs
+	env    step.Environment
+	client *client
 
 	submodulesWanted, lfsWanted string // yes, no or try
 
@@ -160,26 +158,31 @@ func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revis
 		return commit{}, err
 	}
 	defer root.Close()
-	at, err := j.clone(ctx, root, "", remote, rev, 0)
+	repo, err := newRepository(root, nil, "", "")
 	if err != nil {
+		return commit{}, err
+	}
+	at, err := j.clone(ctx, root, repo, remote, rev, 0)
+	if err := errors.Join(err, repo.root.Close()); err != nil {
 		return commit{}, err
 	}
 	j.warnOfEscapes(dir)
 	return at, nil
 }
 
-// clone puts a revision of a repository into root, which is at that place in the source, and the revision's submodules
-// into it.
+// clone puts a revision of a repository into root, its Git directory into repo, and the revision's submodules into both.
 func (j *job) clone(
-	ctx context.Context, root *os.Root, place string, remote Remote, rev revision, level int,
+	ctx context.Context, root *os.Root, repo *repository, remote Remote, rev revision, level int,
 ) (commit, error) {
 	started := time.Now()
 	log := j.env.Log
-	if place != "" {
-		log = log.With("submodule", strings.TrimSuffix(place, "/"))
+	place := ""
+	if repo.work != "" {
+		log = log.With("submodule", repo.work)
+		place = repo.work + "/"
 	}
 	log.Info("Cloning", "repository", remote, "revision", rev)
-	p, chosen, at, err := j.fetch(ctx, remote, rev)
+	p, chosen, at, err := j.fetch(ctx, repo, remote, rev)
 	if err != nil {
 		return commit{}, err
 	}
@@ -194,7 +197,7 @@ func (j *job) clone(
 	if err := t.write(ctx, p, at.tree); err != nil {
 		return commit{}, err
 	}
-	if err := writeDotGit(t, p, remote, at, chosen); err != nil {
+	if err := repo.keep(p); err != nil {
 		return commit{}, err
 	}
 	log.Info("Checked out", "files", len(t.files), "took", time.Since(started))
@@ -203,15 +206,19 @@ func (j *job) clone(
 		j.links = append(j.links, l)
 	}
 	if j.submodulesWanted != no {
-		return at, j.submodules(ctx, t, remote, level)
+		if err := j.submodules(ctx, t, repo, remote, level); err != nil {
+			return commit{}, err
+		}
 	}
-	return at, nil
+	return at, repo.write(t, p, remote, at, chosen)
 }
 
 // fetch gets the revision at depth 1, or where the server cannot do that, with its history.
-func (j *job) fetch(ctx context.Context, remote Remote, rev revision) (p *pack, chosen choice, at commit, err error) {
+func (j *job) fetch(
+	ctx context.Context, repo *repository, remote Remote, rev revision,
+) (p *pack, chosen choice, at commit, err error) {
 	for {
-		if p, chosen, err = j.receive(ctx, remote, rev); err != nil {
+		if p, chosen, err = j.receive(ctx, repo, remote, rev); err != nil {
 			return nil, chosen, at, err
 		}
 		for _, kind := range []plumbing.ObjectType{plumbing.CommitObject, plumbing.TagObject} {
@@ -232,14 +239,15 @@ func (j *job) fetch(ctx context.Context, remote Remote, rev revision) (p *pack, 
 }
 
 // receive fetches once, and again as long as that may help.
-func (j *job) receive(ctx context.Context, remote Remote, rev revision) (p *pack, chosen choice, err error) {
+func (j *job) receive(
+	ctx context.Context, repo *repository, remote Remote, rev revision,
+) (p *pack, chosen choice, err error) {
 	var final error
 	err = j.env.Retry.Do(ctx, func(ctx context.Context) error {
-		file, err := os.CreateTemp(j.scratch, "pack-")
+		file, err := repo.newPack()
 		if err != nil {
 			return err
 		}
-		os.Remove(file.Name()) // gone with the process, however that ends
 		err = j.client.fetch(ctx, remote, func(adv *advertisement) (request, error) {
 			var err error
 			chosen, err = rev.choose(adv)
