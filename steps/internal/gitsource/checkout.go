@@ -55,7 +55,7 @@ const (
 // writers is how many files are written at once: making a file waits for the disk more than it computes.
 func writers() int { return min(8, max(2, 2*runtime.GOMAXPROCS(0))) }
 
-// write makes the files of the tree below root. The pack's commits must be resolved.
+// write makes the files of the tree below root, but for symbolic links. The pack's commits must be resolved.
 func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
 	if err := p.resolve(ctx, plumbing.TreeObject, 1, nil); err != nil {
 		return err
@@ -70,6 +70,11 @@ func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
 	for name, files := range t.want {
 		return invalid("object %s, the content of %s, is missing", name, t.dir+t.files[files[0]].path)
 	}
+	return nil
+}
+
+// finish makes the symbolic links. No file may be written after it.
+func (t *tree) finish() error {
 	for _, l := range t.links {
 		if err := t.link(l); err != nil {
 			return err

@@ -197,6 +197,12 @@ func (j *job) clone(
 	if err := t.write(ctx, p, at.tree); err != nil {
 		return commit{}, err
 	}
+	if _, err := t.convert(ctx, log.Warn); err != nil {
+		return commit{}, err
+	}
+	if err := t.finish(); err != nil {
+		return commit{}, err
+	}
 	if err := repo.keep(p); err != nil {
 		return commit{}, err
 	}

@@ -172,7 +172,7 @@ func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.
 // refusal turns a status into its reason.
 func (c *httpConnection) refusal(resp *http.Response) error {
 	says := clean([]byte(resp.Status))
-	if text := plainText(resp); text != "" {
+	if text := readable(resp); text != "" {
 		says += ": " + text
 	}
 	_, _, sent := resp.Request.BasicAuth()
@@ -227,8 +227,8 @@ func rateLimited(h http.Header) bool {
 	return h.Get("Retry-After") != "" || h.Get("X-RateLimit-Remaining") == "0" || h.Get("RateLimit-Remaining") == "0"
 }
 
-// plainText is the first line of an answer that is meant to be read, and short.
-func plainText(resp *http.Response) string {
+// readable is the first line of an answer that is meant to be read, and short.
+func readable(resp *http.Response) string {
 	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != "text/plain" {
 		return ""
 	}
