@@ -207,7 +207,7 @@ func (c *client) silent(remote Remote) error {
 
 func (c *client) connect(ctx context.Context, to way) (connection, error) {
 	if to.Scheme == "ssh" {
-		return dialSSH(ctx, to.Remote, to.credentials, c.keys)
+		return dialSSH(ctx, to.Remote, to.credentials, c.keys, uploadPack+" "+quote(to.Path))
 	}
 	return newHTTPConnection(c.http, to.Remote, to.credentials), nil
 }

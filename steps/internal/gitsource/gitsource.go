@@ -197,7 +197,11 @@ func (j *job) clone(
 	if err := t.write(ctx, p, at.tree); err != nil {
 		return commit{}, err
 	}
-	if _, err := t.convert(ctx, log.Warn); err != nil {
+	inLFS, err := t.convert(ctx, log.Warn)
+	if err != nil {
+		return commit{}, err
+	}
+	if err := j.lfs(ctx, t, remote, inLFS, log); err != nil {
 		return commit{}, err
 	}
 	if err := t.finish(); err != nil {

@@ -136,21 +136,11 @@ func (c *httpConnection) send(ctx context.Context, m message) (io.Reader, error)
 
 // do returns the answer's body, of that media type, and where it came from in the end.
 func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.URL, error) {
-	r.Header.Set("User-Agent", agent)
-	resp, err := c.client.Do(r)
+	resp, err := c.roundTrip(r)
 	if err != nil {
-		if cause := context.Cause(r.Context()); cause != nil {
-			err = cause
-		}
-		if failed, ok := errors.AsType[*url.Error](err); ok {
-			err = failed.Err // without the URL, which is in the message already
-		}
-		return nil, nil, unavailable(c.remote, err)
+		return nil, nil, err
 	}
 	c.bodies = append(c.bodies, resp.Body)
-	if resp.StatusCode != http.StatusOK {
-		return nil, nil, c.refusal(resp)
-	}
 	if got, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); got != mediaType {
 		head := make([]byte, 2*len(plumbing.ZeroHash)+1)
 		n, _ := io.ReadFull(resp.Body, head)
@@ -167,6 +157,26 @@ func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.
 			WithHint("Check the repository URL: this one leads to something else, such as a web page.")
 	}
 	return resp.Body, resp.Request.URL, nil
+}
+
+// roundTrip returns an answer that is no refusal.
+func (c *httpConnection) roundTrip(r *http.Request) (*http.Response, error) {
+	r.Header.Set("User-Agent", agent)
+	resp, err := c.client.Do(r)
+	if err != nil {
+		if cause := context.Cause(r.Context()); cause != nil {
+			err = cause
+		}
+		if failed, ok := errors.AsType[*url.Error](err); ok {
+			err = failed.Err // without the URL, which is in the message already
+		}
+		return nil, unavailable(c.remote, err)
+	}
+	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
+		defer resp.Body.Close()
+		return nil, c.refusal(resp)
+	}
+	return resp, nil
 }
 
 // refusal turns a status into its reason.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -25,8 +26,36 @@ type sshConnection struct {
 	release func() bool // stops closing the connection with the context
 }
 
-// dialSSH connects and logs in, which is cut short only by the context.
-func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKeys) (_ *sshConnection, err error) {
+// ask runs a command at the other end, and returns what it prints.
+func (c *client) ask(ctx context.Context, w way, command string) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(c.patience, func() { cancel(c.silent(w.Remote)) })
+	defer watchdog.Stop()
+	conn, err := dialSSH(ctx, w.Remote, w.credentials, c.keys, command)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.close()
+	out, err := io.ReadAll(io.LimitReader(conn.stdout, largestAnswer))
+	if err == nil {
+		err = conn.session.Wait()
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, unavailable(w.Remote, cause)
+		}
+		return nil, outcome.Errorf(
+			outcome.RepositoryNotFound, "%s cannot run %q: %w%s", w.address(), command, err, conn.said(),
+		)
+	}
+	return out, nil
+}
+
+// dialSSH connects, logs in and starts a command, which is cut short only by the context.
+func dialSSH(
+	ctx context.Context, remote Remote, creds credentials, keys *hostKeys, command string,
+) (_ *sshConnection, err error) {
 	address := remote.address()
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -94,7 +123,7 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 	if c.stdout, err = c.session.StdoutPipe(); err != nil {
 		return nil, err
 	}
-	if err := c.session.Start(uploadPack + " " + quote(remote.Path)); err != nil {
+	if err := c.session.Start(command); err != nil {
 		return nil, unavailable(remote, err)
 	}
 	return c, nil
