@@ -333,8 +333,8 @@ func expandIdent(in []byte, name string) []byte {
 	}
 }
 
-// streamIdent is expandIdent for files that git need not hold as a whole: there it uses another algorithm, ident_filter_fn
-// of convert.c, which does not see a $ that comes right after another one.
+// streamIdent is expandIdent for files that git need not hold as a whole. There it uses another algorithm,
+// ident_filter_fn of convert.c, which does not see a $ that comes right after another one.
 func streamIdent(in []byte, name string) []byte {
 	const head = "$Id"
 	out := make([]byte, 0, len(in))

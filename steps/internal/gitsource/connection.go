@@ -50,8 +50,8 @@ type way struct {
 	credentials
 }
 
-// ways are how a repository can be reached, the likeliest first. What is named by https beside a repository that is
-// named by SSH is likely to be public, so it is asked for as it is, as git does; where that is refused, the key may help.
+// ways are how a repository can be reached, the likeliest first. A submodule with an https URL in a repository with an
+// SSH URL is likely to be public, so it is asked for as it is, as git does. Where that is refused, the key may help.
 func (c *client) ways(r Remote) ([]way, error) {
 	to, creds, err := c.via(r)
 	if err != nil {
@@ -140,7 +140,7 @@ func (c *client) fetch(
 	for i, w := range ways {
 		tried := c.converse(ctx, remote, w, plan, receive)
 		if i == 0 || tried == nil || outcome.Of(tried).Reason != outcome.GitServerUnavailable {
-			err = tried // of a way that is not there at all, the first refusal says more
+			err = tried // the first refusal says more than a second way that is not there at all
 		}
 		if tried == nil || outcome.Of(tried).Reason != outcome.AuthenticationFailed {
 			break
@@ -151,7 +151,8 @@ func (c *client) fetch(
 
 // converse is fetch by one of the ways.
 func (c *client) converse(
-	ctx context.Context, remote Remote, to way, plan func(*advertisement) (request, error), receive func(io.Reader) error,
+	ctx context.Context, remote Remote, to way, plan func(*advertisement) (request, error),
+	receive func(io.Reader) error,
 ) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -43,7 +43,9 @@ func TestAttributesSameAsGit(t *testing.T) {
 	t.Parallel()
 	server := gittest.NewServer(t, "", "")
 	var text, ident []string
-	for _, a := range []string{"", "text", "-text", "text=auto", "text=input", "crlf", "-crlf", "crlf=input", "binary"} {
+	for _, a := range []string{
+		"", "text", "-text", "text=auto", "text=input", "crlf", "-crlf", "crlf=input", "binary",
+	} {
 		for _, eol := range []string{"", "eol=lf", "eol=crlf", "!eol", "eol=odd"} {
 			text = append(text, strings.TrimSpace(a+" "+eol))
 		}
@@ -57,13 +59,16 @@ func TestAttributesSameAsGit(t *testing.T) {
 	}
 	ident = append(ident, "ident", "-ident", "ident text eol=crlf", "ident working-tree-encoding=UTF-16", "ident=x")
 	contents := map[string]string{
-		"lf": "a\nb\n", "crlf": "a\r\nb\r\n", "mixed": "a\nb\r\nc\n", "lone-cr": "a\rb\n", "no-end": "a\nb", "nul": "a\n\x00b\n",
-		"control": "\x01\x02\x03\n", "few-control": strings.Repeat("text\n", 100) + "\x01", "eof": "a\n\x1a", "empty": "",
-		"tab": "\ta\n\fb\x1b\b\n", "del": "\x7f\n", "latin": "caf\u00e9\n", "high": "a\xff\n",
+		"lf": "a\nb\n", "crlf": "a\r\nb\r\n", "mixed": "a\nb\r\nc\n", "lone-cr": "a\rb\n", "no-end": "a\nb",
+		"nul":     "a\n\x00b\n",
+		"control": "\x01\x02\x03\n", "few-control": strings.Repeat("text\n", 100) + "\x01", "eof": "a\n\x1a",
+		"empty": "",
+		"tab":   "\ta\n\fb\x1b\b\n", "del": "\x7f\n", "latin": "caf\u00e9\n", "high": "a\xff\n",
 	}
 	idents := map[string]string{
-		"id": "$Id$\n", "old": "$Id: 0123 $ x $Id$\n", "foreign": "$Id: file.c,v 1.2 someone $\n", "open": "$Id: x\n$Id$",
-		"odd": "$Id:$ $Idx$ $$Id$$ $id$ $Id", "latin": "caf\u00e9\n", "ascii": "a\nb\n", "crlf": "$Id$\r\n",
+		"id": "$Id$\n", "old": "$Id: 0123 $ x $Id$\n", "foreign": "$Id: file.c,v 1.2 someone $\n",
+		"open": "$Id: x\n$Id$",
+		"odd":  "$Id:$ $Idx$ $$Id$$ $id$ $Id", "latin": "caf\u00e9\n", "ascii": "a\nb\n", "crlf": "$Id$\r\n",
 	}
 	for name, c := range map[string]struct {
 		attributes []string
@@ -90,14 +95,17 @@ func TestAttributePatternsSameAsGit(t *testing.T) {
 	t.Parallel()
 	server := gittest.NewServer(t, "", "")
 	paths := []string{
-		"a", "a.bat", "b.BAT", "a b", "dir/a", "dir/a.bat", "dir/sub/a.bat", "dir/sub/deep/x", "x/dir/a", "é.txt", "[x].c",
-		"dir.bat/file", "dir.bat/a.bat", "!neg", "#hash", "q\"uote", "back\\slash", "-x", "0", "_", "dir/sub/b", "tab\tname",
+		"a", "a.bat", "b.BAT", "a b", "dir/a", "dir/a.bat", "dir/sub/a.bat", "dir/sub/deep/x", "x/dir/a", "é.txt",
+		"[x].c",
+		"dir.bat/file", "dir.bat/a.bat", "!neg", "#hash", "q\"uote", "back\\slash", "-x", "0", "_", "dir/sub/b",
+		"tab\tname",
 	}
 	patterns := []string{
 		"*.bat", "/a", "a", "dir/*", "dir/**", "**/a", "dir/**/x", "/dir/a*", "dir/", "dir", "**", "*", "?", "[a-c]",
 		"[!a]", "[^a]*", "[[:digit:]]", "[[:alpha:]_]", "\\a", "a\\ b", "\"a b\"", "a?b", "*/a", "**/sub/*", "sub/*",
 		"dir/sub", "[[]x].c", "\\[x\\].c", "*.[bB][aA][tT]", "\"\\303\\251.txt\"", "é.txt", "!neg", "\\!neg", "\\#hash",
-		"#hash", "\"q\\\"uote\"", "back\\\\slash", "-x", "dir/sub/deep/**", "a/**", "**.bat", "dir**", "dir/**a", "[a-", "[]x]*",
+		"#hash", "\"q\\\"uote\"", "back\\\\slash", "-x", "dir/sub/deep/**", "a/**", "**.bat", "dir**", "dir/**a",
+		"[a-", "[]x]*",
 		"\"tab\\tname\"", "/**/a.bat", "x/**/a", "./a", "*dir*/a", "dir/*/a.bat",
 	}
 	t.Run("patterns", func(t *testing.T) {
@@ -202,7 +210,8 @@ func sameAsGit(t *testing.T, server *gittest.Server, repo *gittest.Repo, commit 
 	same(fresh, "read-tree", "HEAD")
 	if same(fresh, "status", "--porcelain") == "" { // else the clock decides what git looks at
 		for _, args := range [][]string{
-			{"status", "--porcelain=v2", "--branch"}, {"diff-files"}, {"diff-index", "HEAD"}, {"describe", "--always", "--dirty"},
+			{"status", "--porcelain=v2", "--branch"}, {"diff-files"}, {"diff-index", "HEAD"},
+			{"describe", "--always", "--dirty"},
 			{"submodule", "--quiet", "foreach", "--recursive", "git status --porcelain"},
 		} {
 			same(nil, args...)
@@ -258,15 +267,20 @@ func pick[T any](g *generator, from []T) T { return from[g.IntN(len(from))] }
 func (g *generator) name() string {
 	g.names++
 	return fmt.Sprintf(pick(g, []string{
-		"f%d", "%d.bat", "%d.txt", "a b%d", "-%d", "é%d", "\xff%d", "%d\n", "\t%d", "q\"%d'", "b\\%d", "%d.", "~%d", "git~%d0",
-		"%d.rc", "%d.id", ".hidden%d", "%d*?[x]", "#%d", "!%d", "$(%d)", "%d;", "日本%d", ".git%d", ".gitmodules%d", "e\u0301%d",
+		"f%d", "%d.bat", "%d.txt", "a b%d", "-%d", "é%d", "\xff%d", "%d\n", "\t%d", "q\"%d'", "b\\%d", "%d.", "~%d",
+		"git~%d0",
+		"%d.rc", "%d.id", ".hidden%d", "%d*?[x]", "#%d", "!%d", "$(%d)", "%d;", "日本%d", ".git%d", ".gitmodules%d",
+		"e\u0301%d",
 		strings.Repeat("long", 50) + "%d",
 	}), g.names)
 }
 
 func (g *generator) content() string {
-	line := pick(g, []string{"text\n", "text\r\n", "$Id$\n", "$Id: x $\n", "caf\u00e9\n", "\x00\x01\n", "\r", "\xfe\xff\n", ""})
-	return strings.Repeat(line, pick(g, []int{0, 1, 2, 50, 10_000})) + pick(g, []string{"", "end", fmt.Sprint(g.Uint64())})
+	line := pick(g, []string{
+		"text\n", "text\r\n", "$Id$\n", "$Id: x $\n", "caf\u00e9\n", "\x00\x01\n", "\r", "\xfe\xff\n", "",
+	})
+	end := pick(g, []string{"", "end", fmt.Sprint(g.Uint64())})
+	return strings.Repeat(line, pick(g, []int{0, 1, 2, 50, 10_000})) + end
 }
 
 func (g *generator) attributes() string {
@@ -275,7 +289,8 @@ func (g *generator) attributes() string {
 		fmt.Fprintf(&out, "%s %s\n", pick(g, []string{
 			"*", "*.bat", "*.txt", "*.rc", "*.id", "/*", "d*/**", "**/*.bat", "f*", "[0-9]*", "\"a b*\"",
 		}), pick(g, []string{
-			"text", "text=auto", "-text", "eol=crlf", "text eol=crlf", "text=auto eol=crlf", "eol=lf", "binary", "!eol", "ident",
+			"text", "text=auto", "-text", "eol=crlf", "text eol=crlf", "text=auto eol=crlf", "eol=lf", "binary", "!eol",
+			"ident",
 			"-ident", "diff=x merge=union",
 			"export-ignore", "filter=none",
 		}))
@@ -300,8 +315,11 @@ func (g *generator) tree(depth int, dir string) (items []gittest.Item) {
 		case kind < 7 && depth == 0:
 			name = fmt.Sprintf("module %d", g.names)
 			if g.IntN(3) > 0 {
-				fmt.Fprintf(&g.modules, "[submodule %q]\n\tpath = %s\n\turl = %s\n%s", pick(g, []string{"m/", "x", "deep/m/"})+
-					name, name, "../library.git", pick(g, []string{"", "", "\tupdate = none\n", "\tupdate = merge\n"}))
+				fmt.Fprintf(
+					&g.modules, "[submodule %q]\n\tpath = %s\n\turl = ../library.git\n%s",
+					pick(g, []string{"m/", "x", "deep/m/"})+name, name,
+					pick(g, []string{"", "", "\tupdate = none\n", "\tupdate = merge\n"}),
+				)
 			}
 			items = append(items, gittest.Submodule(name, g.submodule))
 		case depth < 4:

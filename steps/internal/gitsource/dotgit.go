@@ -20,8 +20,8 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/index"
 )
 
-// repository is a Git directory in the making: what `git clone --depth 1 --branch` leaves, and of a submodule what
-// `--recurse-submodules --shallow-submodules` does. Builds ask Git for versions and change logs, without credentials and
+// repository is a Git directory in the making, as `git clone --depth 1 --branch` leaves it, for submodules with
+// --recurse-submodules and --shallow-submodules. Builds ask Git for versions and change logs, without credentials and
 // often without the server, so all objects of the commit's tree are there: the pack is kept as it came. It may differ
 // from one fetch to the next, which is why .git is left out of what is built.
 type repository struct {
@@ -58,7 +58,7 @@ func newRepository(root *os.Root, parent *repository, name, work string) (*repos
 	return r, nil
 }
 
-// room is where a submodule's Git directory goes: to its name, as in git, unless that is within another's or around one.
+// room is the place of a submodule's Git directory: its name, as in git, unless that is within another's or around one.
 func (r *repository) room(name string) string {
 	dir := "modules/" + name
 	taken := path.Clean(dir) != dir
@@ -215,15 +215,17 @@ func (r *repository) write(t *tree, p *pack, remote Remote, at commit, c choice)
 	return r.writeIndex(t)
 }
 
-// config are the repository's settings. A volume that goes from pod to pod may give its files another owner, which is no
-// change of them: size and time say that.
+// config are the repository's settings. A volume that goes from pod to pod may give its files another owner. That is
+// not a change of them, so only their size and time count.
 func (r *repository) config(remote Remote, fetch, branch string, onBranch bool) string {
 	out := "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = true\n" +
 		"\ttrustctime = false\n\tcheckStat = minimal\n"
 	if r.work != "" {
 		out += "\tworktree = " + configQuote(relative(r.place, r.work)) + "\n"
 	}
-	out += fmt.Sprintf("[remote \"origin\"]\n\turl = %s\n\tfetch = %s\n", configQuote(remote.String()), configQuote(fetch))
+	out += fmt.Sprintf(
+		"[remote \"origin\"]\n\turl = %s\n\tfetch = %s\n", configQuote(remote.String()), configQuote(fetch),
+	)
 	if onBranch {
 		out += fmt.Sprintf("[branch %s]\n\tremote = origin\n\tmerge = %s\n", sectionQuote(branch),
 			configQuote("refs/heads/"+branch))

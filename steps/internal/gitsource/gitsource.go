@@ -170,7 +170,7 @@ func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revis
 	return at, nil
 }
 
-// clone puts a revision of a repository into root, its Git directory into repo, and the revision's submodules into both.
+// clone puts a revision of a repository into root, its Git directory into repo, and the submodules into both.
 func (j *job) clone(
 	ctx context.Context, root *os.Root, repo *repository, remote Remote, rev revision, level int,
 ) (commit, error) {

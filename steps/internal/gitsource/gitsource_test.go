@@ -363,7 +363,8 @@ func TestDotGit(t *testing.T) {
 	}
 	repo.Commit("main", "first", items...)
 	commit := repo.Commit("main", "second", append(items, gittest.File(".gitattributes", "* text=auto\n"),
-		gittest.Dir("a", gittest.File("f", "x"), gittest.Symlink("l", "f")), gittest.Executable("run", "#!/bin/sh\n"))...)
+		gittest.Dir("a", gittest.File("f", "x"), gittest.Symlink("l", "f")),
+		gittest.Executable("run", "#!/bin/sh\n"))...)
 	repo.Git(nil, "tag", "light", commit)
 	repo.Git(nil, "tag", "-a", "-m", "annotated", "v1.0.0", commit)
 	repo.Git(nil, "tag", "-a", "-m", "of a tag", "v1.0.0-again", "v1.0.0")

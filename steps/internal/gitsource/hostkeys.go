@@ -170,7 +170,9 @@ func (h *hostKeys) known(address string) ([]ssh.PublicKey, knownHosts) {
 // algorithms are those a server must be asked for so that it shows a key that is known, and not another one it also
 // has; for an unknown server, all that are safe. A certificate is asked for only where an authority may have signed it.
 func (k knownHosts) algorithms(address string, keys []ssh.PublicKey) []string {
-	certified := slices.ContainsFunc(hostNames(address), func(name string) bool { return len(k.of(name, authority)) > 0 })
+	certified := slices.ContainsFunc(hostNames(address), func(name string) bool {
+		return len(k.of(name, authority)) > 0
+	})
 	var out []string
 	for _, algorithm := range ssh.SupportedAlgorithms().HostKeys {
 		plain, certificate := strings.CutSuffix(algorithm, "-cert-v01@openssh.com")
@@ -231,9 +233,10 @@ func (h *hostKeys) require(config *ssh.ClientConfig, address string) {
 			outcome.HostKeyUnknown, "%s shows the host key %s, and no key of that host is known", names[0], shown,
 		)
 		if n := len(h.own.unreadable); n > 0 {
-			return err.WithHint(fmt.Sprintf("known_hosts in the Git secret has %d lines that cannot be read, the first "+
-				"is line %d. Every line needs a host, a key type and a key, as ssh-keyscan prints them.", n,
-				h.own.unreadable[0]))
+			return err.WithHint(fmt.Sprintf(
+				"known_hosts in the Git secret has %d lines that cannot be read, the first is line %d. Every line "+
+					"needs a host, a key type and a key, as ssh-keyscan prints them.", n, h.own.unreadable[0],
+			))
 		}
 		return err
 	}

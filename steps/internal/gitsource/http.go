@@ -113,8 +113,6 @@ func dumb(head []byte) bool {
 	return ok && decodeHash(&hash, string(text))
 }
 
-const dumbHint = "The server must run git http-backend or an equal of it: a folder of files is not enough."
-
 func (c *httpConnection) send(ctx context.Context, m message) (io.Reader, error) {
 	for _, body := range c.bodies { // read to its end, so that the connection serves again
 		io.CopyN(io.Discard, body, 64<<10)
@@ -146,9 +144,10 @@ func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.
 		n, _ := io.ReadFull(resp.Body, head)
 		if dumb(head[:n]) {
 			return nil, nil, outcome.Errorf(
-				outcome.RepositoryNotFound, "%s is served by Git's dumb HTTP protocol, which is not supported", c.remote,
+				outcome.RepositoryNotFound, "%s is served by Git's dumb HTTP protocol, which is not supported",
+				c.remote,
 			).
-				WithHint(dumbHint)
+				WithHint("The server must run git http-backend or an equal of it: a folder of files is not enough.")
 		}
 		return nil, nil, outcome.Errorf(
 			outcome.RepositoryNotFound, "%s is not a Git repository: the server answers with %q instead of %s",
@@ -192,8 +191,8 @@ func (c *httpConnection) refusal(resp *http.Response) error {
 		return c.busy(resp, says)
 	case denied && !sent && c.password != "":
 		return outcome.Errorf(
-			outcome.AuthenticationFailed, "%s redirects to %s, which asks for credentials, and those of the Git secret "+
-				"are only for %s (%s)", c.remote, redact.URL(resp.Request.URL.Host), c.remote.Host, says,
+			outcome.AuthenticationFailed, "%s redirects to %s, which asks for credentials, and those of the Git "+
+				"secret are only for %s (%s)", c.remote, redact.URL(resp.Request.URL.Host), c.remote.Host, says,
 		).
 			WithHint("If the repository has moved, give its new URL.")
 	case code == http.StatusUnauthorized && !sent:

@@ -59,7 +59,8 @@ func parsePointer(raw []byte) (pointer, bool) {
 		switch key {
 		case "version":
 			version = strings.HasPrefix(value, "https://git-lfs.github.com/spec/") ||
-				strings.HasPrefix(value, "http://git-media.io/v/") || strings.HasPrefix(value, "https://hawser.github.com/spec/")
+				strings.HasPrefix(value, "https://hawser.github.com/spec/") ||
+				strings.HasPrefix(value, "http://git-media.io/v/")
 		case "oid":
 			p.oid = strings.TrimPrefix(value, "sha256:")
 		case "size":
@@ -128,7 +129,9 @@ func readLFSConfig(root *os.Root) (lfsConfig, error) {
 		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	s := parsed.Section("lfs")
-	c = lfsConfig{url: s.Option("url"), include: list(s.Option("fetchinclude")), exclude: list(s.Option("fetchexclude"))}
+	c = lfsConfig{
+		url: s.Option("url"), include: list(s.Option("fetchinclude")), exclude: list(s.Option("fetchexclude")),
+	}
 	if c.url == "" {
 		c.url = parsed.Section("remote").Subsection("origin").Option("lfsurl")
 	}
@@ -184,8 +187,8 @@ func (j *job) lfs(ctx context.Context, t *tree, remote Remote, inLFS []int32, lo
 			return wrap(err, "Git LFS")
 		}
 		log.Warn(
-			"Files in Git LFS cannot be had: they stay pointers", "files", count-written.Load(), "reason", failure.Reason,
-			"because", failure.Message,
+			"Files in Git LFS cannot be had: they stay pointers", "files", count-written.Load(), "reason",
+			failure.Reason, "because", failure.Message,
 		)
 		return nil
 	}
@@ -472,8 +475,8 @@ func (s *lfsServer) request(
 	return read(resp, &attentive{ctx, resp.Body, s.remote, watchdog, s.patience})
 }
 
-// fetchObject downloads one content into the first of its files, from where an earlier try ended, and copies it into the
-// others. If that fails, the pointer stays.
+// fetchObject downloads one content into the first of its files, from where an earlier try ended, and copies it into
+// the others. If that fails, the pointer stays.
 func (j *job) fetchObject(ctx context.Context, s *lfsServer, t *tree, p *pointer, o lfsObject) (err error) {
 	first := &t.files[p.files[0]]
 	to, err := t.root.OpenFile(first.path, os.O_WRONLY|os.O_TRUNC, 0)

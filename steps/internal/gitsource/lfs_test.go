@@ -106,7 +106,9 @@ func (s *lfsStore) download(w http.ResponseWriter, r *http.Request) {
 }
 
 func pointerTo(content string) string {
-	return fmt.Sprintf("version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n", oidOf(content), len(content))
+	return fmt.Sprintf(
+		"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n", oidOf(content), len(content),
+	)
 }
 
 const lfsAttributes = "*.bin filter=lfs diff=lfs merge=lfs -text\n"
@@ -123,7 +125,7 @@ func TestLFS(t *testing.T) {
 		gittest.File(".gitattributes", lfsAttributes), gittest.File("a.bin", pointerTo(large)),
 		gittest.Dir("d", gittest.Executable("b.bin", pointerTo(large)), gittest.File("c.bin", pointerTo(small))),
 		gittest.File("plain.bin", "committed as it is\n"), gittest.File("a.txt", pointerTo(small)),
-		gittest.File("empty.bin", ""), gittest.File(".gitmodules", "[submodule \"l\"]\n\tpath = l\n\turl = ../library.git\n"),
+		gittest.File("empty.bin", ""), modules("l", "../library.git"),
 		gittest.Submodule("l", inLibrary),
 	}
 	fetched := map[string]string{
@@ -162,10 +164,13 @@ func TestLFS(t *testing.T) {
 		reason outcome.Reason
 		parts  []string // of the message, or of the log
 	}{
-		"public":   {wanted: yes, want: fetched, parts: []string{"Fetched files from Git LFS"}},
-		"try":      {wanted: try, want: fetched},
-		"off":      {wanted: no, want: stays, parts: []string{"switched off", "files=3"}},
-		"password": {wanted: yes, change: func(s *lfsStore) { s.password = canary }, secret: []string{"password", canary}, want: fetched},
+		"public": {wanted: yes, want: fetched, parts: []string{"Fetched files from Git LFS"}},
+		"try":    {wanted: try, want: fetched},
+		"off":    {wanted: no, want: stays, parts: []string{"switched off", "files=3"}},
+		"password": {
+			wanted: yes, change: func(s *lfsStore) { s.password = canary }, secret: []string{"password", canary},
+			want: fetched,
+		},
 		"no password": {
 			wanted: yes, change: func(s *lfsStore) { s.password = canary }, reason: outcome.AuthenticationFailed,
 			parts: []string{"Git LFS", "info/lfs"},
@@ -175,11 +180,13 @@ func TestLFS(t *testing.T) {
 			parts: []string{"stay pointers", "files=3", "AuthenticationFailed"},
 		},
 		"contents on another host": {
-			wanted: yes, change: func(s *lfsStore) { s.href = elsewhere }, secret: []string{"password", canary}, want: fetched,
+			wanted: yes, change: func(s *lfsStore) { s.href = elsewhere }, secret: []string{"password", canary},
+			want: fetched,
 		},
 		"headers of the store": {
-			wanted: yes, change: func(s *lfsStore) { s.header = map[string]string{"Authorization": "RemoteAuth " + canary} },
-			secret: []string{"password", canary}, want: fetched,
+			wanted: yes, secret: []string{"password", canary}, want: fetched, change: func(s *lfsStore) {
+				s.header = map[string]string{"Authorization": "RemoteAuth " + canary}
+			},
 		},
 		"cut and resumed": {wanted: yes, change: func(s *lfsStore) { s.fault = cut(1) }, want: fetched},
 		"cut, no ranges": {wanted: yes, want: fetched, change: func(s *lfsStore) {
@@ -194,7 +201,7 @@ func TestLFS(t *testing.T) {
 		}},
 		"cut for ever": {
 			wanted: yes, change: func(s *lfsStore) {
-				s.fault = func(w http.ResponseWriter, r *http.Request, content string) bool { panic(http.ErrAbortHandler) }
+				s.fault = func(http.ResponseWriter, *http.Request, string) bool { panic(http.ErrAbortHandler) }
 			},
 			reason: outcome.GitServerUnavailable,
 		},
@@ -227,8 +234,8 @@ func TestLFS(t *testing.T) {
 			},
 		},
 		"never pushed": {
-			wanted: yes, more: []gittest.Item{gittest.File("z.bin", pointerTo(never))}, reason: outcome.RevisionNotFound,
-			parts: []string{"z.bin", "404", "git lfs push"},
+			wanted: yes, more: []gittest.Item{gittest.File("z.bin", pointerTo(never))},
+			reason: outcome.RevisionNotFound, parts: []string{"z.bin", "404", "git lfs push"},
 		},
 		"larger than the disk": {
 			wanted: yes, reason: outcome.OutOfSpace, more: []gittest.Item{gittest.File(
@@ -236,10 +243,14 @@ func TestLFS(t *testing.T) {
 			)},
 		},
 		"excluded": {wanted: yes, more: []gittest.Item{gittest.File(".lfsconfig", "[lfs]\n\tfetchexclude = d,x\n")},
-			want: map[string]string{"a.bin": fetched["a.bin"], "d/b.bin": stays["d/b.bin"], "d/c.bin": stays["d/c.bin"]}},
+			want: map[string]string{
+				"a.bin": fetched["a.bin"], "d/b.bin": stays["d/b.bin"], "d/c.bin": stays["d/c.bin"],
+			}},
 		"included": {wanted: yes, more: []gittest.Item{gittest.File(".lfsconfig", "[lfs]\n\tfetchinclude = *.bin, y\n"+
 			"\tfetchexclude = d/c*\n")},
-			want: map[string]string{"a.bin": fetched["a.bin"], "d/b.bin": fetched["d/b.bin"], "d/c.bin": stays["d/c.bin"]}},
+			want: map[string]string{
+				"a.bin": fetched["a.bin"], "d/b.bin": fetched["d/b.bin"], "d/c.bin": stays["d/c.bin"],
+			}},
 		"not an LFS server": {
 			wanted: yes, more: []gittest.Item{gittest.File(".lfsconfig", "[lfs]\n\turl = "+git.URL+"/nothing\n")},
 			reason: outcome.RepositoryNotFound, parts: []string{"/nothing"},
@@ -310,7 +321,8 @@ func TestLFSElsewhere(t *testing.T) {
 		}
 	})
 	repo := git.Repo(t, "app.git")
-	commit := repo.Commit("main", "x", append(items, gittest.File(".lfsconfig", "[lfs]\n\turl = "+store.URL+"/lfs\n"))...)
+	items = append(items, gittest.File(".lfsconfig", "[lfs]\n\turl = "+store.URL+"/lfs\n"))
+	commit := repo.Commit("main", "x", items...)
 	run := newCheckout(t, repo.URL)
 	run.CABundle, run.GitSecretDir = git.CABundle, secretDir(t, "password", canary)
 	run.run(t).ok(t, commit)

@@ -128,7 +128,7 @@ func parseTree(name plumbing.Hash, raw []byte) ([]treeEntry, error) {
 	return entries, nil
 }
 
-// canonical is what git reads a mode in a tree as. Only the type counts, and of a file whether its owner may execute it.
+// canonical is the mode that git reads. Only the type counts, and for a file whether its owner may execute it.
 func canonical(mode uint32) filemode.FileMode {
 	switch mode & 0o170000 {
 	case 0o100000:

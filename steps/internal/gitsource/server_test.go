@@ -485,8 +485,10 @@ func TestForbidden(t *testing.T) {
 		ok     bool
 		parts  []string
 	}{
-		"no secret":        {parts: []string{"may not be read without credentials", "there are none", "403"}},
-		"not this user's":  {secret: []string{"password", canary}, parts: []string{`may not be read by user "git"`, "403"}},
+		"no secret": {parts: []string{"may not be read without credentials", "there are none", "403"}},
+		"not this user's": {
+			secret: []string{"password", canary}, parts: []string{`may not be read by user "git"`, "403"},
+		},
 		"no secret, later": {header: http.Header{"Retry-After": {"0"}}, ok: true},
 		"secret, later": {
 			secret: []string{"password", canary}, header: http.Header{"Retry-After": {"0"}}, ok: true,
@@ -587,7 +589,8 @@ func TestSlowServer(t *testing.T) {
 	impatient.GitTimeout = 1
 	impatient.run(t).want(t, outcome.GitServerUnavailable, "no answer for 1s", "git-timeout")
 	patient.run(t).ok(t, g.second)
-	c, err := newClient(t.Context(), patient.Parameters, step.Environment{}, Remote{Scheme: "https", Host: "h", Path: "/x"})
+	remote := Remote{Scheme: "https", Host: "h", Path: "/x"}
+	c, err := newClient(t.Context(), patient.Parameters, step.Environment{}, remote)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -221,11 +221,15 @@ func TestSubmodulesThatAreNotThere(t *testing.T) {
 		commit    string
 		reason    outcome.Reason // when it is wanted; empty: git skips it
 	}{
-		"update = none":  {url: private.URL + "/locked.git", more: "\tupdate = none\n"},
-		"update = NONE":  {url: private.URL + "/locked.git", more: "\tupdate = None\n", reason: outcome.RepositoryInvalid},
-		"a command":      {url: "../library.git", more: "\tupdate = !touch x\n", reason: outcome.RepositoryInvalid},
-		"no URL":         {url: "", reason: outcome.RepositoryInvalid},
-		"private":        {url: private.URL + "/locked.git", commit: locked.first, reason: outcome.AuthenticationFailed},
+		"update = none": {url: private.URL + "/locked.git", more: "\tupdate = none\n"},
+		"update = NONE": {
+			url: private.URL + "/locked.git", more: "\tupdate = None\n", reason: outcome.RepositoryInvalid,
+		},
+		"a command": {url: "../library.git", more: "\tupdate = !touch x\n", reason: outcome.RepositoryInvalid},
+		"no URL":    {url: "", reason: outcome.RepositoryInvalid},
+		"private": {
+			url: private.URL + "/locked.git", commit: locked.first, reason: outcome.AuthenticationFailed,
+		},
 		"private by SSH": {url: "git@example.com:x.git", reason: outcome.AuthenticationFailed},
 		"gone":           {url: "../nothing.git", reason: outcome.RepositoryNotFound},
 		"dead server":    {url: "https://127.0.0.1:1/x.git", reason: outcome.GitServerUnavailable},
@@ -339,7 +343,8 @@ func TestSubmoduleLayout(t *testing.T) {
 		}
 	}
 	for _, args := range [][]string{
-		{"submodule", "--quiet", "foreach", "--recursive", "echo $displaypath $sm_path $sha1"}, {"submodule", "foreach", "--recursive", "git status --porcelain"},
+		{"submodule", "--quiet", "foreach", "--recursive", "echo $displaypath $sm_path $sha1"},
+		{"submodule", "foreach", "--recursive", "git status --porcelain"},
 		{"config", "--get-regexp", "^submodule[.].*[.]url"}, {"status", "--porcelain"},
 		{"submodule", "update", "--init", "--recursive"},
 	} {
@@ -374,8 +379,10 @@ func TestSubmoduleNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			repo := server.Repo(t, fmt.Sprintf("%x.git", name))
-			commit := repo.Commit("main", "x", gittest.File(".gitmodules", c.text), gittest.Submodule("a", library.second),
-				gittest.Submodule("b", library.second), gittest.Submodule("c", library.second))
+			commit := repo.Commit(
+				"main", "x", gittest.File(".gitmodules", c.text), gittest.Submodule("a", library.second),
+				gittest.Submodule("b", library.second), gittest.Submodule("c", library.second),
+			)
 			run := newCheckout(t, repo.URL)
 			run.CABundle, run.Submodules = server.CABundle, try
 			run.run(t).ok(t, commit)

@@ -42,7 +42,8 @@ func star(pattern string, i int, text string, paths bool) bool {
 	before := i == 0 || pattern[i-1] == '/'
 	rest := strings.TrimLeft(pattern[i:], "*")
 	deep := !paths
-	if paths && len(pattern)-i-len(rest) > 1 && before && (rest == "" || rest[0] == '/' || strings.HasPrefix(rest, `\/`)) {
+	after := rest == "" || rest[0] == '/' || strings.HasPrefix(rest, `\/`)
+	if paths && len(pattern)-i-len(rest) > 1 && before && after {
 		deep = true
 		// a/**/b is a/b, too.
 		if rest != "" && rest[0] == '/' && wildmatch(rest[1:], text, paths) {
@@ -50,7 +51,6 @@ func star(pattern string, i int, text string, paths bool) bool {
 		}
 	}
 	for {
-		// What comes before is cut off, so a slash before it is kept in mind by giving the whole rest.
 		if wildmatch(rest, text, paths) {
 			return true
 		}
