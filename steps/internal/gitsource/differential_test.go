@@ -103,7 +103,8 @@ func TestAttributePatternsSameAsGit(t *testing.T) {
 	patterns := []string{
 		"*.bat", "/a", "a", "dir/*", "dir/**", "**/a", "dir/**/x", "/dir/a*", "dir/", "dir", "**", "*", "?", "[a-c]",
 		"[!a]", "[^a]*", "[[:digit:]]", "[[:alpha:]_]", "\\a", "a\\ b", "\"a b\"", "a?b", "*/a", "**/sub/*", "sub/*",
-		"dir/sub", "[[]x].c", "\\[x\\].c", "*.[bB][aA][tT]", "\"\\303\\251.txt\"", "é.txt", "!neg", "\\!neg", "\\#hash",
+		"dir/sub", "[[]x].c", "\\[x\\].c", "*.[bB][aA][tT]", "\"\\303\\251.txt\"", "é.txt", "!neg", "\\!neg",
+		"\\#hash",
 		"#hash", "\"q\\\"uote\"", "back\\\\slash", "-x", "dir/sub/deep/**", "a/**", "**.bat", "dir**", "dir/**a",
 		"[a-", "[]x]*",
 		"\"tab\\tname\"", "/**/a.bat", "x/**/a", "./a", "*dir*/a", "dir/*/a.bat",

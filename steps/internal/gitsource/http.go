@@ -191,7 +191,7 @@ func (c *httpConnection) refusal(resp *http.Response) error {
 		return c.busy(resp, says)
 	case denied && !sent && c.password != "":
 		return outcome.Errorf(
-			outcome.AuthenticationFailed, "%s redirects to %s, which asks for credentials, and those of the Git "+
+			outcome.AuthenticationFailed, "%s leads to %s, which asks for credentials, and those of the Git "+
 				"secret are only for %s (%s)", c.remote, redact.URL(resp.Request.URL.Host), c.remote.Host, says,
 		).
 			WithHint("If the repository has moved, give its new URL.")

@@ -409,7 +409,7 @@ func TestRedirects(t *testing.T) {
 	t.Run("to another host, without the credentials", func(t *testing.T) {
 		run := newCheckout(t, strings.Replace(gone(other.URL+"/new.git"), "127.0.0.1", "localhost", 1)+"/old.git")
 		run.CABundle, run.GitSecretDir = other.CABundle, secretDir(t, "username", "alice", "password", canary)
-		run.run(t).want(t, outcome.AuthenticationFailed, "redirects to 127.0.0.1:", "only for localhost")
+		run.run(t).want(t, outcome.AuthenticationFailed, "leads to 127.0.0.1:", "only for localhost")
 		if strings.Contains(run.err.Error(), "refused the credentials") {
 			t.Errorf("they were not shown: %v", run.err)
 		}

@@ -1,6 +1,8 @@
 package gitsource
 
 import (
+	"crypto/rand"
+	"slices"
 	"strings"
 	"testing"
 
@@ -282,6 +284,60 @@ func TestKnownHosts(t *testing.T) {
 		newHostKeys([]byte(c.file)).require(&config, c.address)
 		if err := config.HostKeyCallback(c.address, nil, right); (err == nil) != c.want {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A host may show a certificate of an authority that the secret trusts for it.
+func TestHostCertificates(t *testing.T) {
+	t.Parallel()
+	signer := func() ssh.Signer {
+		s, err := ssh.ParsePrivateKey(gittest.NewKey(t, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	authority, stranger, host := signer(), signer(), signer().PublicKey()
+	line := func(hosts string, key ssh.PublicKey) string {
+		return hosts + " " + string(ssh.MarshalAuthorizedKey(key))
+	}
+	trusted := "@cert-authority " + line("*.example", authority.PublicKey())
+	const address = "h.example:7999"
+	for name, c := range map[string]struct {
+		file   string
+		signer ssh.Signer
+		change func(*ssh.Certificate)
+		want   bool
+	}{
+		"trusted":                {trusted, authority, nil, true},
+		"another authority":      {trusted, stranger, nil, false},
+		"for other hosts":        {strings.Replace(trusted, "*.example", "*.test", 1), authority, nil, false},
+		"nothing is known":       {"", authority, nil, false},
+		"of another host":        {trusted, authority, func(c *ssh.Certificate) { c.ValidPrincipals[0] = "g.example" }, false},
+		"expired":                {trusted, authority, func(c *ssh.Certificate) { c.ValidBefore = 1 }, false},
+		"a user's":               {trusted, authority, func(c *ssh.Certificate) { c.CertType = ssh.UserCert }, false},
+		"revoked":                {trusted + "@revoked " + line("*", host), authority, nil, false},
+		"revoked authority":      {trusted + "@revoked " + line("*", authority.PublicKey()), authority, nil, false},
+		"its plain key is known": {line("h.example", host), stranger, nil, true},
+	} {
+		cert := &ssh.Certificate{
+			Key: host, CertType: ssh.HostCert, ValidPrincipals: []string{"h.example"}, ValidBefore: ssh.CertTimeInfinity,
+		}
+		if c.change != nil {
+			c.change(cert)
+		}
+		if err := cert.SignCert(rand.Reader, c.signer); err != nil {
+			t.Fatal(err)
+		}
+		var config ssh.ClientConfig
+		newHostKeys([]byte(c.file)).require(&config, address)
+		if err := config.HostKeyCallback(address, nil, cert); (err == nil) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+		asked := slices.Contains(config.HostKeyAlgorithms, ssh.CertAlgoED25519v01)
+		if want := strings.Contains(c.file, "@cert-authority *.example"); asked != want {
+			t.Errorf("%s: a certificate is asked for: %v", name, asked)
 		}
 	}
 }

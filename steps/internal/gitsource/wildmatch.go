@@ -4,61 +4,86 @@ import "strings"
 
 // wildmatch tells whether a pattern of Git's matches all of a text, as wildmatch.c does. In paths, * and ? stop at a
 // slash and ** does not.
-func wildmatch(pattern, text string, paths bool) bool {
+func wildmatch(pattern, text string, paths bool) bool { return wild(pattern, text, paths) == matched }
+
+// How a comparison ends. That the text is too short for what comes after an asterisk is true for all that the asterisks
+// before it could take, too: without knowing that, a pattern of many asterisks takes for ever.
+type ending int
+
+const (
+	matched ending = iota
+	unmatched
+	pastSlash // an asterisk would have to go beyond a slash
+	pastEnd
+)
+
+func wild(pattern, text string, paths bool) ending {
 	for i := 0; i < len(pattern); i++ {
 		c := pattern[i]
 		if text == "" && c != '*' {
-			return false
+			return pastEnd
 		}
 		switch c {
 		case '*':
 			return star(pattern, i, text, paths)
 		case '?':
 			if paths && text[0] == '/' {
-				return false
+				return unmatched
 			}
 		case '[':
 			ok, end := class(pattern[i:], text[0])
 			if !ok || paths && text[0] == '/' {
-				return false
+				return unmatched
 			}
 			i += end
 		case '\\':
 			if i++; i == len(pattern) || pattern[i] != text[0] {
-				return false
+				return unmatched
 			}
 		default:
 			if c != text[0] {
-				return false
+				return unmatched
 			}
 		}
 		text = text[1:]
 	}
-	return text == ""
+	if text != "" {
+		return unmatched
+	}
+	return matched
 }
 
-// star matches a pattern from its asterisks at i on.
-func star(pattern string, i int, text string, paths bool) bool {
-	before := i == 0 || pattern[i-1] == '/'
+// star compares from the asterisks at i on.
+func star(pattern string, i int, text string, paths bool) ending {
 	rest := strings.TrimLeft(pattern[i:], "*")
-	deep := !paths
+	before := i == 0 || pattern[i-1] == '/'
 	after := rest == "" || rest[0] == '/' || strings.HasPrefix(rest, `\/`)
+	deep := !paths
 	if paths && len(pattern)-i-len(rest) > 1 && before && after {
 		deep = true
 		// a/**/b is a/b, too.
-		if rest != "" && rest[0] == '/' && wildmatch(rest[1:], text, paths) {
-			return true
+		if rest != "" && rest[0] == '/' {
+			if end := wild(rest[1:], text, paths); end == matched || end == pastEnd {
+				return end
+			}
 		}
 	}
-	for {
-		if wildmatch(rest, text, paths) {
-			return true
+	if rest == "" {
+		if !deep && strings.Contains(text, "/") {
+			return unmatched
 		}
-		if text == "" || !deep && text[0] == '/' {
-			return false
-		}
-		text = text[1:]
+		return matched
 	}
+	for ; text != ""; text = text[1:] {
+		end := wild(rest, text, paths)
+		if end != unmatched && (!deep || end != pastSlash) {
+			return end
+		}
+		if end == unmatched && !deep && text[0] == '/' {
+			return pastSlash
+		}
+	}
+	return pastEnd
 }
 
 // class tells whether a bracket expression at the pattern's beginning has a character, and where it ends.
