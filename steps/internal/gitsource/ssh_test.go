@@ -310,11 +310,13 @@ func TestHostCertificates(t *testing.T) {
 		change func(*ssh.Certificate)
 		want   bool
 	}{
-		"trusted":                {trusted, authority, nil, true},
-		"another authority":      {trusted, stranger, nil, false},
-		"for other hosts":        {strings.Replace(trusted, "*.example", "*.test", 1), authority, nil, false},
-		"nothing is known":       {"", authority, nil, false},
-		"of another host":        {trusted, authority, func(c *ssh.Certificate) { c.ValidPrincipals[0] = "g.example" }, false},
+		"trusted":           {trusted, authority, nil, true},
+		"another authority": {trusted, stranger, nil, false},
+		"for other hosts":   {strings.Replace(trusted, "*.example", "*.test", 1), authority, nil, false},
+		"nothing is known":  {"", authority, nil, false},
+		"of another host": {trusted, authority, func(c *ssh.Certificate) {
+			c.ValidPrincipals[0] = "g.example"
+		}, false},
 		"expired":                {trusted, authority, func(c *ssh.Certificate) { c.ValidBefore = 1 }, false},
 		"a user's":               {trusted, authority, func(c *ssh.Certificate) { c.CertType = ssh.UserCert }, false},
 		"revoked":                {trusted + "@revoked " + line("*", host), authority, nil, false},
@@ -322,7 +324,8 @@ func TestHostCertificates(t *testing.T) {
 		"its plain key is known": {line("h.example", host), stranger, nil, true},
 	} {
 		cert := &ssh.Certificate{
-			Key: host, CertType: ssh.HostCert, ValidPrincipals: []string{"h.example"}, ValidBefore: ssh.CertTimeInfinity,
+			Key: host, CertType: ssh.HostCert, ValidPrincipals: []string{"h.example"},
+			ValidBefore: ssh.CertTimeInfinity,
 		}
 		if c.change != nil {
 			c.change(cert)
