@@ -22,6 +22,7 @@ type SSH struct {
 	Dir            string   // for its configuration; must exist
 	HostKeys       [][]byte // private keys in PEM, which it identifies itself by
 	AuthorizedKeys []byte   // who is let in, in the format of authorized_keys
+	Config         []string // further lines of sshd_config
 }
 
 // Start serves on an address, such as 127.0.0.1:2222, until ctx ends, and returns the name of the user it lets in once
@@ -56,6 +57,9 @@ KbdInteractiveAuthentication no
 MaxStartups 100
 SetEnv %s
 `, address, filepath.Join(s.Dir, "authorized_keys"), strings.Join(Hermetic(), " "))
+	for _, line := range s.Config {
+		config += line + "\n"
+	}
 	files := map[string][]byte{"authorized_keys": s.AuthorizedKeys}
 	for i, key := range s.HostKeys {
 		name := fmt.Sprintf("host_key_%d", i)

@@ -168,6 +168,8 @@ func TestCopyApp(t *testing.T) {
 		"secret":          0o400,
 		".git/HEAD":       0o644,
 		"sub/.git/HEAD":   0o644,
+		"sub/mod/.git":    0o644,
+		"sub/mod/a":       0o644,
 		"docs/a.md":       0o644,
 		"docs/keep/b.txt": 0o644,
 	} {
@@ -211,7 +213,7 @@ func TestCopyApp(t *testing.T) {
 	}
 	want := map[string]string{
 		"a.txt": "-rw-r--r--", "bin": "drwxr-xr-x", "bin/run": "-rwxr-xr-x", "secret": "-rw-------",
-		"sub": "drwxr-xr-x", "sub/.git": "drwxr-xr-x", "sub/.git/HEAD": "-rw-r--r--",
+		"sub": "drwxr-xr-x", "sub/mod": "drwxr-xr-x", "sub/mod/a": "-rw-r--r--",
 		"docs": "drwxr-xr-x", "docs/keep": "drwxr-xr-x", "docs/keep/b.txt": "-rw-r--r--", "empty": "drwxr-xr-x",
 		"out": "Lrwxrwxrwx",
 	}

@@ -90,8 +90,8 @@ func copyApp(ctx context.Context, from, to string, belongs func(path string) boo
 		if err != nil {
 			return err
 		}
-		if local == ".git" {
-			// It differs between two clones of one commit.
+		if entry.Name() == ".git" {
+			// It differs between two clones of one commit, a submodule's, too.
 			if entry.IsDir() {
 				return fs.SkipDir
 			}

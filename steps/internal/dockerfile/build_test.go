@@ -652,6 +652,7 @@ func TestReproducible(t *testing.T) {
 			for i := range 2 {
 				in := parameters(project(t, reproducible), r)
 				os.WriteFile(filepath.Join(in.Workspace.Source(), ".git", "index"), fmt.Append(nil, i), 0o644)
+				os.WriteFile(filepath.Join(in.Workspace.Source(), "sub", ".git"), fmt.Append(nil, i), 0o644)
 				in.Provenance, in.BuildEnv = mode, odd
 				b := succeed(t, in)
 				digests = append(digests, b.digest.String())
@@ -688,13 +689,15 @@ func TestReproducible(t *testing.T) {
 var reproducible = map[string]string{
 	"Dockerfile": `FROM busybox:1 AS build
 COPY . /src
-RUN mkdir /out && cat /src/a > /out/b && touch /out/c && chown -R 65534:65534 /out
+RUN mkdir /out && cat /src/a > /out/b && find /src > /out/names && touch /out/c && chown -R 65534:65534 /out
 FROM busybox:1
 COPY --from=build /out /app
 RUN echo x > /y
 WORKDIR /app
 `,
 	"a":         "content",
+	"sub/b":     "content",
+	"sub/.git":  "gitdir: ../.git/modules/sub",
 	".git/HEAD": "ref: refs/heads/main",
 }
 

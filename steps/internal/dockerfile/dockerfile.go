@@ -285,8 +285,8 @@ func (b *build) labels() map[string]string {
 }
 
 // contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context
-// itself: it differs between two clones of one commit. The same build argument as there, BUILDKIT_CONTEXT_KEEP_GIT_DIR,
-// keeps it.
+// itself, and so do those of submodules: they differ between two clones of one commit. The same build argument as
+// there, BUILDKIT_CONTEXT_KEEP_GIT_DIR, keeps them.
 func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 	tree, err := fsutil.NewFS(s.context)
 	if err != nil {
@@ -297,7 +297,7 @@ func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 			return tree, nil
 		}
 	}
-	return fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: []string{".git"}})
+	return fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: []string{"**/.git"}})
 }
 
 // writeDockerfile writes the Dockerfile as it is to be built, and its own ignore file, where the repository has it, but

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -23,8 +24,7 @@ type tree struct {
 	root *os.Root
 	dir  string // where root is in the source, for messages; empty or with a final slash
 
-	trees      []plumbing.Hash // one more than once if it is in several places
-	names      int             // in all trees, so far
+	names      int // in all trees, so far
 	files      []file
 	links      []link
 	submodules []file
@@ -37,11 +37,14 @@ type file struct {
 	path string
 	mode filemode.FileMode
 	hash plumbing.Hash
+
+	size     int64 // on the disk, with the time, once it is written
+	modified time.Time
 }
 
 type link struct {
 	path, target string
-	hash         plumbing.Hash
+	file         int32
 }
 
 const (
@@ -52,7 +55,7 @@ const (
 // writers is how many files are written at once: making a file waits for the disk more than it computes.
 func writers() int { return min(8, max(2, 2*runtime.GOMAXPROCS(0))) }
 
-// write makes the files of the tree below root. The pack's commits must be resolved.
+// write makes the files of the tree below root, but for symbolic links. The pack's commits must be resolved.
 func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
 	if err := p.resolve(ctx, plumbing.TreeObject, 1, nil); err != nil {
 		return err
@@ -67,6 +70,11 @@ func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
 	for name, files := range t.want {
 		return invalid("object %s, the content of %s, is missing", name, t.dir+t.files[files[0]].path)
 	}
+	return nil
+}
+
+// finish makes the symbolic links. No file may be written after it.
+func (t *tree) finish() error {
 	for _, l := range t.links {
 		if err := t.link(l); err != nil {
 			return err
@@ -91,7 +99,6 @@ func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string
 	if err != nil {
 		return err
 	}
-	t.trees = append(t.trees, name)
 	for _, e := range entries {
 		if err := checkName(e.name); err != nil {
 			return outcome.Errorf(
@@ -123,7 +130,7 @@ func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string
 			}
 			continue
 		case filemode.Symlink:
-			if strings.HasPrefix(foldName(e.name), ".gitmodules") {
+			if isModules(e.name) {
 				return outcome.Errorf(
 					outcome.RepositoryInvalid, "%s is a symbolic link, which Git does not allow", t.dir+f.path,
 				)
@@ -148,7 +155,7 @@ func (t *tree) claim(name plumbing.Hash) func(content) error {
 		for _, i := range files {
 			r, err := open()
 			if err == nil {
-				err = t.create(t.files[i], r)
+				err = t.create(i, r)
 			}
 			if err != nil {
 				return err
@@ -158,7 +165,9 @@ func (t *tree) claim(name plumbing.Hash) func(content) error {
 	}
 }
 
-func (t *tree) create(f file, content io.Reader) error {
+// create makes a file, or notes a link.
+func (t *tree) create(i int32, content io.Reader) error {
+	f := &t.files[i]
 	if f.mode == filemode.Symlink {
 		target, err := io.ReadAll(io.LimitReader(content, longestPath+1))
 		if err != nil {
@@ -166,7 +175,7 @@ func (t *tree) create(f file, content io.Reader) error {
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.links = append(t.links, link{f.path, string(target), f.hash})
+		t.links = append(t.links, link{f.path, string(target), i})
 		return nil
 	}
 	perm := fs.FileMode(0o644)
@@ -181,7 +190,18 @@ func (t *tree) create(f file, content io.Reader) error {
 	defer buffers.Put(buf)
 	// Without the writer's ReadFrom, which would make a buffer of its own for each file.
 	_, err = io.CopyBuffer(struct{ io.Writer }{to}, content, buf[:])
+	if err == nil {
+		err = f.written(to.Stat())
+	}
 	return errors.Join(err, to.Close())
+}
+
+// written notes what the index says of a file.
+func (f *file) written(info fs.FileInfo, err error) error {
+	if err == nil {
+		f.size, f.modified = info.Size(), info.ModTime()
+	}
+	return err
 }
 
 const copySize = 64 << 10
@@ -197,7 +217,7 @@ func (t *tree) link(l link) error {
 	if err := t.root.Symlink(target, l.path); err != nil {
 		return t.failed(l.path, err)
 	}
-	return nil
+	return t.files[l.file].written(t.root.Lstat(l.path))
 }
 
 // failed is the error for what cannot be made: the tree may have a name twice, or as a file and as a directory.

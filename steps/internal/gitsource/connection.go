@@ -23,8 +23,15 @@ import (
 // connection is one conversation with a server's git-upload-pack.
 type connection interface {
 	advertisement(ctx context.Context) (io.Reader, error)
-	send(ctx context.Context, request []byte) (io.Reader, error)
+	send(ctx context.Context, m message) (io.Reader, error)
 	close()
+}
+
+// message is what is sent to a server.
+type message struct {
+	body     []byte
+	version2 bool // of the protocol
+	last     bool
 }
 
 // client reaches Git servers. Its credentials are for one of them only.
@@ -33,11 +40,35 @@ type client struct {
 	keys     *hostKeys
 	owner    Remote        // whom the credentials are for
 	patience time.Duration // with a silent server
+	say      func(string)  // hears what a server says besides; may be nil
 	credentials
 }
 
-// via is how a repository is reached: its remote, rewritten where a key asks for SSH, and the credentials that may be
-// sent there.
+// way is how a repository is reached, and the credentials that may be sent there.
+type way struct {
+	Remote
+	credentials
+}
+
+// ways are how a repository can be reached, the likeliest first. A submodule with an https URL in a repository with an
+// SSH URL is likely to be public, so it is asked for as it is, as git does. Where that is refused, the key may help.
+func (c *client) ways(r Remote) ([]way, error) {
+	to, creds, err := c.via(r)
+	if err != nil {
+		return nil, err
+	}
+	first := way{to, creds}
+	if c.owner.Scheme != "ssh" || r.Scheme == "ssh" || to.Scheme != "ssh" {
+		return []way{first}, nil
+	}
+	if first.Host == c.owner.Host {
+		first.Port = c.owner.Port
+	}
+	return []way{{Remote: r}, first}, nil
+}
+
+// via is how a repository is reached with the credentials: its remote, rewritten where a key asks for SSH, and those
+// that may be sent there.
 func (c *client) via(r Remote) (Remote, credentials, error) {
 	if !c.owns(r) {
 		if r.Scheme == "ssh" {
@@ -89,26 +120,49 @@ func (c *client) basic(r Remote) credentials {
 	return credentials{username: cmp.Or(c.username, r.User, defaultUser), password: c.password}
 }
 
-// idle is how long a server may be silent in the middle of an answer. git upload-pack sends a sign of life every 5 s.
-const idle = 90 * time.Second
+// keepAlive is how long a connection may be silent before the other end is asked whether it still lives. Four questions
+// without an answer end the connection, so a server may be silent for long, but not dead.
+const keepAlive = 15 * time.Second
+
+var dialer = &net.Dialer{
+	Timeout:         30 * time.Second,
+	KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive, Count: 4},
+}
 
 // fetch asks remote for what plan wants of it, and lets receive read the pack.
 func (c *client) fetch(
 	ctx context.Context, remote Remote, plan func(*advertisement) (request, error), receive func(io.Reader) error,
 ) error {
+	ways, err := c.ways(remote)
+	if err != nil {
+		return err
+	}
+	for i, w := range ways {
+		tried := c.converse(ctx, remote, w, plan, receive)
+		if i == 0 || tried == nil || outcome.Of(tried).Reason != outcome.GitServerUnavailable {
+			err = tried // the first refusal says more than a second way that is not there at all
+		}
+		if tried == nil || outcome.Of(tried).Reason != outcome.AuthenticationFailed {
+			break
+		}
+	}
+	return err
+}
+
+// converse is fetch by one of the ways.
+func (c *client) converse(
+	ctx context.Context, remote Remote, to way, plan func(*advertisement) (request, error),
+	receive func(io.Reader) error,
+) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	watchdog := time.AfterFunc(c.patience, func() { cancel(fmt.Errorf("no answer for %s", c.patience)) })
+	watchdog := time.AfterFunc(c.patience, func() { cancel(c.silent(remote)) })
 	defer watchdog.Stop()
 	listen := func(r io.Reader) packets {
 		return packets{bufio.NewReaderSize(&attentive{ctx, r, remote, watchdog, c.patience}, 64<<10)}
 	}
 
-	to, creds, err := c.via(remote)
-	if err != nil {
-		return err
-	}
-	conn, err := c.connect(ctx, to, creds)
+	conn, err := c.connect(ctx, to)
 	if err != nil {
 		return err
 	}
@@ -118,6 +172,13 @@ func (c *client) fetch(
 		return err
 	}
 	adv, err := readAdvertisement(listen(answer))
+	if err == nil && adv.version2 {
+		watchdog.Reset(c.patience)
+		if answer, err = conn.send(ctx, message{body: adv.listRefs(), version2: true}); err != nil {
+			return err
+		}
+		err = adv.readRefs(listen(answer))
+	}
 	if err != nil {
 		return explain(err, remote)
 	}
@@ -126,22 +187,30 @@ func (c *client) fetch(
 		return err
 	}
 	watchdog.Reset(c.patience)
-	answer, err = conn.send(ctx, req.encode(adv))
+	answer, err = conn.send(ctx, message{body: req.encode(adv), version2: adv.version2, last: true})
 	if err != nil {
 		return err
 	}
-	pack, err := req.readPack(listen(answer), adv)
+	pack, err := req.readPack(listen(answer), adv, c.say)
 	if err == nil {
 		err = receive(pack)
 	}
 	return explain(err, remote)
 }
 
-func (c *client) connect(ctx context.Context, to Remote, creds credentials) (connection, error) {
+// silent is the error of a server whose silence is too long.
+func (c *client) silent(remote Remote) error {
+	return outcome.Errorf(
+		outcome.GitServerUnavailable, "%s: no answer for %s", remote.address(), c.patience,
+	).
+		WithHint("If the server needs longer for this repository, raise git-timeout.")
+}
+
+func (c *client) connect(ctx context.Context, to way) (connection, error) {
 	if to.Scheme == "ssh" {
-		return dialSSH(ctx, to, creds, c.keys)
+		return dialSSH(ctx, to.Remote, to.credentials, c.keys, uploadPack+" "+quote(to.Path))
 	}
-	return newHTTPConnection(c.http, to, creds), nil
+	return newHTTPConnection(c.http, to.Remote, to.credentials), nil
 }
 
 // attentive reads from a server. Its errors, other than the end, are those of a server that became unavailable.
@@ -204,6 +273,13 @@ func unavailable(remote Remote, err error) error {
 						"ca-bundle.",
 					last.Issuer,
 				),
+			)
+		}
+		if host, ok := errors.AsType[x509.HostnameError](err); ok && len(host.Certificate.DNSNames) == 0 &&
+			len(host.Certificate.IPAddresses) == 0 {
+			return e.WithHint(
+				"The certificate names its host only as common name (CN), which does not count. It needs the host as " +
+					"a subject alternative name.",
 			)
 		}
 		return e.WithHint("The server's certificate must be valid now and for the host in the URL.")

@@ -3,8 +3,8 @@ package gitsource
 import (
 	"bytes"
 	"context"
+	"encoding/pem"
 	"errors"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -24,7 +24,7 @@ type credentials struct {
 
 	key        ssh.Signer
 	keyID      string
-	knownHosts string // path of the secret's own known_hosts; empty when it has none
+	knownHosts []byte // the secret's own known_hosts
 }
 
 func (c credentials) empty() bool { return c.key == nil && c.password == "" }
@@ -84,9 +84,7 @@ func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
 		if c.key, err = parseKey(raw); err != nil {
 			return c, err
 		}
-		if len(bytes.TrimSpace(values["known_hosts"])) > 0 {
-			c.knownHosts = filepath.Join(dir, "known_hosts")
-		}
+		c.knownHosts = values["known_hosts"]
 	}
 	if c.empty() {
 		return c, outcome.Errorf(
@@ -97,9 +95,20 @@ func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
 	return c, nil
 }
 
-// parseKey reads a private key that may have Windows line ends or lack the last one.
+// parseKey reads a private key that may have Windows line ends or lack the last one. What comes before it, such as the
+// parameters that openssl puts before an elliptic curve's key, does not count.
 func parseKey(raw []byte) (ssh.Signer, error) {
 	raw = append(bytes.ReplaceAll(raw, []byte("\r"), nil), '\n')
+	for rest := raw; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			raw = pem.EncodeToMemory(block)
+			break
+		}
+	}
 	key, err := ssh.ParsePrivateKey(raw)
 	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted {
 		return nil, outcome.Errorf(

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -34,7 +35,9 @@ type Parameters struct {
 	GitSecretDir      string `json:"git-secret-dir"`
 	GitSecretRequired bool   `json:"git-secret-required"`
 	GitSecretTimeout  int    `json:"git-secret-timeout"` // seconds
-	Submodules        bool   `json:"submodules"`
+	Submodules        string `json:"submodules"`         // true, false or try
+	LFS               string `json:"lfs"`                // true, false or try
+	GitTimeout        int    `json:"git-timeout"`        // seconds
 }
 
 // Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results
@@ -52,10 +55,11 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if rev.commit != "" {
 		rev.branch = ""
 	}
-	j := &job{env: env, recurse: in.Submodules}
+	j := &job{env: env, submodulesWanted: in.Submodules, lfsWanted: in.LFS}
 	if j.client, err = newClient(ctx, in, env, remote); err != nil {
 		return nil, err
 	}
+	j.client.say = func(line string) { env.Log.Info("The server says", "remote", line) }
 	if j.client.password != "" && remote.Scheme == "http" {
 		env.Log.Warn("The password goes over the network unencrypted; use https", "repository", remote)
 	}
@@ -65,7 +69,6 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, fmt.Errorf("preparing the workspace: %w", err)
 	}
 	defer os.RemoveAll(staging)
-	j.scratch = staging
 	at, err := j.checkout(ctx, filepath.Join(staging, "source"), remote, rev)
 	if err != nil {
 		return nil, err
@@ -90,7 +93,7 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 	if err != nil {
 		return nil, err
 	}
-	c := &client{owner: owner, credentials: creds, patience: idle}
+	c := &client{owner: owner, credentials: creds, patience: time.Duration(in.GitTimeout) * time.Second}
 	if creds.password != "" {
 		env.Secrets.Add(c.basic(owner).username + ":" + creds.password) // its base64 is the header
 	}
@@ -98,8 +101,14 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 		return nil, err
 	}
 	c.http.OnProxyConnectResponse = checkProxy
-	c.keys, err = newHostKeys(creds.knownHosts)
-	return c, err
+	c.http.ResponseHeaderTimeout = 0 // a server may take its time: fetch has the patience, and dialer finds the dead
+	c.http.DialContext = dialer.DialContext
+	c.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: keepAlive, PingTimeout: 3 * keepAlive}
+	c.keys = newHostKeys(creds.knownHosts)
+	if lines := c.keys.own.unreadable; len(lines) > 0 {
+		env.Log.Warn("known_hosts in the Git secret has lines that cannot be read; they do not count", "lines", lines)
+	}
+	return c, nil
 }
 
 // emptied removes what an earlier attempt left, also one that was killed, and returns a new directory beside it to work
@@ -122,12 +131,19 @@ func emptied(w workspace.Workspace) (string, error) {
 
 const stagingPattern = ".checkout-*"
 
+// How much something is wanted: yes fails without it, try warns.
+const (
+	yes = "true"
+	no  = "false"
+	try = "try"
+)
+
 // job is one checkout, with all submodules.
 type job struct {
-	env     step.Environment
-	client  *client
-	recurse bool   // into submodules
-	scratch string // directory for packs
+	env    step.Environment
+	client *client
+
+	submodulesWanted, lfsWanted string // yes, no or try
 
 	modules int
 	links   []link
@@ -142,26 +158,31 @@ func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revis
 		return commit{}, err
 	}
 	defer root.Close()
-	at, err := j.clone(ctx, root, "", remote, rev, 0)
+	repo, err := newRepository(root, nil, "", "")
 	if err != nil {
+		return commit{}, err
+	}
+	at, err := j.clone(ctx, root, repo, remote, rev, 0)
+	if err := errors.Join(err, repo.root.Close()); err != nil {
 		return commit{}, err
 	}
 	j.warnOfEscapes(dir)
 	return at, nil
 }
 
-// clone puts a revision of a repository into root, which is at that place in the source, and the revision's submodules
-// into it.
+// clone puts a revision of a repository into root, its Git directory into repo, and the submodules into both.
 func (j *job) clone(
-	ctx context.Context, root *os.Root, place string, remote Remote, rev revision, level int,
+	ctx context.Context, root *os.Root, repo *repository, remote Remote, rev revision, level int,
 ) (commit, error) {
 	started := time.Now()
 	log := j.env.Log
-	if place != "" {
-		log = log.With("submodule", strings.TrimSuffix(place, "/"))
+	place := ""
+	if repo.work != "" {
+		log = log.With("submodule", repo.work)
+		place = repo.work + "/"
 	}
 	log.Info("Cloning", "repository", remote, "revision", rev)
-	p, chosen, at, err := j.fetch(ctx, remote, rev)
+	p, chosen, at, err := j.fetch(ctx, repo, remote, rev)
 	if err != nil {
 		return commit{}, err
 	}
@@ -176,7 +197,17 @@ func (j *job) clone(
 	if err := t.write(ctx, p, at.tree); err != nil {
 		return commit{}, err
 	}
-	if err := writeDotGit(t, p, remote, at, chosen); err != nil {
+	inLFS, err := t.convert(ctx, log.Warn)
+	if err != nil {
+		return commit{}, err
+	}
+	if err := j.lfs(ctx, t, remote, inLFS, log); err != nil {
+		return commit{}, err
+	}
+	if err := t.finish(); err != nil {
+		return commit{}, err
+	}
+	if err := repo.keep(p); err != nil {
 		return commit{}, err
 	}
 	log.Info("Checked out", "files", len(t.files), "took", time.Since(started))
@@ -184,16 +215,20 @@ func (j *job) clone(
 		l.path = place + l.path
 		j.links = append(j.links, l)
 	}
-	if j.recurse {
-		return at, j.submodules(ctx, t, remote, level)
+	if j.submodulesWanted != no {
+		if err := j.submodules(ctx, t, repo, remote, level); err != nil {
+			return commit{}, err
+		}
 	}
-	return at, nil
+	return at, repo.write(t, p, remote, at, chosen)
 }
 
 // fetch gets the revision at depth 1, or where the server cannot do that, with its history.
-func (j *job) fetch(ctx context.Context, remote Remote, rev revision) (p *pack, chosen choice, at commit, err error) {
+func (j *job) fetch(
+	ctx context.Context, repo *repository, remote Remote, rev revision,
+) (p *pack, chosen choice, at commit, err error) {
 	for {
-		if p, chosen, err = j.receive(ctx, remote, rev); err != nil {
+		if p, chosen, err = j.receive(ctx, repo, remote, rev); err != nil {
 			return nil, chosen, at, err
 		}
 		for _, kind := range []plumbing.ObjectType{plumbing.CommitObject, plumbing.TagObject} {
@@ -214,14 +249,15 @@ func (j *job) fetch(ctx context.Context, remote Remote, rev revision) (p *pack, 
 }
 
 // receive fetches once, and again as long as that may help.
-func (j *job) receive(ctx context.Context, remote Remote, rev revision) (p *pack, chosen choice, err error) {
+func (j *job) receive(
+	ctx context.Context, repo *repository, remote Remote, rev revision,
+) (p *pack, chosen choice, err error) {
 	var final error
 	err = j.env.Retry.Do(ctx, func(ctx context.Context) error {
-		file, err := os.CreateTemp(j.scratch, "pack-")
+		file, err := repo.newPack()
 		if err != nil {
 			return err
 		}
-		os.Remove(file.Name()) // gone with the process, however that ends
 		err = j.client.fetch(ctx, remote, func(adv *advertisement) (request, error) {
 			var err error
 			chosen, err = rev.choose(adv)

@@ -3,7 +3,6 @@ package gitsource
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +42,7 @@ func newCheckout(t *testing.T, url string) *checkout {
 		Common:     step.Common{Workspace: workspace.Workspace(t.TempDir())},
 		GitRepo:    url,
 		Branch:     "main",
-		Submodules: true,
+		Submodules: yes, LFS: yes, GitTimeout: 30,
 	}}
 }
 
@@ -120,8 +120,11 @@ func (c *checkout) files(t *testing.T) map[string]string {
 		if err != nil {
 			return err
 		}
-		if d.Name() == ".git" {
+		if d.Name() == ".git" && d.IsDir() {
 			return fs.SkipDir
+		}
+		if d.Name() == ".git" {
+			return nil // a submodule's
 		}
 		name, _ := filepath.Rel(c.Workspace.Source(), path)
 		info, err := d.Info()
@@ -349,63 +352,111 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// .git is a function of what was asked for, not of the server's mood, and git and go-git can read it.
+// .git is what git clone --depth 1 --branch leaves, and no git command needs the server or its credentials afterwards.
 func TestDotGit(t *testing.T) {
 	t.Parallel()
-	server := gittest.NewServer(t, "", "")
-	g := newGreeting(t, server.Repo(t, "app.git"))
-	start := func(commit, branch string) *checkout {
-		run := newCheckout(t, g.URL)
-		run.CABundle, run.Commit, run.Branch = server.CABundle, commit, branch
-		return run.run(t).ok(t, g.second)
+	server := gittest.NewServer(t, "alice", canary)
+	repo := server.Repo(t, "app.git")
+	var items []gittest.Item
+	for i := range 50 {
+		items = append(items, gittest.File(fmt.Sprintf("text-%d", i), strings.Repeat("line\n", i)))
 	}
-	digest := func(c *checkout) map[string]string {
-		files := map[string]string{}
-		root := filepath.Join(c.Workspace.Source(), ".git")
-		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			raw, err := os.ReadFile(path)
-			files[strings.TrimPrefix(path, root)] = fmt.Sprintf("%x", sha256.Sum256(raw))
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return files
-	}
-	first := digest(start("", "main"))
-	g.Git(nil, "repack", "-a", "-d", "-f", "--depth=1", "--window=1", "--quiet")
-	g.Commit("main", "later", gittest.File("later", ""))
-	if diff := cmp.Diff(first, digest(start(g.second, ""))); diff != "" {
-		t.Errorf("another fetch of the same commit differs: %s", diff)
-	}
+	repo.Commit("main", "first", items...)
+	commit := repo.Commit("main", "second", append(items, gittest.File(".gitattributes", "* text=auto\n"),
+		gittest.Dir("a", gittest.File("f", "x"), gittest.Symlink("l", "f")),
+		gittest.Executable("run", "#!/bin/sh\n"))...)
+	repo.Git(nil, "tag", "light", commit)
+	repo.Git(nil, "tag", "-a", "-m", "annotated", "v1.0.0", commit)
+	repo.Git(nil, "tag", "-a", "-m", "of a tag", "v1.0.0-again", "v1.0.0")
+	repo.Git(nil, "tag", "old", commit+"~1")
+	repo.Git(nil, "branch", "other/one", commit)
+	repo.Git(nil, "repack", "-a", "-d", "-f", "--quiet")
+	for _, c := range []struct{ branch, commit string }{
+		{branch: "main"}, {branch: "other/one"}, {branch: "v1.0.0"}, {branch: "light"}, {commit: commit},
+	} {
+		t.Run(c.branch+c.commit, func(t *testing.T) {
+			t.Parallel()
+			run := newCheckout(t, repo.URL)
+			run.CABundle, run.GitSecretDir = server.CABundle, secretDir(t, "username", "alice", "password", canary)
+			run.Branch, run.Commit = c.branch, c.commit
+			run.run(t).ok(t, commit)
 
-	run := start("", "v2.0.0")
-	if got := run.git(t, "describe"); got != "v2.0.0" {
-		t.Errorf("git describe says %q", got)
+			same := [][]string{
+				{"rev-parse", "HEAD"}, {"rev-list", "--count", "HEAD"}, {"ls-files", "--stage"},
+				{"log", "-1", "--format=%H %an %s"}, {"describe", "--tags", "--dirty"}, {"cat-file", "--batch-check",
+					"--batch-all-objects", "--unordered"}, {"for-each-ref"}, {"status", "--porcelain=v2", "--branch"},
+				{"branch", "--show-current"},
+			}
+			clone := filepath.Join(t.TempDir(), "clone")
+			args := []string{"clone", "--quiet", "--depth=1"}
+			if c.branch != "" {
+				args = append(args, "--branch="+c.branch)
+			} else {
+				same = same[:5] // the branch that git is on, and no other
+			}
+			if _, err := devgit.Git(t.Context(), "", nil, nil, append(args, "file://"+repo.Dir, clone)...); err != nil {
+				t.Fatal(err)
+			}
+			settings := []string{"config", "--get-regexp", "^(remote|branch)[.].*"}
+			if c.branch != "" {
+				same = append([][]string{settings}, same...)
+			}
+			for i, args := range same {
+				if i == 1 { // nobody is there whom git could ask for what it lacks
+					run.git(t, "config", "remote.origin.url", "https://127.0.0.1:1/x")
+				}
+				want, err := devgit.Git(t.Context(), clone, nil, nil, args...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want = strings.ReplaceAll(want, "file://"+repo.Dir, repo.URL)
+				got := run.git(t, args...)
+				if args[0] == "cat-file" {
+					got, want = sortedLines(got), sortedLines(want)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("git %s differs (-git +step):\n%s", strings.Join(args, " "), diff)
+				}
+			}
+			// Those do not look at a file whose size and time the index knows.
+			run.git(t, "diff-index", "--quiet", "HEAD")
+			run.git(t, "diff-files", "--quiet")
+			if got := run.git(t, "fsck", "--full", "--strict", "--no-dangling"); got != "" {
+				t.Errorf("git fsck says %q", got)
+			}
+			if got := run.git(t, "status", "--porcelain"); got != "" {
+				t.Errorf("git status says %q", got)
+			}
+			readme := filepath.Join(run.Workspace.Source(), "text-7")
+			if err := os.WriteFile(readme, []byte("changed\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if got := run.git(t, "diff", "--stat"); !strings.Contains(got, "text-7") {
+				t.Errorf("git diff says %q after a change", got)
+			}
+			if got := run.git(t, "describe", "--tags", "--dirty"); !strings.HasSuffix(got, "-dirty") {
+				t.Errorf("git describe says %q after a change", got)
+			}
+			run.git(t, "-c", "user.name=x", "-c", "user.email=x@y", "stash", "--quiet")
+			if got := run.git(t, "status", "--porcelain"); got != "" {
+				t.Errorf("git status says %q after git stash", got)
+			}
+			opened, err := git.PlainOpen(run.Workspace.Source())
+			if err != nil {
+				t.Fatal(err)
+			}
+			head, err := opened.Head()
+			if err != nil || head.Hash().String() != commit {
+				t.Errorf("go-git: HEAD is %v, %v", head, err)
+			}
+		})
 	}
-	if got := run.git(t, "log", "-1", "--format=%s %an"); got != "second Dev Git" {
-		t.Errorf("git log says %q", got)
-	}
-	if got := run.git(t, "fsck", "--connectivity-only", "--no-dangling"); got != "" {
-		t.Errorf("git fsck says %q", got)
-	}
-	repo, err := git.PlainOpen(run.Workspace.Source())
-	if err != nil {
-		t.Fatal(err)
-	}
-	head, err := repo.Head()
-	if err != nil || head.Hash().String() != g.second {
-		t.Errorf("go-git: HEAD is %v, %v", head, err)
-	}
-	if err := os.WriteFile(filepath.Join(run.Workspace.Source(), "README.md"), []byte("changed"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := run.git(t, "status", "--porcelain"); got != " M README.md" {
-		t.Errorf("git status says %q after a change", got)
-	}
+}
+
+func sortedLines(text string) string {
+	lines := strings.Split(text, "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 // No secret appears in anything a run of the step leaves: log, results, message, workspace.

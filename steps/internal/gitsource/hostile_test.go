@@ -75,10 +75,11 @@ func TestHostileTrees(t *testing.T) {
 		},
 		".gitmodules as a link": {tree{link(".gitmodules", "x")}, outcome.RepositoryInvalid, []string{".gitmodules"}},
 		"link without a target": {tree{link("x", "")}, outcome.RepositoryInvalid, []string{"x"}},
-		"strange mode": {
-			tree{{Mode: "100000", Name: "x", Content: ""}},
-			outcome.RepositoryInvalid,
-			[]string{"100000"},
+		".gitmodules as a link, by its short name": {
+			tree{link("GITMOD~1", "x")}, outcome.RepositoryInvalid, []string{"GITMOD~1"},
+		},
+		".gitmodules as a link, in capitals": {
+			tree{link(".GitModules", "x")}, outcome.RepositoryInvalid, []string{".GitModules"},
 		},
 		"submodule named .git": {
 			tree{gittest.Submodule(".git", strings.Repeat("ab", 20))},
@@ -161,12 +162,14 @@ func TestHarmlessTrees(t *testing.T) {
 		gittest.File("git", ""), gittest.File("new\nline", ""),
 		gittest.File("a b", ""), gittest.File("\xff\xfe", "not UTF-8"), gittest.File("...", ""),
 		gittest.Item{Mode: "100664", Name: "old", Content: ""},
+		gittest.Symlink(".gitmodules.bak", "f"), gittest.Symlink(".gitmodulesx", "f"),
 		gittest.Symlink("dangling", "nowhere"), gittest.Symlink("self", "self"), gittest.Symlink("here", "."),
 		gittest.Dir("a", gittest.Symlink("up", ".."), gittest.Symlink("through", "up/a/b"), gittest.File("b", "")))
 	run := newCheckout(t, repo.URL)
 	run.CABundle = server.CABundle
 	run.run(t).ok(t, commit).wantFiles(t, map[string]string{
 		".gitignore": "644 *.o\n", ".github": "644 ", "-rf": "644 ", "git": "644 ", "new\nline": "644 ",
+		".gitmodules.bak": "-> f", ".gitmodulesx": "-> f",
 		"a b": "644 ", "\xff\xfe": "644 not UTF-8", "...": "644 ", "old": "644 ",
 		"dangling": "-> nowhere", "self": "-> self", "here": "-> .", "a/up": "-> ..", "a/through": "-> up/a/b",
 		"a/b": "644 ",
@@ -260,4 +263,36 @@ func TestWorkspaceIsEmptiedFirst(t *testing.T) {
 			t.Errorf("what the link led to holds %v", got)
 		}
 	})
+}
+
+// Only the type and the owner's right to execute count in a tree's modes, as in git.
+func TestModes(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewServer(t, "", "")
+	repo := server.Repo(t, "modes.git")
+	var items []gittest.Item
+	want := map[string]string{}
+	for mode, perm := range map[string]string{
+		"100640": "644", "100600": "644", "100666": "644", "100664": "644", "100000": "644", "100644": "644",
+		"100655": "644", "100775": "755", "100744": "755", "100777": "755", "104755": "755", "0100644": "644",
+	} {
+		items = append(items, gittest.Item{Mode: mode, Name: "file-" + mode, Content: "x"})
+		want["file-"+mode] = perm + " x"
+	}
+	for _, mode := range []string{"120000", "120664", "120777"} {
+		items = append(items, gittest.Item{Mode: mode, Name: "link-" + mode, Content: "x"})
+		want["link-"+mode] = "-> x"
+	}
+	for _, mode := range []string{"40755", "40700", "040000"} {
+		below := repo.Tree(gittest.File("f", "y"))
+		items = append(items, gittest.Item{Mode: mode, Name: "dir-" + mode, Hash: below})
+		want["dir-"+mode+"/f"] = "644 y"
+	}
+	commit := repo.Commit("main", "odd modes", items...)
+	run := newCheckout(t, repo.URL)
+	run.CABundle = server.CABundle
+	run.run(t).ok(t, commit).wantFiles(t, want)
+	if got := run.git(t, "status", "--porcelain"); got != "" {
+		t.Errorf("git status says\n%s", got)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -24,6 +25,7 @@ type commit struct {
 
 func parseCommit(name plumbing.Hash, raw []byte) (commit, error) {
 	c := commit{hash: name}
+	var author, encoded string
 	for line := range bytes.Lines(raw) {
 		line = bytes.TrimSuffix(line, []byte("\n"))
 		if len(line) == 0 {
@@ -38,30 +40,46 @@ func parseCommit(name plumbing.Hash, raw []byte) (commit, error) {
 		case "parent":
 			c.parents++
 		case "author":
-			c.authorName, c.authorEmail, _ = parseSignature(value)
+			author = value
 		case "committer":
 			_, _, c.time = parseSignature(value)
+		case "encoding":
+			encoded = value
 		}
 	}
+	c.authorName, c.authorEmail, _ = parseSignature(decode(author, encoded))
 	if c.tree == plumbing.ZeroHash {
 		return c, invalid("commit %s has no tree", name)
 	}
 	return c, nil
 }
 
+// decode makes UTF-8 of a commit's text. Without a word on its encoding it should be that already; what is not is taken
+// for Latin-1, as git does when it reads a message.
+func decode(text, encoded string) string {
+	if encoded == "" && !utf8.ValidString(text) {
+		encoded = "latin1"
+	}
+	if e, ok := encodingOf(encoded); ok && e != nil {
+		if decoded, err := e.NewDecoder().String(text); err == nil {
+			return decoded
+		}
+	}
+	return text
+}
+
 // parseSignature reads `Name <email> 1136239445 +0700`, as far as it is there.
 func parseSignature(text string) (name, email string, at time.Time) {
-	text = strings.ToValidUTF8(text, "\uFFFD")
 	open, end := strings.IndexByte(text, '<'), strings.LastIndexByte(text, '>')
 	if open < 0 || end < open {
-		return strings.TrimSpace(text), "", time.Unix(0, 0).UTC()
+		return clean([]byte(text)), "", time.Unix(0, 0).UTC()
 	}
 	seconds, _, _ := strings.Cut(strings.TrimSpace(text[end+1:]), " ")
 	unix, err := strconv.ParseInt(seconds, 10, 64)
 	if err != nil || unix < 0 || unix > 1<<40 {
 		unix = 0
 	}
-	return strings.TrimSpace(text[:open]), strings.TrimSpace(text[open+1 : end]), time.Unix(unix, 0).UTC()
+	return clean([]byte(text[:open])), clean([]byte(text[open+1 : end])), time.Unix(unix, 0).UTC()
 }
 
 func decodeHash(h *plumbing.Hash, text string) bool {
@@ -103,17 +121,27 @@ func parseTree(name plumbing.Hash, raw []byte) ([]treeEntry, error) {
 		if err != nil {
 			return nil, invalid("tree %s gives %q the mode %q", name, e.name, mode)
 		}
-		switch e.mode = filemode.FileMode(bits); e.mode {
-		case filemode.Regular, filemode.Executable, filemode.Symlink, filemode.Dir, filemode.Submodule:
-		case filemode.Deprecated:
-			e.mode = filemode.Regular
-		default:
-			return nil, invalid("tree %s gives %q the mode %q", name, e.name, mode)
-		}
+		e.mode = canonical(uint32(bits))
 		entries = append(entries, e)
 		raw = rest[len(e.hash):]
 	}
 	return entries, nil
+}
+
+// canonical is the mode that git reads. Only the type counts, and for a file whether its owner may execute it.
+func canonical(mode uint32) filemode.FileMode {
+	switch mode & 0o170000 {
+	case 0o100000:
+		if mode&0o100 != 0 {
+			return filemode.Executable
+		}
+		return filemode.Regular
+	case 0o120000:
+		return filemode.Symlink
+	case 0o040000:
+		return filemode.Dir
+	}
+	return filemode.Submodule
 }
 
 // dotGit are the names under which a file system may find .git, once they are folded as foldName does.
@@ -135,6 +163,14 @@ func checkName(name string) error {
 		}
 	}
 	return nil
+}
+
+// isModules tells whether such a file system may take a name for .gitmodules: also by the short names that NTFS makes.
+func isModules(name string) bool {
+	name = foldName(name)
+	short, number, ok := strings.Cut(name, "~")
+	return name == ".gitmodules" || ok && (short == "gitmod" || short == "gi7eba" || short == "gi7eb" ||
+		short == "gi7e" || short == "gi7" || short == "gi") && strings.Trim(number, "0123456789") == ""
 }
 
 // foldName does to a name what those file systems do when they compare: case, characters that HFS+ ignores, NTFS

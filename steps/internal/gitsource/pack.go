@@ -30,10 +30,12 @@ import (
 // hash: the pack's format makes that pass necessary to find where objects begin. Then the deltas are resolved, each
 // exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, whose contents go
 // straight to the files that have them. Nothing is held in memory but what a chain of deltas needs. The checksum at the
-// pack's end is not looked at: every object is known by its own hash.
+// pack's end is not checked: every object is known by its own hash.
 type pack struct {
-	file    *os.File
-	entries []entry
+	file     *os.File
+	entries  []entry
+	end      int64    // of the last entry
+	checksum [20]byte // that stands at the pack's end
 
 	mu      sync.Mutex
 	byHash  map[plumbing.Hash]int32 // what stands whole, and the deltas that are resolved and no blobs
@@ -88,10 +90,11 @@ func receivePack(ctx context.Context, r io.Reader, file *os.File) (*pack, error)
 			return nil, err
 		}
 	}
-	if _, err := s.in.Discard(hash.Size); err != nil {
+	p.end = s.position()
+	if _, err := io.ReadFull(s.in, p.checksum[:]); err != nil {
 		return nil, cut(err)
 	}
-	return p, nil
+	return p, file.Truncate(p.end + int64(len(p.checksum)))
 }
 
 // scanner reads the pack as it arrives.

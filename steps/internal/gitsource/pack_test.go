@@ -261,7 +261,7 @@ func FuzzAdvertisement(f *testing.F) {
 		req := request{depth: 1}
 		if r, err := req.readPack(listen(raw), &advertisement{
 			capabilities: map[string]string{"side-band-64k": ""},
-		}); err == nil {
+		}, nil); err == nil {
 			io.Copy(io.Discard, r)
 		}
 	})

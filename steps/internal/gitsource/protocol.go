@@ -15,9 +15,9 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// This is the client's half of Git's pack protocol, version 0, which every server speaks: gitprotocol-pack(5). It is
-// written here rather than taken from go-git because there errors lose their types on the way (a cut connection, a
-// status, a cancelled context become text).
+// This is the client's half of Git's pack protocol, version 0, which nearly every server speaks: gitprotocol-pack(5).
+// protocol2.go has version 2, for servers that answer with that. It is written here rather than taken from go-git
+// because there errors lose their types on the way (a cut connection, a status, a cancelled context become text).
 
 // agent names us to servers. Some answer Git only to what calls itself git.
 const agent = "git/2.0-stepwright"
@@ -27,6 +27,9 @@ type packets struct{ r *bufio.Reader }
 
 // errFlush is the flush packet that ends a list.
 var errFlush = errors.New("flush packet")
+
+// errDelimiter is the packet that ends a section of an answer, in version 2 only.
+var errDelimiter error = &malformed{"a delimiter packet is not expected here"}
 
 // serverError is what the server says instead of going on.
 type serverError struct{ text string }
@@ -46,6 +49,8 @@ func (p packets) length() (int, error) {
 	}
 	n, err := strconv.ParseUint(string(head[:]), 16, 16)
 	switch {
+	case n == 1 && err == nil:
+		return 0, errDelimiter
 	case err != nil || n > 0 && n < 4:
 		return 0, &malformed{fmt.Sprintf("%q is not the length of a packet", head)}
 	case n == 0:
@@ -66,7 +71,7 @@ func (p packets) next() ([]byte, error) {
 	}
 	line = bytes.TrimSuffix(line, []byte("\n"))
 	if text, ok := bytes.CutPrefix(line, []byte("ERR ")); ok {
-		return nil, &serverError{string(text)}
+		return nil, &serverError{clean(text)}
 	}
 	return line, nil
 }
@@ -88,6 +93,7 @@ func appendPacket(b []byte, format string, args ...any) []byte {
 type advertisement struct {
 	refs         []ref
 	capabilities map[string]string
+	version2     bool // then refs must be asked for
 }
 
 // ref is a branch, a tag or another name for an object.
@@ -119,6 +125,9 @@ func readAdvertisement(p packets) (*advertisement, error) {
 		if err != nil {
 			return nil, cut(err)
 		}
+		if first && string(line) == "version 2" {
+			return adv, adv.readCapabilities(p)
+		}
 		if first && bytes.HasPrefix(line, []byte("version ")) {
 			continue
 		}
@@ -131,11 +140,8 @@ func readAdvertisement(p packets) (*advertisement, error) {
 			}
 			first = false
 		}
-		if f := adv.capabilities["object-format"]; f != "" && f != "sha1" {
-			return nil, outcome.Errorf(
-				outcome.RepositoryInvalid, "the repository's objects are named by %s; only sha1 is supported", f,
-			).
-				WithHint("Use a repository with SHA-1 object names, which is what git init makes by default.")
+		if err := adv.checkFormat(); err != nil {
+			return nil, err
 		}
 		if bytes.HasPrefix(line, []byte("shallow ")) {
 			continue
@@ -154,6 +160,16 @@ func readAdvertisement(p packets) (*advertisement, error) {
 		adv.refs = append(adv.refs, ref{name: string(name), hash: hash})
 	}
 	return adv, nil
+}
+
+func (a *advertisement) checkFormat() error {
+	if f := a.capabilities["object-format"]; f != "" && f != "sha1" {
+		return outcome.Errorf(
+			outcome.RepositoryInvalid, "the repository's objects are named by %s; only sha1 is supported", f,
+		).
+			WithHint("Use a repository with SHA-1 object names, which is what git init makes by default.")
+	}
+	return nil
 }
 
 // supports tells whether the server has any of these capabilities.
@@ -179,6 +195,9 @@ type request struct {
 
 // encode writes the request as the server at adv can understand it.
 func (r request) encode(adv *advertisement) []byte {
+	if adv.version2 {
+		return r.encode2(adv)
+	}
 	caps := "agent=" + agent
 	// With nothing to negotiate, multi_ack makes no difference; Azure DevOps insists on it.
 	for _, options := range [][]string{
@@ -186,6 +205,7 @@ func (r request) encode(adv *advertisement) []byte {
 		{"side-band-64k", "side-band"},
 		{"ofs-delta"},
 		{"no-progress"},
+		{"include-tag"},
 		{"filter"},
 	} {
 		for _, c := range options {
@@ -216,8 +236,11 @@ func (r request) encode(adv *advertisement) []byte {
 	return appendPacket(b, "done\n")
 }
 
-// readPack returns the pack with which the server answers the request.
-func (r request) readPack(p packets, adv *advertisement) (io.Reader, error) {
+// readPack returns the pack with which the server answers the request. What else it says goes to say, line by line.
+func (r request) readPack(p packets, adv *advertisement, say func(string)) (io.Reader, error) {
+	if adv.version2 {
+		return readPack2(p, say)
+	}
 	if r.depth > 0 { // the commits whose parents are cut off, known without listening
 		for {
 			_, err := p.next()
@@ -237,7 +260,7 @@ func (r request) readPack(p packets, adv *advertisement) (io.Reader, error) {
 		return nil, &malformed{fmt.Sprintf("%.60q is not an acknowledgement", line)}
 	}
 	if adv.supports("side-band-64k", "side-band") {
-		return &sideband{packets: p}, nil
+		return &sideband{packets: p, progress: progress{say: say}}, nil
 	}
 	return p.r, nil
 }
@@ -245,6 +268,7 @@ func (r request) readPack(p packets, adv *advertisement) (io.Reader, error) {
 // sideband is the pack in an answer that has progress and errors besides.
 type sideband struct {
 	packets
+	progress
 	left int // of the current packet
 	end  bool
 }
@@ -268,6 +292,7 @@ func (s *sideband) advance() error {
 	n, err := s.length()
 	if err == errFlush {
 		s.end = true
+		s.flush()
 		return nil
 	}
 	if err != nil {
@@ -286,14 +311,19 @@ func (s *sideband) advance() error {
 		s.left = n
 		return nil
 	case 2:
-		_, err := s.r.Discard(n)
-		return cut(err)
+		text := make([]byte, n)
+		if _, err := io.ReadFull(s.r, text); err != nil {
+			return cut(err)
+		}
+		s.hear(text)
+		return nil
 	case 3:
 		text := make([]byte, n)
 		if _, err := io.ReadFull(s.r, text); err != nil {
 			return cut(err)
 		}
-		return &serverError{strings.TrimSpace(string(text))}
+		s.flush()
+		return &serverError{clean(text)}
 	}
 	return &malformed{fmt.Sprintf("%q is not one of the answer's bands", band)}
 }

@@ -172,6 +172,9 @@ func TestVia(t *testing.T) {
 		"own, password, user in the URL": {
 			"https://org@h/a", "https://org@h/a", password, "https://h/a", "org", false,
 		},
+		"own, the port that is meant anyway": {
+			"https://h/a", "https://H:443/b", password, "https://h:443/b", "git", false,
+		},
 		"own, key": {"https://h/a", "https://h/a", sshKey, "ssh://h/a.git", "", true},
 		"same host, another port": {
 			"https://h/a", "https://h:8443/a", password, "https://h:8443/a", "", false,

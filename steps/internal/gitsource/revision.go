@@ -30,7 +30,10 @@ type choice struct {
 	request
 	object plumbing.Hash // commit or tag; zero when the history must tell which commit begins with the prefix
 	prefix string
-	tag    string // full name of the tag that was asked for
+	name   string // full name of the branch, tag or other reference that was asked for
+
+	refs          []ref  // all that the server has
+	defaultBranch string // full name of the one that the server's HEAD is on
 
 	guessed bool // the server did not say that it has the object
 }
@@ -38,6 +41,21 @@ type choice struct {
 // choose finds the revision among what the server says it has, and what to ask for to get it, at depth 1 where that is
 // possible.
 func (r revision) choose(adv *advertisement) (choice, error) {
+	c, err := r.pick(adv)
+	c.refs = adv.refs
+	c.defaultBranch, _ = strings.CutPrefix(adv.capabilities["symref"], "HEAD:")
+	return c, err
+}
+
+// tags are those that lead to a commit.
+func (c choice) tags(at plumbing.Hash) []ref {
+	return slices.DeleteFunc(slices.Clone(c.refs), func(r ref) bool {
+		return r.commit() != at || !strings.HasPrefix(r.name, "refs/tags/") ||
+			plumbing.ReferenceName(r.name).Validate() != nil
+	})
+}
+
+func (r revision) pick(adv *advertisement) (choice, error) {
 	if len(adv.refs) == 0 {
 		return choice{}, outcome.Errorf(outcome.RepositoryInvalid, "the repository is empty: it has no commits")
 	}
@@ -50,11 +68,9 @@ func (r revision) choose(adv *advertisement) (choice, error) {
 		if !ok {
 			return choice{}, r.absent(adv)
 		}
-		c := choice{request: request{wants: []plumbing.Hash{found.hash}, depth: depth}, object: found.hash}
-		if strings.HasPrefix(found.name, "refs/tags/") {
-			c.tag = found.name
-		}
-		return c, nil
+		return choice{
+			request: request{wants: []plumbing.Hash{found.hash}, depth: depth}, object: found.hash, name: found.name,
+		}, nil
 	}
 
 	anyCommit := adv.supports("allow-reachable-sha1-in-want", "allow-any-sha1-in-want")

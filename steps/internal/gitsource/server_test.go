@@ -376,7 +376,7 @@ func TestRedirects(t *testing.T) {
 	server := gittest.NewServer(t, "git", canary)
 	g := newGreeting(t, server.Repo(t, "new.git"))
 	other := gittest.NewServer(t, "git", canary)
-	newGreeting(t, other.Repo(t, "new.git"))
+	others := newGreeting(t, other.Repo(t, "new.git"))
 
 	var leaked atomic.Int64
 	redirect := func(to string) string {
@@ -387,19 +387,69 @@ func TestRedirects(t *testing.T) {
 		t.Cleanup(front.Close)
 		return front.URL
 	}
-	away := redirect(other.URL + "/new.git")
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { leaked.Add(1) }))
 	t.Cleanup(plain.Close)
-
-	t.Run("to another server, without the credentials", func(t *testing.T) {
-		run := newCheckout(t, away+"/old.git")
-		run.CABundle, run.GitSecretDir = other.CABundle, secretDir(t, "password", canary)
-		run.run(t).want(t, outcome.AuthenticationFailed)
+	// gone is a server without encryption that sends everybody to to.
+	gone := func(to string) string {
+		front := httptest.NewServer(http.RedirectHandler(
+			to+"/info/refs?service=git-upload-pack", http.StatusMovedPermanently,
+		))
+		t.Cleanup(front.Close)
+		return front.URL
+	}
+	theirs := func(t *testing.T) (shown int) {
 		for _, r := range other.Requests() {
 			if r.Header.Get("Authorization") != "" {
-				t.Error("the credentials went to another server")
+				shown++
 			}
 		}
+		return shown
+	}
+
+	t.Run("to another host, without the credentials", func(t *testing.T) {
+		run := newCheckout(t, strings.Replace(gone(other.URL+"/new.git"), "127.0.0.1", "localhost", 1)+"/old.git")
+		run.CABundle, run.GitSecretDir = other.CABundle, secretDir(t, "username", "alice", "password", canary)
+		run.run(t).want(t, outcome.AuthenticationFailed, "leads to 127.0.0.1:", "only for localhost")
+		if strings.Contains(run.err.Error(), "refused the credentials") {
+			t.Errorf("they were not shown: %v", run.err)
+		}
+		if theirs(t) > 0 {
+			t.Error("the credentials went to another host")
+		}
+	})
+	t.Run("to the same host's encrypted port, with the credentials", func(t *testing.T) {
+		run := newCheckout(t, gone(other.URL+"/new.git")+"/old.git")
+		run.CABundle, run.GitSecretDir = other.CABundle, secretDir(t, "password", canary)
+		run.run(t).ok(t, others.second)
+		if theirs(t) == 0 {
+			t.Error("it went without the credentials")
+		}
+	})
+	t.Run("to another port of the same host", func(t *testing.T) {
+		run := newCheckout(t, redirect(other.URL+"/new.git")+"/old.git")
+		run.CABundle, run.GitSecretDir = other.CABundle, secretDir(t, "password", canary)
+		run.run(t).ok(t, others.second)
+	})
+	t.Run("to the host in capitals", func(t *testing.T) {
+		front := httptest.NewServer(nil)
+		front.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.Host, "localhost") {
+				http.Redirect(w, r, strings.Replace(front.URL, "127.0.0.1", "LOCALHOST", 1)+
+					r.URL.String(), http.StatusMovedPermanently)
+				return
+			}
+			server.ServeHTTP(w, r)
+		})
+		t.Cleanup(front.Close)
+		run := newCheckout(t, strings.Replace(front.URL, "127.0.0.1", "localhost", 1)+"/new.git")
+		run.GitSecretDir = secretDir(t, "password", canary)
+		run.run(t).ok(t, g.second)
+	})
+	t.Run("from encrypted to not, by a detour", func(t *testing.T) {
+		encrypted := redirect(plain.URL)
+		run := newCheckout(t, gone(encrypted+"/old.git")+"/old.git")
+		run.CABundle, run.GitSecretDir = other.CABundle, secretDir(t, "password", canary)
+		run.run(t).want(t, outcome.RepositoryNotFound, "not encrypted")
 	})
 	t.Run("to a URL that is not encrypted", func(t *testing.T) {
 		run := newCheckout(t, redirect(plain.URL)+"/old.git")
@@ -422,6 +472,54 @@ func TestRedirects(t *testing.T) {
 		run.GitSecretDir = secretDir(t, "password", canary)
 		run.run(t).ok(t, g.second)
 	})
+}
+
+// Whom a refusal is about, and whether it lasts.
+func TestForbidden(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewPlainServer(t)
+	g := newGreeting(t, server.Repo(t, "app.git"))
+	for name, c := range map[string]struct {
+		secret []string
+		header http.Header
+		ok     bool
+		parts  []string
+	}{
+		"no secret": {parts: []string{"may not be read without credentials", "there are none", "403"}},
+		"not this user's": {
+			secret: []string{"password", canary}, parts: []string{`may not be read by user "git"`, "403"},
+		},
+		"no secret, later": {header: http.Header{"Retry-After": {"0"}}, ok: true},
+		"secret, later": {
+			secret: []string{"password", canary}, header: http.Header{"Retry-After": {"0"}}, ok: true,
+		},
+		"rate limit is used up": {header: http.Header{"X-Ratelimit-Remaining": {"0"}}, ok: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var refused atomic.Bool
+			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if refused.Swap(true) {
+					server.ServeHTTP(w, r)
+					return
+				}
+				for name, values := range c.header {
+					w.Header()[name] = values
+				}
+				w.WriteHeader(http.StatusForbidden)
+			}))
+			t.Cleanup(front.Close)
+			run := newCheckout(t, front.URL+"/app.git")
+			if c.secret != nil {
+				run.GitSecretDir = secretDir(t, c.secret...)
+			}
+			if run.run(t); c.ok {
+				run.ok(t, g.second)
+				return
+			}
+			run.want(t, outcome.AuthenticationFailed, c.parts...)
+		})
+	}
 }
 
 func TestProxy(t *testing.T) {
@@ -474,6 +572,30 @@ func TestSilentServer(t *testing.T) {
 		run := newCheckout(t, url)
 		run.GitSecretDir = secretDir(t, "ssh-privatekey", string(gittest.NewKey(t, "")), "password", canary)
 		run.runContext(ctx).want(t, outcome.Cancelled)
+	}
+}
+
+// A server may take as long as the parameter says, before its answer and within it, and no longer.
+func TestSlowServer(t *testing.T) {
+	t.Parallel()
+	server := gittest.NewPlainServer(t)
+	g := newGreeting(t, server.Repo(t, "app.git"))
+	front := faulttest.Before(t, server.URL, func(*http.Request) *faulttest.Fault {
+		return &faulttest.Fault{Delay: 1500 * time.Millisecond, Pass: true}
+	})
+	patient := newCheckout(t, front.URL+"/app.git")
+	patient.GitTimeout = 20
+	impatient := newCheckout(t, front.URL+"/app.git")
+	impatient.GitTimeout = 1
+	impatient.run(t).want(t, outcome.GitServerUnavailable, "no answer for 1s", "git-timeout")
+	patient.run(t).ok(t, g.second)
+	remote := Remote{Scheme: "https", Host: "h", Path: "/x"}
+	c, err := newClient(t.Context(), patient.Parameters, step.Environment{}, remote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.patience != 20*time.Second || c.http.ResponseHeaderTimeout != 0 {
+		t.Errorf("it waits %s, and %s before the answer begins", c.patience, c.http.ResponseHeaderTimeout)
 	}
 }
 

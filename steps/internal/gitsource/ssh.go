@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/transcript"
@@ -27,18 +26,44 @@ type sshConnection struct {
 	release func() bool // stops closing the connection with the context
 }
 
-// handshake is how long a server may take to connect and log us in.
-const handshake = 30 * time.Second
+// ask runs a command at the other end, and returns what it prints.
+func (c *client) ask(ctx context.Context, w way, command string) ([]byte, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watchdog := time.AfterFunc(c.patience, func() { cancel(c.silent(w.Remote)) })
+	defer watchdog.Stop()
+	conn, err := dialSSH(ctx, w.Remote, w.credentials, c.keys, command)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.close()
+	out, err := io.ReadAll(io.LimitReader(conn.stdout, largestAnswer))
+	if err == nil {
+		err = conn.session.Wait()
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			return nil, unavailable(w.Remote, cause)
+		}
+		return nil, outcome.Errorf(
+			outcome.RepositoryNotFound, "%s cannot run %q: %w%s", w.address(), command, err, conn.said(),
+		)
+	}
+	return out, nil
+}
 
-func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKeys) (_ *sshConnection, err error) {
+// dialSSH connects, logs in and starts a command, which is cut short only by the context.
+func dialSSH(
+	ctx context.Context, remote Remote, creds credentials, keys *hostKeys, command string,
+) (_ *sshConnection, err error) {
 	address := remote.address()
-	conn, err := (&net.Dialer{Timeout: handshake}).DialContext(ctx, "tcp", address)
+	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, unavailable(remote, err)
 	}
 	c := &sshConnection{
 		remote:  remote,
-		stderr:  transcript.Tail{Limit: saidLimit},
+		stderr:  transcript.Tail{Limit: longestText},
 		release: context.AfterFunc(ctx, func() { conn.Close() }),
 	}
 	defer func() {
@@ -47,9 +72,6 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 			conn.Close()
 		}
 	}()
-	if err := conn.SetDeadline(time.Now().Add(handshake)); err != nil {
-		return nil, err
-	}
 	trusted, offered := false, false
 	config := &ssh.ClientConfig{
 		User: remote.User,
@@ -59,6 +81,9 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 		})},
 		ClientVersion: "SSH-2.0-stepwright",
 	}
+	// What the library can do safely, not only what it does by default: hardened servers have the rest.
+	safe := ssh.SupportedAlgorithms()
+	config.KeyExchanges, config.Ciphers, config.MACs = safe.KeyExchanges, safe.Ciphers, safe.MACs
 	keys.require(config, address)
 	check := config.HostKeyCallback
 	config.HostKeyCallback = func(host string, addr net.Addr, key ssh.PublicKey) error {
@@ -74,9 +99,9 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 		_, network := errors.AsType[net.Error](err)
 		mismatch, negotiated := errors.AsType[*ssh.AlgorithmNegotiationError](err)
 		switch {
-		case negotiated && len(config.HostKeyAlgorithms) > 0 && mismatch.What == "host key":
+		case negotiated && mismatch.What == "host key":
 			return nil, outcome.Errorf(outcome.HostKeyUnknown, "%s has no host key of a kind that is known for it "+
-				"(%s); it has %s", knownhosts.Normalize(address),
+				"(%s); it has %s", hostNames(address)[0],
 				strings.Join(config.HostKeyAlgorithms, ", "), strings.Join(mismatch.RequestedAlgorithms, ", "))
 		case trusted && offered && !network && !errors.Is(err, io.EOF):
 			return nil, outcome.Errorf(
@@ -86,9 +111,6 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 				WithHint("Add the key's public half to the repository's deploy keys or to the user's account.")
 		}
 		return nil, unavailable(remote, err)
-	}
-	if err := conn.SetDeadline(time.Time{}); err != nil {
-		return nil, err
 	}
 	c.client = ssh.NewClient(wire, channels, requests)
 	if c.session, err = c.client.NewSession(); err != nil {
@@ -101,7 +123,7 @@ func dialSSH(ctx context.Context, remote Remote, creds credentials, keys *hostKe
 	if c.stdout, err = c.session.StdoutPipe(); err != nil {
 		return nil, err
 	}
-	if err := c.session.Start(uploadPack + " " + quote(remote.Path)); err != nil {
+	if err := c.session.Start(command); err != nil {
 		return nil, unavailable(remote, err)
 	}
 	return c, nil
@@ -116,9 +138,12 @@ func (c *sshConnection) advertisement(context.Context) (io.Reader, error) {
 	return &sshOutput{c: c}, nil
 }
 
-func (c *sshConnection) send(_ context.Context, request []byte) (io.Reader, error) {
-	if _, err := c.stdin.Write(request); err != nil {
+func (c *sshConnection) send(_ context.Context, m message) (io.Reader, error) {
+	if _, err := c.stdin.Write(m.body); err != nil {
 		return nil, unavailable(c.remote, err)
+	}
+	if !m.last {
+		return &sshOutput{c: c, spoke: true}, nil
 	}
 	if err := c.stdin.Close(); err != nil && err != io.EOF {
 		return nil, unavailable(c.remote, err)
@@ -154,12 +179,9 @@ func (o *sshOutput) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// saidLimit is how much of a server's words is told, in bytes.
-const saidLimit = 1024
-
 // said quotes what the server has written to standard error, in one line and after a colon.
 func (c *sshConnection) said() string {
-	text := strings.Join(strings.Fields(c.stderr.String()), " ")
+	text := clean([]byte(c.stderr.String()))
 	if text == "" {
 		return ""
 	}

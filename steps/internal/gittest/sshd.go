@@ -28,8 +28,8 @@ type SSHServer struct {
 // PublicKeys are a server's host keys.
 type PublicKeys struct{ Ed25519, RSA ssh.PublicKey }
 
-// NewSSHServer starts sshd until the test ends.
-func NewSSHServer(t testing.TB) *SSHServer {
+// NewSSHServer starts sshd, with further lines of configuration, until the test ends.
+func NewSSHServer(t testing.TB, config ...string) *SSHServer {
 	t.Helper()
 	s := &SSHServer{Root: t.TempDir()}
 	var login ssh.PublicKey
@@ -45,7 +45,9 @@ func NewSSHServer(t testing.TB) *SSHServer {
 	}
 	s.Address = listener.Addr().String()
 	listener.Close() // nobody else gets this port so soon
-	server := devgit.SSH{Dir: t.TempDir(), HostKeys: [][]byte{ed, rsa}, AuthorizedKeys: ssh.MarshalAuthorizedKey(login)}
+	server := devgit.SSH{
+		Dir: t.TempDir(), HostKeys: [][]byte{ed, rsa}, AuthorizedKeys: ssh.MarshalAuthorizedKey(login), Config: config,
+	}
 	if s.User, _, err = server.Start(t.Context(), s.Address); err != nil {
 		t.Fatal(err)
 	}

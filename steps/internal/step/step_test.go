@@ -23,9 +23,11 @@ type checkout struct {
 	Branch            string `json:"branch"`
 	Commit            string `json:"commit"`
 	GitSecretDir      string `json:"git-secret-dir"`
-	GitSecretRequired bool   `json:"git-secret-required"`
 	GitSecretTimeout  int    `json:"git-secret-timeout"`
-	Submodules        bool   `json:"submodules"`
+	Submodules        string `json:"submodules"`
+	LFS               string `json:"lfs"`
+	GitTimeout        int    `json:"git-timeout"`
+	GitSecretRequired bool   `json:"git-secret-required"`
 }
 
 type work = func(context.Context, checkout, Environment) (Results, error)
@@ -111,12 +113,12 @@ func TestRun(t *testing.T) {
 
 func TestRunDecodesParameters(t *testing.T) {
 	_, _, _, stderr := run(t, t.Context(), func(_ context.Context, in checkout, env Environment) (Results, error) {
-		if in.GitRepo != "https://git.example.com/a.git" || !in.Submodules || in.GitSecretTimeout != 60 ||
+		if in.GitRepo != "https://git.example.com/a.git" || !in.GitSecretRequired || in.GitSecretTimeout != 60 ||
 			in.Workspace != "/w" || env.Retry.Attempts != 7 {
 			t.Errorf("got %+v, %+v", in, env.Retry)
 		}
 		return nil, nil
-	}, repo, "--workspace=/w", "--log-format=json")
+	}, repo, "--workspace=/w", "--log-format=json", "--git-secret-required=true")
 	var first map[string]any
 	if err := json.Unmarshal([]byte(strings.SplitN(stderr, "\n", 2)[0]), &first); err != nil ||
 		first["git-repo"] != "https://git.example.com/a.git" || !strings.HasPrefix(stderr, `{"time"`) {
