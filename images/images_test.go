@@ -106,6 +106,9 @@ var made struct {
 
 func madeImages(t testing.TB) (dir string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the images of the steps")
+	}
 	made.once.Do(func() {
 		made.source = clone(t, filepath.Join(scratch, "source"))
 		made.dir = filepath.Join(scratch, "made")

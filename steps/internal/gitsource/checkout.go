@@ -83,7 +83,7 @@ func (t *tree) finish() error {
 	return nil
 }
 
-// plan makes the directories, and lists what else is to be made.
+// plan makes the directories, and lists the other entries.
 func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -213,7 +213,7 @@ func (c *client) connect(ctx context.Context, to way) (connection, error) {
 	return newHTTPConnection(c.http, to.Remote, to.credentials), nil
 }
 
-// attentive reads from a server. Its errors, other than the end, are those of a server that became unavailable.
+// attentive reads from a server. Its errors, other than the end, say that the server became unavailable.
 type attentive struct {
 	ctx      context.Context
 	r        io.Reader
@@ -225,7 +225,7 @@ type attentive struct {
 func (a *attentive) Read(p []byte) (int, error) {
 	a.watchdog.Reset(a.patience)
 	n, err := a.r.Read(p)
-	a.watchdog.Stop() // how long we take with what we got is not the server's fault
+	a.watchdog.Stop() // our own time with the data is not the server's fault
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(a.ctx); cause != nil {
 			err = cause

@@ -26,7 +26,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// Parameters are those of schemas/checkout-source.schema.json.
+// Parameters are the parameters in schemas/checkout-source.schema.json.
 type Parameters struct {
 	step.Common
 	GitRepo           string `json:"git-repo"`
@@ -112,7 +112,7 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 }
 
 // emptied removes what an earlier attempt left, also one that was killed, and returns a new directory beside it to work
-// in. What is a symbolic link is removed itself; what it leads to is not touched.
+// in. A symbolic link is removed itself; its target is not touched.
 func emptied(w workspace.Workspace) (string, error) {
 	if err := os.MkdirAll(string(w), 0o755); err != nil {
 		return "", err

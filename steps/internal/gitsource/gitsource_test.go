@@ -289,7 +289,7 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// What is asked of which server.
+// Which server gets which requests.
 func TestChoose(t *testing.T) {
 	t.Parallel()
 	hash := func(digit string) plumbing.Hash { return plumbing.NewHash(strings.Repeat(digit, 40)) }

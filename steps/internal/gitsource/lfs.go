@@ -75,7 +75,7 @@ func parsePointer(raw []byte) (pointer, bool) {
 	return p, version && err == nil && len(sum) == sha256.Size && p.size >= 0
 }
 
-// pointers are those of the files that have the filter, one for each content.
+// pointers returns the pointers of the files with the filter, one for each content.
 func (t *tree) pointers(inLFS []int32) ([]*pointer, error) {
 	exclusion, err := readLFSConfig(t.root)
 	if err != nil {

@@ -45,7 +45,7 @@ type pack struct {
 // entry is one object of the pack.
 type entry struct {
 	start int64 // where it begins in the pack
-	size  int64 // of what is compressed: the object, or the delta
+	size  int64 // of the uncompressed object or delta
 	hash  plumbing.Hash
 	kind  plumbing.ObjectType // of a delta: that of its base, once resolved
 	head  int8                // how long the head is, after which the compressed content comes
@@ -81,7 +81,7 @@ func receivePack(ctx context.Context, r io.Reader, file *os.File) (*pack, error)
 	if count > 1<<31-1 {
 		return nil, invalid("it claims to hold %d objects", count)
 	}
-	p.entries = make([]entry, 0, min(count, 1<<14)) // grown by what is there, not by what is claimed
+	p.entries = make([]entry, 0, min(count, 1<<14)) // grows with the data, not with the claimed count
 	for range count {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -202,7 +202,7 @@ func (s *scanner) distance() (int64, error) {
 	return n, nil
 }
 
-// content reads what is compressed, and names it if it is a whole object.
+// content reads compressed data, and names it if it is a whole object.
 func (s *scanner) content(e *entry) error {
 	if err := resetZlib(&s.zlib, s.in); err != nil {
 		return s.broken(e, err)
@@ -386,11 +386,11 @@ func patch(base, delta []byte) ([]byte, bool) {
 	return out, uint64(len(out)) == to
 }
 
-// content opens an object's content. What it returns is valid until the next call.
+// content opens an object's content, which is valid until the next call.
 type content func() (io.Reader, error)
 
 // resolve finds the name of every object of that kind, and gives those that claim wants to what claim returns for them.
-// A nil claim wants none. With several workers, claim and what it returns are called from several goroutines.
+// A nil claim wants none. With several workers, claim and its results are called from several goroutines.
 func (p *pack) resolve(
 	ctx context.Context, kind plumbing.ObjectType, workers int, claim func(plumbing.Hash) func(content) error,
 ) error {

@@ -31,7 +31,7 @@ var errFlush = errors.New("flush packet")
 // errDelimiter is the packet that ends a section of an answer, in version 2 only.
 var errDelimiter error = &malformed{"a delimiter packet is not expected here"}
 
-// serverError is what the server says instead of going on.
+// serverError is the server's message when it does not go on.
 type serverError struct{ text string }
 
 func (e *serverError) Error() string { return "the server says: " + e.text }
@@ -89,7 +89,7 @@ func appendPacket(b []byte, format string, args ...any) []byte {
 	return fmt.Appendf(b, "%04x%s", len(line)+4, line)
 }
 
-// advertisement is what a server has.
+// advertisement is a server's list of references and capabilities.
 type advertisement struct {
 	refs         []ref
 	capabilities map[string]string
@@ -111,7 +111,7 @@ func (r ref) commit() plumbing.Hash {
 	return r.hash
 }
 
-// readAdvertisement reads what the server has. It wraps io.EOF when the server said nothing at all.
+// readAdvertisement reads the server's list. It wraps io.EOF when the server said nothing at all.
 func readAdvertisement(p packets) (*advertisement, error) {
 	adv := &advertisement{capabilities: map[string]string{}}
 	for first := true; ; {

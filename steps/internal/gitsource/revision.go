@@ -38,7 +38,7 @@ type choice struct {
 	guessed bool // the server did not say that it has the object
 }
 
-// choose finds the revision among what the server says it has, and what to ask for to get it, at depth 1 where that is
+// choose finds the revision among the server's references, and the request that gets it, at depth 1 where that is
 // possible.
 func (r revision) choose(adv *advertisement) (choice, error) {
 	c, err := r.pick(adv)

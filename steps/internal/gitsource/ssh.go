@@ -179,7 +179,7 @@ func (o *sshOutput) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// said quotes what the server has written to standard error, in one line and after a colon.
+// said quotes the server's standard error, in one line and after a colon.
 func (c *sshConnection) said() string {
 	text := clean([]byte(c.stderr.String()))
 	if text == "" {
