@@ -390,6 +390,9 @@ func layersEqual(t testing.TB, a, b v1.Image, i int) bool {
 }
 
 func TestSource(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the images of the steps")
+	}
 	dir := clone(t, t.TempDir())
 	commit, err := git(t.Context(), dir, "rev-parse", "HEAD")
 	if err != nil {
@@ -439,6 +442,9 @@ func TestSource(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the images of the steps")
+	}
 	foreign := architectures[(slices.Index(architectures, runtime.GOARCH)+1)%len(architectures)]
 
 	other := clone(t, t.TempDir())
