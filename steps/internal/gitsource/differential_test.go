@@ -17,6 +17,9 @@ import (
 
 // The step and git make the same of every repository: files, modes, links, index, and a status that finds no change.
 func TestSameAsGit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs git hundreds of times")
+	}
 	t.Parallel()
 	server := gittest.NewServer(t, "", "")
 	library := newGreeting(t, server.Repo(t, "library.git"))
@@ -40,6 +43,9 @@ func TestSameAsGit(t *testing.T) {
 
 // What attributes do to line ends, encodings and $Id$, one combination after another.
 func TestAttributesSameAsGit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs git hundreds of times")
+	}
 	t.Parallel()
 	server := gittest.NewServer(t, "", "")
 	var text, ident []string
@@ -92,6 +98,9 @@ func TestAttributesSameAsGit(t *testing.T) {
 
 // Which files an attribute is for.
 func TestAttributePatternsSameAsGit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs git hundreds of times")
+	}
 	t.Parallel()
 	server := gittest.NewServer(t, "", "")
 	paths := []string{
