@@ -207,7 +207,7 @@ func (j *job) room(t *tree, total int64) error {
 	if err := unix.Fstatfs(int(dir.Fd()), &disk); err != nil {
 		return err
 	}
-	if free := int64(disk.Bavail) * int64(disk.Bsize); total > free {
+	if free := int64(disk.Bavail) * disk.Bsize; total > free {
 		return outcome.Errorf(
 			outcome.OutOfSpace, "the repository's files in Git LFS have %d bytes, and the workspace's disk has %d left",
 			total, free,
