@@ -39,19 +39,32 @@ func NewSSHServer(t testing.TB, config ...string) *SSHServer {
 	rsa, public := newKey(t, true)
 	s.Host.RSA = public
 
+	server := devgit.SSH{
+		Dir: t.TempDir(), HostKeys: [][]byte{ed, rsa}, AuthorizedKeys: ssh.MarshalAuthorizedKey(login), Config: config,
+	}
+	// sshd cannot take over a listener, so that another process may get the port in between.
+	for attempt := 1; ; attempt++ {
+		s.Address = freeAddress(t)
+		var err error
+		if s.User, _, err = server.Start(t.Context(), s.Address); err == nil {
+			break
+		}
+		if attempt == 5 {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// freeAddress returns an address on loopback where nothing listens.
+func freeAddress(t testing.TB) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Address = listener.Addr().String()
-	listener.Close() // nobody else gets this port so soon
-	server := devgit.SSH{
-		Dir: t.TempDir(), HostKeys: [][]byte{ed, rsa}, AuthorizedKeys: ssh.MarshalAuthorizedKey(login), Config: config,
-	}
-	if s.User, _, err = server.Start(t.Context(), s.Address); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	defer listener.Close()
+	return listener.Addr().String()
 }
 
 // Repo makes an empty repository of that path below Root.
