@@ -18,7 +18,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
@@ -171,15 +171,7 @@ func TestBuildInContainer(t *testing.T) {
 	if err := base.Ensure(t.Context(), baseimages.Busybox); err != nil {
 		t.Fatal(err)
 	}
-	registry, err := devregistry.New(devregistry.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { registry.Close() })
-	host, err := registry.Start("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous).Host
 	if err := base.Push(t.Context(), host, baseimages.Busybox); err != nil {
 		t.Fatal(err)
 	}

@@ -26,8 +26,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 	"github.com/stepwright/stepwright/internal/localplane/container"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	installed "github.com/stepwright/stepwright/templates"
 )
 
@@ -339,15 +339,7 @@ func TestBuildpacksThatFail(t *testing.T) {
 
 // A builder whose lifecycle is too old, and one that is nowhere.
 func TestBuilderImage(t *testing.T) {
-	registry, err := devregistry.New(devregistry.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer registry.Close()
-	host, err := registry.Start("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous).Host
 	push(t, host+"/old:1", oldBuilder(t))
 	dir := application(t, builder(t, "gcp"), map[string]string{"package.json": "{}"}, cartRepository)
 	for _, test := range []struct {

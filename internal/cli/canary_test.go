@@ -3,18 +3,11 @@ package cli
 import (
 	"bytes"
 	"compress/gzip"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +19,7 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/pki"
 )
 
 // The secrets of a whole run, each with a value that stands nowhere else.
@@ -50,7 +44,7 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 		}
 		return path
 	}
-	certificate, authority := selfSigned(t)
+	certificate, authority := certify(t)
 	caBundle := write("ca.crt", authority)
 	write("git/username", "builder")
 	write("git/password", canaries["Git password"]+"\n")
@@ -180,23 +174,20 @@ func serve(t *testing.T, certificate tls.Certificate, handler http.Handler) stri
 	return server.URL
 }
 
-// selfSigned makes a certificate for loopback, and returns it as PEM, too.
-func selfSigned(t *testing.T) (tls.Certificate, string) {
+// certify makes a certificate for loopback, and returns that of its authority as PEM.
+func certify(t *testing.T) (tls.Certificate, string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	authority, err := pki.NewAuthority("canaries")
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	issued, err := authority.Server("loopback", "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{
-		Certificate: [][]byte{der},
-		PrivateKey:  key,
-	}, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	certificate, err := issued.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return certificate, string(authority.PEM())
 }

@@ -23,7 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 )
 
 // The test binary is also the one who runs a container, since a user does that in a process of its own.
@@ -139,15 +139,7 @@ func TestCommand(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test becomes other users, so it needs root")
 	}
-	registry, err := devregistry.New(devregistry.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer registry.Close()
-	host, err := registry.Start("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous).Host
 	ref, err := name.ParseReference(host + "/tools/busybox:1")
 	if err != nil {
 		t.Fatal(err)

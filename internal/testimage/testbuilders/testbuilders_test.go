@@ -29,7 +29,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/templates"
 )
 
@@ -544,15 +544,7 @@ func TestBallerina(t *testing.T) {
 
 func TestPush(t *testing.T) {
 	store := made(t)
-	registry, err := devregistry.New(devregistry.Options{Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { registry.Close() })
-	host, err := registry.Start("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	host := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous, registrytest.OnDisk).Host
 	f := family(t, "gcp")
 	if err := store.Push(t.Context(), host, f); err != nil {
 		t.Fatal(err)
