@@ -402,6 +402,8 @@ func TestDaemon(t *testing.T) {
 	start := func(t testing.TB, name string, args ...string) {
 		cmd := exec.Command(buildkitd, append([]string{
 			"--config", config, "--root", filepath.Join(dir, name), "--oci-worker-net=host", "--oci-cni-pool-size=0",
+			// Two daemons of one machine would race for the default path.
+			"--otel-socket-path", filepath.Join(dir, name+"-otel.sock"),
 		}, args...)...)
 		var out lockedBuffer
 		cmd.Stdout, cmd.Stderr = &out, &out
