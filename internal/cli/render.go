@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // renderOptions are the flags of stepwright render.
@@ -55,7 +56,7 @@ to find such values.`,
 
 func (o *renderOptions) run(out io.Writer, paths []string) error {
 	if o.output != "yaml" && o.output != "json" {
-		return &workflowrun.InvalidError{Faults: []string{fmt.Sprintf("--output: %q is none of yaml, json", o.output)}}
+		return outcome.Invalid(fmt.Sprintf("--output: %q is none of yaml, json", o.output))
 	}
 	set, err := o.templates.objects(paths)
 	if err != nil {

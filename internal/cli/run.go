@@ -25,6 +25,7 @@ import (
 	"github.com/stepwright/stepwright/internal/localplane/history"
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -353,7 +354,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		*given.path = abs
 	}
 	if len(faults) > 0 {
-		return &workflowrun.InvalidError{Faults: faults}
+		return outcome.Invalid(faults...)
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/cobra"
 
-	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/localplane/history"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane"
 )
 
@@ -84,7 +84,7 @@ func (o *runsOptions) source() (source, time.Duration, error) {
 		plane, err := workflowplane.Open(o.kubeconfig, o.context)
 		return plane, workflowplane.Interval, err
 	case o.context != "":
-		return nil, 0, &workflowrun.InvalidError{Faults: []string{"--context: needs --kubeconfig, whose context it is"}}
+		return nil, 0, outcome.Invalid("--context: needs --kubeconfig, whose context it is")
 	}
 	return machine{runsOf(o.state)}, pollTime, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane"
 )
 
@@ -50,7 +51,7 @@ func refuse(local *pflag.FlagSet) error {
 		}
 	})
 	if len(faults) > 0 {
-		return &workflowrun.InvalidError{Faults: faults}
+		return outcome.Invalid(faults...)
 	}
 	return nil
 }
@@ -58,7 +59,7 @@ func refuse(local *pflag.FlagSet) error {
 // submit has a cluster run the WorkflowRun, and shows its logs until it ends.
 func (o *submitOptions) submit(ctx context.Context, to streams, files []string) error {
 	if faults := o.faults(); len(faults) > 0 {
-		return &workflowrun.InvalidError{Faults: faults}
+		return outcome.Invalid(faults...)
 	}
 	run, err := workflowrun.Load(o.name, files...) // every fault, before anything is asked of the cluster
 	if err != nil {

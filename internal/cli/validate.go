@@ -11,6 +11,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/portal"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // validateOptions are the flags of stepwright validate.
@@ -112,11 +113,9 @@ func (o *validateOptions) run(out io.Writer, paths []string) error {
 	}
 	switch n := len(result.Faults); {
 	case n > 0:
-		return &workflowrun.InvalidError{Faults: []string{fmt.Sprintf("%d %s", n, plural(n, "fault"))}}
+		return outcome.Invalid(fmt.Sprintf("%d %s", n, plural(n, "fault")))
 	case len(result.Objects) == 0:
-		return &workflowrun.InvalidError{
-			Faults: []string{"there is no object of OpenChoreo's in " + strings.Join(paths, ", ")},
-		}
+		return outcome.Invalid("there is no object of OpenChoreo's in " + strings.Join(paths, ", "))
 	}
 	return nil
 }
@@ -146,9 +145,7 @@ func (o *validateOptions) print(out io.Writer, result findings) error {
 		}
 		return nil
 	}
-	return &workflowrun.InvalidError{
-		Faults: []string{fmt.Sprintf("--output: %q is none of text, yaml, json", o.output)},
-	}
+	return outcome.Invalid(fmt.Sprintf("--output: %q is none of text, yaml, json", o.output))
 }
 
 func plural(n int, word string) string {

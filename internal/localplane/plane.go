@@ -25,6 +25,7 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 )
 
@@ -205,14 +206,11 @@ func (p *Plane) startAPI(dir string, run *workflowrun.Run) error {
 			return err
 		}
 		if known == nil {
-			return &workflowrun.InvalidError{
-				Faults: []string{
-					fmt.Sprintf(
-						"there is no Component %q: the API takes no Workload without it, so give its file, too",
-						run.ComponentName(),
-					),
-				},
-			}
+			return outcome.Errorf(
+				outcome.InvalidParameters,
+				"there is no Component %q: the API takes no Workload without it, so give its file, too",
+				run.ComponentName(),
+			)
 		}
 	} else if err := apply(api, run.Component); err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 
 // Render returns the objects that OpenChoreo would create in the workflow plane for a WorkflowRun, with the workflow
 // and the SecretReferences of the set. secretStore counts where the set does not hold the plane. The component checks
-// come first, as OpenChoreo makes them, but for what no file holds; parameters are not held against a schema, for
-// OpenChoreo does not either. Faults are in the *InvalidError.
+// come first, as OpenChoreo makes them, but for what no file holds; no schema checks parameters, for
+// OpenChoreo does not either. Faults are an InvalidParameters that lists them.
 func Render(set *objects.Set, o *objects.Object, secretStore string) (*render.Output, error) {
 	run, err := objects.Decode[v1alpha1.WorkflowRun](o)
 	if err != nil {

@@ -46,23 +46,9 @@ func (r *Run) Text(path ...string) string {
 	return schemas.Text(value)
 }
 
-// InvalidError lists all that is wrong with the files.
-type InvalidError struct {
-	Faults []string
-}
-
-func (e *InvalidError) Error() string {
-	if len(e.Faults) == 1 {
-		return e.Faults[0]
-	}
-	return fmt.Sprintf("%d faults:\n  - %s", len(e.Faults), strings.Join(e.Faults, "\n  - "))
-}
-
-// Unwrap returns the outcome of a command that was given the files.
-func (e *InvalidError) Unwrap() error { return outcome.Invalid(e.Faults...) }
-
 // Load reads files, and the YAML files directly in folders, and returns the WorkflowRun of that name; name may be empty
-// when they hold only one. Every fault found is in the *InvalidError.
+// when they hold only one. Faults are an
+// InvalidParameters that lists them all.
 func Load(name string, paths ...string) (*Run, error) {
 	set, err := objects.Load(paths...)
 	if err != nil {
@@ -147,10 +133,11 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 	return run, faults
 }
 
-func invalid(faults ...objects.Fault) *InvalidError {
-	e := &InvalidError{}
+// invalid is the outcome of a command that was given these files.
+func invalid(faults ...objects.Fault) *outcome.Error {
+	texts := make([]string, 0, len(faults))
 	for _, f := range faults {
-		e.Faults = append(e.Faults, f.String())
+		texts = append(texts, f.String())
 	}
-	return e
+	return outcome.Invalid(texts...)
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 const component = `
@@ -148,11 +150,18 @@ func TestLoadListsEveryFault(t *testing.T) {
 			}
 			dir := folder(t, files)
 			_, err := Load(test.choose, dir)
-			invalid, ok := errors.AsType[*InvalidError](err)
-			if !ok || len(invalid.Faults) != len(test.want) {
+			failure, ok := errors.AsType[*outcome.Error](err)
+			if !ok || failure.Reason != outcome.InvalidParameters {
 				t.Fatalf("got %v, want %q", err, test.want)
 			}
-			for i, fault := range invalid.Faults {
+			faults := strings.Split(failure.Message, "\n  - ")
+			if len(faults) > 1 {
+				faults = faults[1:] // the first line counts them
+			}
+			if len(faults) != len(test.want) {
+				t.Fatalf("got %q, want %q", faults, test.want)
+			}
+			for i, fault := range faults {
 				if fault = strings.TrimPrefix(fault, dir+"/"); !strings.HasPrefix(fault, test.want[i]) {
 					t.Errorf("got %q, want %q…", fault, test.want[i])
 				}
