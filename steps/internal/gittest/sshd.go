@@ -31,6 +31,9 @@ type PublicKeys struct{ Ed25519, RSA ssh.PublicKey }
 // NewSSHServer starts sshd, with further lines of configuration, until the test ends.
 func NewSSHServer(t testing.TB, config ...string) *SSHServer {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("wants OpenSSH's server, a Debian package")
+	}
 	s := &SSHServer{Root: t.TempDir()}
 	var login ssh.PublicKey
 	s.Key, login = newKey(t, false)
