@@ -82,6 +82,9 @@ func withStandIns(t *testing.T, args ...string) []string {
 // withBuilder adds the flags to a run that make it build with the stand-in of a builder.
 func withBuilder(t *testing.T, builder string, args ...string) []string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("makes builders of Debian packages")
+	}
 	m, err := standIns()
 	if err != nil {
 		t.Fatal(err)

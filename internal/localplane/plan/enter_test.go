@@ -37,6 +37,9 @@ func planBuildpacks(t *testing.T, library *Library, machine Machine) ([]pipeline
 
 func buildpacksMachine(t *testing.T) Machine {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("wants runc, and root or a range of user IDs")
+	}
 	m := machine(t)
 	m.Scratch, m.Containers = t.TempDir(), new(container.Runtime)
 	if err := os.WriteFile(filepath.Join(m.Programs, "buildpacks-build"), nil, 0o755); err != nil {

@@ -531,6 +531,9 @@ func TestCancelled(t *testing.T) {
 
 // Run image, mirror and cache are pulled by TLS, with the pull secret's credentials and the CA bundle.
 func TestPrivateRegistry(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the lifecycle in a container")
+	}
 	t.Parallel()
 	registry := registrytest.New(t)
 	run := runImage(t, runtime.GOARCH)

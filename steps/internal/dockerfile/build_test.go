@@ -397,6 +397,9 @@ func TestBuildFailures(t *testing.T) {
 }
 
 func TestRegistryFailures(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds images by BuildKit")
+	}
 	t.Parallel()
 	files := map[string]string{"Dockerfile": "FROM private.example.com/library/busybox:1\nRUN true\n"}
 	mirrored := func(in Parameters, host string) Parameters {
@@ -798,6 +801,9 @@ func TestWithoutOverlay(t *testing.T) {
 }
 
 func TestPlatform(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds images by BuildKit")
+	}
 	t.Parallel()
 	in := parameters(project(t, map[string]string{"Dockerfile": "FROM scratch\nCOPY Dockerfile /\n"}), nil)
 	in.Platform = "linux/arm64"
