@@ -1,0 +1,120 @@
+package attacks
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+)
+
+// bin is the folder of the steps' binaries, as they are released.
+var bin string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if bin, err = os.MkdirTemp("", "attacks-"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(bin)
+		build := exec.Command("go", "build", "-trimpath", "-o", bin, "./steps/...", "./cmd/stepwright")
+		build.Dir = "../.."
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// ending is how a step ended.
+type ending struct {
+	report  outcome.Report
+	code    int
+	results string // folder of the results
+	stdout  string
+	stderr  string
+}
+
+// result is the content of a file of results, or empty.
+func (e ending) result(name string) string {
+	raw, err := os.ReadFile(filepath.Join(e.results, name))
+	if err != nil {
+		return ""
+	}
+	return string(raw)
+}
+
+// patience is how long a step may take. A step that hangs is a breach, too.
+const patience = 2 * time.Minute
+
+// step runs a step's binary with flags (--name=value), in an environment of its own, to its end.
+func step(t *testing.T, name string, flags ...string) ending {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	dir := t.TempDir()
+	e := ending{results: filepath.Join(dir, "results")}
+	flags = append(flags, "--results-dir="+e.results, "--termination-message-path="+filepath.Join(dir, "message"))
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, name), flags...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = 10 * time.Second
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		t.Fatalf("%s %s does not end: %s", name, strings.Join(flags, " "), stderr.String())
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		t.Fatal(err)
+	} else if exit != nil {
+		e.code = exit.ExitCode()
+	}
+	e.stdout, e.stderr = stdout.String(), stderr.String()
+	raw, err := os.ReadFile(filepath.Join(e.results, "outcome.json"))
+	if err == nil {
+		err = json.Unmarshal(raw, &e.report)
+	}
+	if err != nil {
+		t.Fatalf("%s left no outcome: %v\n%s", name, err, e.stderr)
+	}
+	return e
+}
+
+// refused fails the test unless the step ended with this reason and with these words in its message.
+func (e ending) refused(t *testing.T, reason outcome.Reason, words ...string) {
+	t.Helper()
+	if e.report.Reason != reason {
+		t.Fatalf("it ended with %s: %s\n%s", e.report.Reason, e.report.Message, e.stderr)
+	}
+	for _, word := range words {
+		if !strings.Contains(e.report.Message, word) {
+			t.Errorf("the message %q lacks %q", e.report.Message, word)
+		}
+	}
+}
+
+// write makes files in a folder: path to content.
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for path, content := range files {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
