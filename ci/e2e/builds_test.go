@@ -57,6 +57,7 @@ func TestTemplates(t *testing.T) {
 	t.Run("the newest run wins", testNewestWins)
 	t.Run("a run that is deleted", testCancel)
 	t.Run("parity with stepwright render", testParity)
+	t.Run("what a build reaches", testNetwork)
 }
 
 func testGoldenPath(t *testing.T) {

@@ -135,6 +135,12 @@ func (p *Plane) startNode(ctx context.Context) error {
 				"--cert-dir=" + state.Path("pki", "kubelet"),
 			}},
 		{Name: "kube-proxy", Args: []string{"kube-proxy", "--config=" + state.Path("kube-proxy.yaml")}},
+		{Name: "networkpolicies",
+			Args: []string{
+				"networkpolicies", "--kubeconfig=" + state.Kubeconfig("admin"), "--node=" + node.Name,
+				"--pods=" + node.Pods,
+			},
+			Ready: asked},
 	} {
 		if err := p.run(ctx, process); err != nil {
 			return err
@@ -353,6 +359,15 @@ func answers(url string) func(context.Context) error {
 		}
 		return nil
 	}
+}
+
+// asked is nil when the kernel has a program to ask about packets.
+func asked(context.Context) error {
+	queues, err := os.ReadFile("/proc/net/netfilter/nfnetlink_queue")
+	if err == nil && len(queues) == 0 {
+		err = errors.New("no program answers for the kernel's queue of packets")
+	}
+	return err
 }
 
 // dial is nil when somebody listens.

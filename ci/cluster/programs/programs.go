@@ -30,6 +30,7 @@ const (
 	CoreDNS    = "v1.12.4"
 	OpenChoreo = "v1.2.0"
 	containerd = "v2.1.5"
+	policies   = "v0.8.0" // of kube-network-policies
 )
 
 // The images that the node has from the start, by the names that manifests call them.
@@ -49,13 +50,14 @@ type Set struct {
 	Argo       string // argo, argoexec, workflow-controller; definitions, manifests
 	// manager, openchoreo-api, cluster-gateway, cluster-agent; definitions, config/webhook, install/helm
 	OpenChoreo string
+	Policies   string // networkpolicies
 	Pause      string // pause
 }
 
 // Path is a PATH on which all programs are.
 func (s Set) Path() string {
 	return strings.Join([]string{
-		s.Kubernetes, s.Containerd, s.Runc, s.Argo, s.OpenChoreo, s.CoreDNS,
+		s.Kubernetes, s.Containerd, s.Runc, s.Argo, s.OpenChoreo, s.CoreDNS, s.Policies,
 	}, string(filepath.ListSeparator))
 }
 

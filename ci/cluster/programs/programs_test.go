@@ -23,6 +23,7 @@ func TestVersions(t *testing.T) {
 		"k8s.io/kubernetes":                     {"kubernetes", Kubernetes},
 		"github.com/containerd/containerd/v2":   {"containerd", containerd},
 		"github.com/coredns/coredns":            {"coredns", CoreDNS},
+		"sigs.k8s.io/kube-network-policies":     {"networkpolicies", policies},
 		"github.com/argoproj/argo-workflows/v4": {"argo", Argo},
 		"github.com/openchoreo/openchoreo":      {"openchoreo", OpenChoreo},
 	} {

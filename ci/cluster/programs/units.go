@@ -51,6 +51,10 @@ func units(set *Set) []unit {
 			inputs: list(modules + "openchoreo"), make: makeOpenChoreo, into: &set.OpenChoreo,
 		},
 		{
+			name: "networkpolicies", what: "network policies of kindnet " + policies, module: modules + "networkpolicies",
+			inputs: sources(modules + "networkpolicies"), make: makePolicies, into: &set.Policies,
+		},
+		{
 			name: "pause", what: "pause", module: ".",
 			inputs: []string{here + "pause/*.go"}, make: makePause, into: &set.Pause,
 		},
@@ -102,6 +106,10 @@ func makeCoreDNS(ctx context.Context, b Builder, u unit, dir string) error {
 		entrypoint: "/coredns",
 		files:      map[string]string{"coredns": filepath.Join(dir, "coredns")},
 	}.write(dir)
+}
+
+func makePolicies(ctx context.Context, b Builder, u unit, dir string) error {
+	return b.goBuild(ctx, u.module, filepath.Join(dir, "networkpolicies"), nil, []string{"-ldflags", strip}, ".")
 }
 
 // makeArgo builds from a copy of Argo's module: a module's archive cannot hold links, and lacks what Argo builds before
