@@ -28,7 +28,7 @@ func testNetwork(t *testing.T) {
 	t.Cleanup(func() { exec.Command("ip", "address", "del", metadata+"/32", "dev", "lo").Run() })
 	listener := must(net.Listen("tcp", metadata+":80"))(t)
 	t.Cleanup(func() { listener.Close() })
-	neighbour := startShell(t, "neighbour", "nc -lk -p 8080 -e echo hello")
+	neighbour := startShell(t, "neighbour", "httpd -f -p 8080")
 	var address string
 	eventually(t, 2*time.Minute, "the neighbour", func(ctx context.Context) (bool, error) {
 		pod, err := k8s.core.CoreV1().Pods(neighbour.Namespace).Get(ctx, neighbour.Name, metav1.GetOptions{})
