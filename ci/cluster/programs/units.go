@@ -51,8 +51,9 @@ func units(set *Set) []unit {
 			inputs: list(modules + "openchoreo"), make: makeOpenChoreo, into: &set.OpenChoreo,
 		},
 		{
-			name: "networkpolicies", what: "network policies of kindnet " + policies, module: modules + "networkpolicies",
-			inputs: sources(modules + "networkpolicies"), make: makePolicies, into: &set.Policies,
+			name: "networkpolicies", what: "kindnet's network policies " + policies,
+			module: modules + "networkpolicies", inputs: sources(modules + "networkpolicies"), make: makePolicies,
+			into: &set.Policies,
 		},
 		{
 			name: "pause", what: "pause", module: ".",
