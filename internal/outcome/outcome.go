@@ -28,6 +28,7 @@ const (
 	PathEscapesRepository Reason = "PathEscapesRepository"
 	GitServerUnavailable  Reason = "GitServerUnavailable"
 	RepositoryInvalid     Reason = "RepositoryInvalid"
+	SourceChanged         Reason = "SourceChanged"
 	DockerfileNotFound    Reason = "DockerfileNotFound"
 	DockerfileInvalid     Reason = "DockerfileInvalid"
 	BuildFailed           Reason = "BuildFailed"

@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
+
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // commit is what the step needs of a commit object.
@@ -144,9 +146,6 @@ func canonical(mode uint32) filemode.FileMode {
 	return filemode.Submodule
 }
 
-// dotGit are the names under which a file system may find .git, once they are folded as foldName does.
-var dotGit = []string{".git", "git~1"}
-
 // checkName refuses what cannot be one name in a directory, and whatever Windows or macOS would take for .git: the
 // working tree may be copied to such a file system, and git refuses the same.
 func checkName(name string) error {
@@ -156,34 +155,16 @@ func checkName(name string) error {
 	case len(name) > 255:
 		return fmt.Errorf("%.40q… is longer than a file name can be", name)
 	}
-	folded := foldName(name)
-	for _, reserved := range dotGit {
-		if folded == reserved {
-			return fmt.Errorf("%q is reserved for Git itself", name)
-		}
+	if workspace.IsGit(name) {
+		return fmt.Errorf("%q is reserved for Git itself", name)
 	}
 	return nil
 }
 
 // isModules tells whether such a file system may take a name for .gitmodules: also by the short names that NTFS makes.
 func isModules(name string) bool {
-	name = foldName(name)
+	name = workspace.FoldName(name)
 	short, number, ok := strings.Cut(name, "~")
 	return name == ".gitmodules" || ok && (short == "gitmod" || short == "gi7eba" || short == "gi7eb" ||
 		short == "gi7e" || short == "gi7" || short == "gi") && strings.Trim(number, "0123456789") == ""
-}
-
-// foldName does to a name what those file systems do when they compare: case, characters that HFS+ ignores, NTFS
-// streams, dots and spaces at the end. A backslash divides names on Windows.
-func foldName(name string) string {
-	name = strings.Map(func(r rune) rune {
-		switch {
-		case r >= 0x200c && r <= 0x200f, r >= 0x202a && r <= 0x202e, r >= 0x206a && r <= 0x206f, r == 0xfeff:
-			return -1
-		}
-		return r
-	}, name)
-	name, _, _ = strings.Cut(name, ":")
-	name, _, _ = strings.Cut(name, `\`)
-	return strings.ToLower(strings.TrimRight(name, " ."))
 }

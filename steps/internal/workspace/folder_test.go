@@ -3,6 +3,7 @@ package workspace_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,90 @@ func TestReplace(t *testing.T) {
 				t.Errorf("left %v, %v, want %q", files, err, test.left)
 			}
 		})
+	}
+}
+
+// Where a pod has only one folder of the workspace, what is made changes places with what is there.
+func TestReplaceAMountPoint(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("it mounts a folder, for which it must be root")
+	}
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts a folder, so it needs root")
+	}
+	for name, onlyTheFolder := range map[string]bool{"a volume's folder": false, "its parent is read-only": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			volume, pod := t.TempDir(), t.TempDir()
+			to := filepath.Join(pod, "image")
+			folder(t, filepath.Join(volume, "blobs"), "old")
+			folder(t, volume, "index.json")
+			folder(t, filepath.Join(volume, ".staging-of-another"), "file")
+			if err := os.Mkdir(to, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			mount := func(from, at string, flags uintptr) {
+				t.Helper()
+				if err := unix.Mount(from, at, "", flags, ""); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
+			}
+			if onlyTheFolder {
+				mount(pod, pod, unix.MS_BIND)
+				mount("", pod, unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY)
+			}
+			mount(volume, to, unix.MS_BIND)
+			staging, err := workspace.Stage(to)
+			if err != nil || filepath.Dir(staging) != to {
+				t.Fatalf("staged in %s, %v", staging, err)
+			}
+			finished := filepath.Join(staging, "image")
+			folder(t, filepath.Join(finished, "blobs"), "new")
+			folder(t, finished, "oci-layout")
+			if err := workspace.Replace(finished, to); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(staging); err != nil {
+				t.Errorf("something is left: %v", err)
+			}
+			var left []string
+			if err := filepath.WalkDir(volume, func(path string, e os.DirEntry, err error) error {
+				if err == nil && !e.IsDir() {
+					path, err = filepath.Rel(volume, path)
+					left = append(left, path)
+				}
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{".staging-of-another/file", "blobs/new", "oci-layout"}; !slices.Equal(left, want) {
+				t.Errorf("left %v, want %v", left, want)
+			}
+		})
+	}
+}
+
+func TestStage(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, to := range []string{filepath.Join(dir, "image"), filepath.Join(dir, "there")} {
+		if filepath.Base(to) == "there" {
+			folder(t, to, "old")
+		}
+		staging, err := workspace.Stage(to)
+		if err != nil || filepath.Dir(staging) != dir || filepath.Base(staging)[0] != '.' {
+			t.Fatalf("staged in %s, %v", staging, err)
+		}
+		finished := filepath.Join(staging, "image")
+		folder(t, finished, "new")
+		if err := workspace.Replace(finished, to); err != nil {
+			t.Error(err)
+		}
+		if entries, err := os.ReadDir(to); err != nil || len(entries) != 1 || entries[0].Name() != "new" {
+			t.Errorf("left %v, %v", entries, err)
+		}
 	}
 }
 

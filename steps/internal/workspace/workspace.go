@@ -3,10 +3,10 @@
 package workspace
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -51,6 +51,26 @@ type Revision struct {
 	Time        time.Time `json:"time"` // the committer's, UTC
 }
 
+// Encode is the revision as the parameter revision of later steps: JSON in base64, so that neither Argo nor Kubernetes
+// expands what a stranger wrote in it.
+func (r Revision) Encode() (string, error) {
+	raw, err := json.Marshal(r)
+	return "base64:" + base64.StdEncoding.EncodeToString(raw), err
+}
+
+// DecodeRevision reads the parameter revision, whose base64 is decoded already. The error is an InvalidParameters.
+func DecodeRevision(text string) (Revision, error) {
+	var r Revision
+	decoder := json.NewDecoder(strings.NewReader(text))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r); err != nil {
+		return r, outcome.Errorf(outcome.InvalidParameters, "revision: %w", err).WithHint(
+			"Pass the output revision of checkout-source unchanged.",
+		)
+	}
+	return r, nil
+}
+
 // Labels are the labels of an image with its source and time (OCI image specification). Each is left out
 // that is not known; a zero time is none.
 func (r Revision) Labels(created time.Time) map[string]string {
@@ -67,6 +87,9 @@ func (r Revision) Labels(created time.Time) map[string]string {
 	return labels
 }
 
+// revisionLimit is how large a revision may be, in bytes: its longest part, the URL, has at most a few thousand.
+const revisionLimit = 256 << 10
+
 func (w Workspace) revision() string { return filepath.Join(string(w), "revision.json") }
 
 // WriteRevision records what was checked out.
@@ -81,7 +104,7 @@ func (w Workspace) WriteRevision(r Revision) error {
 // ReadRevision returns what was checked out. The error wraps fs.ErrNotExist when checkout-source did not run here.
 func (w Workspace) ReadRevision() (Revision, error) {
 	var r Revision
-	raw, err := os.ReadFile(w.revision())
+	raw, err := ReadRegular(w.revision(), revisionLimit)
 	if err != nil {
 		return r, err
 	}
@@ -93,25 +116,18 @@ func (w Workspace) ReadRevision() (Revision, error) {
 
 // Resolve returns the real path of something in the repository. The path is relative to the repository's root, also
 // with a leading slash (docs/contract.md section 1). What leaves the repository, itself or through a symbolic link, is
-// a PathEscapesRepository; an absent file wraps fs.ErrNotExist.
+// a PathEscapesRepository, and so is what Git keeps for itself (IsGit); an absent file wraps fs.ErrNotExist.
 func (w Workspace) Resolve(path string) (string, error) {
 	return Resolve(w.Source(), path)
 }
 
 // Resolve is Workspace.Resolve for any root.
 func Resolve(root, path string) (string, error) {
-	escapes := func() error {
-		return outcome.Errorf(outcome.PathEscapesRepository, "%q leads out of the repository", path)
-	}
-	local := strings.TrimLeft(path, "/")
-	if local == "" {
-		local = "."
-	}
-	if strings.ContainsRune(local, 0) || !filepath.IsLocal(local) {
-		return "", escapes()
-	}
-	root, err := filepath.EvalSymlinks(root)
+	local, err := within(path)
 	if err != nil {
+		return "", err
+	}
+	if root, err = filepath.EvalSymlinks(root); err != nil {
 		return "", err
 	}
 	if root, err = filepath.Abs(root); err != nil {
@@ -127,7 +143,7 @@ func Resolve(root, path string) (string, error) {
 	switch _, err := inside.Stat(local); {
 	case err == nil:
 	case isEscape(err):
-		return "", escapes()
+		return "", escapes(path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return "", fmt.Errorf("%s: %w", path, fs.ErrNotExist)
 	default:
@@ -138,9 +154,39 @@ func Resolve(root, path string) (string, error) {
 		return "", err
 	}
 	if real != root && !strings.HasPrefix(real, root+string(filepath.Separator)) {
-		return "", escapes()
+		return "", escapes(path)
+	}
+	if isInGit(root, real) {
+		return "", leadsIntoGit(path)
 	}
 	return real, nil
+}
+
+// within is a path of the repository without leading slashes. One that leads out by its own text, or into .git, is a
+// PathEscapesRepository.
+func within(path string) (string, error) {
+	local := strings.TrimLeft(path, "/")
+	if local == "" {
+		local = "."
+	}
+	if strings.ContainsRune(local, 0) || !filepath.IsLocal(local) {
+		return "", escapes(path)
+	}
+	if namesGit(local) {
+		return "", leadsIntoGit(path)
+	}
+	return local, nil
+}
+
+func escapes(path string) error {
+	return outcome.Errorf(outcome.PathEscapesRepository, "%q leads out of the repository", path)
+}
+
+func leadsIntoGit(path string) error {
+	return outcome.Errorf(
+		outcome.PathEscapesRepository,
+		"%q leads to what Git keeps for itself, which is not part of the repository", path,
+	).WithHint("Name a file that is committed.")
 }
 
 // isEscape tells the error of an os.Root that was asked to leave its directory: package os does not export it.
@@ -160,19 +206,12 @@ func ReadFile(root, path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(real)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(raw)) > limit {
-		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
+	raw, err := ReadRegular(real, limit)
+	switch {
+	case errors.Is(err, errNotRegular):
+		return nil, fmt.Errorf("%s %w", path, errNotRegular)
+	case errors.Is(err, errTooLarge):
+		return nil, tooLarge(path, limit)
 	}
 	return raw, err
 }
