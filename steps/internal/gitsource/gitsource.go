@@ -41,8 +41,9 @@ type Parameters struct {
 }
 
 // Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results
-// are git-revision (the first 8 characters of the commit), git-commit, git-commit-time (the committer's, Unix seconds)
-// and git-author (Name <email>).
+// are git-revision (the first 8 characters of the commit), git-commit, git-commit-time (the committer's, Unix seconds),
+// git-author (Name <email>), and what later steps know the source by: source-digest (workspace.WriteTree) and revision
+// (workspace.Revision, encoded).
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	remote, err := ParseRemote(in.GitRepo)
 	if err != nil {
@@ -76,16 +77,34 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err := os.Rename(filepath.Join(staging, "source"), in.Workspace.Source()); err != nil {
 		return nil, err
 	}
-	err = in.Workspace.WriteRevision(workspace.Revision{
+	facts := workspace.Revision{
 		URL: remote.String(), Branch: rev.branch, Commit: at.hash.String(), AuthorName: at.authorName,
 		AuthorEmail: at.authorEmail, Time: at.time,
-	})
+	}
+	if err := in.Workspace.WriteRevision(facts); err != nil {
+		return nil, err
+	}
+	encoded, err := facts.Encode()
+	if err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	if err := in.Workspace.MakeFolders(); err != nil {
+		return nil, err
+	}
+	digest, err := in.Workspace.WriteTree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	env.Log.Info("Listed the source for the next steps", "digest", digest, "took", time.Since(started))
 	return step.Results{
 		"git-revision":    at.hash.String()[:8],
 		"git-commit":      at.hash.String(),
 		"git-commit-time": strconv.FormatInt(at.time.Unix(), 10),
 		"git-author":      fmt.Sprintf("%s <%s>", at.authorName, at.authorEmail),
-	}, err
+		"source-digest":   digest,
+		"revision":        encoded,
+	}, nil
 }
 
 func newClient(ctx context.Context, in Parameters, env step.Environment, owner Remote) (*client, error) {
@@ -121,7 +140,7 @@ func emptied(w workspace.Workspace) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, path := range append(left, w.Source(), filepath.Join(string(w), "revision.json")) {
+	for _, path := range append(left, w.Source(), w.TreeFolder(), filepath.Join(string(w), "revision.json")) {
 		if err := os.RemoveAll(path); err != nil {
 			return "", err
 		}

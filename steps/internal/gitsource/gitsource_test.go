@@ -79,7 +79,8 @@ func (c *checkout) want(t *testing.T, reason outcome.Reason, parts ...string) {
 			t.Errorf("the message lacks %q: %s. %s", part, got.Message, got.Hint)
 		}
 	}
-	if left := names(t, string(c.Workspace)); len(left) > 0 {
+	later := []string{"cache", "image", "sbom"} // of an earlier run, for later steps
+	if left := names(t, string(c.Workspace)); len(left) > 0 && !cmp.Equal(left, later) {
 		t.Errorf("a failed checkout leaves %v", left)
 	}
 }
@@ -93,8 +94,16 @@ func (c *checkout) ok(t *testing.T, commit string) *checkout {
 	if c.results["git-commit"] != commit {
 		t.Fatalf("checked out %s, want %s", c.results["git-commit"], commit)
 	}
-	if left := names(t, string(c.Workspace)); !cmp.Equal(left, []string{"revision.json", "source"}) {
+	want := []string{"cache", "image", "revision.json", "sbom", "source", "tree"}
+	if left := names(t, string(c.Workspace)); !cmp.Equal(left, want) {
 		t.Errorf("the workspace holds %v", left)
+	}
+	tree, err := c.Workspace.OpenTree(c.results["source-digest"])
+	if err == nil {
+		err = tree.Verify(t.Context())
+	}
+	if err != nil {
+		t.Error(err)
 	}
 	return c
 }
@@ -261,9 +270,12 @@ func TestResults(t *testing.T) {
 	run := newCheckout(t, strings.Replace(g.URL, "https://", "https://someone@", 1))
 	run.CABundle = server.CABundle
 	run.run(t).ok(t, g.second)
+	const digest = "sha256:7b60836c89be49ea5b48828c1c71e1bea283d9114e2159be09d740c300067bd7" // of secondFiles
 	want := step.Results{
 		"git-revision": g.second[:8], "git-commit": g.second, "git-commit-time": "1700000000",
-		"git-author": "Dev Git <devgit@example.com>",
+		"git-author": "Dev Git <devgit@example.com>", "source-digest": digest,
+		"revision": "base64:" + base64.StdEncoding.EncodeToString([]byte(`{"url":"`+g.URL+`","branch":"main","commit":"`+
+			g.second+`","authorName":"Dev Git","authorEmail":"devgit@example.com","time":"2023-11-14T22:13:20Z"}`)),
 	}
 	if diff := cmp.Diff(want, run.results); diff != "" {
 		t.Error(diff)

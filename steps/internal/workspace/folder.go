@@ -12,6 +12,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// MakeFolders makes the folders of the workspace that a pod may have alone, for any user of the volume's group: what
+// later steps leave, and the manifest's, which is made new. A link in the place of one is removed.
+func (w Workspace) MakeFolders() error {
+	if err := os.RemoveAll(w.TreeFolder()); err != nil {
+		return err
+	}
+	for _, dir := range []string{w.TreeFolder(), w.Image(), w.Cache(), w.SBOM()} {
+		if info, err := os.Lstat(dir); err == nil && !info.IsDir() {
+			if err := os.Remove(dir); err != nil {
+				return err
+			}
+		}
+		switch err := os.Mkdir(dir, 0o775); {
+		case errors.Is(err, fs.ErrExist): // of an earlier run, with what it made
+		case err != nil:
+			return err
+		default:
+			if err := os.Chmod(dir, 0o775|fs.ModeSetgid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // stagingPattern is how folders of unfinished things are named. Who reads a folder of the workspace passes over names
 // that begin with a dot.
 const stagingPattern = ".staging-*"
