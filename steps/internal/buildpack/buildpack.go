@@ -23,6 +23,7 @@ import (
 // Parameters are the parameters in schemas/buildpacks-build.schema.json.
 type Parameters struct {
 	step.Common
+	step.Owner
 	AppPath            string            `json:"app-path"`
 	BuildEnv           []step.NameValue  `json:"build-env"`
 	BuilderImage       string            `json:"builder-image"`

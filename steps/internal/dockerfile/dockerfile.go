@@ -27,6 +27,7 @@ import (
 // Parameters are the parameters in schemas/containerfile-build.schema.json.
 type Parameters struct {
 	step.Common
+	step.Owner
 	DockerContext      string            `json:"docker-context"`
 	DockerfilePath     string            `json:"dockerfile-path"`
 	BuildArgs          []step.NameValue  `json:"build-args"`
@@ -280,6 +281,9 @@ func (b *build) labels() map[string]string {
 	labels := b.revision.Labels(created)
 	for _, l := range b.in.Labels {
 		labels[l.Name] = l.Value
+	}
+	if owner := b.in.Owner.Label(); owner != "" {
+		labels[step.OwnerLabel] = owner
 	}
 	return labels
 }

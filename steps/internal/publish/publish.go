@@ -30,11 +30,14 @@ import (
 // Parameters are the parameters in schemas/publish-image.schema.json.
 type Parameters struct {
 	step.Common
+	step.Owner
 	Registry           string   `json:"registry"`
 	ImageName          string   `json:"image-name"`
 	ImageTag           string   `json:"image-tag"`
 	GitRevision        string   `json:"git-revision"`
 	ImageSource        string   `json:"image-source"`
+	ImageDigest        string   `json:"image-digest"`
+	BaseImages         []string `json:"base-images"`
 	RegistryPushSecret string   `json:"registry-push-secret"`
 	InsecurePlainHTTP  bool     `json:"insecure-plain-http"`
 	MountFrom          []string `json:"mount-from"`
@@ -151,6 +154,13 @@ func (in Parameters) open(ctx context.Context, log *slog.Logger) (*imagelayout.I
 	image, err := imagelayout.Open(ctx, path, string(in.Workspace))
 	if err != nil {
 		return nil, err
+	}
+	if got := image.Root().Digest.String(); in.ImageDigest != "" && got != in.ImageDigest {
+		image.Close()
+		return nil, outcome.Errorf(
+			outcome.ImageInvalid, "the image in %s is %s, and not %s, which the build step made", path, got,
+			in.ImageDigest,
+		)
 	}
 	log.Info("Read the image", "path", path, "digest", image.Root().Digest, "manifests", len(image.Manifests), "blobs",
 		len(image.Blobs),
