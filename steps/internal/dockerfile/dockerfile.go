@@ -3,12 +3,12 @@ package dockerfile
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -45,28 +45,41 @@ type Parameters struct {
 	BuildKitTLSDir     string            `json:"buildkit-tls-dir"`
 	BuildKitRoot       string            `json:"buildkit-root"`
 	NoCache            bool              `json:"no-cache"`
+	SourceDigest       string            `json:"source-digest"`
+	Revision           string            `json:"revision"`
 }
 
 // daemonWait is how long a daemon given by address may take to answer. Tests shorten it.
 var daemonWait = 15 * time.Second
 
-// Run builds the image. It results in image-digest, the digest of the layout's one root: an index when there is
-// provenance, else the image's manifest.
+// Run builds the image. It results in image-digest, the digest of the layout's one root (an index when there is
+// provenance, else the image's manifest), and base-images, a JSON array of the images that BuildKit resolved for it,
+// each a reference with tag and digest.
+//
+// With a source digest, the source is verified before the build, and again, file by file, as the builder gets it.
 //
 // The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	tree, revision, err := in.Workspace.Chained(in.SourceDigest, in.Revision)
+	if err != nil {
+		return nil, err
+	}
+	if tree != nil {
+		started := time.Now()
+		if err := tree.Verify(ctx); err != nil {
+			return nil, err
+		}
+		env.Log.Info("Verified the source", "digest", in.SourceDigest, "files", tree.Len(), "took", time.Since(started))
+	}
 	// All that can be wrong with the source is found before anything starts.
-	src, err := findSource(in)
+	src, err := findSource(in, tree)
 	if err != nil {
 		return nil, err
 	}
 	if err := in.checkPlatform(); err != nil {
 		return nil, err
 	}
-	b := &build{in: in, env: env, source: src}
-	if b.revision, err = in.Workspace.ReadRevision(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("what checkout-source left: %w", err)
-	}
+	b := &build{in: in, env: env, source: src, revision: revision}
 	b.epoch = in.epoch(b.revision)
 	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
 		return nil, err
@@ -85,15 +98,19 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		}
 	}()
 
-	var digest string
+	var built sealed
 	err = env.Retry.Do(ctx, func(ctx context.Context) error {
-		digest, err = b.solve(ctx, builder)
+		built, err = b.solve(ctx, builder)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return step.Results{"image-digest": digest}, nil
+	bases, err := json.Marshal(built.bases)
+	if err != nil {
+		return nil, err
+	}
+	return step.Results{"image-digest": built.digest, "base-images": string(bases)}, nil
 }
 
 // open opens the builder: the daemon at the address if there is one, else the process's own.
@@ -176,44 +193,48 @@ type build struct {
 	credentials *registry.Credentials
 }
 
-// solve builds once, and returns the digest of the image in the workspace.
-func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (string, error) {
+// solve builds once, and returns the image that is in the workspace then.
+func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, error) {
 	started := time.Now()
 	b.env.Log.Info("Building", "dockerfile", b.source.name, "context", b.in.DockerContext, "target", b.in.Target)
-	dir, err := os.MkdirTemp(string(b.in.Workspace), ".build-*")
+	dir, err := workspace.Stage(b.in.Workspace.Image())
 	if err != nil {
-		return "", err
+		return sealed{}, err
 	}
 	defer os.RemoveAll(dir)
 	layout, files := filepath.Join(dir, "image"), filepath.Join(dir, "dockerfile")
 	if err := b.source.writeDockerfile(files); err != nil {
-		return "", err
+		return sealed{}, err
 	}
 	options, err := b.options(layout, files)
 	if err != nil {
-		return "", err
+		return sealed{}, err
 	}
 	watch, err := newWatch(b.env.Stderr, b.source)
 	if err != nil {
-		return "", err
+		return sealed{}, err
 	}
 	_, err = builder.Solve(ctx, nil, options, watch.statuses)
 	watch.wait()
 	if ctx.Err() != nil {
-		return "", context.Cause(ctx)
+		return sealed{}, context.Cause(ctx)
+	}
+	if changed := b.source.changed(); changed != nil {
+		return sealed{}, changed
 	}
 	if err != nil {
-		return "", b.explain(err, watch, builder)
+		return sealed{}, b.explain(err, watch, builder)
 	}
-	digest, err := seal(layout, b.epoch != nil)
+	built, err := seal(layout, b.in.Provenance != "none", b.epoch != nil)
 	if err != nil {
-		return "", err
+		return sealed{}, err
 	}
 	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
-		return "", err
+		return sealed{}, err
 	}
-	b.env.Log.Info("Built", "digest", digest, "took", time.Since(started))
-	return digest, nil
+	b.env.Log.Info("Built", "digest", built.digest, "base images", strings.Join(built.bases, ", "), "took",
+		time.Since(started))
+	return built, nil
 }
 
 // builderID names the builder in the provenance.
@@ -257,9 +278,12 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 	if b.in.NoCache {
 		attrs["no-cache"] = ""
 	}
-	if b.in.Provenance != "none" {
-		attrs["attest:provenance"] = "mode=" + b.in.Provenance + ",version=v1,builder-id=" + builderID
+	// Without any, too: it is where BuildKit tells which base images it took. seal takes it out again.
+	mode := b.in.Provenance
+	if mode == "none" {
+		mode = "min"
 	}
+	attrs["attest:provenance"] = "mode=" + mode + ",version=v1,builder-id=" + builderID
 	if b.revision.Commit != "" {
 		attrs["vcs:source"], attrs["vcs:revision"] = b.revision.URL, b.revision.Commit
 	}
@@ -295,6 +319,9 @@ func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 	tree, err := fsutil.NewFS(s.context)
 	if err != nil {
 		return nil, err
+	}
+	if s.tree != nil {
+		tree = &verifiedFS{tree, s}
 	}
 	for _, a := range args {
 		if keep, err := strconv.ParseBool(a.Value); err == nil && keep && a.Name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" {

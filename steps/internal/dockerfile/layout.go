@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"github.com/moby/buildkit/util/purl"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -23,46 +26,95 @@ const (
 	slsaProvenance      = "https://slsa.dev/provenance/v1"
 )
 
-// seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root, whose digest it
-// returns. Provenance gets the image as its subject, which BuildKit leaves out for an image that has no name yet.
+// sealed is a layout that is fit to be published.
+type sealed struct {
+	digest string   // of its root
+	bases  []string // the images that BuildKit resolved for it, sorted, as name:tag@digest
+}
+
+// seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root. Provenance gets
+// the image as its subject, which BuildKit leaves out for an image that has no name yet; or it is taken out, when it is
+// not to be kept, and the image alone is the root. The base images are from the provenance.
 //
 // For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see
 // timeless), so that the root's digest is the same, too: BuildKit has no option for that.
-func seal(dir string, reproducible bool) (string, error) {
-	l := layout{imagelayout.Dir(dir)}
+func seal(dir string, keepProvenance, reproducible bool) (sealed, error) {
+	l := layout{Dir: imagelayout.Dir(dir), reproducible: reproducible, bases: []string{}}
 	var top ocispec.Index
 	if err := l.ReadIndex(&top); err != nil {
-		return "", err
+		return sealed{}, err
 	}
 	if len(top.Manifests) != 1 {
-		return "", fmt.Errorf("the builder's layout has %d roots instead of one", len(top.Manifests))
+		return sealed{}, fmt.Errorf("the builder's layout has %d roots instead of one", len(top.Manifests))
 	}
 	root := top.Manifests[0]
 	if root.MediaType == ocispec.MediaTypeImageIndex {
-		sealed, err := l.sealIndex(root, reproducible)
-		if err != nil {
-			return "", err
+		inside, err := l.sealIndex(root)
+		if err == nil && !keepProvenance {
+			inside, err = l.unwrap(inside)
 		}
-		root = sealed
+		if err != nil {
+			return sealed{}, err
+		}
+		root = inside
 	}
-	return root.Digest.String(), errors.Join(
+	slices.Sort(l.bases)
+	return sealed{root.Digest.String(), slices.Compact(l.bases)}, errors.Join(
 		l.WriteIndex(root),
 		os.RemoveAll(filepath.Join(dir, "ingest")), // containerd's, for blobs on their way
 	)
 }
 
 // layout is the one that the builder has left.
-type layout struct{ imagelayout.Dir }
+type layout struct {
+	imagelayout.Dir
+	reproducible bool
+	bases        []string // those that the provenance tells
+}
 
 // replaceBlob writes content instead of the blob that old describes, and returns the description of the new one.
-func (l layout) replaceBlob(old ocispec.Descriptor, content []byte) (ocispec.Descriptor, error) {
+func (l *layout) replaceBlob(old ocispec.Descriptor, content []byte) (ocispec.Descriptor, error) {
 	desc := old
 	desc.Digest, desc.Size = digest.FromBytes(content), int64(len(content))
 	return desc, l.ReplaceBlob(old.Digest, desc.Digest, content)
 }
 
+// unwrap takes the attestations out of an image index, and itself: what is left is its one image.
+func (l *layout) unwrap(root ocispec.Descriptor) (ocispec.Descriptor, error) {
+	var index ocispec.Index
+	if err := l.ReadJSON(root.Digest, &index); err != nil {
+		return root, err
+	}
+	var images []ocispec.Descriptor
+	surplus := []digest.Digest{root.Digest}
+	for _, desc := range index.Manifests {
+		if desc.Annotations[referenceType] != attestationManifest {
+			images = append(images, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
+			continue
+		}
+		var manifest ocispec.Manifest
+		if err := l.ReadJSON(desc.Digest, &manifest); err != nil {
+			return root, err
+		}
+		surplus = append(surplus, desc.Digest, manifest.Config.Digest)
+		for _, statement := range manifest.Layers {
+			surplus = append(surplus, statement.Digest)
+		}
+	}
+	if len(images) != 1 {
+		return root, fmt.Errorf("the builder's index has %d images instead of one", len(images))
+	}
+	slices.Sort(surplus)
+	for _, blob := range slices.Compact(surplus) {
+		if err := os.Remove(l.Blob(blob)); err != nil {
+			return root, err
+		}
+	}
+	return images[0], nil
+}
+
 // sealIndex seals the provenance of an image index.
-func (l layout) sealIndex(root ocispec.Descriptor, reproducible bool) (ocispec.Descriptor, error) {
+func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var index ocispec.Index
 	if err := l.ReadJSON(root.Digest, &index); err != nil {
 		return root, err
@@ -71,7 +123,7 @@ func (l layout) sealIndex(root ocispec.Descriptor, reproducible bool) (ocispec.D
 		if desc.Annotations[referenceType] != attestationManifest {
 			continue
 		}
-		sealed, err := l.sealAttestations(desc, reproducible)
+		sealed, err := l.sealAttestations(desc)
 		if err != nil {
 			return root, err
 		}
@@ -84,7 +136,7 @@ func (l layout) sealIndex(root ocispec.Descriptor, reproducible bool) (ocispec.D
 	return l.replaceBlob(root, raw)
 }
 
-func (l layout) sealAttestations(desc ocispec.Descriptor, reproducible bool) (ocispec.Descriptor, error) {
+func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var manifest ocispec.Manifest
 	if err := l.ReadJSON(desc.Digest, &manifest); err != nil {
 		return desc, err
@@ -100,7 +152,12 @@ func (l layout) sealAttestations(desc ocispec.Descriptor, reproducible bool) (oc
 			if err != nil {
 				return desc, err
 			}
-			if raw, err = sealProvenance(raw, image, reproducible); err != nil {
+			bases, err := baseImages(raw)
+			if err != nil {
+				return desc, err
+			}
+			l.bases = append(l.bases, bases...)
+			if raw, err = sealProvenance(raw, image, l.reproducible); err != nil {
 				return desc, err
 			}
 			if manifest.Layers[i], err = l.replaceBlob(statement, raw); err != nil {
@@ -129,6 +186,41 @@ func (l layout) sealAttestations(desc ocispec.Descriptor, reproducible bool) (oc
 		return desc, err
 	}
 	return l.replaceBlob(desc, raw)
+}
+
+// baseImages are the images that a provenance statement says were resolved: for FROM, COPY --from and RUN --mount. Each
+// is a reference with tag and digest.
+func baseImages(statement []byte) ([]string, error) {
+	var s struct {
+		Predicate struct {
+			BuildDefinition struct {
+				ResolvedDependencies []struct {
+					URI    string                      `json:"uri"`
+					Digest map[digest.Algorithm]string `json:"digest"`
+				} `json:"resolvedDependencies"`
+			} `json:"buildDefinition"`
+		} `json:"predicate"`
+	}
+	if err := json.Unmarshal(statement, &s); err != nil {
+		return nil, fmt.Errorf("provenance: %w", err)
+	}
+	var bases []string
+	for _, dependency := range s.Predicate.BuildDefinition.ResolvedDependencies {
+		if !strings.HasPrefix(dependency.URI, "pkg:docker/") {
+			continue // what ADD downloads
+		}
+		ref, _, err := purl.PURLToRef(dependency.URI)
+		if err != nil {
+			return nil, fmt.Errorf("provenance: %w", err)
+		}
+		name, _, _ := strings.Cut(ref, "@")
+		image := digest.NewDigestFromEncoded(digest.SHA256, dependency.Digest[digest.SHA256])
+		if err := image.Validate(); err != nil {
+			return nil, fmt.Errorf("provenance: base image %s: %w", ref, err)
+		}
+		bases = append(bases, name+"@"+image.String())
+	}
+	return bases, nil
 }
 
 // sealProvenance makes a provenance statement speak of the image.

@@ -2,16 +2,22 @@ package dockerfile
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
@@ -25,6 +31,12 @@ type source struct {
 	ignore  []byte            // its own ignore file; nil when there is none
 	args    map[string]string // build arguments that text needs besides the user's
 
+	tree *workspace.Tree // what the source must be; nil when it is believed
+	at   string          // where the context is in the source, with slashes; empty for all of it
+
+	mu    sync.Mutex
+	wrong error // the first thing in the context that is not what it must be
+
 	original []byte  // the Dockerfile as it is in the repository
 	lines    lineMap // from lines of text to lines of original
 	stages   []instructions.Stage
@@ -34,7 +46,8 @@ type source struct {
 const dockerfileLimit = 1 << 20
 
 // findSource reads the Dockerfile and finds the context. Both must be inside the repository, also after symbolic links.
-func findSource(in Parameters) (*source, error) {
+// With a tree, they are read as it has them.
+func findSource(in Parameters, tree *workspace.Tree) (*source, error) {
 	w := in.Workspace
 	if _, err := os.Stat(w.Source()); err != nil {
 		return nil, outcome.Errorf(outcome.DockerfileNotFound, "there is no source to build: %w", err).WithHint(
@@ -42,7 +55,11 @@ func findSource(in Parameters) (*source, error) {
 		)
 	}
 	var err error
-	s := &source{name: strings.TrimLeft(filepath.Clean("/"+in.DockerfilePath), "/")}
+	read := w.ReadFile
+	if tree != nil {
+		read = tree.ReadFile
+	}
+	s := &source{tree: tree, name: strings.TrimLeft(filepath.Clean("/"+in.DockerfilePath), "/")}
 	if s.context, err = w.Resolve(in.DockerContext); err != nil {
 		return nil, missing(w, "docker-context", in.DockerContext, err)
 	}
@@ -53,6 +70,9 @@ func findSource(in Parameters) (*source, error) {
 			outcome.DockerfileNotFound, "docker-context: %q is not a directory", in.DockerContext,
 		)
 	}
+	if s.at, err = relative(w.Source(), s.context); err != nil {
+		return nil, err
+	}
 	real, err := w.Resolve(in.DockerfilePath)
 	if err != nil {
 		return nil, missing(w, "dockerfile-path", in.DockerfilePath, err)
@@ -62,10 +82,13 @@ func findSource(in Parameters) (*source, error) {
 	} else if !info.Mode().IsRegular() {
 		return nil, missing(w, "dockerfile-path", in.DockerfilePath, errors.New("not a file"))
 	}
-	if s.original, err = w.ReadFile(in.DockerfilePath, dockerfileLimit); err != nil {
+	if s.original, err = read(in.DockerfilePath, dockerfileLimit); err != nil {
+		if outcome.Of(err).Reason == outcome.SourceChanged {
+			return nil, err
+		}
 		return nil, outcome.Errorf(outcome.DockerfileInvalid, "dockerfile-path: %w", err)
 	}
-	switch s.ignore, err = w.ReadFile(in.DockerfilePath+".dockerignore", dockerfileLimit); {
+	switch s.ignore, err = read(in.DockerfilePath+".dockerignore", dockerfileLimit); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return nil, fmt.Errorf("%s.dockerignore: %w", in.DockerfilePath, err)
@@ -76,6 +99,91 @@ func findSource(in Parameters) (*source, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// relative is the path of a real folder below the source, which may be reached by links itself.
+func relative(source, folder string) (string, error) {
+	source, err := filepath.EvalSymlinks(source)
+	if err == nil {
+		source, err = filepath.Abs(source)
+	}
+	if err != nil {
+		return "", err
+	}
+	local, err := filepath.Rel(source, folder)
+	if local == "." {
+		local = ""
+	}
+	return filepath.ToSlash(local), err
+}
+
+// changed is the first thing in the context that was not what it must be, when the builder got it.
+func (s *source) changed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wrong
+}
+
+// note keeps the first failure, and returns what it is given.
+func (s *source) note(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if failure, ok := errors.AsType[*outcome.Error](err); ok && s.wrong == nil &&
+		failure.Reason == outcome.SourceChanged {
+		s.wrong = err
+	}
+	return err
+}
+
+// verifiedFS is the build context, compared with the source's manifest while the builder reads it: between that and the
+// verification of the whole source there may be a while.
+type verifiedFS struct {
+	fsutil.FS
+	source *source
+}
+
+// Walk implements fsutil.FS.
+func (v *verifiedFS) Walk(ctx context.Context, target string, visit fs.WalkDirFunc) error {
+	return v.FS.Walk(ctx, target, func(name string, entry fs.DirEntry, err error) error {
+		if err == nil && entry != nil {
+			err = v.source.note(v.check(name, entry))
+		}
+		return visit(name, entry, err)
+	})
+}
+
+func (v *verifiedFS) check(name string, entry fs.DirEntry) error {
+	info, err := entry.Info()
+	if err != nil {
+		return err
+	}
+	target := ""
+	if stat, ok := info.Sys().(*types.Stat); ok {
+		target = stat.Linkname
+	}
+	return v.source.tree.Check(v.path(name), info.Mode(), target)
+}
+
+// Open implements fsutil.FS.
+func (v *verifiedFS) Open(name string) (io.ReadCloser, error) {
+	content, err := v.FS.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return &noted{v.source.tree.Guard(v.path(name), content), v.source}, nil
+}
+
+func (v *verifiedFS) path(name string) string { return path.Join(v.source.at, filepath.ToSlash(name)) }
+
+// noted tells the source of a failure to read it, which comes back from the builder as a text only.
+type noted struct {
+	io.ReadCloser
+	source *source
+}
+
+func (n *noted) Read(p []byte) (int, error) {
+	read, err := n.ReadCloser.Read(p)
+	return read, n.source.note(err)
 }
 
 // parse finds faults of the Dockerfile before a builder is started, and puts the build environment into it.

@@ -97,7 +97,17 @@ func (in Parameters) manifest() (*Manifest, error) {
 		Name:      in.WorkloadName,
 	}
 	if in.Descriptor != "" {
+		if in.SourceDigest != "" {
+			return nil, outcome.Invalid("descriptor: source-digest is given, too, and tells only of the workspace")
+		}
 		return loadFrom(in.Descriptor, target)
+	}
+	if in.SourceDigest != "" {
+		tree, err := in.Workspace.OpenTree(in.SourceDigest)
+		if err != nil {
+			return nil, err
+		}
+		return load(tree, in.Workspace.Source(), in.AppPath, target)
 	}
 	used, err := in.usesWorkspace()
 	if err != nil {

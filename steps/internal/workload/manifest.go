@@ -49,13 +49,41 @@ type Manifest struct {
 // Load makes a component's Workload from the descriptor in the directory appPath of the repository in the directory
 // root. The error lists every fault with its line.
 func Load(root, appPath string, target Target) (*Manifest, error) {
-	if err := checkDirectory(root, appPath); err != nil {
+	return load(folder(root), root, appPath, target)
+}
+
+// reader is how a descriptor and the files that it names are read. Paths that lead out of the repository are a
+// PathEscapesRepository, and absent ones wrap fs.ErrNotExist.
+type reader interface {
+	ReadFile(path string, limit int64) ([]byte, error)
+	IsFolder(path string) (bool, error)
+}
+
+// folder is the repository in a folder, which is believed.
+type folder string
+
+func (f folder) ReadFile(path string, limit int64) ([]byte, error) {
+	return workspace.ReadFile(string(f), path, limit)
+}
+
+func (f folder) IsFolder(path string) (bool, error) {
+	real, err := workspace.Resolve(string(f), path)
+	if err != nil {
+		return false, err
+	}
+	info, err := os.Stat(real)
+	return err == nil && info.IsDir(), err
+}
+
+// load is Load for any repository; root is its folder, for messages.
+func load(from reader, root, appPath string, target Target) (*Manifest, error) {
+	if err := checkDirectory(from, root, appPath); err != nil {
 		return nil, err
 	}
 	// The leading slash goes first: it would swallow the dots of a path that leads out.
-	l := &loader{root: root, dir: strings.TrimLeft(appPath, "/")}
+	l := &loader{reader: from, dir: strings.TrimLeft(appPath, "/")}
 	name := path.Join(l.dir, descriptorName)
-	raw, err := workspace.ReadFile(root, name, descriptorLimit)
+	raw, err := from.ReadFile(name, descriptorLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Manifest{Workload: bare(target)}, nil
 	}
@@ -80,6 +108,10 @@ func Load(root, appPath string, target Target) (*Manifest, error) {
 	spec.Container.Env = l.env(d.Configurations.Env)
 	spec.Container.Files = l.files(d.Configurations.Files)
 
+	if l.changed != nil {
+		return nil, l.changed
+	}
+
 	byLine := func(a, b note) int { return cmp.Compare(a.line, b.line) }
 	slices.SortStableFunc(o.warnings, byLine)
 	for _, w := range o.warnings {
@@ -100,16 +132,12 @@ func Load(root, appPath string, target Target) (*Manifest, error) {
 	}
 }
 
-func checkDirectory(root, appPath string) error {
-	real, err := workspace.Resolve(root, appPath)
-	if err == nil {
-		info, err := os.Stat(real)
-		if err == nil && !info.IsDir() {
-			return outcome.Errorf(
-				outcome.InvalidParameters, "app-path: %q is not a directory%s", appPath, directories(root),
-			)
-		}
-		return err
+func checkDirectory(from reader, root, appPath string) error {
+	is, err := from.IsFolder(appPath)
+	if err == nil && !is {
+		return outcome.Errorf(
+			outcome.InvalidParameters, "app-path: %q is not a directory%s", appPath, directories(root),
+		)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return outcome.Errorf(
@@ -152,10 +180,11 @@ func bare(target Target) v1alpha1.Workload {
 
 // loader turns a descriptor into the parts of a Workload's spec. What it finds wrong goes into the outline.
 type loader struct {
-	root string // directory that no path leaves
-	dir  string // of the descriptor, in there
+	reader
+	dir string // of the descriptor, in there
 	*outline
-	escaped bool // whether a path leads out of the repository
+	escaped bool  // whether a path leads out of the repository
+	changed error // the first file that is not what was checked out
 }
 
 func (l *loader) reason() outcome.Reason {
@@ -370,11 +399,18 @@ func oneOf[T ~string](l *loader, at string, value T, allowed []T) {
 
 // read returns the text of a file that the descriptor names, relative to its own directory.
 func (l *loader) read(at, name string) string {
-	raw, err := workspace.ReadFile(l.root, path.Join(l.dir, name), descriptorLimit)
+	raw, err := l.ReadFile(path.Join(l.dir, name), descriptorLimit)
+	failure := outcome.Of(err)
 	switch {
-	case outcome.Of(err) != nil && outcome.Of(err).Reason == outcome.PathEscapesRepository:
+	case failure != nil && failure.Reason == outcome.PathEscapesRepository:
 		l.escaped = true
-		l.fault(at, "%q leads out of the repository", name)
+		if errors.Is(err, workspace.ErrGit) {
+			l.fault(at, "%q %v", name, workspace.ErrGit)
+		} else {
+			l.fault(at, "%q leads out of the repository", name)
+		}
+	case failure != nil && failure.Reason == outcome.SourceChanged:
+		l.changed = err
 	case errors.Is(err, fs.ErrNotExist):
 		l.fault(at, "there is no file %q; paths are relative to %s", name, descriptorName)
 	case err != nil:

@@ -20,6 +20,7 @@ type Parameters struct {
 	Image             string `json:"image"`
 	ImageFile         string `json:"image-file"`
 	Descriptor        string `json:"descriptor"`
+	SourceDigest      string `json:"source-digest"`
 	WorkloadName      string `json:"workload-name"`
 	Run               string `json:"run-name"`
 	AppPath           string `json:"app-path"`

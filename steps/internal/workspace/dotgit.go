@@ -37,6 +37,9 @@ func namesGit(path string) bool {
 	return slices.ContainsFunc(strings.Split(path, "/"), IsGit)
 }
 
+// namesGitFolder tells whether a part of a slash-separated path is .git itself, which no manifest lists.
+func namesGitFolder(path string) bool { return slices.Contains(strings.Split(path, "/"), gitFolder) }
+
 // isInGit tells whether a real path below root is Git's own, under whatever name: .git, the folder that a .git file or
 // a link leads to, or any other Git directory.
 func isInGit(root, real string) bool {

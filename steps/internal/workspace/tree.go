@@ -104,7 +104,8 @@ type Tree struct {
 	manifest manifest
 }
 
-// changed is the failure of a source, or of its manifest, that is not what checkout-source left.
+// changed is the failure of a source, or of its manifest, that is not what checkout-source left. It wraps nothing: what
+// is absent from the disk is not absent from the repository, which many do without.
 func changed(format string, args ...any) error {
 	return outcome.Errorf(outcome.SourceChanged, "the source is not what was checked out: "+format, args...)
 }
@@ -120,7 +121,7 @@ func (w Workspace) OpenTree(digest string) (*Tree, error) {
 	}
 	f, size, err := openRegular(w.manifest())
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
-		return nil, changed("its manifest: %w", err)
+		return nil, changed("its manifest: %v", err)
 	}
 	if err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func (w Workspace) OpenTree(digest string) (*Tree, error) {
 	}
 	m, err := parseManifest(text.String())
 	if err != nil {
-		return nil, changed("its manifest: %w", err)
+		return nil, changed("its manifest: %v", err)
 	}
 	return &Tree{source: w.Source(), manifest: m}, nil
 }
@@ -208,7 +209,7 @@ func (t *Tree) ReadFile(path string, limit int64) ([]byte, error) {
 	defer root.Close()
 	f, err := root.OpenFile(filepath.FromSlash(real), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, changed("%w", err)
+		return nil, changed("%v", err)
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil {
@@ -220,10 +221,64 @@ func (t *Tree) ReadFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if sum := sha256.Sum256(raw); hex.EncodeToString(sum[:]) != r.hash {
+	if hashOf(string(raw)) != r.hash {
 		return nil, changed("%q has another content", real)
 	}
 	return raw, nil
+}
+
+// Check is an error, a SourceChanged, unless a path of the source is in the manifest as it is on the disk: a file or
+// folder of this mode, or a link with this target. What Git keeps for itself is not looked at.
+func (t *Tree) Check(path string, info fs.FileMode, target string) error {
+	if namesGitFolder(path) {
+		return nil
+	}
+	mode, _ := modeOf(info)
+	r, listed := t.manifest.find(path)
+	switch {
+	case mode == modeFolder && t.manifest.isFolder(path):
+		return nil
+	case !listed || mode != r.mode:
+		return changed("%q is another file", path)
+	case mode == modeLink && hashOf(target) != r.hash:
+		return changed("the symbolic link %q leads elsewhere", path)
+	}
+	return nil
+}
+
+// Guard passes a file's content on, and ends in a SourceChanged instead of its last bytes unless it is what the
+// manifest has the digest of. What Git keeps for itself is not looked at.
+func (t *Tree) Guard(path string, content io.ReadCloser) io.ReadCloser {
+	if namesGitFolder(path) {
+		return content
+	}
+	r, _ := t.manifest.find(path) // no record is no digest, which no content has
+	return &guarded{ReadCloser: content, record: r, whole: sha256.New()}
+}
+
+// guarded is a content that is compared as it is read.
+type guarded struct {
+	io.ReadCloser
+	record record
+	whole  hash.Hash
+	read   int64
+}
+
+func (g *guarded) Read(p []byte) (int, error) {
+	n, err := g.ReadCloser.Read(p)
+	g.whole.Write(p[:n])
+	if g.read += int64(n); g.read > g.record.size ||
+		g.read == g.record.size && hex.EncodeToString(g.whole.Sum(nil)) != g.record.hash ||
+		errors.Is(err, io.EOF) && g.read < g.record.size {
+		return 0, changed("%q has another content", g.record.path)
+	}
+	return n, err
+}
+
+// hashOf is the SHA-256 of a text, in hex.
+func hashOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 // resolve finds what a path leads to, link by link, by the manifest alone: of the disk it reads only the targets of
@@ -282,9 +337,9 @@ func (t *Tree) resolve(path string) (real string, found record, err error) {
 func (t *Tree) readLink(r record) (string, error) {
 	target, err := os.Readlink(filepath.Join(t.source, filepath.FromSlash(r.path)))
 	if err != nil {
-		return "", changed("%w", err)
+		return "", changed("%v", err)
 	}
-	if sum := sha256.Sum256([]byte(target)); hex.EncodeToString(sum[:]) != r.hash {
+	if hashOf(target) != r.hash {
 		return "", changed("the symbolic link %q leads elsewhere", r.path)
 	}
 	return target, nil
@@ -319,7 +374,7 @@ func walk(ctx context.Context, source string, tree *Tree, visit func(record) err
 			}
 			info, err := e.Info()
 			if err != nil {
-				return changed("%w", err)
+				return changed("%v", err)
 			}
 			var ok bool
 			if r.mode, ok = modeOf(info.Mode()); !ok {
@@ -348,7 +403,7 @@ func walk(ctx context.Context, source string, tree *Tree, visit func(record) err
 func readFolder(path string, most int) ([]fs.DirEntry, error) {
 	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, changed("%w", err)
+		return nil, changed("%v", err)
 	}
 	defer dir.Close()
 	var all []fs.DirEntry
@@ -409,10 +464,9 @@ func (h *hashing) hash(source string, r record, then func(hash string) error) er
 	case modeLink:
 		target, err := os.Readlink(path)
 		if err != nil {
-			return changed("%w", err)
+			return changed("%v", err)
 		}
-		sum := sha256.Sum256([]byte(target))
-		return then(hex.EncodeToString(sum[:]))
+		return then(hashOf(target))
 	}
 	return send(h.ctx, h.jobs, hashJob{path, r.size, then})
 }
@@ -453,7 +507,7 @@ func hashFile(ctx context.Context, path string, size int64, state hash.Hash, buf
 	}
 	f, _, err := openRegular(path)
 	if errors.Is(err, errNotRegular) || errors.Is(err, fs.ErrNotExist) {
-		return "", changed("%w", err)
+		return "", changed("%v", err)
 	}
 	if err != nil {
 		return "", err

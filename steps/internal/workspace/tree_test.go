@@ -326,7 +326,9 @@ func TestTreeReadFile(t *testing.T) {
 					t.Errorf("got %q, %v", raw, err)
 				}
 			case test.reason != "":
-				reason(t, err, test.reason)
+				if reason(t, err, test.reason); errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%v reads as if the repository had no such file", err)
+				}
 			case err != nil || string(raw) != test.want:
 				t.Errorf("got %q, %v", raw, err)
 			}

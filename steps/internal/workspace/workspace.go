@@ -71,6 +71,30 @@ func DecodeRevision(text string) (Revision, error) {
 	return r, nil
 }
 
+// Chained is the source as a step's parameters source-digest and revision tell it. With a digest, the tree is the one
+// with that digest, still to be verified, and nothing else is believed; an empty revision is unknown then. Without one,
+// there is no tree, and the revision, when it is not given, is the one that the workspace tells, if any.
+func (w Workspace) Chained(digest, revision string) (*Tree, Revision, error) {
+	var known Revision
+	var err error
+	switch {
+	case revision != "":
+		known, err = DecodeRevision(revision)
+	case digest == "":
+		if known, err = w.ReadRevision(); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return nil, known, fmt.Errorf("what checkout-source left: %w", err)
+	}
+	if digest == "" {
+		return nil, known, nil
+	}
+	tree, err := w.OpenTree(digest)
+	return tree, known, err
+}
+
 // Labels are the labels of an image with its source and time (OCI image specification). Each is left out
 // that is not known; a zero time is none.
 func (r Revision) Labels(created time.Time) map[string]string {
@@ -182,11 +206,13 @@ func escapes(path string) error {
 	return outcome.Errorf(outcome.PathEscapesRepository, "%q leads out of the repository", path)
 }
 
+// ErrGit is the cause of a PathEscapesRepository that stays in the source's folder.
+var ErrGit = errors.New("leads to what Git keeps for itself, which is not part of the repository")
+
 func leadsIntoGit(path string) error {
-	return outcome.Errorf(
-		outcome.PathEscapesRepository,
-		"%q leads to what Git keeps for itself, which is not part of the repository", path,
-	).WithHint("Name a file that is committed.")
+	return outcome.Errorf(outcome.PathEscapesRepository, "%q %w", path, ErrGit).WithHint(
+		"Name a file that is committed.",
+	)
 }
 
 // isEscape tells the error of an os.Root that was asked to leave its directory: package os does not export it.
