@@ -150,6 +150,7 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 	lintContainer(f, cluster.Name, template, contract.schema, r)
 	lintInitContainers(f, cluster.Name, template)
 	lintVolumes(f, template, r)
+	lintWorkspace(f, template, contract.schema)
 	return f.all
 }
 
@@ -429,9 +430,6 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 		}) {
 			f.add("spec.templates[0].container.volumeMounts["+m.Name+"]", "there is no such volume")
 		}
-	}
-	if mounts["/mnt/vol"] != "workspace" {
-		f.add("spec.templates[0].container.volumeMounts", "the workspace must be at /mnt/vol")
 	}
 	if mounts["/tmp"] == "" {
 		f.add(

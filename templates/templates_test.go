@@ -211,6 +211,16 @@ func TestTemplatesThatBreakARule(t *testing.T) {
 			`spec.templates[0].container.volumeMounts: there must be a volume at /tmp`},
 		{"another workspace", "publish-image", in("volumeMounts", 0, "mountPath"), "/workspace",
 			`spec.templates[0].container.volumeMounts: the workspace must be at /mnt/vol`},
+		{"the whole workspace where code of strangers runs", "containerfile-build", in("volumeMounts", 0, "subPath"),
+			"", `spec.templates[0].container.volumeMounts: the workspace must be mounted folder by folder`},
+		{"a source to write to", "containerfile-build", in("volumeMounts", 0, "readOnly"), false,
+			`spec.templates[0].container.volumeMounts: the workspace's folder source must be read-only`},
+		{"a list of files to write to", "generate-workload", in("volumeMounts", 1, "readOnly"), false,
+			`spec.templates[0].container.volumeMounts: the workspace's folder tree must be read-only`},
+		{"another folder of the workspace", "containerfile-build", in("volumeMounts", 2, "subPath"), "source/image",
+			`spec.templates[0].container.volumeMounts: the workspace's folder source/image must be at`},
+		{"results where everything else is", "containerfile-build", in("volumeMounts", 7, "mountPath"), "/tmp/other",
+			`spec.templates[0].container.volumeMounts: a volume of its own must be at /tmp/results/`},
 	}
 	objects := build(t, "workflow-plane")
 	for _, test := range tests {

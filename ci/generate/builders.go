@@ -88,11 +88,16 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
                   parameters:
                     - name: git-revision
                       value: '{{steps.checkout-source.outputs.parameters.git-revision}}'
+                    - name: source-digest
+                      value: '{{steps.checkout-source.outputs.parameters.source-digest}}'
+                    - name: revision
+                      value: '{{steps.checkout-source.outputs.parameters.revision}}'
 `, b.Template))
 	if err != nil {
 		return "", err
 	}
 	text = strings.ReplaceAll(text, templates.DockerfileBuilder, b.Workflow)
+	text = strings.ReplaceAll(text, "{{steps.containerfile-build.", "{{steps."+b.Template+".")
 	text, err = workflowSections(workflowFile(b), text, b.Workflow, []byte(schema))
 	return fmt.Sprintf(
 		"# Made from %s.yaml and templates/builders.yaml by go run ./ci/generate. Do not edit.\n#\n",

@@ -251,7 +251,8 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	}
 	if o.output == "" {
 		if err := report(
-			to.out, run, names, outputs, annotations, filepath.Join(workspace, workloadFile),
+			to.out, run, names, outputs, annotations,
+			filepath.Join(plan.Volume(scratch, names[len(names)-1], "results"), workloadFile),
 		); err != nil {
 			return err
 		}
@@ -387,7 +388,7 @@ func (o *runOptions) parseMirrors() (faults []string) {
 	return faults
 }
 
-// workloadFile is where the last step leaves the Workload, in the workspace.
+// workloadFile is where the last step leaves the Workload, among its results.
 const workloadFile = "workload-cr.yaml"
 
 // report prints what the run made.

@@ -74,7 +74,7 @@ func TestRunOfOtherTemplates(t *testing.T) {
 		{"an argument", "control-plane/dockerfile-builder.yaml", "- name: dockerfile-path", "- name: docker-file", 1,
 			"workflow.parameters.dockerfile-path", false},
 		{"a step's name", "control-plane/dockerfile-builder.yaml", "- - name: checkout-source", "- - name: checkout",
-			1, "steps.checkout-source.outputs.parameters.git-revision", false},
+			1, "steps.checkout-source.outputs.parameters.source-digest", false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

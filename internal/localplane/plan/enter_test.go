@@ -57,7 +57,7 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	process, err := steps[1].Process(pipeline.Outputs{"checkout-source": {"git-revision": "1a2b3c4d"}})
+	process, err := steps[1].Process(pipeline.Outputs{"checkout-source": checkedOut})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +86,25 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	if process.Results != filepath.Join(volumes, "tmp", "results") ||
 		process.Outputs["image-digest"].Path != filepath.Join(volumes, "tmp", "results", "image-digest") {
 		t.Errorf("its results are in %s, its outputs are %v", process.Results, process.Outputs)
+	}
+}
+
+// The path of a volume is that of its parts, where those are mounted as they are in it.
+func TestLocalPathOfPartsOfAVolume(t *testing.T) {
+	all := mounts{
+		{path: "/mnt/vol/source", folder: "/scratch/workspace/source", volume: "/scratch/workspace", readOnly: true},
+		{path: "/mnt/vol/image", folder: "/scratch/workspace/image", volume: "/scratch/workspace"},
+		{path: "/elsewhere/x", folder: "/scratch/workspace/cache", volume: "/scratch/workspace"},
+		{path: "/data/own", folder: "/scratch/own"},
+	}
+	for path, want := range map[string]string{
+		"/mnt/vol": "/scratch/workspace", "/mnt/vol/": "/scratch/workspace",
+		"/mnt/vol/image/blobs": "/scratch/workspace/image/blobs",
+		"/mnt":                 "", "/mnt/volume": "", "/mnt/vol/other": "", "/elsewhere": "", "/data": "", "/": "", "": "",
+	} {
+		if got, mapped := all.local(path); mapped != (want != "") || mapped && got != want {
+			t.Errorf("%q: got %q, %t, want %q", path, got, mapped, want)
+		}
 	}
 }
 

@@ -44,6 +44,7 @@ type Source struct {
 type mount struct {
 	path   string
 	folder string
+	volume string            // the folder's volume, when it is only a part of one
 	links  map[string]string // to make in the folder
 
 	readOnly bool
@@ -58,7 +59,7 @@ func (m *Machine) mounts(
 ) (mounts, error) {
 	var all mounts
 	for _, v := range of.VolumeMounts {
-		if err := only("volumeMount "+v.Name, v, "name", "mountPath", "readOnly"); err != nil {
+		if err := only("volumeMount "+v.Name, v, "name", "mountPath", "subPath", "readOnly"); err != nil {
 			return nil, err
 		}
 		found, err := m.volume(step, v.Name, spec, template)
@@ -66,6 +67,12 @@ func (m *Machine) mounts(
 			return nil, fmt.Errorf("volume %s: %w", v.Name, err)
 		}
 		found.path = filepath.Clean(v.MountPath)
+		if v.SubPath != "" {
+			if !filepath.IsLocal(v.SubPath) || found.readOnly { // of a Secret or ConfigMap, too
+				return nil, fmt.Errorf("volumeMount %s: subPath %q cannot be run here", v.Name, v.SubPath)
+			}
+			found.volume, found.folder = found.folder, filepath.Join(found.folder, v.SubPath)
+		}
 		found.readOnly = found.readOnly || v.ReadOnly
 		all = append(all, found)
 	}
@@ -78,6 +85,9 @@ func (m *Machine) mounts(
 	return all, nil
 }
 
+// Volume is the folder of a step's own volume, below the folder for all volumes of a run.
+func Volume(scratch, step, name string) string { return filepath.Join(scratch, "volumes", step, name) }
+
 func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *wfv1.Template) (mount, error) {
 	isClaim := func(claim corev1.PersistentVolumeClaim) bool { return claim.Name == name }
 	if slices.ContainsFunc(spec.VolumeClaimTemplates, isClaim) {
@@ -87,7 +97,7 @@ func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *w
 	if i < 0 {
 		return mount{}, fmt.Errorf("is neither a volume of the template nor a claim of the workflow")
 	}
-	v, own := template.Volumes[i], mount{folder: filepath.Join(m.Scratch, "volumes", step, name)}
+	v, own := template.Volumes[i], mount{folder: Volume(m.Scratch, step, name)}
 	if err := only("", v, "name", "emptyDir", "secret", "configMap"); err != nil {
 		return mount{}, err
 	}
@@ -130,6 +140,13 @@ func (all mounts) local(path string) (string, bool) {
 	for _, m := range all {
 		if rest, below := strings.CutPrefix(path, m.path); below && (rest == "" || rest[0] == '/') {
 			return filepath.Join(m.folder, rest), true
+		}
+	}
+	// Where parts of a volume are mounted as they are in it, the path over them is the volume's.
+	for _, m := range all {
+		if part, below := strings.CutPrefix(m.path, strings.TrimSuffix(path, "/")+"/"); below && m.volume != "" &&
+			m.folder == filepath.Join(m.volume, part) {
+			return m.volume, true
 		}
 	}
 	return path, false

@@ -140,10 +140,12 @@ func TestPlan(t *testing.T) {
 		{
 			"GIT_REPO": "https://git.example.com/cart.git", "BRANCH": "main", "COMMIT": "",
 			"GIT_SECRET_REQUIRED": "false", "GIT_SECRET_TIMEOUT": "180",
-			"WORKSPACE": run("workspace"), "RESULTS_DIR": volume("checkout-source", "tmp", "results"),
+			"WORKSPACE": run("workspace"), "RESULTS_DIR": volume("checkout-source", "results"),
 			"GIT_SECRET_DIR": scratch,
 		},
 		{
+			"WORKSPACE": run("workspace"), "SOURCE_DIGEST": "sha256:5",
+			"RESULTS_DIR":    volume("containerfile-build", "results"),
 			"DOCKER_CONTEXT": "/mnt/vol/source", // in the repository, and not this machine's
 			"BUILDKIT_ROOT":  filepath.Join(scratch, "state", "buildkit"), "HOME": volume("containerfile-build", "tmp"),
 			"REGISTRY_PULL_SECRET": volume("containerfile-build", "registry-pull-secret", ".dockerconfigjson"),
@@ -154,12 +156,15 @@ func TestPlan(t *testing.T) {
 			"CA_BUNDLE": volume("publish-image", "ca-bundle", "ca.crt"), "WORKSPACE": run("workspace"),
 		},
 		{
+			"WORKSPACE": run("workspace"), "SOURCE_DIGEST": "sha256:5",
 			"IMAGE": "r/i:t", "RUN_NAME": "cart-1", "APP_PATH": "/tmp/app", "COMPONENT_NAME": "cart",
-			"OUTPUT":                   run("workspace", "workload-cr.yaml"),
+			"OUTPUT":                   volume("generate-workload-cr", "results", "workload-cr.yaml"),
 			"OAUTH_CLIENT_SECRET_FILE": volume("generate-workload-cr", "oauth-client-secret", "client-secret"),
 		},
 	}
-	done := pipeline.Outputs{"checkout-source": {"git-revision": "1a2b3c4d"}, "publish-image": {"image": "r/i:t"}}
+	done := pipeline.Outputs{
+		"checkout-source": checkedOut, "containerfile-build": built, "publish-image": {"image": "r/i:t"},
+	}
 	for i, step := range steps {
 		if step.Name != stepNames[i] {
 			t.Errorf("step %d is %s", i, step.Name)
@@ -191,6 +196,12 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// What steps before have handed over.
+var (
+	checkedOut = map[string]string{"git-revision": "1a2b3c4d", "source-digest": "sha256:5", "revision": "base64:e30="}
+	built      = map[string]string{"image-digest": "sha256:1", "base-images": "[]"}
+)
+
 // What would not run in a cluster, or not here as it does there, is refused before the first step.
 func TestPlanRefuses(t *testing.T) {
 	const plane, control = "workflow-plane/", "control-plane/dockerfile-builder.yaml"
@@ -204,7 +215,7 @@ func TestPlanRefuses(t *testing.T) {
 		{"a variable of an input that is not there", plane + "publish-image.yaml",
 			[]string{"'{{inputs.parameters.jobs}}'", "'{{inputs.parameters.workers}}'"}, "inputs.parameters.workers"},
 		{"an output that the workflow asks for", plane + "checkout-source.yaml",
-			[]string{"- name: git-revision", "- name: revision"},
+			[]string{"- name: git-revision", "- name: git-version"},
 			"steps.checkout-source.outputs.parameters.git-revision"},
 		{"a setting", plane + "publish-image.yaml",
 			[]string{
@@ -238,8 +249,12 @@ func TestPlanRefuses(t *testing.T) {
 				"hostPath:\n            path: /etc"},
 			"volume ca-bundle: hostPath cannot be run here"},
 		{"part of a volume", plane + "publish-image.yaml",
-			[]string{"mountPath: /tmp\n", "mountPath: /tmp\n            subPath: x\n"},
-			"volumeMount tmp: subPath cannot be run here"},
+			[]string{"mountPath: /tmp\n", "mountPath: /tmp\n            subPath: ../x\n"},
+			`volumeMount tmp: subPath "../x" cannot be run here`},
+		{"part of a Secret", plane + "publish-image.yaml",
+			[]string{"mountPath: /etc/secrets/registry-push-secret\n",
+				"mountPath: /etc/secrets/registry-push-secret\n            subPath: x\n"},
+			`volumeMount registry-push-secret: subPath "x" cannot be run here`},
 		{"a Secret that nobody makes", plane + "publish-image.yaml",
 			[]string{"'{{workflow.parameters.registry-push-secret}}'", "other"},
 			`there is no Secret "other" here; there is cart-1-`},
@@ -320,8 +335,9 @@ func TestNothingOfADevelopersIsExpanded(t *testing.T) {
 		}
 		for i, step := range steps {
 			process, err := step.Process(pipeline.Outputs{
-				"checkout-source": {"git-revision": "1a2b3c4d"},
-				"publish-image":   {"image": "r/i:t"},
+				"checkout-source":     checkedOut,
+				"containerfile-build": built,
+				"publish-image":       {"image": "r/i:t"},
 			})
 			if err != nil {
 				t.Fatal(err)

@@ -5,6 +5,7 @@ package buildpack
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,6 +29,8 @@ type Parameters struct {
 	BuildEnv           []step.NameValue  `json:"build-env"`
 	BuilderImage       string            `json:"builder-image"`
 	RunImage           string            `json:"run-image"`
+	SourceDigest       string            `json:"source-digest"`
+	Revision           string            `json:"revision"`
 	ImageName          string            `json:"image-name"`
 	ImageTag           string            `json:"image-tag"`
 	GitRevision        string            `json:"git-revision"`
@@ -96,13 +99,16 @@ func prepare(ctx context.Context, in Parameters, env step.Environment) (*build, 
 	if faults != nil {
 		return nil, outcome.Invalid(faults...)
 	}
-	b := &build{in: in, env: env}
-	var err error
-	if b.app, err = findApp(in); err != nil {
+	tree, revision, err := in.Workspace.Chained(in.SourceDigest, in.Revision)
+	if err == nil && tree != nil {
+		err = tree.Verify(ctx)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if b.revision, err = in.Workspace.ReadRevision(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("what checkout-source left: %w", err)
+	b := &build{in: in, env: env, revision: revision}
+	if b.app, err = findApp(in); err != nil {
+		return nil, err
 	}
 	b.epoch = b.revision.Time
 	if in.SourceDateEpoch >= 0 {
@@ -254,5 +260,12 @@ func (b *build) keep(layout, tag string) (step.Results, error) {
 		}
 	}
 	b.env.Log.Info("Built", "digest", digest)
-	return step.Results{"image-digest": digest, "run-image": b.base.Reference, "sbom": b.in.Workspace.SBOM()}, nil
+	bases, err := json.Marshal([]string{b.base.Reference})
+	if err != nil {
+		return nil, err
+	}
+	return step.Results{
+		"image-digest": digest, "run-image": b.base.Reference, "base-images": string(bases),
+		"sbom": b.in.Workspace.SBOM(),
+	}, nil
 }
