@@ -5,14 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/google/renameio/v2"
 )
 
 // Report is what a step leaves about its end: schemas/outcome.schema.json.
@@ -112,15 +109,24 @@ const terminationLimit = 4096
 // Write leaves one file per result and outcome.json in dir, and the line in the file at terminationPath if there is
 // one: Kubernetes makes it. All are written that can be; the errors of the others are joined.
 func (r Report) Write(dir, terminationPath string) error {
-	errs := []error{os.MkdirAll(dir, 0o755)}
-	for name, value := range r.Results {
-		errs = append(errs, renameio.WriteFile(filepath.Join(dir, name), []byte(value), 0o644))
-	}
-	raw, err := json.MarshalIndent(r, "", "  ")
-	errs = append(errs, err, renameio.WriteFile(filepath.Join(dir, reportFile), append(raw, '\n'), 0o644))
+	errs := []error{r.writeFiles(dir)}
 	if r.TerminationMessage() != "" {
 		errs = append(errs, r.terminate(terminationPath))
 	}
+	return errors.Join(errs...)
+}
+
+func (r Report) writeFiles(dir string) error {
+	to, err := openFolder(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for name, value := range r.Results {
+		errs = append(errs, to.write(name, []byte(value)))
+	}
+	raw, err := json.MarshalIndent(r, "", "  ")
+	errs = append(errs, err, to.write(reportFile, append(raw, '\n')), to.close())
 	return errors.Join(errs...)
 }
 
@@ -145,15 +151,7 @@ func Read(dir string) (Report, error) {
 
 // terminate writes in place: the file is a mount of its own, which a rename cannot replace.
 func (r Report) terminate(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
-	if path == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(r.TerminationMessage())
-	return errors.Join(err, f.Close())
+	return writeInPlace(path, r.TerminationMessage())
 }
 
 // shorten cuts a text in its middle to at most limit bytes: the beginning says what failed, the end is where the hint

@@ -1,0 +1,87 @@
+package outcome
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// folder is the folder of results while they are written. Others may write there, too, so nothing that is in it is
+// followed.
+type folder struct{ root *os.Root }
+
+// openFolder makes a folder unless it is there. One that is a link is refused: what is written into it, and what Argo
+// reads there, would be elsewhere.
+func openFolder(dir string) (folder, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return folder{}, err
+	}
+	itself, err := os.Lstat(dir)
+	if err != nil {
+		return folder{}, err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return folder{}, err
+	}
+	opened, err := root.Stat(".")
+	if err == nil && !os.SameFile(itself, opened) {
+		err = fmt.Errorf("the folder of results, %s, is a symbolic link", dir)
+	}
+	if err != nil {
+		return folder{}, errors.Join(err, root.Close())
+	}
+	return folder{root}, nil
+}
+
+// write puts a file into the folder by renaming it, in the place of whatever has its name.
+func (f folder) write(name string, content []byte) error {
+	temporary := "." + name + "-" + rand.Text()
+	file, err := f.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	// What reads the results is another user than the step, whose umask does not count.
+	err = errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close())
+	if err == nil {
+		if err = f.root.Rename(temporary, name); err == nil {
+			return nil
+		}
+		if removed := f.root.RemoveAll(name); removed == nil { // a folder stands there
+			err = f.root.Rename(temporary, name)
+		}
+	}
+	if err != nil {
+		err = errors.Join(err, f.root.Remove(temporary))
+	}
+	return err
+}
+
+func (f folder) close() error { return f.root.Close() }
+
+// writeInPlace writes a file that is there already, without following a link or waiting for a pipe. An absent one is
+// not made, and no error.
+func writeInPlace(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if path == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is not a regular file", path)
+	default:
+		if err = f.Truncate(0); err == nil {
+			_, err = f.WriteString(content)
+		}
+	}
+	return errors.Join(err, f.Close())
+}
