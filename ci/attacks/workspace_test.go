@@ -87,7 +87,7 @@ func (c checkedOut) put(path, content string) error {
 	return errors.Join(os.RemoveAll(c.at(path)), os.WriteFile(c.at(path), []byte(content), 0o644))
 }
 
-// forge rewrites the list of files, as an attacker can who knows how it is made, so that it suits the content of a file.
+// forge rewrites the list of files, as an attacker can who knows how it is made, so that it suits another content.
 func (c checkedOut) forge(path, content string) error {
 	raw, err := os.ReadFile(c.at("tree/manifest"))
 	if err != nil {
@@ -118,8 +118,12 @@ var tampering = map[string]func(c checkedOut) error{
 	},
 	"a descriptor and a list that suits it": func(c checkedOut) error { return c.forge("workload.yaml", evil) },
 	"a schema and a list that suits it":     func(c checkedOut) error { return c.forge("api/openapi.yaml", "token") },
-	"no descriptor":                         func(c checkedOut) error { return os.Remove(c.at("source/workload.yaml")) },
-	"another schema file":                   func(c checkedOut) error { return c.put("source/api/openapi.yaml", "token") },
+	"no descriptor": func(c checkedOut) error {
+		return os.Remove(c.at("source/workload.yaml"))
+	},
+	"another schema": func(c checkedOut) error {
+		return c.put("source/api/openapi.yaml", "token")
+	},
 	"swapped files": func(c checkedOut) error {
 		return errors.Join(c.put("source/workload.yaml", victim["api/openapi.yaml"]),
 			c.put("source/api/openapi.yaml", victim["workload.yaml"]))
@@ -141,10 +145,10 @@ var tampering = map[string]func(c checkedOut) error{
 			os.Link(c.at("evil"), c.at("source/workload.yaml")))
 	},
 	"a pipe": func(c checkedOut) error {
-		return errors.Join(os.Remove(c.at("source/workload.yaml")), syscall.Mkfifo(c.at("source/workload.yaml"), 0o666))
+		return pipe(c.at("source/workload.yaml"))
 	},
 	"a file without end": func(c checkedOut) error {
-		return errors.Join(os.Remove(c.at("source/workload.yaml")), os.Symlink("/dev/zero", c.at("source/workload.yaml")))
+		return link("/dev/zero", c.at("source/workload.yaml"))
 	},
 	"a sparse file of a terabyte": func(c checkedOut) error { return os.Truncate(c.at("source/workload.yaml"), 1<<40) },
 	"another source": func(c checkedOut) error {

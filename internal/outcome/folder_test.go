@@ -40,7 +40,8 @@ func TestReportFollowsNothing(t *testing.T) {
 			return os.Symlink(filepath.Dir(outside), filepath.Join(dir, "r"))
 		}, "is a symbolic link"},
 		"the message is a link": {func(dir, outside string) error {
-			return errors.Join(os.Remove(filepath.Join(dir, "message")), os.Symlink(outside, filepath.Join(dir, "message")))
+			message := filepath.Join(dir, "message")
+			return errors.Join(os.Remove(message), os.Symlink(outside, message))
 		}, "message"},
 		"the message is a pipe": {func(dir, _ string) error {
 			message := filepath.Join(dir, "message")
@@ -51,13 +52,13 @@ func TestReportFollowsNothing(t *testing.T) {
 			t.Parallel()
 			dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "precious")
 			if err := errors.Join(
-				os.WriteFile(outside, []byte("precious"), 0o644), os.WriteFile(filepath.Join(dir, "message"), nil, 0o644),
-				test.prepare(dir, outside),
+				os.WriteFile(outside, []byte("precious"), 0o644),
+				os.WriteFile(filepath.Join(dir, "message"), nil, 0o644), test.prepare(dir, outside),
 			); err != nil {
 				t.Fatal(err)
 			}
-			report := NewReport("a-step", time.Now(), Errorf(BuildFailed, "it broke"), map[string]string{"image": "r/i"},
-				strings.Clone)
+			failure, results := Errorf(BuildFailed, "it broke"), map[string]string{"image": "r/i"}
+			report := NewReport("a-step", time.Now(), failure, results, strings.Clone)
 			err := report.Write(filepath.Join(dir, "r"), filepath.Join(dir, "message"))
 			if test.refused != "" {
 				if err == nil || !strings.Contains(err.Error(), test.refused) {

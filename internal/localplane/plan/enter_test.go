@@ -89,7 +89,7 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	}
 }
 
-// The path of a volume is that of its parts, where those are mounted as they are in it.
+// Where parts of a volume are mounted as they are in it, the path over them leads to the volume.
 func TestLocalPathOfPartsOfAVolume(t *testing.T) {
 	all := mounts{
 		{path: "/mnt/vol/source", folder: "/scratch/workspace/source", volume: "/scratch/workspace", readOnly: true},
@@ -100,7 +100,8 @@ func TestLocalPathOfPartsOfAVolume(t *testing.T) {
 	for path, want := range map[string]string{
 		"/mnt/vol": "/scratch/workspace", "/mnt/vol/": "/scratch/workspace",
 		"/mnt/vol/image/blobs": "/scratch/workspace/image/blobs",
-		"/mnt":                 "", "/mnt/volume": "", "/mnt/vol/other": "", "/elsewhere": "", "/data": "", "/": "", "": "",
+		"/mnt":                 "", "/mnt/volume": "", "/mnt/vol/other": "", "/elsewhere": "",
+		"/data": "", "/": "", "": "",
 	} {
 		if got, mapped := all.local(path); mapped != (want != "") || mapped && got != want {
 			t.Errorf("%q: got %q, %t, want %q", path, got, mapped, want)

@@ -139,7 +139,8 @@ func TestChain(t *testing.T) {
 func TestContextIsVerifiedAsItIsRead(t *testing.T) {
 	t.Parallel()
 	w := workspace.Workspace(t.TempDir())
-	for name, content := range map[string]string{"app/Dockerfile": "FROM scratch\n", "app/a": "content", "app/b/c": ""} {
+	files := map[string]string{"app/Dockerfile": "FROM scratch\n", "app/a": "content", "app/b/c": ""}
+	for name, content := range files {
 		path := filepath.Join(w.Source(), name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644),
 			os.MkdirAll(filepath.Join(w.Source(), "app/.git"), 0o755)); err != nil {

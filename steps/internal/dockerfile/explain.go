@@ -19,7 +19,8 @@ import (
 func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	err = said{strings.TrimPrefix(err.Error(), "failed to solve: "), err} // the client's words, which say nothing
 	fault := buildkit.FaultOf(err)
-	if fault == buildkit.DiskFull || workspace.IsDiskFull(b.in.Workspace.Image(), string(b.in.Workspace), b.in.BuildKitRoot) {
+	if fault == buildkit.DiskFull ||
+		workspace.IsDiskFull(b.in.Workspace.Image(), string(b.in.Workspace), b.in.BuildKitRoot) {
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
 	}
 	if buildkit.Lost(err) {

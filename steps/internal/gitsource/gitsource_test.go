@@ -274,8 +274,9 @@ func TestResults(t *testing.T) {
 	want := step.Results{
 		"git-revision": g.second[:8], "git-commit": g.second, "git-commit-time": "1700000000",
 		"git-author": "Dev Git <devgit@example.com>", "source-digest": digest,
-		"revision": "base64:" + base64.StdEncoding.EncodeToString([]byte(`{"url":"`+g.URL+`","branch":"main","commit":"`+
-			g.second+`","authorName":"Dev Git","authorEmail":"devgit@example.com","time":"2023-11-14T22:13:20Z"}`)),
+		"revision": "base64:" + base64.StdEncoding.EncodeToString([]byte(
+			`{"url":"`+g.URL+`","branch":"main","commit":"`+g.second+
+				`","authorName":"Dev Git","authorEmail":"devgit@example.com","time":"2023-11-14T22:13:20Z"}`)),
 	}
 	if diff := cmp.Diff(want, run.results); diff != "" {
 		t.Error(diff)
