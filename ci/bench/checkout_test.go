@@ -19,7 +19,7 @@ import (
 // it reports the peak of the process's memory.
 func BenchmarkCheckout(b *testing.B) {
 	source, root, bin := b.TempDir(), b.TempDir(), filepath.Join(b.TempDir(), "checkout-source")
-	manyFiles(b, source)
+	manyFiles(b, source, 20_000)
 	repo := filepath.Join(root, "big.git")
 	if _, err := devgit.Import(b.Context(), source, repo, "many files", time.Unix(1_700_000_000, 0)); err != nil {
 		b.Fatal(err)
@@ -75,8 +75,65 @@ func BenchmarkCheckout(b *testing.B) {
 	}
 }
 
-// manyFiles fills a folder with 20,000 files of words, and some that do not compress: the same each time.
-func manyFiles(b *testing.B, dir string) {
+// BenchmarkVerification measures what it costs to believe nothing of a workspace but a digest, on 10,000 files: the
+// last step, which verifies the list of them and one file, with a digest and without.
+func BenchmarkVerification(b *testing.B) {
+	source, root, bin := b.TempDir(), b.TempDir(), b.TempDir()
+	manyFiles(b, source, 10_000)
+	if err := os.WriteFile(filepath.Join(source, "workload.yaml"), []byte("endpoints: []\n"), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	repo := filepath.Join(root, "big.git")
+	if _, err := devgit.Import(b.Context(), source, repo, "many files", time.Unix(1_700_000_000, 0)); err != nil {
+		b.Fatal(err)
+	}
+	url, err := devgit.Start(b.Context(), "127.0.0.1:0", &devgit.Handler{Root: root})
+	if err != nil {
+		b.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
+		"github.com/stepwright/stepwright/steps/checkout-source",
+		"github.com/stepwright/stepwright/steps/generate-workload-cr")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	workspace, results := filepath.Join(root, "workspace"), filepath.Join(root, "results")
+	run := func(step string, flags ...string) *os.ProcessState {
+		flags = append(flags, "--workspace="+workspace, "--results-dir="+results)
+		cmd := exec.Command(filepath.Join(bin, step), flags...)
+		cmd.Env = append(os.Environ(), devgit.Hermetic()...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			b.Fatalf("%v: %s", err, out)
+		}
+		return cmd.ProcessState
+	}
+	run("checkout-source", "--git-repo="+url+"/big.git", "--branch=main")
+	digest, err := os.ReadFile(filepath.Join(results, "source-digest"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	list, err := os.Stat(filepath.Join(workspace, "tree", "manifest"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, digest := range map[string]string{"believed": "", "verified": string(digest)} {
+		b.Run(name, func(b *testing.B) {
+			var peak int64
+			for b.Loop() {
+				state := run("generate-workload-cr", "--dry-run", "--source-digest="+digest,
+					"--image=registry.example.com/acme/cart:v1", "--namespace-name=acme", "--project-name=shop",
+					"--component-name=cart")
+				peak = max(peak, state.SysUsage().(*syscall.Rusage).Maxrss)
+			}
+			b.ReportMetric(float64(peak)/1024, "MiB-peak")
+			b.ReportMetric(float64(list.Size())/1e6, "MB-list")
+		})
+	}
+}
+
+// manyFiles fills a folder with so many files of words, and some that do not compress: the same each time.
+func manyFiles(b *testing.B, dir string, count int) {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
 	words := make([][]byte, 5000)
@@ -85,7 +142,7 @@ func manyFiles(b *testing.B, dir string) {
 			words[i] = append(words[i], byte('a'+random.IntN(26)))
 		}
 	}
-	for i := range 20_000 {
+	for i := range count {
 		folder := filepath.Join(dir, fmt.Sprintf("m%d/p%d", i/100, i/10%10))
 		if err := os.MkdirAll(folder, 0o755); err != nil {
 			b.Fatal(err)

@@ -2,6 +2,7 @@ package workspace
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -518,4 +519,46 @@ func BenchmarkTree(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestChained(t *testing.T) {
+	t.Parallel()
+	w, digest := checkedOut(t)
+	told := Revision{URL: "https://git.example.com/cart.git", AuthorName: "{{x}}$(y)\n"}
+	code, err := told.Encode()
+	if err != nil || strings.ContainsAny(code, "{}$()\n ") {
+		t.Fatalf("%q, %v", code, err)
+	}
+	text, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(code, "base64:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := Revision{URL: "https://git.example.com/left.git"}
+	if err := w.WriteRevision(left); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		digest, revision string
+		want             Revision
+		tree             bool
+		reason           outcome.Reason
+	}{
+		"neither":               {want: left},
+		"both":                  {digest: digest, revision: string(text), want: told, tree: true},
+		"no revision":           {digest: digest, tree: true},
+		"no digest":             {revision: string(text), want: told},
+		"a revision of nothing": {digest: digest, revision: "main", reason: outcome.InvalidParameters},
+		"two revisions":         {revision: string(text) + string(text), reason: outcome.InvalidParameters},
+		"another digest":        {digest: "sha256:" + hashOfNothing, reason: outcome.SourceChanged},
+	} {
+		tree, got, err := w.Chained(test.digest, test.revision)
+		if test.reason != "" {
+			reason(t, err, test.reason)
+		} else if err != nil || got != test.want || (tree != nil) != test.tree {
+			t.Errorf("%s: got %+v, %t, %v", name, got, tree != nil, err)
+		}
+	}
+	if _, got, err := Workspace(t.TempDir()).Chained("", ""); err != nil || got != (Revision{}) {
+		t.Errorf("without anything: %+v, %v", got, err)
+	}
 }

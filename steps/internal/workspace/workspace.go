@@ -61,9 +61,7 @@ func (r Revision) Encode() (string, error) {
 // DecodeRevision reads the parameter revision, whose base64 is decoded already. The error is an InvalidParameters.
 func DecodeRevision(text string) (Revision, error) {
 	var r Revision
-	decoder := json.NewDecoder(strings.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&r); err != nil {
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
 		return r, outcome.Errorf(outcome.InvalidParameters, "revision: %w", err).WithHint(
 			"Pass the output revision of checkout-source unchanged.",
 		)
