@@ -425,6 +425,9 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 	mounts := map[string]string{}
 	for _, m := range template.Container.VolumeMounts {
 		mounts[m.MountPath] = m.Name
+		if m.Name == "workspace" && template.Name == "publish-image" && !m.ReadOnly {
+			f.add("spec.templates[0].container.volumeMounts[workspace]", "must be read-only")
+		}
 		if m.Name != "workspace" && !slices.ContainsFunc(template.Volumes, func(v corev1.Volume) bool {
 			return v.Name == m.Name
 		}) {

@@ -184,7 +184,7 @@ func TestTemplatesThatBreakARule(t *testing.T) {
 			`spec.templates.[0].volumes.[2].hostPath: is not allowed`},
 		{"a volume without an end", "publish-image", template("volumes", 3, "emptyDir"), map[string]any{},
 			`spec.templates[0].volumes[tmp].emptyDir.sizeLimit: is absent`},
-		{"the token in the container", "publish-image", in("volumeMounts", 5, "mountPath"), "/var/run/secrets",
+		{"the token in the container", "publish-image", in("volumeMounts", 6, "mountPath"), "/var/run/secrets",
 			`spec.templates[0].container.volumeMounts: an emptyDir must be at ` +
 				`/var/run/secrets/kubernetes.io/serviceaccount`},
 		{"an init container of a step that needs none", "publish-image", template("initContainers"),
@@ -209,6 +209,8 @@ func TestTemplatesThatBreakARule(t *testing.T) {
 			"/token", `spec.templates[0].initContainers[1].volumeMounts: an emptyDir must be at`},
 		{"no /tmp", "publish-image", in("volumeMounts", 4, "mountPath"), "/temp",
 			`spec.templates[0].container.volumeMounts: there must be a volume at /tmp`},
+		{"a workspace that publish may change", "publish-image", in("volumeMounts", 0, "readOnly"), false,
+			`spec.templates[0].container.volumeMounts[workspace]: must be read-only`},
 		{"another workspace", "publish-image", in("volumeMounts", 0, "mountPath"), "/workspace",
 			`spec.templates[0].container.volumeMounts: the workspace must be at /mnt/vol`},
 		{"the whole workspace where code of strangers runs", "containerfile-build", in("volumeMounts", 0, "subPath"),

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -70,6 +71,68 @@ func (s Source) Image(ctx context.Context, reference string, platform v1.Platfor
 	}
 	found.Reference = Name(ref.Context().Name()) + "@" + found.Descriptor.Digest.String()
 	return found, nil
+}
+
+// maxManifest is the largest manifest in bytes that registries take (OCI distribution specification), and maxImages how
+// many images of an index count.
+const (
+	maxManifest = 4 << 20
+	maxImages   = 32
+)
+
+// Layers lists the layers of an image by their digests, with their sizes in bytes; of an index those of the images of
+// all platforms. It fails as Image does.
+func (s Source) Layers(ctx context.Context, reference string) (layers map[v1.Hash]int64, err error) {
+	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
+		layers = map[v1.Hash]int64{}
+		descriptor, err := remote.Get(ref, options...)
+		if err != nil {
+			return err
+		}
+		if !descriptor.MediaType.IsIndex() {
+			return addLayers(layers, descriptor.Manifest)
+		}
+		if len(descriptor.Manifest) > maxManifest {
+			return tooLarge(len(descriptor.Manifest))
+		}
+		index, err := v1.ParseIndexManifest(bytes.NewReader(descriptor.Manifest))
+		if err != nil {
+			return err
+		}
+		images := slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool { return !d.MediaType.IsImage() })
+		for _, d := range images[:min(len(images), maxImages)] {
+			image, err := remote.Get(ref.Context().Digest(d.Digest.String()), options...)
+			if err != nil {
+				return err
+			}
+			if err := addLayers(layers, image.Manifest); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return layers, nil
+}
+
+func addLayers(layers map[v1.Hash]int64, raw []byte) error {
+	if len(raw) > maxManifest {
+		return tooLarge(len(raw))
+	}
+	manifest, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	for _, l := range manifest.Layers {
+		layers[l.Digest] = l.Size
+	}
+	return nil
+}
+
+func tooLarge(bytes int) error {
+	return fmt.Errorf("its manifest has %d bytes, more than a registry takes (%d)", bytes, maxManifest)
 }
 
 // get fetches manifest and configuration of an image for the platform.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"io"
+	"maps"
 	"net/http"
 	"runtime"
 	"strings"
@@ -66,6 +67,38 @@ func digest(t testing.TB, img interface{ Digest() (v1.Hash, error) }) v1.Hash {
 		t.Fatal(err)
 	}
 	return d
+}
+
+func TestLayers(t *testing.T) {
+	t.Parallel()
+	r := registrytest.New(t)
+	own, other := image(t, linux.Architecture), image(t, "s390x")
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: own}, mutate.IndexAddendum{Add: other})
+	r.Push(t, "run:one", own)
+	r.Push(t, "run:many", index)
+	for reference, images := range map[string][]v1.Image{
+		"run:one@" + digest(t, own).String(): {own},
+		"run@" + digest(t, index).String():   {own, other},
+	} {
+		want := map[v1.Hash]int64{}
+		for _, image := range images {
+			manifest, err := image.Manifest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, layer := range manifest.Layers {
+				want[layer.Digest] = layer.Size
+			}
+		}
+		got, err := from(t, r).Layers(t.Context(), r.Host+"/"+reference)
+		if err != nil || len(got) != 2*len(images) || !maps.Equal(got, want) {
+			t.Errorf("%s has %v, %v, want %v", reference, got, err, want)
+		}
+	}
+	absent := r.Host + "/run@sha256:" + strings.Repeat("0", 64)
+	if _, err := from(t, r).Layers(t.Context(), absent); outcome.Of(err).Reason != outcome.BaseImageUnavailable {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestImage(t *testing.T) {

@@ -25,8 +25,10 @@ import (
 )
 
 const (
-	maxEntries = 100_000 // of an archive: its table is held in memory
-	maxLinks   = 8       // from one entry to the next
+	maxEntries = 100_000  // of an archive: its table is held in memory
+	maxNames   = 16 << 20 // bytes, of the entries' names and links together
+	maxLinks   = 8        // from one entry to the next
+	maxLayers  = 1_000    // of an archive; container runtimes take 127
 )
 
 // archive is a docker-archive: manifest.json names the configuration and the layers, which are uncompressed as a rule.
@@ -104,28 +106,10 @@ func readArchive(ctx context.Context, path string, f *os.File, scratch string) (
 		return nil, invalid(path, "the archive has %d layers, its configuration %d", got, want)
 	}
 
-	layers := make([]compressed, len(images[0].Layers))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, name := range images[0].Layers {
-		g.Go(func() (err error) {
-			if layers[i], err = a.compress(gctx, name, content.RootFS.DiffIDs[i], scratch); err != nil {
-				return fmt.Errorf("layer %q: %w", name, err)
-			}
-			return nil
-		})
+	if n := len(images[0].Layers); n > maxLayers {
+		return nil, invalid(path, "the archive has %d layers, more than %d", n, maxLayers)
 	}
-	err = g.Wait()
-	for _, l := range layers {
-		if l.file == nil {
-			continue
-		}
-		if _, twice := a.blobs[l.digest]; twice {
-			l.file.Close()
-			continue
-		}
-		a.blobs[l.digest] = blob{io.NewSectionReader(l.file, 0, l.size), l.file}
-	}
+	layers, err := a.layers(ctx, images[0].Layers, content.RootFS.DiffIDs, scratch)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -136,6 +120,41 @@ func readArchive(ctx context.Context, path string, f *os.File, scratch string) (
 		return nil, invalid(path, "%w", err)
 	}
 	return a.image(path, images[0].Config, config, layers)
+}
+
+// layers compresses the layers of these names, whose contents have these digests. Each content is compressed once.
+func (a *archive) layers(ctx context.Context, names []string, diffIDs []v1.Hash, scratch string) ([]compressed, error) {
+	first := map[v1.Hash]int{} // the place of a content's first layer
+	layers := make([]compressed, len(names))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range names {
+		if _, again := first[diffIDs[i]]; again {
+			continue
+		}
+		first[diffIDs[i]] = i
+		g.Go(func() (err error) {
+			if layers[i], err = a.compress(gctx, name, diffIDs[i], scratch); err != nil {
+				return fmt.Errorf("layer %q: %w", name, err)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	for _, l := range layers {
+		if l.file == nil {
+			continue
+		}
+		if l.size == 0 { // it failed
+			l.file.Close()
+			continue
+		}
+		a.blobs[l.digest] = blob{io.NewSectionReader(l.file, 0, l.size), l.file}
+	}
+	for i, diffID := range diffIDs {
+		layers[i] = layers[first[diffID]]
+	}
+	return layers, err
 }
 
 // image writes the manifest that a docker-archive lacks.
@@ -170,7 +189,7 @@ func (a *archive) image(path, configName string, config []byte, layers []compres
 	if root.Digest, root.Size, err = v1.SHA256(bytes.NewReader(raw)); err != nil {
 		return nil, err
 	}
-	w := walk{store: a, image: &Image{Path: path, store: a}, manifests: map[v1.Hash]bool{}, blobs: map[v1.Hash]int{}}
+	w := newWalk(path, a)
 	if err := w.manifest(root, raw, 0); err != nil {
 		return nil, invalid(path, "%w", err)
 	}
@@ -181,7 +200,7 @@ func (a *archive) image(path, configName string, config []byte, layers []compres
 // content begins.
 func (a *archive) index() error {
 	tr := tar.NewReader(a.file)
-	for {
+	for names := 0; ; {
 		header, err := tr.Next()
 		if err == io.EOF {
 			return nil
@@ -191,6 +210,9 @@ func (a *archive) index() error {
 		}
 		if len(a.entries) == maxEntries {
 			return fmt.Errorf("it has more than %d entries", maxEntries)
+		}
+		if names += len(header.Name) + len(header.Linkname); names > maxNames {
+			return fmt.Errorf("its names have more than %d bytes together", maxNames)
 		}
 		offset, err := a.file.Seek(0, io.SeekCurrent)
 		if err != nil {

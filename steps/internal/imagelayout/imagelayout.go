@@ -1,6 +1,6 @@
 // Package imagelayout reads the image that a build left in the workspace: an OCI image layout, or a docker-archive. The
-// build ran code of strangers, so nothing it left is believed: every digest and size is checked, and no name leads out
-// of the layout.
+// build ran code of strangers, so nothing it left is believed: every digest and size is checked, no name leads out of
+// the layout, annotations count for nothing, and whatever there may be many of has a bound.
 package imagelayout
 
 import (
@@ -13,14 +13,15 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
@@ -28,7 +29,9 @@ import (
 
 const (
 	maxManifest  = 4 << 20  // bytes; registries take no larger ones (OCI distribution specification)
-	maxManifests = 64 << 20 // bytes, of all manifests together: they are held in memory
+	maxHeld      = 64 << 20 // bytes, of all manifests together: they are held in memory
+	maxManifests = 1_000    // of an image
+	maxBlobs     = 10_000   // of an image, and what one manifest may list
 	maxDepth     = 8        // of indexes within indexes
 )
 
@@ -36,14 +39,14 @@ const (
 type Image struct {
 	Path      string          // of the layout or archive
 	Manifests []Manifest      // each once, and after those it names: the last one is the image
-	Blobs     []v1.Descriptor // each once; only those that belong into a registry
-	Bases     []string        // the images it was built on, as far as its annotations tell
+	Blobs     []v1.Descriptor // each once; only those that belong into a registry; type, digest and size of each
 
-	// Elsewhere are the layers that a sparse layout leaves where they are: in the repository of this image, which
-	// theirs was built on. Open does not have them.
-	Elsewhere map[v1.Hash]string
+	// Absent are the layers among Blobs that a sparse layout lacks. Only their digests and sizes are known, which
+	// nobody has checked. Open does not have them.
+	Absent map[v1.Hash]bool
 
-	store store
+	configs []v1.Descriptor // of images
+	store   store
 }
 
 // Manifest is an image manifest, an index, or whatever else names blobs by a manifest.
@@ -78,6 +81,49 @@ func (i *Image) Open(b v1.Descriptor) (io.ReadCloser, error) {
 	return &reporter{content, i.Path}, nil
 }
 
+// Check reads a blob to its end, so that it is sure to be here as a whole. The error is that of Open, or of reading.
+func (i *Image) Check(ctx context.Context, b v1.Descriptor) error {
+	content, err := i.Open(b)
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	_, err = io.Copy(io.Discard, &cancelled{ctx, content})
+	return err
+}
+
+// Labels returns the values that the images of all platforms give a label, each once.
+func (i *Image) Labels(name string) ([]string, error) {
+	var values []string
+	for _, d := range i.configs {
+		if d.Size > maxManifest {
+			return nil, invalid(i.Path, "the configuration %s has %d bytes, more than %d", d.Digest, d.Size, maxManifest)
+		}
+		content, err := i.Open(d)
+		if err != nil {
+			return nil, err
+		}
+		raw, err := io.ReadAll(content)
+		content.Close()
+		if err != nil {
+			return nil, err
+		}
+		var config struct {
+			Config struct {
+				Labels map[string]string
+			} `json:"config"`
+		}
+		if err := json.Unmarshal(raw, &config); err != nil {
+			return nil, invalid(i.Path, "configuration %s: %w", d.Digest, err)
+		}
+		value, labelled := config.Config.Labels[name]
+		if labelled && !slices.Contains(values, value) {
+			values = append(values, value)
+		}
+	}
+	return values, nil
+}
+
 // store holds blobs by their digest. Their content is not checked.
 type store interface {
 	// open returns a blob and its size. The error wraps fs.ErrNotExist when there is none.
@@ -87,8 +133,7 @@ type store interface {
 
 // Locate finds the image in a workspace: the layout, or else the archive. It is an ImageNotFound when there is neither.
 func Locate(w workspace.Workspace) (string, error) {
-	// A build that failed early leaves an empty folder.
-	if entries, err := os.ReadDir(w.Image()); err == nil && len(entries) > 0 {
+	if !IsEmpty(w.Image()) {
 		return w.Image(), nil
 	}
 	if _, err := os.Lstat(w.Archive()); err == nil {
@@ -97,6 +142,18 @@ func Locate(w workspace.Workspace) (string, error) {
 	return "", outcome.Errorf(
 		outcome.ImageNotFound, "there is neither an image layout in %s nor an archive %s", w.Image(), w.Archive(),
 	)
+}
+
+// IsEmpty tells whether there is no layout in a folder: a build that failed early leaves the folder empty, or with what
+// it had begun to write in a folder whose name begins with a dot. A path that is no folder is empty, too.
+func IsEmpty(dir string) bool {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(100) // a layout has three
+	return !slices.ContainsFunc(names, func(name string) bool { return name[0] != '.' })
 }
 
 // Open reads the image at a path: a folder is an OCI image layout, a file a docker-archive. The layers of an archive
@@ -130,7 +187,7 @@ func Open(ctx context.Context, path, scratch string) (*Image, error) {
 		}
 		return image, err
 	case info.Mode().IsRegular():
-		f, err := parent.Open(filepath.Base(path))
+		f, err := openRegular(parent, filepath.Base(path), info)
 		if err != nil {
 			return nil, invalid(path, "%w", err)
 		}
@@ -159,19 +216,29 @@ func (d directory) file(name string) (io.ReadCloser, int64, error) {
 	if !info.Mode().IsRegular() {
 		return nil, 0, fmt.Errorf("%s is not a regular file", name)
 	}
-	f, err := d.root.Open(name)
+	f, err := openRegular(d.root, name, info)
 	if err != nil {
 		return nil, 0, err
 	}
+	return f, info.Size(), nil
+}
+
+// openRegular opens the file that info tells of, which is regular. It neither waits nor reads when another one, such as
+// a pipe, has taken its place meanwhile.
+func openRegular(root *os.Root, name string, info fs.FileInfo) (*os.File, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
 	now, err := f.Stat()
-	if err == nil && !os.SameFile(info, now) {
+	if err == nil && (!os.SameFile(info, now) || !now.Mode().IsRegular()) {
 		err = fmt.Errorf("%s is being replaced", name)
 	}
 	if err != nil {
 		f.Close()
-		return nil, 0, err
+		return nil, err
 	}
-	return f, now.Size(), nil
+	return f, nil
 }
 
 func (d directory) Close() error { return d.root.Close() }
@@ -223,17 +290,15 @@ func readIndex(path string, index []byte, s store) (*Image, error) {
 	}
 	var roots []v1.Descriptor
 	platforms := true
+	known := map[v1.Hash]bool{}
 	for _, d := range doc.Manifests {
-		known := false
-		for _, r := range roots {
-			known = known || r.Digest == d.Digest // under another name
-		}
-		if !known {
-			roots = append(roots, d)
+		if !known[d.Digest] { // else it is there under another name
+			known[d.Digest] = true
+			roots = append(roots, d.descriptor())
 			platforms = platforms && d.Platform != nil
 		}
 	}
-	w := walk{store: s, image: &Image{Path: path, store: s}, manifests: map[v1.Hash]bool{}, blobs: map[v1.Hash]int{}}
+	w := newWalk(path, s)
 	switch {
 	case len(roots) == 0:
 		return nil, invalid(path, "index.json names no image")
@@ -264,17 +329,52 @@ func readIndex(path string, index []byte, s store) (*Image, error) {
 
 // document is what manifests of any kind name.
 type document struct {
-	SchemaVersion int               `json:"schemaVersion"`
-	MediaType     types.MediaType   `json:"mediaType"`
-	Config        *v1.Descriptor    `json:"config"`
-	Layers        []v1.Descriptor   `json:"layers"`
-	Blobs         []v1.Descriptor   `json:"blobs"`
-	Manifests     []v1.Descriptor   `json:"manifests"`
-	Annotations   map[string]string `json:"annotations"`
+	SchemaVersion int             `json:"schemaVersion"`
+	MediaType     types.MediaType `json:"mediaType"`
+	Config        *descriptor     `json:"config"`
+	Layers        descriptors     `json:"layers"`
+	Blobs         descriptors     `json:"blobs"`
+	Manifests     descriptors     `json:"manifests"`
 }
 
-// baseName is the annotation with the reference of the image that an image is built on (OCI image specification).
-const baseName = "org.opencontainers.image.base.name"
+// descriptor is as much of a descriptor as publishing needs. What else it holds may be large.
+type descriptor struct {
+	MediaType types.MediaType `json:"mediaType"`
+	Digest    v1.Hash         `json:"digest"`
+	Size      int64           `json:"size"`
+	Platform  *struct{}       `json:"platform"` // whether there is one
+}
+
+func (d descriptor) descriptor() v1.Descriptor {
+	return v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
+// descriptors is a list of at most maxBlobs.
+type descriptors []descriptor
+
+// UnmarshalJSON implements json.Unmarshaler. It stops at the bound: in memory, a long list of empty descriptors is many
+// times as large as its text.
+func (d *descriptors) UnmarshalJSON(raw []byte) error {
+	list := json.NewDecoder(bytes.NewReader(raw))
+	begin, err := list.Token()
+	if err != nil || begin == nil {
+		return err
+	}
+	if begin != json.Delim('[') {
+		return errors.New("descriptors that are not a list")
+	}
+	for *d = nil; list.More(); {
+		if len(*d) == maxBlobs {
+			return fmt.Errorf("a list of more than %d descriptors", maxBlobs)
+		}
+		var one descriptor
+		if err := list.Decode(&one); err != nil {
+			return err
+		}
+		*d = append(*d, one)
+	}
+	return nil
+}
 
 // walk collects what a manifest names, directly and through others.
 type walk struct {
@@ -283,6 +383,15 @@ type walk struct {
 	manifests map[v1.Hash]bool
 	blobs     map[v1.Hash]int // place in image.Blobs; -1 for one that stays away from the registry
 	held      int64           // bytes of manifests
+}
+
+func newWalk(path string, s store) *walk {
+	return &walk{
+		store:     s,
+		image:     &Image{Path: path, store: s},
+		manifests: map[v1.Hash]bool{},
+		blobs:     map[v1.Hash]int{},
+	}
 }
 
 // manifest adds a manifest after all that it names.
@@ -294,8 +403,11 @@ func (w *walk) manifest(d v1.Descriptor, raw []byte, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("manifest %s: indexes are nested more than %d deep", d.Digest, maxDepth)
 	}
-	if w.held += int64(len(raw)); w.held > maxManifests {
-		return fmt.Errorf("its manifests have more than %d bytes together", maxManifests)
+	if len(w.manifests) > maxManifests {
+		return fmt.Errorf("it has more than %d manifests", maxManifests)
+	}
+	if w.held += int64(len(raw)); w.held > maxHeld {
+		return fmt.Errorf("its manifests have more than %d bytes together", maxHeld)
 	}
 	var doc document
 	if err := json.Unmarshal(raw, &doc); err != nil {
@@ -313,30 +425,38 @@ func (w *walk) manifest(d v1.Descriptor, raw []byte, depth int) error {
 		return fmt.Errorf("manifest %s does not say of which type it is", d.Digest)
 	}
 	for _, child := range doc.Manifests {
-		if err := w.child(child, depth+1); err != nil {
+		if err := w.child(child.descriptor(), depth+1); err != nil {
 			return fmt.Errorf("index %s: %w", d.Digest, err)
 		}
 	}
-	base := doc.Annotations[baseName]
+	if err := w.content(&doc); err != nil {
+		return fmt.Errorf("manifest %s: %w", d.Digest, err)
+	}
+	w.image.Manifests = append(w.image.Manifests, Manifest{Digest: d.Digest, MediaType: doc.MediaType, Raw: raw})
+	return nil
+}
+
+// content adds the blobs that a manifest names.
+func (w *walk) content(doc *document) error {
 	if doc.Config != nil {
-		if err := w.blob(*doc.Config, ""); err != nil {
-			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		config := doc.Config.descriptor()
+		if err := w.blob(config, false); err != nil {
+			return err
+		}
+		if config.MediaType.IsConfig() {
+			w.image.configs = append(w.image.configs, config)
 		}
 	}
 	for _, layer := range doc.Layers {
-		if err := w.blob(layer, base); err != nil {
-			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		if err := w.blob(layer.descriptor(), true); err != nil {
+			return err
 		}
 	}
 	for _, blob := range doc.Blobs {
-		if err := w.blob(blob, ""); err != nil {
-			return fmt.Errorf("manifest %s: %w", d.Digest, err)
+		if err := w.blob(blob.descriptor(), false); err != nil {
+			return err
 		}
 	}
-	if base != "" {
-		w.image.Bases = append(w.image.Bases, base)
-	}
-	w.image.Manifests = append(w.image.Manifests, Manifest{Digest: d.Digest, MediaType: doc.MediaType, Raw: raw})
 	return nil
 }
 
@@ -347,7 +467,7 @@ func (w *walk) child(d v1.Descriptor, depth int) error {
 		return nil
 	}
 	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() && d.Size > maxManifest {
-		return w.blob(d, "")
+		return w.blob(d, false)
 	}
 	raw, err := w.read(d)
 	if err != nil {
@@ -356,7 +476,7 @@ func (w *walk) child(d v1.Descriptor, depth int) error {
 	if !d.MediaType.IsIndex() && !d.MediaType.IsImage() {
 		var doc document
 		if json.Unmarshal(raw, &doc) != nil || doc.SchemaVersion != 2 {
-			return w.blob(d, "")
+			return w.blob(d, false)
 		}
 	}
 	return w.manifest(d, raw, depth)
@@ -377,22 +497,23 @@ func (w *walk) read(d v1.Descriptor) ([]byte, error) {
 	return io.ReadAll(content)
 }
 
-// blob adds a blob that belongs into the registry. A layer that is not here may be in the repository of the base image.
-func (w *walk) blob(d v1.Descriptor, base string) error {
+// blob adds a blob that belongs into the registry. A layer need not be here.
+func (w *walk) blob(d v1.Descriptor, layer bool) error {
+	if d.Digest.Hex == "" {
+		return errNameless
+	}
 	if at, seen := w.blobs[d.Digest]; seen {
-		if at < 0 {
-			return nil
-		}
-		known := &w.image.Blobs[at]
-		if known.Size != d.Size {
-			return fmt.Errorf("blob %s has %d bytes, and not %d", d.Digest, known.Size, d.Size)
-		}
-		if len(d.Annotations) > 0 {
-			merged := maps.Clone(d.Annotations)
-			maps.Copy(merged, known.Annotations)
-			known.Annotations = merged
+		switch {
+		case at < 0:
+		case w.image.Blobs[at].Size != d.Size:
+			return fmt.Errorf("blob %s has %d bytes, and not %d", d.Digest, w.image.Blobs[at].Size, d.Size)
+		case !layer && w.image.Absent[d.Digest]:
+			return fmt.Errorf("blob %s (%s) is %w", d.Digest, d.MediaType, errMissing)
 		}
 		return nil
+	}
+	if len(w.blobs) == maxBlobs {
+		return fmt.Errorf("it has more than %d blobs", maxBlobs)
 	}
 	if !d.MediaType.IsDistributable() {
 		w.blobs[d.Digest] = -1 // its licence keeps it where it comes from, and the builder need not have it
@@ -402,11 +523,11 @@ func (w *walk) blob(d v1.Descriptor, base string) error {
 	switch {
 	case err == nil:
 		content.Close()
-	case base != "" && errors.Is(err, errMissing):
-		if w.image.Elsewhere == nil {
-			w.image.Elsewhere = map[v1.Hash]string{}
+	case layer && errors.Is(err, errMissing):
+		if w.image.Absent == nil {
+			w.image.Absent = map[v1.Hash]bool{}
 		}
-		w.image.Elsewhere[d.Digest] = base
+		w.image.Absent[d.Digest] = true
 	default:
 		return err
 	}
@@ -415,12 +536,15 @@ func (w *walk) blob(d v1.Descriptor, base string) error {
 	return nil
 }
 
-var errMissing = errors.New("missing")
+var (
+	errMissing  = errors.New("missing")
+	errNameless = errors.New("it names a blob without a digest")
+)
 
 // open reads a blob that is as long, and has the content, that its descriptor says.
 func open(s store, d v1.Descriptor) (*verifier, error) {
 	if d.Digest.Hex == "" {
-		return nil, errors.New("it names a blob without a digest")
+		return nil, errNameless
 	}
 	content, size, err := s.open(d.Digest)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -311,8 +311,51 @@ func TestInvalid(t *testing.T) {
 		"broken index": {func(_ *testing.T, b builder, _ v1.Descriptor) {
 			b.write("index.json", `{"manifests":[`)
 		}, "index.json"},
-		"empty index":   {func(_ *testing.T, b builder, _ v1.Descriptor) { b.roots() }, "names no image"},
-		"layer missing": {func(t *testing.T, b builder, d v1.Descriptor) { remove(t, b.path(d)) }, "is missing"},
+		"empty index": {func(_ *testing.T, b builder, _ v1.Descriptor) { b.roots() }, "names no image"},
+		"configuration missing": {func(t *testing.T, b builder, _ v1.Descriptor) {
+			remove(t, b.path(b.blob(types.OCIConfigJSON, "{}")))
+		}, "is missing"},
+		"a layer that is missing is a configuration, too": {func(t *testing.T, b builder, d v1.Descriptor) {
+			remove(t, b.path(d))
+			b.roots(b.index(b.json(types.OCIManifestSchema1, v1.Manifest{
+				SchemaVersion: 2,
+				Config:        b.blob(types.OCIConfigJSON, "{}"),
+				Layers:        []v1.Descriptor{d},
+			}), b.json(types.OCIManifestSchema1, v1.Manifest{SchemaVersion: 2, Config: d})))
+		}, "is missing"},
+		"more layers than an image may have": {func(_ *testing.T, b builder, d v1.Descriptor) {
+			b.roots(b.json(types.OCIManifestSchema1, v1.Manifest{
+				SchemaVersion: 2,
+				Config:        b.blob(types.OCIConfigJSON, "{}"),
+				Layers:        slices.Repeat([]v1.Descriptor{d}, 10_001),
+			}))
+		}, "a list of more than 10000"},
+		"more manifests than an image may have": {func(_ *testing.T, b builder, d v1.Descriptor) {
+			var children []v1.Descriptor
+			for i := range 1_001 {
+				children = append(children, b.json(types.OCIManifestSchema1, v1.Manifest{
+					SchemaVersion: 2,
+					Config:        d,
+					Annotations:   map[string]string{"number": fmt.Sprint(i)},
+				}))
+			}
+			b.roots(b.index(children...))
+		}, "more than 1000 manifests"},
+		"more blobs than an image may have": {func(_ *testing.T, b builder, _ v1.Descriptor) {
+			var children []v1.Descriptor
+			for i := range 2 {
+				m := v1.Manifest{SchemaVersion: 2, Config: b.blob(types.OCIConfigJSON, "{}")}
+				for j := range 5_001 {
+					digest, size, err := v1.SHA256(strings.NewReader(fmt.Sprint(i, j)))
+					if err != nil {
+						b.t.Fatal(err)
+					}
+					m.Layers = append(m.Layers, v1.Descriptor{MediaType: types.OCILayer, Digest: digest, Size: size})
+				}
+				children = append(children, b.json(types.OCIManifestSchema1, m))
+			}
+			b.roots(b.index(children...))
+		}, "more than 10000 blobs"},
 		"layer incomplete": {func(t *testing.T, b builder, d v1.Descriptor) {
 			truncate(t, b.path(d), 3)
 		}, "it has 3 of 5 bytes"},
@@ -387,6 +430,80 @@ func TestInvalid(t *testing.T) {
 			wantInvalid(t, err, test.want)
 		})
 	}
+}
+
+// A sparse layout lacks layers of the image that it is built on.
+func TestAbsentLayers(t *testing.T) {
+	t.Parallel()
+	b := newBuilder(t)
+	root := b.image("app")
+	b.roots(root)
+	absent := b.blob(types.OCILayer, "layer of app")
+	if err := os.Remove(b.path(absent)); err != nil {
+		t.Fatal(err)
+	}
+	image := mustOpen(t, b.dir)
+	if len(image.Blobs) != 3 || len(image.Absent) != 1 || !image.Absent[absent.Digest] {
+		t.Errorf("%d blobs, absent are %v, want %s", len(image.Blobs), image.Absent, absent.Digest)
+	}
+	if _, err := image.Open(absent); outcome.Of(err).Reason != outcome.ImageInvalid {
+		t.Errorf("got %v", err)
+	}
+	if err := image.Check(t.Context(), absent); outcome.Of(err).Reason != outcome.ImageInvalid {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A blob of the right length may still be another.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	b := newBuilder(t)
+	b.roots(b.image("app"))
+	layer := b.blob(types.OCILayer, "layer of app")
+	image := mustOpen(t, b.dir)
+	if err := image.Check(t.Context(), layer); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(b.path(layer), []byte("layer of opp"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wantInvalid(t, image.Check(t.Context(), layer), "is damaged")
+}
+
+func TestLabels(t *testing.T) {
+	t.Parallel()
+	b := newBuilder(t)
+	image := func(config string) v1.Descriptor {
+		return b.json(types.OCIManifestSchema1, v1.Manifest{
+			SchemaVersion: 2,
+			Config:        b.blob(types.OCIConfigJSON, config),
+		})
+	}
+	acme := image(`{"config":{"Labels":{"owner":"acme"}}}`)
+	tests := []struct {
+		name   string
+		images []v1.Descriptor
+		want   []string
+	}{
+		{"none", []v1.Descriptor{image(`{}`), image(`{"config":null}`)}, nil},
+		{"one of two platforms", []v1.Descriptor{acme, image(`{"config":{}}`)}, []string{"acme"}},
+		{"the same twice", []v1.Descriptor{acme, image(`{"os":"linux","config":{"Labels":{"owner":"acme"}}}`)},
+			[]string{"acme"}},
+		{"two", []v1.Descriptor{acme, image(`{"config":{"Labels":{"owner":""}}}`)}, []string{"acme", ""}},
+	}
+	for _, test := range tests { // one after another: they share the layout
+		t.Run(test.name, func(t *testing.T) {
+			b.roots(b.index(test.images...))
+			if got, err := mustOpen(t, b.dir).Labels("owner"); err != nil || !slices.Equal(got, test.want) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+	t.Run("no configuration at all", func(t *testing.T) {
+		b.roots(image("[]"))
+		_, err := mustOpen(t, b.dir).Labels("owner")
+		wantInvalid(t, err, "configuration")
+	})
 }
 
 func truncate(t *testing.T, path string, size int64) {
@@ -530,9 +647,10 @@ func TestLocate(t *testing.T) {
 		paths []string
 		want  string
 	}{
-		"layout":                      {[]string{"image/index.json"}, "image"},
-		"layout rather than archive":  {[]string{"image/index.json", "app-image.tar"}, "image"},
-		"archive beside empty folder": {[]string{"app-image.tar"}, "app-image.tar"},
+		"a layout that is being written": {[]string{"image/.new/index.json", "app-image.tar"}, "app-image.tar"},
+		"layout":                         {[]string{"image/index.json"}, "image"},
+		"layout rather than archive":     {[]string{"image/index.json", "app-image.tar"}, "image"},
+		"archive beside empty folder":    {[]string{"app-image.tar"}, "app-image.tar"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -2,6 +2,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,26 +80,26 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	bases := registry.Source{
+	source := registry.Source{
 		Mirrors:     in.RegistryMirrors,
 		Insecure:    in.InsecureRegistries,
 		Credentials: pulling,
 		Transport:   transport,
 	}
-	sources, err := in.mountSources(to, image)
+	sources, err := in.sources(to)
 	if err != nil {
 		return nil, err
 	}
 	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, transport)
 	if err := env.Retry.Do(ctx, func(ctx context.Context) error {
-		return repository.connect(ctx, sources.all())
+		return repository.connect(ctx, sources)
 	}); err != nil {
 		return nil, err
 	}
 	p := &push{
 		repository: repository,
 		image:      image,
-		bases:      bases,
+		bases:      &bases{images: in.BaseImages, source: source},
 		tag:        to.tag,
 		sources:    sources,
 		env:        env,
@@ -121,17 +122,20 @@ func (in Parameters) pushCache(ctx context.Context, repository *repository, env 
 	path := in.CacheSource
 	if path == "" {
 		path = in.Workspace.Cache()
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) || err == nil && imagelayout.IsEmpty(path) {
 			return nil
 		}
 	}
-	cache, err := imagelayout.Open(ctx, path, string(in.Workspace))
+	cache, err := imagelayout.Open(ctx, path, os.TempDir())
 	if err != nil {
 		return err
 	}
 	defer cache.Close()
-	if len(cache.Elsewhere) > 0 {
-		return fmt.Errorf("the cache in %s is incomplete", path)
+	if len(cache.Absent) > 0 {
+		return outcome.Errorf(outcome.ImageInvalid, "the cache in %s is incomplete", path)
+	}
+	if err := in.checkOwner(cache); err != nil {
+		return err
 	}
 	p := &push{repository: repository, image: cache, tag: workspace.CacheTag, env: env, jobs: max(in.Jobs, 1)}
 	if err := p.run(ctx); err != nil {
@@ -151,21 +155,54 @@ func (in Parameters) open(ctx context.Context, log *slog.Logger) (*imagelayout.I
 			return nil, err
 		}
 	}
-	image, err := imagelayout.Open(ctx, path, string(in.Workspace))
+	image, err := imagelayout.Open(ctx, path, os.TempDir())
 	if err != nil {
 		return nil, err
 	}
-	if got := image.Root().Digest.String(); in.ImageDigest != "" && got != in.ImageDigest {
+	if err := in.check(image); err != nil {
 		image.Close()
-		return nil, outcome.Errorf(
-			outcome.ImageInvalid, "the image in %s is %s, and not %s, which the build step made", path, got,
-			in.ImageDigest,
-		)
+		return nil, err
 	}
 	log.Info("Read the image", "path", path, "digest", image.Root().Digest, "manifests", len(image.Manifests), "blobs",
 		len(image.Blobs),
-		"size", size(image.Size()), "in base images", len(image.Elsewhere), "took", time.Since(started))
+		"size", size(image.Size()), "in base images", len(image.Absent), "took", time.Since(started))
 	return image, nil
+}
+
+// check wants the image to be the one that the build step made, as far as the parameters tell of it.
+func (in Parameters) check(image *imagelayout.Image) error {
+	if got := image.Root().Digest.String(); in.ImageDigest != "" && got != in.ImageDigest {
+		return outcome.Errorf(
+			outcome.ImageInvalid, "the image in %s is %s, and not %s, which the build step made", image.Path, got,
+			in.ImageDigest,
+		)
+	}
+	return in.checkOwner(image)
+}
+
+// maxLabel is how much of a stranger's label a message quotes, in bytes.
+const maxLabel = 200
+
+// checkOwner refuses the image, or cache, of another component. One that tells no owner may be of a build step that
+// knows none.
+func (in Parameters) checkOwner(image *imagelayout.Image) error {
+	owner := in.Owner.Label()
+	if owner == "" {
+		return nil
+	}
+	labels, err := image.Labels(step.OwnerLabel)
+	if err != nil {
+		return err
+	}
+	for _, label := range labels {
+		if label != owner {
+			return outcome.Errorf(
+				outcome.ImageInvalid, "the image in %s is of %q, as its label %s tells, and not of %s", image.Path,
+				outcome.Clip(label, maxLabel), step.OwnerLabel, owner,
+			).WithHint("A build step that does not set the label inherits it from a base image: set it there.")
+		}
+	}
+	return nil
 }
 
 // target is where the image goes.
@@ -205,76 +242,48 @@ func (in Parameters) target() (target, error) {
 	return target{repository: server.Repo(path), tag: tag, text: registry + "/" + in.ImageName + ":" + tag}, nil
 }
 
-// sources are the repositories of the registry that may hold blobs already.
-type sources struct {
-	every  []string             // for any blob
-	single map[v1.Hash][]string // for one blob
-}
-
-// sourceAnnotation, followed by a registry's host, is where containerd and BuildKit note from which repositories they
-// pulled a layer.
-const sourceAnnotation = "containerd.io/distribution.source."
-
 // maxSources bounds the questions asked for one blob, and the scopes of a token.
 const maxSources = 8
 
-// mountSources are the repositories in the parameters, then those in the image's annotations.
-func (in Parameters) mountSources(to target, image *imagelayout.Image) (sources, error) {
+// sources are the repositories of the same registry that may hold blobs already: those of mount-from, then those of the
+// base images.
+func (in Parameters) sources(to target) ([]string, error) {
 	host, _, _ := strings.Cut(to.text, "/")
-	own := to.repository.RepositoryStr()
-	s := sources{single: map[v1.Hash][]string{}}
+	var all []string
+	add := func(path string) {
+		if path != to.repository.RepositoryStr() && !slices.Contains(all, path) {
+			all = append(all, path)
+		}
+	}
 	for _, from := range in.MountFrom {
 		path := strings.TrimPrefix(from, host+"/")
 		if !repositoryPath.MatchString(path) {
-			return s, outcome.Errorf(outcome.InvalidParameters, "mount-from: %q is not the name of a repository", from)
+			return nil, outcome.Errorf(outcome.InvalidParameters, "mount-from: %q is not the name of a repository", from)
 		}
-		if path != own && !slices.Contains(s.every, path) {
-			s.every = append(s.every, path)
+		add(path)
+	}
+	for _, base := range in.BaseImages {
+		at, err := name.NewDigest(base)
+		if err != nil {
+			return nil, outcome.Errorf(
+				outcome.InvalidParameters, "base-images: %q is not the reference of an image with its digest: %w", base,
+				err,
+			)
+		}
+		if at.RegistryStr() == to.repository.RegistryStr() {
+			add(at.RepositoryStr())
 		}
 	}
-	for _, base := range image.Bases {
-		ref, err := name.ParseReference(base)
-		if err != nil || ref.Context().RegistryStr() != to.repository.RegistryStr() {
-			continue
-		}
-		if path := ref.Context().RepositoryStr(); path != own && !slices.Contains(s.every, path) {
-			s.every = append(s.every, path)
-		}
-	}
-	for _, blob := range image.Blobs {
-		for path := range strings.SplitSeq(blob.Annotations[sourceAnnotation+host], ",") {
-			if path != own && repositoryPath.MatchString(path) && !slices.Contains(s.every, path) {
-				s.single[blob.Digest] = append(s.single[blob.Digest], path)
-			}
-		}
-	}
-	return s, nil
-}
-
-// of lists the repositories that may hold a blob, the likeliest first.
-func (s sources) of(blob v1.Hash) []string {
-	all := append(slices.Clone(s.single[blob]), s.every...)
-	return all[:min(len(all), maxSources)]
-}
-
-// all lists the repositories that are asked for any blob.
-func (s sources) all() []string {
-	all := slices.Clone(s.every)
-	for blob := range s.single {
-		all = append(all, s.of(blob)...)
-	}
-	slices.Sort(all)
-	all = slices.Compact(all)
-	return all[:min(len(all), maxSources)]
+	return all[:min(len(all), maxSources)], nil
 }
 
 // push is one image on its way into a registry.
 type push struct {
 	repository *repository
 	image      *imagelayout.Image
-	bases      registry.Source
+	bases      *bases
 	tag        string
-	sources    sources
+	sources    []string // repositories of the same registry that may hold blobs already
 	env        step.Environment
 	jobs       int
 
@@ -303,6 +312,9 @@ func (p *push) run(ctx context.Context) error {
 	p.started = time.Now()
 	var err error
 	if p.unchanged, err = p.isThere(ctx); err != nil || p.unchanged {
+		return err
+	}
+	if err := p.findAbsent(ctx); err != nil {
 		return err
 	}
 	p.env.Log.Info("Pushing", "to", p.repository.name.Name()+":"+p.tag, "jobs", p.jobs)
@@ -344,7 +356,7 @@ func (p *push) blobs(ctx context.Context) error {
 	go p.tell(ctx, progressEvery)
 
 	blobs := slices.Clone(p.image.Blobs)
-	slices.SortStableFunc(blobs, func(a, b v1.Descriptor) int { return int(min(max(b.Size-a.Size, -1), 1)) })
+	slices.SortStableFunc(blobs, func(a, b v1.Descriptor) int { return cmp.Compare(b.Size, a.Size) })
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(p.jobs)
 	for _, blob := range blobs {
@@ -366,19 +378,8 @@ func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
 		p.skipped.add(blob)
 		return nil
 	}
-	for _, from := range p.sources.of(blob.Digest) {
-		// Asking first is cheaper than a mount that fails: that leaves an upload open.
-		there, err := p.repository.has(ctx, from, blob)
-		if err == nil && there {
-			there, err = p.repository.mount(ctx, blob, from)
-		}
-		if err != nil {
-			return err
-		}
-		if there {
-			p.mounted.add(blob)
-			return nil
-		}
+	if mounted, err := p.mount(ctx, blob); err != nil || mounted {
+		return err
 	}
 	location, err := p.repository.start(ctx, blob)
 	if err != nil {
@@ -393,13 +394,58 @@ func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
 	return nil
 }
 
+// mount makes a blob of another repository one of ours, if there is one that has it and the registry wants to.
+func (p *push) mount(ctx context.Context, blob v1.Descriptor) (bool, error) {
+	checked := p.image.Absent[blob.Digest] // a base image names it
+	for _, from := range p.sources {
+		// Asking first is cheaper than a mount that fails: that leaves an upload open.
+		there, err := p.repository.has(ctx, from, blob)
+		if err != nil {
+			return false, err
+		}
+		if !there {
+			continue
+		}
+		if !checked {
+			// Who knows no more of a blob than its digest and size does not get its content from a repository that
+			// the push credentials may read, and the build may not.
+			if err := p.image.Check(ctx, blob); err != nil {
+				return false, err
+			}
+			checked = true
+		}
+		mounted, err := p.repository.mount(ctx, blob, from)
+		if err != nil {
+			return false, err
+		}
+		if mounted {
+			p.mounted.add(blob)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // open reads a blob from the layout, or from the base image's repository, where a sparse layout leaves it.
 func (p *push) open(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, error) {
-	base, elsewhere := p.image.Elsewhere[blob.Digest]
-	if !elsewhere {
+	if !p.image.Absent[blob.Digest] {
 		return p.image.Open(blob)
 	}
-	return p.bases.Open(ctx, base, blob.Digest)
+	return p.bases.open(ctx, blob.Digest)
+}
+
+// findAbsent makes sure that base images have the layers that the layout lacks.
+func (p *push) findAbsent(ctx context.Context) error {
+	if len(p.image.Absent) == 0 {
+		return nil
+	}
+	var absent []v1.Descriptor
+	for _, blob := range p.image.Blobs {
+		if p.image.Absent[blob.Digest] {
+			absent = append(absent, blob)
+		}
+	}
+	return p.bases.find(ctx, p.image.Path, absent, p.env.Retry)
 }
 
 // verify reads back what was pushed: the tag and the digest must both be this image, byte for byte.

@@ -35,6 +35,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/publish"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
@@ -322,45 +323,15 @@ func appended(t testing.TB, base v1.Image) (v1.Image, v1.Layer) {
 
 func TestLayersAreMounted(t *testing.T) {
 	t.Parallel()
-	tests := map[string]func(t *testing.T, r *registrytest.Registry, image v1.Image, in *publish.Parameters) v1.Image{
-		"from a repository of the parameter": func(
-			_ *testing.T, _ *registrytest.Registry, image v1.Image, in *publish.Parameters,
-		) v1.Image {
+	tests := map[string]func(r *registrytest.Registry, base string, in *publish.Parameters){
+		"from a repository of the parameter": func(_ *registrytest.Registry, _ string, in *publish.Parameters) {
 			in.MountFrom = []string{"base/absent", "base/golang"}
-			return image
 		},
-		"from a repository with its host": func(
-			_ *testing.T, r *registrytest.Registry, image v1.Image, in *publish.Parameters,
-		) v1.Image {
+		"from a repository with its host": func(r *registrytest.Registry, _ string, in *publish.Parameters) {
 			in.MountFrom = []string{r.Host + "/base/golang"}
-			return image
 		},
-		"from the base image's annotation": func(
-			_ *testing.T, r *registrytest.Registry, image v1.Image, _ *publish.Parameters,
-		) v1.Image {
-			return mutate.Annotations(image, map[string]string{
-				"org.opencontainers.image.base.name": r.Host + "/base/golang:1",
-			}).(v1.Image)
-		},
-		"from the layers' annotations": func(
-			t *testing.T, r *registrytest.Registry, image v1.Image, _ *publish.Parameters,
-		) v1.Image {
-			layers, err := image.Layers()
-			if err != nil {
-				t.Fatal(err)
-			}
-			annotated := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
-			for _, layer := range layers {
-				annotated, err = mutate.Append(annotated, mutate.Addendum{
-					Layer: layer,
-					Annotations: map[string]string{
-						"containerd.io/distribution.source." + r.Host: "base/absent,base/golang",
-					}})
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			return annotated
+		"from a base image": func(r *registrytest.Registry, base string, in *publish.Parameters) {
+			in.BaseImages = []string{"docker.io/library/busybox:1@" + base, r.Host + "/base/golang:1@" + base}
 		},
 	}
 	for kind, prepare := range tests {
@@ -371,7 +342,7 @@ func TestLayersAreMounted(t *testing.T) {
 			r.Push(t, "base/golang:1", base)
 			image, layer := appended(t, base)
 			in := to(r, "")
-			image = prepare(t, r, image, &in)
+			prepare(r, digest(t, base), &in)
 			in.Workspace = built(t, image)
 			r.Forget()
 			_, logged := mustRun(t, in)
@@ -386,6 +357,92 @@ func TestLayersAreMounted(t *testing.T) {
 			}
 			if got := r.Get(t, reference).Digest.String(); got != digest(t, image) {
 				t.Errorf("the tag is %s, want %s", got, digest(t, image))
+			}
+		})
+	}
+}
+
+// Who only names a layer does not get it from a repository that the push credentials may read.
+func TestALayerWithOtherContentIsNotMounted(t *testing.T) {
+	t.Parallel()
+	r := registrytest.New(t)
+	base := registrytest.RandomImage(t, 1, 100_000)
+	r.Push(t, "base/private:1", base)
+	image, _ := appended(t, base)
+	in := to(r, built(t, image))
+	in.MountFrom = []string{"base/private"}
+	layers, err := base.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, err := layers[0].Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := imagelayout.Dir(in.Workspace.Image()).Blob(name)
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.WriteFile(path, make([]byte, info.Size()), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Forget()
+	_, _, err = run(t, in)
+	wantFailure(t, err, outcome.ImageInvalid, "is damaged")
+	for _, request := range r.Requests(http.MethodPost, "/blobs/uploads/") {
+		if request.Query.Has("mount") {
+			t.Errorf("%v was mounted", request.Query)
+		}
+	}
+}
+
+// The image is the one that the build step made, for the component that the run is of.
+func TestAnotherImage(t *testing.T) {
+	t.Parallel()
+	owned := func(owner string) v1.Image {
+		image, err := mutate.Config(
+			registrytest.RandomImage(t, 1, 1000), v1.Config{Labels: map[string]string{step.OwnerLabel: owner}},
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return image
+	}
+	ours, plain := owned("acme/shop/cart"), registrytest.RandomImage(t, 1, 1000)
+	index := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: ours})
+	tests := []struct {
+		name   string
+		image  mutate.Appendable
+		digest string
+		owner  step.Owner
+		want   string // of the failure; empty when it is published
+	}{
+		{"the one that was built", ours, digest(t, ours), step.Owner{}, ""},
+		{"another one", ours, digest(t, plain), step.Owner{}, digest(t, plain)},
+		{"the index of the one that was built", index, digest(t, ours), step.Owner{}, digest(t, ours)},
+		{"of the component", ours, "", step.Owner{Namespace: "acme", Project: "shop", Component: "cart"}, ""},
+		{"of nobody", plain, "", step.Owner{Namespace: "acme", Project: "shop", Component: "cart"}, ""},
+		{"of another component", index, "", step.Owner{Namespace: "acme", Project: "shop", Component: "till"},
+			`"acme/shop/cart"`},
+		{"of a component, for a run of none", ours, "", step.Owner{Namespace: "acme"}, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			r := registrytest.New(t)
+			in := to(r, built(t, test.image))
+			in.ImageDigest, in.Owner = test.digest, test.owner
+			_, _, err := run(t, in)
+			if test.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantFailure(t, err, outcome.ImageInvalid, test.want)
+			if len(r.Requests("", "")) > 0 {
+				t.Error("the registry was asked")
 			}
 		})
 	}

@@ -17,14 +17,15 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
+	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // sparse is a workspace with an image of one layer on a base, whose layers are not in the layout.
-func sparse(t testing.TB, base v1.Image, baseReference string) (workspace.Workspace, v1.Image) {
+func sparse(t testing.TB, base v1.Image) (workspace.Workspace, v1.Image) {
 	t.Helper()
 	image, _ := appended(t, base)
-	image = mutate.Annotations(image, map[string]string{"org.opencontainers.image.base.name": baseReference}).(v1.Image)
 	w := built(t, image)
 	layers, err := base.Layers()
 	if err != nil {
@@ -89,8 +90,9 @@ func TestLayersThatAreInTheBaseImage(t *testing.T) {
 				bases.Push(t, "cache/base/run:1", base)
 				reference = "images.example.com/base/run@" + digest(t, base)
 			}
-			w, image := sparse(t, base, reference)
+			w, image := sparse(t, base)
 			in := to(r, w)
+			in.BaseImages = []string{reference}
 			in.CABundle, in.RegistryPullSecret = joinFiles(t, r.CAFile, bases.CAFile), bases.DockerConfig
 			if !direct {
 				in.RegistryMirrors = []registry.Mirror{{Registry: "images.example.com", Mirror: bases.Host + "/cache"}}
@@ -115,9 +117,10 @@ func TestLayersOfABaseImageInTheSameRegistryAreMounted(t *testing.T) {
 	r := registrytest.New(t)
 	base := registrytest.RandomImage(t, 3, 50_000)
 	r.Push(t, "base/run:1", base)
-	w, image := sparse(t, base, r.Host+"/base/run@"+digest(t, base))
+	w, image := sparse(t, base)
 	r.Forget()
 	in := to(r, w)
+	in.BaseImages = []string{r.Host + "/base/run@" + digest(t, base)}
 	in.RegistryPullSecret = r.DockerConfig
 	mustRun(t, in)
 	if n := len(uploads(r)); n != 2 { // layer and configuration
@@ -134,7 +137,7 @@ func TestBaseImageThatCannotBeHad(t *testing.T) {
 		prepare func(t *testing.T, bases *registrytest.Registry) (host string)
 		reason  outcome.Reason
 	}{
-		{"the layer is gone", func(t *testing.T, bases *registrytest.Registry) string { return bases.Host },
+		{"the image is gone", func(t *testing.T, bases *registrytest.Registry) string { return bases.Host },
 			outcome.BaseImageUnavailable},
 		{"the registry is gone", func(*testing.T, *registrytest.Registry) string { return "127.0.0.1:1" },
 			outcome.RegistryUnavailable},
@@ -151,8 +154,9 @@ func TestBaseImageThatCannotBeHad(t *testing.T) {
 			bases := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
 			r := registrytest.New(t)
 			host := test.prepare(t, bases)
-			w, _ := sparse(t, base, host+"/base/run@"+digest(t, base))
+			w, _ := sparse(t, base)
 			in := to(r, w)
+			in.BaseImages = []string{host + "/base/run@" + digest(t, base)}
 			in.InsecureRegistries = []string{host}
 			before := files(t, w)
 			_, _, err := run(t, in)
@@ -164,21 +168,75 @@ func TestBaseImageThatCannotBeHad(t *testing.T) {
 	}
 }
 
-// A configuration is never elsewhere, and neither is a layer of an image that names no base.
+// What a layout lacks is only taken from a base image that lists it.
 func TestWhatIsMissingFromALayout(t *testing.T) {
 	t.Parallel()
 	r := registrytest.New(t)
-	base := registrytest.RandomImage(t, 1, 1000)
-	w, image := sparse(t, base, "images.example.com/run:1")
-	name, err := image.ConfigName()
-	if err != nil {
-		t.Fatal(err)
+	base, other := registrytest.RandomImage(t, 1, 1000), registrytest.RandomImage(t, 1, 1000)
+	r.Push(t, "base/run:1", base)
+	r.Push(t, "base/other:1", other)
+	run1 := r.Host + "/base/run:1@" + digest(t, base)
+	tests := []struct {
+		name   string
+		bases  []string
+		spoil  func(t *testing.T, w workspace.Workspace, image v1.Image)
+		reason outcome.Reason
+		want   string
+	}{
+		{"a layer of no base image", nil, nil, outcome.ImageInvalid, "base-images"},
+		{"a layer of another base image", []string{r.Host + "/base/other@" + digest(t, other)}, nil,
+			outcome.ImageInvalid, "none of its 1 base images"},
+		{"a layer of the second base image", []string{r.Host + "/base/other@" + digest(t, other), run1}, nil,
+			outcome.Succeeded, ""},
+		{"a layer of another size", []string{run1}, func(t *testing.T, w workspace.Workspace, image v1.Image) {
+			manifest, err := image.Manifest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			manifest = manifest.DeepCopy()
+			manifest.Layers[0].Size++
+			dir := imagelayout.Dir(w.Image())
+			root := v1.Descriptor{MediaType: manifest.MediaType}
+			if root.Digest, root.Size, err = dir.WriteJSON(manifest); err == nil {
+				err = dir.WriteIndex(root)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, outcome.ImageInvalid, "bytes in the base image"},
+		{"the configuration", []string{run1}, func(t *testing.T, w workspace.Workspace, image v1.Image) {
+			name, err := image.ConfigName()
+			if err == nil {
+				err = os.Remove(imagelayout.Dir(w.Image()).Blob(name))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}, outcome.ImageInvalid, "is missing"},
 	}
-	if err := os.Remove(filepath.Join(w.Image(), "blobs", name.Algorithm, name.Hex)); err != nil {
-		t.Fatal(err)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w, image := sparse(t, base)
+			if test.spoil != nil {
+				test.spoil(t, w, image)
+			}
+			in := to(r, w)
+			in.ImageName = "shop-" + strings.ReplaceAll(test.name, " ", "-")
+			in.BaseImages, in.RegistryPullSecret = test.bases, r.DockerConfig
+			_, _, err := run(t, in)
+			if test.reason == outcome.Succeeded {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			wantFailure(t, err, test.reason, test.want)
+			if r.Has(t, "team/"+in.ImageName+":v1-1a2b3c4d") {
+				t.Error("it was published")
+			}
+		})
 	}
-	_, _, err = run(t, to(r, w))
-	wantFailure(t, err, outcome.ImageInvalid, "is missing")
 }
 
 // withCache adds a cache to a workspace.
@@ -211,6 +269,19 @@ func TestCacheIsPushedAfterTheImage(t *testing.T) {
 	}
 }
 
+// An empty folder is no cache, and says nothing.
+func TestNoCache(t *testing.T) {
+	t.Parallel()
+	r := registrytest.New(t)
+	w := built(t, registrytest.RandomImage(t, 1, 1000))
+	if err := os.Mkdir(w.Cache(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, logged := mustRun(t, to(r, w)); strings.Contains(logged, "cache") {
+		t.Error(logged)
+	}
+}
+
 func TestACacheThatCannotBePushedIsNoFailure(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(
@@ -220,6 +291,21 @@ func TestACacheThatCannotBePushedIsNoFailure(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(w.Cache(), "index.json"), []byte("{"), 0o644); err != nil {
 				t.Fatal(err)
 			}
+			return r
+		},
+		"of another component": func(
+			t *testing.T, w workspace.Workspace, r *registrytest.Registry,
+		) *registrytest.Registry {
+			if err := os.RemoveAll(w.Cache()); err != nil {
+				t.Fatal(err)
+			}
+			other, err := mutate.Config(registrytest.RandomImage(t, 1, 1000), v1.Config{
+				Labels: map[string]string{step.OwnerLabel: "acme/shop/till"},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			withCache(t, w, other)
 			return r
 		},
 		"a link": func(t *testing.T, w workspace.Workspace, r *registrytest.Registry) *registrytest.Registry {
@@ -250,7 +336,9 @@ func TestACacheThatCannotBePushedIsNoFailure(t *testing.T) {
 			image := registrytest.RandomImage(t, 1, 1000)
 			w := withCache(t, built(t, image), registrytest.RandomImage(t, 1, 1000))
 			r := spoil(t, w, registrytest.New(t))
-			results, logged := mustRun(t, to(r, w))
+			in := to(r, w)
+			in.Owner = step.Owner{Namespace: "acme", Project: "shop", Component: "cart"}
+			results, logged := mustRun(t, in)
 			if results["image-digest"] != digest(t, image) || !strings.Contains(logged, "The cache is not pushed") ||
 				!strings.Contains(logged, "level=WARN") {
 				t.Errorf("%v\n%s", results, logged)
