@@ -55,11 +55,13 @@ func TestOverlaysAndComponents(t *testing.T) {
 		{"user-namespaces", overlay(t, "user-namespaces"), rules{buildSecurity: userNamespace, hostUsers: true}, nil},
 		{"registry-cache", overlay(t, "registry-cache"), byDefault,
 			[]string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
+		{"plain-image-names", overlay(t, "plain-image-names"), byDefault, nil},
 		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted},
 			[]string{"Namespace", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}},
 		{
 			"all that go together",
-			overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces"),
+			overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces",
+				"plain-image-names"),
 			rules{buildSecurity: profiled, hostUsers: true, anonymous: []string{pull, push}},
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
@@ -121,6 +123,73 @@ func TestComponentsReachTheRuns(t *testing.T) {
 	if class, size := at(claim, "storageClassName"), at(claim, "resources", "requests", "storage"); class != "fast" ||
 		size != "20Gi" {
 		t.Errorf("the example's workspace is %v of class %v", size, class)
+	}
+}
+
+// No two components have one image, unless a platform engineer keeps the names that can be confused.
+func TestNamesOfImages(t *testing.T) {
+	t.Parallel()
+	components := [][3]string{
+		{"acme", "shop", "cart"}, {"acme", "shop-eu", "cart"}, {"acme", "shop", "eu-cart"}, {"acme-shop", "eu", "cart"},
+		{"a", "b.c", "d"}, {"a", "b", "c.d"},
+	}
+	names := func(cluster map[string]any) map[string]bool {
+		all := map[string]bool{}
+		for _, c := range components {
+			r := ordinary()
+			r.namespace = c[0]
+			r.labels = map[string]string{"openchoreo.dev/project": c[1], "openchoreo.dev/component": c[2]}
+			workflow, _, err := renderRun(cluster, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[arguments(t, workflow)["image-name"]] = true
+		}
+		return all
+	}
+	for _, cluster := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
+		if all := names(cluster); len(all) != len(components) || !all["acme_shop-eu_cart"] {
+			t.Errorf("%v: the images are %v", at(cluster, "metadata", "name"), all)
+		}
+	}
+	for _, cluster := range ofKind(build(t, overlay(t, "plain-image-names")), "ClusterWorkflow") {
+		if all := names(cluster); len(all) != 4 || !all["acme-shop-eu-cart"] {
+			t.Errorf("plain-image-names: %v: the images are %v", at(cluster, "metadata", "name"), all)
+		}
+	}
+}
+
+// A namespace that has credentials of its own gets no others.
+func TestRegistrySecretsOfNamespaces(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		dir, namespace, push, pull string
+	}{
+		{"control-plane", "acme", "registry-push-secret", "registry-pull-secret"},
+		{"overlays/example", "acme", "ci/registry-push-acme", "ci/registry-pull-acme"},
+		{"overlays/example", "globex", "ci/registry-push-globex", "ci/registry-pull-globex"},
+		{"overlays/example", "acme-eu", "ci/registry-push", "ci/registry-pull"},
+		{"overlays/example", "acm", "ci/registry-push", "ci/registry-pull"},
+	}
+	for _, test := range tests {
+		for _, cluster := range ofKind(build(t, test.dir), "ClusterWorkflow") {
+			r := ordinary()
+			r.namespace = test.namespace
+			_, resources, err := renderRun(cluster, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id, want := range map[string]string{
+				"registry-push-secret": test.push, "registry-pull-secret": test.pull,
+			} {
+				if resources[id] == nil { // the example's registries need no credentials to pull
+					continue
+				}
+				if got := at(resources[id], "spec", "data", 0, "remoteRef", "key"); got != want {
+					t.Errorf("%s: %s of %s is %v, want %s", test.dir, id, test.namespace, got, want)
+				}
+			}
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package templates_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 // run holds the controller's knowledge of a WorkflowRun.
 type run struct {
+	namespace    string // acme if empty
 	labels       map[string]string
 	parameters   any            // as decoded from JSON
 	externalRefs map[string]any // by id, {"spec": …}
@@ -43,7 +45,7 @@ func renderRun(
 	const name = "cart-1"
 	in := render.Input{
 		Run: &v1alpha1.WorkflowRun{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "acme", Labels: r.labels},
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: cmp.Or(r.namespace, "acme"), Labels: r.labels},
 			Spec: v1alpha1.WorkflowRunSpec{
 				Workflow: v1alpha1.WorkflowRunConfig{Parameters: &runtime.RawExtension{Raw: raw}},
 			},
@@ -127,7 +129,7 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 		"docker-context": ".", "dockerfile-path": "./Dockerfile",
 		"build-env":  `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`,
 		"build-args": `[{"name":"ON","value":true}]`,
-		"image-name": "acme-shop-cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
+		"image-name": "acme_shop_cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
 		"registry-push-secret": "cart-1-registry-push-secret",
 	}
 	got := arguments(t, workflow)
@@ -266,9 +268,10 @@ func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
 // Two runs of one component have one lock for the last step, and two components two.
 func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
 	t.Parallel()
-	lock := func(component string) string {
+	lock := func(namespace, project, component string) string {
 		r := ordinary()
-		r.labels["openchoreo.dev/component"] = component
+		r.namespace = namespace
+		r.labels["openchoreo.dev/project"], r.labels["openchoreo.dev/component"] = project, component
 		object, _, err := renderRun(readYAML(t, dockerfileBuilder), r)
 		if err != nil {
 			t.Fatal(err)
@@ -283,8 +286,18 @@ func TestRunsOfOneComponentTakeTheLastStepInTurn(t *testing.T) {
 		}
 		return last.Synchronization.Mutexes[0].Name
 	}
-	if a, b := lock("cart"), lock("till"); a == b || a != "workload-shop-cart" {
-		t.Errorf("the locks are %q and %q", a, b)
+	if got := lock("acme", "shop", "cart"); got != "workload_acme_shop_cart" || got != lock("acme", "shop", "cart") {
+		t.Errorf("the lock is %q", got)
+	}
+	seen := map[string]bool{}
+	for _, names := range [][3]string{
+		{"acme", "shop", "cart"}, {"acme", "shop", "till"}, {"globex", "shop", "cart"},
+		{"acme", "shop-eu", "cart"}, {"acme", "shop", "eu-cart"}, {"acme-shop", "eu", "cart"},
+	} {
+		seen[lock(names[0], names[1], names[2])] = true
+	}
+	if len(seen) != 6 {
+		t.Errorf("six components have the locks %v", seen)
 	}
 }
 

@@ -97,7 +97,7 @@ func (e example) test(t *testing.T) {
 	e.checkCredentials(t, b.runName())
 
 	made := workload(t, e.name)
-	repository := registryHost + "/builds/acme-online-store-" + e.name
+	repository := registryHost + "/builds/acme_online-store_" + e.name
 	if prefix := repository + ":v1-" + commit[:8] + "@sha256:"; !strings.HasPrefix(made.Spec.Container.Image, prefix) {
 		t.Errorf("the Workload's image is %s, want %s…", made.Spec.Container.Image, prefix)
 	}

@@ -112,7 +112,7 @@ func testGoldenPath(t *testing.T) {
 	}
 
 	image := made.Spec.Container.Image
-	prefix := registryHost + "/builds/acme-online-store-greeting-service:v1-" + commit[:8] + "@sha256:"
+	prefix := registryHost + "/builds/acme_online-store_greeting-service:v1-" + commit[:8] + "@sha256:"
 	if !strings.HasPrefix(image, prefix) {
 		t.Errorf("the Workload's image is %s, want %s…", image, prefix)
 	}

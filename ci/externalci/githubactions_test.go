@@ -98,7 +98,7 @@ func TestGitHubActions(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit code %d", code)
 	}
-	if image := b.registered(); image != b.registry+"/acme-online-store-cart:"+b.commit {
+	if image := b.registered(); image != b.registry+"/acme_online-store_cart:"+b.commit {
 		t.Errorf("registered %s", image)
 	}
 	name := b.workloads(t, b.component)[0].Metadata.Name

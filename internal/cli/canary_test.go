@@ -113,7 +113,7 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 		t.Fatalf("exit code %d\n%s", got.code, got.stderr)
 	}
 	if w, err := api.Workload("acme", "cart-workload"); err != nil || w == nil ||
-		!strings.HasPrefix(w.Spec.Container.Image, host+"/acme-shop-cart:v1-") {
+		!strings.HasPrefix(w.Spec.Container.Image, host+"/acme_shop_cart:v1-") {
 		t.Errorf("%+v, %v", w, err)
 	}
 

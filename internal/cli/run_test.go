@@ -136,7 +136,7 @@ func stepwright(t *testing.T, args ...string) (got result, temp string) {
 }
 
 var published = regexp.MustCompile(
-	`127\.0\.0\.1:\d+/acme-online-store-greeting-service:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`,
+	`127\.0\.0\.1:\d+/acme_online-store_greeting-service:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`,
 )
 
 // exampleFiles are the example's WorkflowRun and Component, its repository on a Git server that keeps its address.
@@ -240,7 +240,7 @@ func TestOneCommitIsOneImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	digest := regexp.MustCompile(`acme-shop-cart:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
+	digest := regexp.MustCompile(`acme_shop_cart:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
 	var digests []string
 	for range 2 {
 		project := project(

@@ -152,7 +152,7 @@ func TestPlan(t *testing.T) {
 			"BUILD_SECRETS_DIR":    scratch,
 		},
 		{
-			"IMAGE_NAME": "acme-shop-cart", "IMAGE_TAG": "v1", "GIT_REVISION": "1a2b3c4d", "REGISTRY": "127.0.0.1:5000",
+			"IMAGE_NAME": "acme_shop_cart", "IMAGE_TAG": "v1", "GIT_REVISION": "1a2b3c4d", "REGISTRY": "127.0.0.1:5000",
 			"CA_BUNDLE": volume("publish-image", "ca-bundle", "ca.crt"), "WORKSPACE": run("workspace"),
 		},
 		{
