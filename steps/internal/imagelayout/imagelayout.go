@@ -97,7 +97,9 @@ func (i *Image) Labels(name string) ([]string, error) {
 	var values []string
 	for _, d := range i.configs {
 		if d.Size > maxManifest {
-			return nil, invalid(i.Path, "the configuration %s has %d bytes, more than %d", d.Digest, d.Size, maxManifest)
+			return nil, invalid(
+				i.Path, "the configuration %s has %d bytes, more than %d", d.Digest, d.Size, maxManifest,
+			)
 		}
 		content, err := i.Open(d)
 		if err != nil {

@@ -42,8 +42,8 @@ func (b *bases) find(ctx context.Context, path string, absent []v1.Descriptor, r
 			}
 			if size != blob.Size {
 				return outcome.Errorf(
-					outcome.ImageInvalid, "the image in %s: layer %s has %d bytes in the base image %s, and not %d", path,
-					blob.Digest, size, base, blob.Size,
+					outcome.ImageInvalid, "the image in %s: layer %s has %d bytes in the base image %s, and not %d",
+					path, blob.Digest, size, base, blob.Size,
 				)
 			}
 			b.of[blob.Digest] = base
@@ -55,8 +55,8 @@ func (b *bases) find(ctx context.Context, path string, absent []v1.Descriptor, r
 		}
 		if len(b.images) == 0 {
 			return outcome.Errorf(
-				outcome.ImageInvalid, "the image in %s: layer %s is missing, and no base image is given that may have it",
-				path, blob.Digest,
+				outcome.ImageInvalid,
+				"the image in %s: layer %s is missing, and no base image is given that may have it", path, blob.Digest,
 			).WithHint("Give base-images what the build step returned as its result of that name.")
 		}
 		return outcome.Errorf(

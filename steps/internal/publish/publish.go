@@ -258,7 +258,9 @@ func (in Parameters) sources(to target) ([]string, error) {
 	for _, from := range in.MountFrom {
 		path := strings.TrimPrefix(from, host+"/")
 		if !repositoryPath.MatchString(path) {
-			return nil, outcome.Errorf(outcome.InvalidParameters, "mount-from: %q is not the name of a repository", from)
+			return nil, outcome.Errorf(
+				outcome.InvalidParameters, "mount-from: %q is not the name of a repository", from,
+			)
 		}
 		add(path)
 	}
