@@ -266,6 +266,9 @@ func (in Parameters) sources(to target) ([]string, error) {
 	}
 	for _, base := range in.BaseImages {
 		at, err := name.NewDigest(base)
+		if err == nil && !repositoryPath.MatchString(at.RepositoryStr()) {
+			err = fmt.Errorf("there is no repository %q", at.RepositoryStr())
+		}
 		if err != nil {
 			return nil, outcome.Errorf(
 				outcome.InvalidParameters, "base-images: %q is not the reference of an image with its digest: %w", base,
