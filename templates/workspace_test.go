@@ -64,7 +64,7 @@ func lintResults(f *faults, template wfv1.Template, step string) {
 		return m.MountPath == path.Clean(resultsDir)
 	})
 	if i < 0 {
-		if step != "publish-image" && step != buildpacksBuild {
+		if step != buildpacksBuild {
 			f.add("spec.templates[0].container.volumeMounts", "a volume of its own must be at %s", resultsDir)
 		}
 		return
