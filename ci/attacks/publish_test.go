@@ -155,6 +155,7 @@ func digestOf(t *testing.T, image interface{ Digest() (v1.Hash, error) }) string
 func TestLayersOfAnotherComponent(t *testing.T) {
 	t.Parallel()
 	const repository = "builds/globex_vault_keys"
+	mounts := []string{`--mount-from=["` + repository + `"]`}
 	base := func(r *registrytest.Registry) map[string]string {
 		return map[string]string{
 			"org.opencontainers.image.base.name":          r.Host + "/" + repository + ":v1",
@@ -207,13 +208,13 @@ func TestLayersOfAnotherComponent(t *testing.T) {
 			roots: func(l imageLayout, _ *registrytest.Registry, layer v1.Descriptor) v1.Descriptor {
 				return l.image(nil, layer)
 			},
-			flags: func(*registrytest.Registry, string) []string { return []string{`--mount-from=["` + repository + `"]`} },
+			flags: func(*registrytest.Registry, string) []string { return mounts },
 		},
 		"an absent layer, in a repository that may be mounted from": {
 			roots: func(l imageLayout, r *registrytest.Registry, layer v1.Descriptor) v1.Descriptor {
 				return l.image(base(r), layer)
 			},
-			flags: func(*registrytest.Registry, string) []string { return []string{`--mount-from=["` + repository + `"]`} },
+			flags: func(*registrytest.Registry, string) []string { return mounts },
 		},
 		"an absent layer, beside a base image that does not have it": {
 			roots: func(l imageLayout, r *registrytest.Registry, layer v1.Descriptor) v1.Descriptor {
@@ -725,7 +726,8 @@ func TestCredentialsStayWithTheirRegistry(t *testing.T) {
 			l := newImage(t)
 			l.roots(l.image(nil, layer))
 			e := l.publish(
-				r, "--ca-bundle="+join(t, r.CAFile, bases.CAFile, trusted), "--registry-pull-secret="+bases.DockerConfig,
+				r, "--ca-bundle="+join(t, r.CAFile, bases.CAFile, trusted),
+				"--registry-pull-secret="+bases.DockerConfig,
 				`--base-images=["`+bases.Host+`/builds/globex_vault_keys@`+digestOf(t, image)+`"]`,
 			)
 			if e.report.Reason == outcome.Succeeded {
