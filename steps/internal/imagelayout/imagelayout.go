@@ -81,7 +81,7 @@ func (i *Image) Open(b v1.Descriptor) (io.ReadCloser, error) {
 	return &reporter{content, i.Path}, nil
 }
 
-// Check reads a blob to its end, so that it is sure to be here as a whole. The error is that of Open, or of reading.
+// Check reads a blob to its end, so that it is sure to be here as a whole. It fails as Open does, or as reading does.
 func (i *Image) Check(ctx context.Context, b v1.Descriptor) error {
 	content, err := i.Open(b)
 	if err != nil {
