@@ -44,7 +44,7 @@ func buildersState(t *testing.T) string {
 	return state
 }
 
-var anyImage = regexp.MustCompile(`127\.0\.0\.1:\d+/[a-z-]+:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
+var anyImage = regexp.MustCompile(`127\.0\.0\.1:\d+/[a-z_-]+:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`)
 
 // The examples without a Dockerfile, from Git to a service that answers. A second run of the commit, with the cache,
 // makes the same image.
