@@ -47,7 +47,8 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	root := filepath.Join(scratch, "builder")
 	for _, dir := range []string{
 		"cnb/lifecycle", "opt/stepwright", "etc", "tmp", "proc", "dev", "sys", "layers", "workspace", "platform",
-		"mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca",
+		"mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca", "var/stepwright/fetched",
+		"var/stepwright/handover", "mnt/vol/source", "mnt/vol/image", "mnt/vol/cache", "mnt/vol/sbom",
 	} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			return "", err
@@ -103,30 +104,36 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	return root, err
 })
 
-// pod is one run of the step in a container of a builder, as a kubelet runs it: by the builder's user, without
+// pod is one run of the step in containers of a builder, as a kubelet runs them: by the builder's user, without
 // capabilities, with a root file system that cannot be written to.
 type pod struct {
 	root      string // of the builder
 	workspace string
-	layers    string // receives /layers afterwards; empty for a folder of its own
 	variables map[string]string
 	mounts    map[string]string // further folders, read-only, by their place in the container
-	writable  []string          // further places to write to
-	user      int               // of the container; 0 for userID and groupID
+	command   string            // the only one that is run, with the whole workspace; empty: fetch, build and seal
+	cancel    string            // output at which the running container gets SIGTERM
+	writable  []string          // further places to write to while it builds
+	user      int               // of the containers; 0 for userID and groupID
 	group     int
-	args      []string // of the program; none: the build
-	cancel    string   // output at which the container gets SIGTERM
+
+	// between is called after the container build has ended, with the folders of the pod's volumes.
+	between func(volumes volumes)
 }
 
+// volumes are the folders of a pod's volumes, by name.
+type volumes map[string]string
+
 // ending is how a pod ended.
-type ending struct {
+type podEnding struct {
 	code    int
-	output  string
+	output  string // of all containers
+	sealed  string // of the last one
 	outcome outcome.Report
 	took    time.Duration
 }
 
-func (p pod) run(t testing.TB) ending {
+func (p pod) run(t testing.TB) podEnding {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("runc starts the builder's container: run the test as root")
@@ -134,43 +141,103 @@ func (p pod) run(t testing.TB) ending {
 	if _, err := exec.LookPath("runc"); err != nil {
 		t.Fatalf("builds need the Debian package runc: %v", err)
 	}
-	bundle := t.TempDir()
-	volume := func(name string) string {
-		dir := filepath.Join(bundle, name)
-		if err := os.MkdirAll(dir, 0o777); err != nil {
+	scratch := t.TempDir()
+	for dir := scratch; dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		return dir
 	}
-	type object = map[string]any
-	mount := func(destination, kind, source string, options ...string) object {
-		return object{"destination": destination, "type": kind, "source": source, "options": options}
-	}
-	mounts := []object{
-		mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
-		mount("/dev", "tmpfs", "tmpfs", "nosuid", "mode=755", "size=65536k"),
-		mount("/mnt/vol", "bind", p.workspace, "rbind", "rw"),
-	}
-	if p.layers == "" {
-		p.layers = volume("layers")
-	}
-	for place, dir := range map[string]string{
-		"/tmp":       volume("tmp"),
-		"/workspace": volume("app"),
-		"/platform":  volume("platform"),
-		"/layers":    p.layers,
+	all := volumes{}
+	for _, name := range []string{
+		"fetched", "handover", "application", "layers", "platform", "tmp-fetch", "tmp-build", "tmp",
 	} {
-		mounts = append(mounts, mount(place, "bind", dir, "rbind", "rw"))
+		all[name] = writable(t, filepath.Join(scratch, name))
+	}
+	for _, name := range []string{"image", "cache", "sbom"} {
+		all[name] = filepath.Join(p.workspace, name)
+		if _, err := os.Stat(all[name]); err != nil && p.command == "" {
+			all[name] = writable(t, all[name])
+		}
+	}
+	if p.command != "" {
+		return p.container(t, p.command, []mount{
+			{"/mnt/vol", p.workspace, false}, {"/tmp", all["tmp"], false}, {"/workspace", all["application"], false},
+			{"/layers", all["layers"], false}, {"/platform", all["platform"], false},
+		}, all["tmp"])
+	}
+	var output string
+	started := time.Now()
+	e := p.container(t, "fetch", []mount{
+		{"/var/stepwright/fetched", all["fetched"], false}, {"/tmp", all["tmp-fetch"], false},
+	}, all["tmp-fetch"])
+	if output += e.output; e.code != 0 {
+		return e
+	}
+	source := filepath.Join(p.workspace, "source")
+	own := []mount{
+		{"/mnt/vol/source", source, true}, {"/var/stepwright/fetched", all["fetched"], true},
+		{"/var/stepwright/handover", all["handover"], false}, {"/tmp", all["tmp-build"], false},
+		{"/workspace", all["application"], false}, {"/layers", all["layers"], false},
+		{"/platform", all["platform"], false},
+		{"/mnt/vol/revision.json", filepath.Join(p.workspace, "revision.json"), true},
 	}
 	for _, place := range p.writable {
-		mounts = append(mounts, mount(place, "bind", volume("writable"+
-			strings.ReplaceAll(place, "/", "-")), "rbind", "rw"))
+		own = append(own, mount{place, writable(t, filepath.Join(scratch, strings.ReplaceAll(place, "/", "-"))), false})
+	}
+	e = p.container(t, "build", own, all["tmp-build"])
+	if output += e.output; e.code != 0 {
+		return e
+	}
+	if p.between != nil {
+		p.between(all)
+	}
+	e = p.container(t, "seal", []mount{
+		{"/var/stepwright/fetched", all["fetched"], true}, {"/var/stepwright/handover", all["handover"], true},
+		{"/mnt/vol/image", all["image"], false}, {"/mnt/vol/cache", all["cache"], false},
+		{"/mnt/vol/sbom", all["sbom"], false}, {"/tmp", all["tmp"], false},
+		{"/workspace", all["application"], false}, {"/layers", all["layers"], false},
+		{"/mnt/vol/revision.json", filepath.Join(p.workspace, "revision.json"), true},
+	}, all["tmp"])
+	e.sealed, e.output, e.took = e.output, output+e.output, time.Since(started)
+	return e
+}
+
+// writable makes a folder that every user may write to.
+func writable(t testing.TB, dir string) string {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// mount is a folder or a file in a container.
+type mount struct {
+	place, source string
+	readOnly      bool
+}
+
+// container runs a command of the step to its end. tmp is where its results are.
+func (p pod) container(t testing.TB, command string, mounts []mount, tmp string) podEnding {
+	t.Helper()
+	type object = map[string]any
+	list := []object{
+		{"destination": "/proc", "type": "proc", "source": "proc", "options": []string{"nosuid", "noexec", "nodev"}},
+		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+			"options": []string{"nosuid", "mode=755", "size=65536k"}},
 	}
 	for place, dir := range p.mounts {
-		mounts = append(mounts, mount(place, "bind", dir, "rbind", "ro"))
+		mounts = append(mounts, mount{place, dir, true})
+	}
+	for _, m := range mounts {
+		options := []string{"rbind", "rw"}
+		if m.readOnly {
+			options[1] = "ro"
+		}
+		list = append(list, object{"destination": m.place, "type": "bind", "source": m.source, "options": options})
 	}
 	if p.user == 0 {
 		p.user, p.group = userID, groupID
@@ -184,16 +251,17 @@ func (p pod) run(t testing.TB) ending {
 		"ociVersion": "1.0.2",
 		"process": object{
 			"user": object{"uid": p.user, "gid": p.group, "additionalGids": []int{1000}},
-			"args": append([]string{"/opt/stepwright/buildpacks-build"}, p.args...),
+			"args": []string{"/opt/stepwright/buildpacks-build", command},
 			"env":  environ, "cwd": "/", "capabilities": object{}, "noNewPrivileges": true,
 		},
 		"root":   object{"path": p.root, "readonly": true},
-		"mounts": mounts,
+		"mounts": list,
 		"linux":  object{"namespaces": []object{{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	bundle := t.TempDir()
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), spec, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -209,13 +277,13 @@ func (p pod) run(t testing.TB) ending {
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
-	e := ending{code: cmd.ProcessState.ExitCode(), output: output.String(), took: time.Since(started)}
-	raw, err := os.ReadFile(filepath.Join(bundle, "tmp/results/outcome.json"))
+	e := podEnding{code: cmd.ProcessState.ExitCode(), output: output.String(), took: time.Since(started)}
+	raw, err := os.ReadFile(filepath.Join(tmp, "results/outcome.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &e.outcome)
 	}
 	if err != nil {
-		t.Fatalf("%v\n%s", err, e.output)
+		t.Fatalf("%s: %v\n%s", command, err, e.output)
 	}
 	return e
 }
