@@ -63,6 +63,9 @@ func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build,
 	if faults := in.unsupportedVariables(); faults != nil {
 		return nil, outcome.Invalid(faults...)
 	}
+	if err := in.verifySource(ctx, env); err != nil {
+		return nil, err
+	}
 	b := &build{}
 	var err error
 	if b.app, err = findApp(in); err != nil {
@@ -73,6 +76,23 @@ func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build,
 	}
 	b.job, err = newJob(ctx, in, env)
 	return b, err
+}
+
+// verifySource makes sure that the source is the one that was checked out.
+func (in Parameters) verifySource(ctx context.Context, env step.Environment) error {
+	if in.SourceDigest == "" {
+		return nil
+	}
+	started := time.Now()
+	tree, err := in.Workspace.OpenTree(in.SourceDigest)
+	if err != nil {
+		return err
+	}
+	if err := tree.Verify(ctx); err != nil {
+		return err
+	}
+	env.Log.Info("Verified the source", "digest", in.SourceDigest, "took", time.Since(started))
+	return nil
 }
 
 // run builds on a run image.

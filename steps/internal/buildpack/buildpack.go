@@ -97,8 +97,8 @@ type job struct {
 func newJob(ctx context.Context, in Parameters, env step.Environment) (*job, error) {
 	j := &job{in: in, env: env}
 	var err error
-	if j.revision, err = in.Workspace.ReadRevision(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("what checkout-source left: %w", err)
+	if j.revision, err = in.readRevision(); err != nil {
+		return nil, err
 	}
 	j.epoch = j.revision.Time
 	if in.SourceDateEpoch >= 0 {
@@ -112,6 +112,20 @@ func newJob(ctx context.Context, in Parameters, env step.Environment) (*job, err
 		"Builder", "image", in.BuilderImage, "platform-api", j.builder.api, "buildpacks", len(j.builder.buildpacks),
 	)
 	return j, nil
+}
+
+// readRevision is what checkout-source told of the source: a parameter tells it where the build can write to the
+// workspace. It is empty when nothing is known.
+func (in Parameters) readRevision() (revision workspace.Revision, err error) {
+	switch {
+	case in.Revision != "":
+		return workspace.DecodeRevision(in.Revision)
+	case in.SourceDigest == "":
+		if revision, err = in.Workspace.ReadRevision(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return revision, fmt.Errorf("what checkout-source left: %w", err)
+		}
+	}
+	return revision, nil
 }
 
 // epochText is the variable SOURCE_DATE_EPOCH; empty when there is none.
@@ -203,5 +217,6 @@ var mayFail = map[outcome.Reason]bool{
 	outcome.DescriptorInvalid:     true,
 	outcome.BuilderUnsupported:    true,
 	outcome.OutOfSpace:            true,
+	outcome.SourceChanged:         true,
 	outcome.Failed:                true,
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -241,6 +242,11 @@ func (s *sealing) label(labels map[string]string) error {
 	}
 	// A buildpack may set any label, and so may what it builds. These are not theirs to set.
 	delete(labels, step.OwnerLabel)
+	if s.in.SourceDigest != "" {
+		for name := range (workspace.Revision{URL: "-", Commit: "-"}).Labels(time.Unix(0, 0)) {
+			delete(labels, name)
+		}
+	}
 	maps.Copy(labels, s.revision.Labels(s.epoch))
 	for _, l := range s.in.Labels {
 		labels[l.Name] = l.Value
