@@ -60,7 +60,9 @@ var nouns = map[string][]string{
 	"dockerfile": {
 		"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",
 	},
-	"buildpack":  {"imagelayout", "outcome", "registry", "secret", "step", "transcript", "trust", "workspace"},
+	"buildpack": {
+		"imagelayout", "outcome", "registry", "replay", "secret", "step", "transcript", "trust", "workspace",
+	},
 	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
 	"openchoreo": {"outcome", "redact", "trust"},
 	"workload":   {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
@@ -71,6 +73,7 @@ var nouns = map[string][]string{
 var ground = map[string][]string{
 	"filelock": {},
 	"quote":    {},
+	"replay":   {},
 	"outcome":  {},
 	"redact":   {},
 	"trust":    {"outcome"},

@@ -15,8 +15,8 @@ import (
 
 // Build lays out the application and takes it through the phases that run strangers' code. In a pod it is an init
 // container of the builder's image, with the source read-only, so that the kubelet ends whatever the buildpacks left
-// running before Seal starts. How it ended, and what was printed, it leaves for Seal to say, which is where people look:
-// it fails itself only when it is told to end, or cannot even leave that.
+// running before Seal starts. How it ended, and what was printed, it leaves for Seal to say, which is where people
+// look: it fails itself only when it is told to end, or cannot even leave that.
 func Build(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	base, err := in.fetched().read()
 	if _, failed := errors.AsType[*outcome.Error](err); failed {

@@ -142,8 +142,8 @@ func importLayer(content io.Reader, layer v1.Descriptor, blob string, diffID v1.
 	return nil
 }
 
-// linkCache makes a folder that the lifecycle takes for its cache, with what was fetched: the lifecycle writes there, and
-// so the layers are links to the fetched ones.
+// linkCache makes a folder that the lifecycle takes for its cache, with what was fetched: the lifecycle writes there,
+// and so the layers are links to the fetched ones.
 func (f fetched) linkCache(to string) error {
 	into := filepath.Join(to, committed)
 	if err := os.MkdirAll(into, 0o755); err != nil {

@@ -76,7 +76,9 @@ func (h handover) read() *outcome.Error {
 	case how.Reason == outcome.Succeeded:
 		return nil
 	case !mayFail[how.Reason]:
-		return outcome.Errorf(outcome.BuildFailed, "the build says that it ended with %s, which no build does", how.Reason)
+		return outcome.Errorf(
+			outcome.BuildFailed, "the build says that it ended with %s, which no build does", how.Reason,
+		)
 	}
 	return outcome.Errorf(how.Reason, "%s", quote.Text(how.Message, messageLimit)).
 		WithHint(quote.Text(how.Hint, hintLimit))
@@ -120,7 +122,9 @@ func (r *recorder) Close() error {
 	end := r.end.String()
 	var err error
 	if missing := r.missing - len(end); missing > 0 {
-		_, err = fmt.Fprintf(r.file, "\n… %d bytes are left out here: the log of the container build has them …\n", missing)
+		_, err = fmt.Fprintf(
+			r.file, "\n… %d bytes are left out here: the log of the container build has them …\n", missing,
+		)
 	}
 	_, writing := r.file.WriteString(end)
 	err = errors.Join(err, writing, r.file.Close())

@@ -44,9 +44,9 @@ func unsealable(format string, args ...any) *outcome.Error {
 	)
 }
 
-// inspect looks at what the user's code left where the exporter reads or writes by name: it follows links, and waits for
-// pipes. Layers and application it reads without following any, so that they may hold what they like. No process of the
-// build is left that could change anything afterwards.
+// inspect looks at what the user's code left where the exporter reads or writes by name: it follows links, and waits
+// for pipes. Layers and application it reads without following any, so that they may hold what they like. No process of
+// the build is left that could change anything afterwards.
 func (b *builder) inspect(layers string) error {
 	root, err := os.OpenRoot(layers)
 	if err != nil {
@@ -85,8 +85,12 @@ func (b *builder) group(layers string) ([]string, error) {
 	}
 	var ids []string
 	for _, g := range group.Group {
-		if !slices.ContainsFunc(b.buildpacks, func(has buildpack) bool { return has.ID == g.ID && has.Version == g.Version }) {
-			return nil, unsealable("%s names the buildpack %s %s, which the builder does not have", groupFile, g.ID, g.Version)
+		if !slices.ContainsFunc(b.buildpacks, func(has buildpack) bool {
+			return has.ID == g.ID && has.Version == g.Version
+		}) {
+			return nil, unsealable(
+				"%s names the buildpack %s %s, which the builder does not have", groupFile, g.ID, g.Version,
+			)
 		}
 		ids = append(ids, g.ID)
 	}

@@ -116,24 +116,39 @@ type pod struct {
 	writable  []string          // further places to write to while it builds
 	user      int               // of the containers; 0 for userID and groupID
 	group     int
-
-	// between is called after the container build has ended, with the folders of the pod's volumes.
-	between func(volumes volumes)
 }
 
 // volumes are the folders of a pod's volumes, by name.
 type volumes map[string]string
 
-// ending is how a pod ended.
+// podEnding is how a pod ended.
 type podEnding struct {
 	code    int
 	output  string // of all containers
-	sealed  string // of the last one
 	outcome outcome.Report
 	took    time.Duration
 }
 
 func (p pod) run(t testing.TB) podEnding {
+	t.Helper()
+	all := p.volumes(t)
+	if p.command != "" {
+		return p.container(t, p.command, []mount{
+			{"/mnt/vol", p.workspace, false}, {"/tmp", all["tmp"], false}, {"/workspace", all["application"], false},
+			{"/layers", all["layers"], false}, {"/platform", all["platform"], false},
+		}, all["tmp"])
+	}
+	before := p.build(t, all)
+	if before.code != 0 {
+		return before
+	}
+	e := p.seal(t, all)
+	e.output, e.took = before.output+e.output, before.took+e.took
+	return e
+}
+
+// volumes makes the volumes of a pod.
+func (p pod) volumes(t testing.TB) volumes {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("runc starts the builder's container: run the test as root")
@@ -149,57 +164,56 @@ func (p pod) run(t testing.TB) podEnding {
 	}
 	all := volumes{}
 	for _, name := range []string{
-		"fetched", "handover", "application", "layers", "platform", "tmp-fetch", "tmp-build", "tmp",
+		"fetched", "handover", "application", "layers", "platform", "fetch-tmp", "build-tmp", "tmp",
 	} {
 		all[name] = writable(t, filepath.Join(scratch, name))
 	}
-	for _, name := range []string{"image", "cache", "sbom"} {
-		all[name] = filepath.Join(p.workspace, name)
-		if _, err := os.Stat(all[name]); err != nil && p.command == "" {
-			all[name] = writable(t, all[name])
-		}
+	for _, place := range p.writable {
+		all[place] = writable(t, filepath.Join(scratch, strings.ReplaceAll(place, "/", "-")))
 	}
-	if p.command != "" {
-		return p.container(t, p.command, []mount{
-			{"/mnt/vol", p.workspace, false}, {"/tmp", all["tmp"], false}, {"/workspace", all["application"], false},
-			{"/layers", all["layers"], false}, {"/platform", all["platform"], false},
-		}, all["tmp"])
+	return all
+}
+
+// build runs the init containers.
+func (p pod) build(t testing.TB, all volumes) podEnding {
+	t.Helper()
+	first := p.container(t, "fetch", []mount{
+		{"/var/stepwright/fetched", all["fetched"], false}, {"/tmp", all["fetch-tmp"], false},
+	}, all["fetch-tmp"])
+	if first.code != 0 {
+		return first
 	}
-	var output string
-	started := time.Now()
-	e := p.container(t, "fetch", []mount{
-		{"/var/stepwright/fetched", all["fetched"], false}, {"/tmp", all["tmp-fetch"], false},
-	}, all["tmp-fetch"])
-	if output += e.output; e.code != 0 {
-		return e
-	}
-	source := filepath.Join(p.workspace, "source")
-	own := []mount{
-		{"/mnt/vol/source", source, true}, {"/var/stepwright/fetched", all["fetched"], true},
-		{"/var/stepwright/handover", all["handover"], false}, {"/tmp", all["tmp-build"], false},
-		{"/workspace", all["application"], false}, {"/layers", all["layers"], false},
-		{"/platform", all["platform"], false},
+	mounts := []mount{
+		{"/mnt/vol/source", filepath.Join(p.workspace, "source"), true},
 		{"/mnt/vol/revision.json", filepath.Join(p.workspace, "revision.json"), true},
+		{"/var/stepwright/fetched", all["fetched"], true}, {"/var/stepwright/handover", all["handover"], false},
+		{"/tmp", all["build-tmp"], false}, {"/workspace", all["application"], false},
+		{"/layers", all["layers"], false}, {"/platform", all["platform"], false},
 	}
 	for _, place := range p.writable {
-		own = append(own, mount{place, writable(t, filepath.Join(scratch, strings.ReplaceAll(place, "/", "-"))), false})
+		mounts = append(mounts, mount{place, all[place], false})
 	}
-	e = p.container(t, "build", own, all["tmp-build"])
-	if output += e.output; e.code != 0 {
-		return e
-	}
-	if p.between != nil {
-		p.between(all)
-	}
-	e = p.container(t, "seal", []mount{
-		{"/var/stepwright/fetched", all["fetched"], true}, {"/var/stepwright/handover", all["handover"], true},
-		{"/mnt/vol/image", all["image"], false}, {"/mnt/vol/cache", all["cache"], false},
-		{"/mnt/vol/sbom", all["sbom"], false}, {"/tmp", all["tmp"], false},
-		{"/workspace", all["application"], false}, {"/layers", all["layers"], false},
-		{"/mnt/vol/revision.json", filepath.Join(p.workspace, "revision.json"), true},
-	}, all["tmp"])
-	e.sealed, e.output, e.took = e.output, output+e.output, time.Since(started)
+	e := p.container(t, "build", mounts, all["build-tmp"])
+	e.output, e.took = first.output+e.output, first.took+e.took
 	return e
+}
+
+// seal runs the main container.
+func (p pod) seal(t testing.TB, all volumes) podEnding {
+	t.Helper()
+	mounts := []mount{
+		{"/mnt/vol/revision.json", filepath.Join(p.workspace, "revision.json"), true},
+		{"/var/stepwright/fetched", all["fetched"], true}, {"/var/stepwright/handover", all["handover"], true},
+		{"/tmp", all["tmp"], false}, {"/workspace", all["application"], true}, {"/layers", all["layers"], false},
+	}
+	for _, name := range []string{"image", "cache", "sbom"} {
+		dir := filepath.Join(p.workspace, name)
+		if _, err := os.Stat(dir); err != nil {
+			writable(t, dir)
+		}
+		mounts = append(mounts, mount{"/mnt/vol/" + name, dir, false})
+	}
+	return p.container(t, "seal", mounts, all["tmp"])
 }
 
 // writable makes a folder that every user may write to.
