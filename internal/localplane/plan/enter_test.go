@@ -90,8 +90,8 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	if !cmp.Equal(process.Args, []string{"/opt/stepwright/buildpacks-build", "seal"}) {
 		t.Errorf("the image is sealed by %q", process.Args)
 	}
-	if process.Results != filepath.Join(volumes, "tmp", "results") ||
-		process.Outputs["image-digest"].Path != filepath.Join(volumes, "tmp", "results", "image-digest") {
+	if process.Results != filepath.Join(volumes, "results") ||
+		process.Outputs["image-digest"].Path != filepath.Join(volumes, "results", "image-digest") {
 		t.Errorf("its results are in %s, its outputs are %v", process.Results, process.Outputs)
 	}
 }

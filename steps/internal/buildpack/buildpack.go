@@ -10,9 +10,7 @@ package buildpack
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -114,18 +112,13 @@ func newJob(ctx context.Context, in Parameters, env step.Environment) (*job, err
 	return j, nil
 }
 
-// readRevision is what checkout-source told of the source: a parameter tells it where the build can write to the
-// workspace. It is empty when nothing is known.
-func (in Parameters) readRevision() (revision workspace.Revision, err error) {
-	switch {
-	case in.Revision != "":
-		return workspace.DecodeRevision(in.Revision)
-	case in.SourceDigest == "":
-		if revision, err = in.Workspace.ReadRevision(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return revision, fmt.Errorf("what checkout-source left: %w", err)
-		}
+// readRevision is what checkout-source told of the source. It is empty when nothing is known.
+func (in Parameters) readRevision() (workspace.Revision, error) {
+	if in.SourceDigest != "" && in.Revision == "" {
+		return workspace.Revision{}, nil // what the workspace tells is not believed
 	}
-	return revision, nil
+	_, revision, err := in.Workspace.Chained("", in.Revision) // the source is verified where it is built
+	return revision, err
 }
 
 // epochText is the variable SOURCE_DATE_EPOCH; empty when there is none.
