@@ -11,6 +11,11 @@ const mark = "build │ "
 // Mark returns a line as it is printed once more.
 func Mark(line string) string { return mark + line }
 
-// Marked tells whether a line is printed once more. Nobody but a step prints marked lines into the log of a container
-// that runs no code of strangers.
-func Marked(line string) bool { return strings.HasPrefix(line, mark) }
+// Marked tells whether a line of a step's log is printed once more: as it is, behind the bar of what is no line of the
+// step's own, or as the message of a log in JSON. It is asked of containers that run no code of strangers only.
+func Marked(line string) bool {
+	if strings.HasPrefix(line, "{") {
+		return strings.Contains(line, `"msg":"`+mark)
+	}
+	return strings.HasPrefix(strings.TrimPrefix(line, "| "), mark)
+}

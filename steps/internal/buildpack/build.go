@@ -35,7 +35,7 @@ func Build(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 		return nil, err
 	}
 	defer record.Close()
-	env, flush := env.Tee(record, in.LogFormat)
+	env, flush := env.Tee(record)
 	b, err := newBuild(ctx, in, env)
 	if err == nil {
 		err = b.run(ctx, base)

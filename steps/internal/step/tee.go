@@ -7,12 +7,12 @@ import (
 	"log/slog"
 )
 
-// Tee returns the same environment with a second place for what is logged and for what the step runs prints, masked as
-// the first. format is the parameter log-format. A failure to write there is no failure of the step. flush writes the
-// rest of an unfinished line there.
-func (e Environment) Tee(to io.Writer, format string) (both Environment, flush func()) {
+// Tee returns the same environment with a second place for what is logged and for what the step runs prints, as text
+// and masked as the first. A failure to write there is no failure of the step. flush writes the rest of an unfinished
+// line there.
+func (e Environment) Tee(to io.Writer) (both Environment, flush func()) {
 	masked := e.Secrets.Writer(quiet{to})
-	e.Log = slog.New(fanout{e.Log.Handler(), newLogger(masked, format).Handler()})
+	e.Log = slog.New(fanout{e.Log.Handler(), newLogger(masked, "text").Handler()})
 	e.Stderr = io.MultiWriter(e.Stderr, masked)
 	return e, func() { _ = masked.Close() }
 }
