@@ -218,11 +218,15 @@ func (p *Process) outcome(state *os.ProcessState) outcome.Report {
 		if state.Success() {
 			return outcome.Report{Reason: outcome.Succeeded}
 		}
-		reason := outcome.Failed
-		if named, ok := outcome.OfExitCode(state.ExitCode()); ok && named == outcome.Cancelled {
-			reason = named
+		switch reason, _ := outcome.OfExitCode(state.ExitCode()); reason {
+		case outcome.Cancelled:
+			return outcome.Report{}.FailedBy(outcome.Errorf(reason, "it was told to end"))
+		case outcome.InvalidParameters:
+			return outcome.Report{}.FailedBy(outcome.Errorf(reason, "it says which in its log"))
 		}
-		return outcome.Report{}.FailedBy(outcome.Errorf(reason, "the process ended without an outcome: %s", state))
+		return outcome.Report{}.FailedBy(
+			outcome.Errorf(outcome.Failed, "the process ended without an outcome: %s", state),
+		)
 	}
 	how, err := outcome.Read(p.Results)
 	if err == nil && how.ExitCode == state.ExitCode() {
