@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
@@ -134,40 +133,17 @@ func (r *recorder) Close() error {
 
 // replay prints the transcript once more, each line marked.
 func (h handover) replay(to io.Writer) error {
-	file, err := openRegular(h.transcript(), transcriptLimit)
+	raw, err := workspace.ReadRegular(h.transcript(), transcriptLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("what the build printed cannot be shown: %w", err)
 	}
-	defer file.Close()
 	lines := quote.Lines(func(line string) error {
 		_, err := fmt.Fprintln(to, replay.Mark(quote.Line(quote.Uncoloured(line), 0)))
 		return err
 	})
-	_, err = io.Copy(lines, io.LimitReader(file, transcriptLimit))
+	_, err = lines.Write(raw)
 	return errors.Join(err, lines.Close())
-}
-
-// openRegular opens a regular file of at most limit bytes that a stranger may have put there: neither a link nor a pipe
-// is followed or waited for.
-func openRegular(path string, limit int64) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is not a regular file", path)
-	case info.Size() > limit:
-		err = fmt.Errorf("%s is larger than %d bytes", path, limit)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
 }
