@@ -519,7 +519,7 @@ func TestCancelled(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
 	p := newPod(t, registry, newWorkspace(t, with("wait.txt", "")))
-	p.cancel = "\nwaiting\n"
+	p.cancel = "waiting\n"
 	e := p.run(t)
 	if e.outcome.Reason != outcome.Cancelled || e.code != outcome.Cancelled.ExitCode() {
 		t.Errorf("%s (%d)\n%s", e.outcome.Reason, e.code, e.output)

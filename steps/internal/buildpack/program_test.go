@@ -291,7 +291,9 @@ func (p pod) container(t testing.TB, command string, mounts []mount, tmp string)
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
-	e := podEnding{code: cmd.ProcessState.ExitCode(), output: output.String(), took: time.Since(started)}
+	// What a buildpack prints stands behind a bar.
+	said := strings.ReplaceAll("\n"+output.String(), "\n| ", "\n")[1:]
+	e := podEnding{code: cmd.ProcessState.ExitCode(), output: said, took: time.Since(started)}
 	raw, err := os.ReadFile(filepath.Join(tmp, "results/outcome.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &e.outcome)
