@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -131,7 +132,11 @@ func stepVariables(t *testing.T, object map[string]any) (map[string]string, erro
 	}
 	all := map[string]string{}
 	for step, template := range templates {
-		for _, v := range template.Container.Env {
+		variables := slices.Clone(template.Container.Env)
+		for _, c := range template.InitContainers {
+			variables = append(variables, c.Env...)
+		}
+		for _, v := range variables {
 			all[step+" "+v.Name] = v.Value
 		}
 	}

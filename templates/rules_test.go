@@ -130,7 +130,7 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 	const at = "spec.templates[0]."
 	inits := 0
 	if contract.schema == buildpacksBuild {
-		inits = 2
+		inits = len(inFront)
 	}
 	if template.Container == nil || template.Script != nil || len(template.Sidecars) > 0 ||
 		len(template.InitContainers) != inits {
@@ -289,11 +289,11 @@ func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
 func lintContainer(f *faults, name string, template wfv1.Template, step string, r rules) {
 	const at = "spec.templates[0].container."
 	c := template.Container
-	program := "/usr/local/bin/" + step
+	want := []string{"/usr/local/bin/" + step}
 	if step == buildpacksBuild {
-		program = "/opt/stepwright/" + step
+		want = []string{brought, "seal"}
 	}
-	if want := []string{program}; !slices.Equal(c.Command, want) {
+	if !slices.Equal(c.Command, want) {
 		f.add(at+"command", "is %q, want %q", c.Command, want)
 	}
 	if len(c.Args) > 0 {
@@ -306,11 +306,11 @@ func lintContainer(f *faults, name string, template wfv1.Template, step string, 
 		f.add(at+"image", "%s has no digest", c.Image)
 	}
 	lintResources(f, at, c.Resources)
-	want := restricted
+	security := restricted
 	if step == "containerfile-build" {
-		want = cmp.Or(r.buildSecurity, restricted)
+		security = cmp.Or(r.buildSecurity, restricted)
 	}
-	if fault := differs(c.SecurityContext, asUser(want, name)); fault != "" {
+	if fault := differs(c.SecurityContext, asUser(security, name)); fault != "" {
 		f.add(at+"securityContext", "%s", fault)
 	}
 	if fault := differs(template.SecurityContext, asUser(podSecurity, name)); fault != "" {
@@ -340,17 +340,32 @@ func lintResources(f *faults, at string, r corev1.ResourceRequirements) {
 	}
 }
 
-// lintInitContainers checks the containers that bring the step into a builder's image.
-// Credentials are in the one that fetches, and nowhere else.
+// brought is the step's program where an init container puts it for a builder's containers.
+const brought = "/opt/stepwright/" + buildpacksBuild
+
+// inFront are the commands of the init containers of a build by buildpacks. The last one runs strangers' code, in the
+// builder's image.
+var inFront = [][]string{
+	{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"},
+	{"/usr/local/bin/" + buildpacksBuild, "fetch"},
+	{brought, "build"},
+}
+
+// lintInitContainers checks the containers that come before the one that seals an image of buildpacks. Credentials are
+// in the one that fetches, and nowhere else.
 func lintInitContainers(f *faults, name string, template wfv1.Template) {
-	commands := [][]string{{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"},
-		{"/usr/local/bin/" + buildpacksBuild, "fetch"}}
 	for i, c := range template.InitContainers {
 		at := fmt.Sprintf("spec.templates[0].initContainers[%d].", i)
-		if want := commands[i]; !slices.Equal(c.Command, want) || len(c.Args) > 0 {
+		if want := inFront[i]; !slices.Equal(c.Command, want) || len(c.Args) > 0 {
 			f.add(at+"command", "is %q, want %q", append(c.Command, c.Args...), want)
 		}
-		if fault := pinned(c.Image); fault != "" || !strings.Contains(c.Image, "/"+buildpacksBuild+":") {
+		switch fault := pinned(c.Image); {
+		case i == len(inFront)-1:
+			if c.Image != template.Container.Image {
+				f.add(at+"image", "%s is not the image that seals, %s", c.Image, template.Container.Image)
+			}
+			lintStrangers(f, at, &c.Container, template)
+		case fault != "" || !strings.Contains(c.Image, "/"+buildpacksBuild+":"):
 			f.add(at+"image", "%s is not the step's, or %s", c.Image, cmp.Or(fault, "of another version"))
 		}
 		lintResources(f, at, c.Resources)
@@ -364,13 +379,67 @@ func lintInitContainers(f *faults, name string, template wfv1.Template) {
 	if len(template.InitContainers) == 0 {
 		return
 	}
-	for _, m := range template.Container.VolumeMounts {
-		if i := slices.IndexFunc(template.Volumes, func(v corev1.Volume) bool {
-			return v.Name == m.Name
-		}); i >= 0 && template.Volumes[i].Secret != nil {
-			f.add("spec.templates[0].container.volumeMounts["+m.Name+"]", "is a Secret, where buildpacks run")
+	lintSeal(f, template)
+}
+
+// lintStrangers checks what a container that runs strangers' code has: of the workspace the source only, nothing that
+// it could change there, no Secret, and no volume to write to that another container believes.
+func lintStrangers(f *faults, at string, c *corev1.Container, template wfv1.Template) {
+	for _, m := range c.VolumeMounts {
+		field := at + "volumeMounts[" + m.Name + "]"
+		switch {
+		case m.Name == "workspace":
+			if m.SubPath != "source" && m.SubPath != "tree" || m.MountPath != "/mnt/vol/"+m.SubPath || !m.ReadOnly {
+				f.add(field, "must be source or tree alone, read-only: strangers' code runs here")
+			}
+		case isSecret(template, m.Name):
+			f.add(field, "is a Secret, where buildpacks run")
+		case !m.ReadOnly && !slices.Contains([]string{"handover", "layers", "application"}, m.Name):
+			others := []*corev1.Container{template.Container}
+			for i := range template.InitContainers {
+				others = append(others, &template.InitContainers[i].Container)
+			}
+			for _, other := range others {
+				if other.Name != c.Name && slices.ContainsFunc(other.VolumeMounts, func(o corev1.VolumeMount) bool {
+					return o.Name == m.Name
+				}) {
+					f.add(field, "can be written to where strangers' code runs, and another container has it")
+				}
+			}
 		}
 	}
+}
+
+// lintSeal checks what the container has that makes the image of what buildpacks left: it believes nothing that they
+// could write, and its results are on a volume that nothing else has.
+func lintSeal(f *faults, template wfv1.Template) {
+	const at = "spec.templates[0].container.volumeMounts"
+	for _, m := range template.Container.VolumeMounts {
+		field := at + "[" + m.Name + "]"
+		switch {
+		case m.Name == "workspace":
+			if !slices.Contains([]string{"image", "cache", "sbom"}, m.SubPath) || m.MountPath != "/mnt/vol/"+m.SubPath {
+				f.add(field, "must be image, cache or sbom alone")
+			}
+		case isSecret(template, m.Name):
+			f.add(field, "is a Secret, where buildpacks run")
+		case slices.Contains([]string{"fetched", "handover", "application", "step"}, m.Name) && !m.ReadOnly:
+			f.add(field, "must be read-only")
+		case strings.HasPrefix(resultsDir, m.MountPath+"/"):
+			for i, c := range template.InitContainers {
+				if slices.ContainsFunc(c.VolumeMounts, func(o corev1.VolumeMount) bool { return o.Name == m.Name }) {
+					f.add(fmt.Sprintf("spec.templates[0].initContainers[%d].volumeMounts[%s]", i, m.Name),
+						"holds the results of another container")
+				}
+			}
+		}
+	}
+}
+
+func isSecret(template wfv1.Template, volume string) bool {
+	return slices.ContainsFunc(template.Volumes, func(v corev1.Volume) bool {
+		return v.Name == volume && (v.Secret != nil || v.Projected != nil)
+	})
 }
 
 func names(list corev1.ResourceList) map[string]bool {

@@ -15,7 +15,7 @@ const workspacePath = "/mnt/vol"
 var folders = map[string]bool{"source": true, "tree": true, "image": false, "cache": false, "sbom": false}
 
 // whole are the steps that have the workspace whole. None of them runs code of strangers.
-var whole = []string{"checkout-source", "publish-image", buildpacksBuild}
+var whole = []string{"checkout-source", "publish-image"}
 
 // lintWorkspace checks what containers see of the workspace, and where results are.
 func lintWorkspace(f *faults, template wfv1.Template, step string) {
@@ -51,12 +51,12 @@ func lintWorkspace(f *faults, template wfv1.Template, step string) {
 	if !has {
 		f.add("spec.templates[0].container.volumeMounts", "the workspace must be at %s", workspacePath)
 	}
-	lintResults(f, template, step)
+	lintResults(f, template)
 }
 
 // lintResults checks that results are on a volume that one container has: Argo's own container follows whatever it
 // finds there.
-func lintResults(f *faults, template wfv1.Template, step string) {
+func lintResults(f *faults, template wfv1.Template) {
 	if len(template.Outputs.Parameters) == 0 {
 		return
 	}
@@ -64,9 +64,7 @@ func lintResults(f *faults, template wfv1.Template, step string) {
 		return m.MountPath == path.Clean(resultsDir)
 	})
 	if i < 0 {
-		if step != buildpacksBuild {
-			f.add("spec.templates[0].container.volumeMounts", "a volume of its own must be at %s", resultsDir)
-		}
+		f.add("spec.templates[0].container.volumeMounts", "a volume of its own must be at %s", resultsDir)
 		return
 	}
 	name := template.Container.VolumeMounts[i].Name

@@ -122,6 +122,7 @@ func builderSections(builders []templates.Builder) map[string]string {
 		images(&mirrored, b, "mirror.acme.example/builders/"+b.Name+"@"+b.Builder.Digest,
 			"mirror.acme.example/run/"+b.Name+"@"+b.Run.Digest)
 		replacement(&replacements, b, "builder-image", "spec.templates.0.container.image",
+			"spec.templates.0.initContainers.[name=build].image",
 			"spec.templates.0.inputs.parameters.[name=builder-image].default")
 		replacement(&replacements, b, "run-image", "spec.templates.0.inputs.parameters.[name=run-image].default")
 		if family, ok := testbuilders.StandIn(b); ok {

@@ -43,23 +43,23 @@ type clusterWorkflowTemplate struct {
 					Optional   bool   `json:"optional"`
 				} `json:"secret"`
 			} `json:"volumes"`
-			InitContainers []struct {
-				Name         string        `json:"name"`
-				VolumeMounts []volumeMount `json:"volumeMounts"`
-			} `json:"initContainers"`
-			Container struct {
-				Env []struct {
-					Value string `json:"value"`
-				} `json:"env"`
-				SecurityContext map[string]any `json:"securityContext"`
-				Resources       struct {
-					Requests map[string]string `json:"requests"`
-					Limits   map[string]string `json:"limits"`
-				} `json:"resources"`
-				VolumeMounts []volumeMount `json:"volumeMounts"`
-			} `json:"container"`
+			InitContainers []container `json:"initContainers"`
+			Container      container   `json:"container"`
 		} `json:"templates"`
 	} `json:"spec"`
+}
+
+type container struct {
+	Name string `json:"name"`
+	Env  []struct {
+		Value string `json:"value"`
+	} `json:"env"`
+	SecurityContext map[string]any `json:"securityContext"`
+	Resources       struct {
+		Requests map[string]string `json:"requests"`
+		Limits   map[string]string `json:"limits"`
+	} `json:"resources"`
+	VolumeMounts []volumeMount `json:"volumeMounts"`
 }
 
 type volumeMount struct {
@@ -117,9 +117,12 @@ func (t *clusterWorkflowTemplate) describe(b *strings.Builder) error {
 		fmt.Fprintf(b, "| `%s` | %s | %s |\n", p.Name, value, cell(about))
 	}
 	var from []string
-	for _, v := range template.Container.Env {
-		if m := workflowParameter.FindStringSubmatch(v.Value); m != nil {
-			from = append(from, "`"+m[1]+"`")
+	for _, c := range append([]container{template.Container}, template.InitContainers...) {
+		for _, v := range c.Env {
+			m := workflowParameter.FindStringSubmatch(v.Value)
+			if m != nil && !slices.Contains(from, "`"+m[1]+"`") {
+				from = append(from, "`"+m[1]+"`")
+			}
 		}
 	}
 	fmt.Fprintf(b, "\nWorkflow parameters: %s.\n\n| output | file |\n|---|---|\n", strings.Join(from, ", "))
@@ -165,6 +168,12 @@ func (t *clusterWorkflowTemplate) describe(b *strings.Builder) error {
 		b, "\nSecurity: pod `%s`, container `%s`.\n\nRequests %s, limits %s.\n", pod, container, amounts(r.Requests),
 		amounts(r.Limits),
 	)
+	for _, c := range template.InitContainers {
+		fmt.Fprintf(
+			b, "\nIts init container `%s` requests %s, limits %s.\n", c.Name, amounts(c.Resources.Requests),
+			amounts(c.Resources.Limits),
+		)
+	}
 	return nil
 }
 

@@ -13,14 +13,19 @@ import (
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/replay"
 )
 
-// Argo's names for the container of a step, and for how it marks pods.
+// Names of containers, and Argo's for how it marks pods. A step is in main; a build by buildpacks has an init container
+// before it, whose log main prints once more.
 const (
-	mainContainer = "main"
+	mainContainer  = "main"
+	buildContainer = "build"
+
 	workflowLabel = "workflows.argoproj.io/workflow"
 	nodeKey       = "workflows.argoproj.io/node-id"
 )
@@ -55,7 +60,8 @@ func (p *Plane) Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string,
 	return nil, fmt.Errorf("workflow %s/%s has no task %q any more", where.Namespace, where.Name, task)
 }
 
-// podLog reads the log of one pod, in whole lines and without those of Argo's own program. The connection may break
+// podLog reads the log of one pod, in whole lines and without those of Argo's own program: of the init container that
+// runs buildpacks, if there is one, and then of main, without what it prints once more. The connection may break
 // while the container runs, and the API server may end it before the last lines are there. So the log is read once more
 // after the container has ended, behind what has been read already.
 type podLog struct {
@@ -64,12 +70,14 @@ type podLog struct {
 	namespace, workflow, node, task string
 	follow                          bool
 
-	body  io.ReadCloser // nil: to be opened
-	lines *bufio.Reader // of body
-	line  string        // the unread rest of a line
-	read  int64         // bytes of the lines before
-	whole bool          // the container had ended before body was opened
-	done  bool
+	container string        // whose log is read; empty before the pod is found
+	built     bool          // the log of the container before main has been read
+	body      io.ReadCloser // nil: to be opened
+	lines     *bufio.Reader // of body
+	line      string        // the unread rest of a line
+	read      int64         // bytes of the container's lines before
+	whole     bool          // the container had ended before body was opened
+	done      bool
 }
 
 // Read implements io.Reader.
@@ -89,7 +97,7 @@ func (l *podLog) Read(into []byte) (int, error) {
 		} else if err := l.ended(err); err != nil {
 			return 0, err
 		}
-		if line != "" && !executors(line) {
+		if line != "" && !l.left(line) {
 			l.line = strings.TrimSuffix(line, "\n") + "\n"
 		}
 	}
@@ -110,8 +118,17 @@ func (l *podLog) ended(err error) error {
 	case !l.whole:
 		return io.EOF
 	}
+	if l.container == buildContainer {
+		l.container, l.built, l.read, l.whole = mainContainer, true, 0, false
+		return nil
+	}
 	l.done = true
 	return nil
+}
+
+// left tells whether a line is left out.
+func (l *podLog) left(line string) bool {
+	return l.container == mainContainer && (executors(line) || l.built && replay.Marked(line))
 }
 
 // executors tells whether a line is of Argo's program that runs the step, as the argo command does.
@@ -131,21 +148,36 @@ func (l *podLog) open() error {
 		).WithHint("A pod goes with its workflow or by the workflow's podGC. Logs are kept where the cluster's " +
 			"logging keeps them.")
 	}
-	i := slices.IndexFunc(pod.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool {
-		return c.Name == mainContainer
-	})
-	if i < 0 || pod.Status.ContainerStatuses[i].State.Running == nil &&
-		pod.Status.ContainerStatuses[i].State.Terminated == nil {
+	is := func(c corev1.ContainerStatus) bool { return c.Name == l.container }
+	statuses := pod.Status.ContainerStatuses
+	if l.container == "" {
+		l.container = mainContainer
+		if slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+			return c.Name == buildContainer
+		}) {
+			l.container = buildContainer
+		}
+	}
+	if l.container == buildContainer {
+		statuses = pod.Status.InitContainerStatuses
+	}
+	i := slices.IndexFunc(statuses, is)
+	if i < 0 || statuses[i].State.Running == nil && statuses[i].State.Terminated == nil {
 		return io.EOF
 	}
-	l.whole = pod.Status.ContainerStatuses[i].State.Terminated != nil
+	l.whole = statuses[i].State.Terminated != nil
 	request := l.plane.client.Get().AbsPath("/api/v1/namespaces/"+url.PathEscape(l.namespace)+"/pods/"+
 		url.PathEscape(pod.Name)+"/log").
-		Param("container", mainContainer)
+		Param("container", l.container)
 	if l.follow && !l.whole {
 		request.Param("follow", "true")
 	}
 	body, err := request.Stream(l.ctx)
+	if apierrors.IsNotFound(err) && l.container == buildContainer && l.whole {
+		// A node keeps ended containers only so long; main has printed the log once more.
+		l.container, l.read = mainContainer, 0
+		return l.open()
+	}
 	if err != nil {
 		return l.plane.explain(l.ctx, "log of pod "+l.namespace+"/"+pod.Name, err)
 	}

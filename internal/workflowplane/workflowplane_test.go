@@ -19,6 +19,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/replay"
 	"github.com/stepwright/stepwright/internal/workflowplane/workflowplanetest"
 )
 
@@ -214,6 +215,80 @@ func TestLogOfAConnectionThatBreaks(t *testing.T) {
 	s.Change(state(corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}))
 	next("three\nfour\n")
 	next("")
+}
+
+// A build by buildpacks is in an init container: it is shown while it runs, and what main prints once more is not.
+func TestLogOfABuildInFront(t *testing.T) {
+	s := workflowplanetest.New(t)
+	plane := open(t, s)
+	const pod = "cart-1-say-951070249"
+	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{}}
+	ended := corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{}}
+	state := func(build, main corev1.ContainerState) {
+		s.Change(func(s *workflowplanetest.Server) {
+			s.Pods = slices.Clone(s.Pods)
+			for i := range s.Pods {
+				if p := &s.Pods[i]; p.Name == pod {
+					p.Spec.InitContainers = []corev1.Container{{Name: "fetch"}, {Name: "build"}}
+					p.Status.InitContainerStatuses = []corev1.ContainerStatus{
+						{Name: "fetch", State: ended}, {Name: "build", State: build},
+					}
+					p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", State: main}}
+				}
+			}
+		})
+	}
+	sealed := replay.Mark("compiling") + "\nsealing\n"
+	s.Change(func(s *workflowplanetest.Server) {
+		s.Logs[pod] = func(w workflowplanetest.Stream) {
+			text := map[string]string{"build": "compiling\n" + replay.Mark("of a stranger") + "\n", "main": sealed}
+			io.WriteString(w, text[w.Container])
+		}
+	})
+	run, err := plane.Get(t.Context(), "acme", "cart-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := plane.Log(t.Context(), run, "checkout-source", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	next := func(want string) {
+		t.Helper()
+		text, err := io.ReadAll(log)
+		if err != nil || string(text) != want {
+			t.Errorf("%v %q, want %q", err, text, want)
+		}
+	}
+	state(corev1.ContainerState{}, corev1.ContainerState{})
+	next("")
+	state(running, corev1.ContainerState{})
+	next("compiling\n" + replay.Mark("of a stranger") + "\n")
+	state(ended, corev1.ContainerState{})
+	next("")
+	state(ended, running)
+	next("sealing\n")
+	state(ended, ended)
+	next("")
+
+	// The node has removed the container: main tells the whole.
+	s.Change(func(s *workflowplanetest.Server) {
+		for i := range s.Pods {
+			if s.Pods[i].Name == pod {
+				s.Pods[i].Status.InitContainerStatuses[1].State = ended
+			}
+		}
+		s.Refuse = func(r *http.Request) int {
+			if r.URL.Query().Get("container") == "build" {
+				return http.StatusNotFound
+			}
+			return 0
+		}
+	})
+	if text, err := readAll(t, plane, "cart-1", "checkout-source", false); err != nil || text != sealed {
+		t.Errorf("%v %q", err, text)
+	}
 }
 
 // What a cluster refuses is said with what to do about it.

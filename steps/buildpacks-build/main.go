@@ -1,10 +1,12 @@
 // Command buildpacks-build builds an application of the checked-out source with the buildpacks of the image it runs in.
-// --help lists its parameters. Two more commands are for the pod's init containers: "install DIR" copies the program
-// into a folder that the builder's container sees, and "fetch" gets what the build needs from registries, so that the
-// build itself holds no credentials.
+// --help lists its parameters. A pod runs it in four containers: "install DIR" copies the program into a folder that
+// the builder's containers see, "fetch" gets what the build needs from registries, "build" runs the buildpacks, and
+// "seal", which is the default, makes the image of what they left. "all" fetches, builds and seals in one container,
+// for an application that is trusted.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -20,10 +22,17 @@ func main() {
 			fmt.Fprintln(os.Stderr, "buildpacks-build install:", err)
 			os.Exit(1)
 		}
-	case len(os.Args) > 1 && os.Args[1] == "fetch":
-		os.Args = slices.Delete(os.Args, 1, 2)
-		os.Exit(step.Main("buildpacks-build", buildpack.Fetch))
 	default:
-		os.Exit(step.Main("buildpacks-build", buildpack.Run))
+		run := buildpack.Seal
+		if len(os.Args) > 1 {
+			if named, ok := commands[os.Args[1]]; ok {
+				run, os.Args = named, slices.Delete(os.Args, 1, 2)
+			}
+		}
+		os.Exit(step.Main("buildpacks-build", run))
 	}
+}
+
+var commands = map[string]func(context.Context, buildpack.Parameters, step.Environment) (step.Results, error){
+	"fetch": buildpack.Fetch, "build": buildpack.Build, "seal": buildpack.Seal, "all": buildpack.All,
 }

@@ -39,6 +39,7 @@ type Mount struct {
 	Path     string // in the container
 	Source   string // on this machine; empty: an empty folder in memory
 	ReadOnly bool   // others belong to the container's user while it runs
+	Lent     bool   // belongs to the container's user while it runs although it is read-only
 }
 
 // Runtime starts containers.
@@ -126,12 +127,12 @@ func (r *Runtime) Command(
 	return asRoot(ctx, "runc", append(runc, "run", "--bundle", bundle, id)...), leave, nil
 }
 
-// give makes a user the owner of what the container may write to, as the kubelet does by fsGroup.
+// give makes a user the owner of what the container may write to, or is lent, as the kubelet does by fsGroup.
 func (c Container) give(ctx context.Context, user, group uint32) error {
 	args := []string{"--recursive", "--no-dereference", fmt.Sprintf("%d:%d", user, group), "--"}
 	fixed := len(args)
 	for _, m := range c.Mounts {
-		if !m.ReadOnly && m.Source != "" {
+		if (!m.ReadOnly || m.Lent) && m.Source != "" {
 			args = append(args, m.Source)
 		}
 	}
@@ -203,7 +204,7 @@ func (c Container) spec(i image) specs.Spec {
 	}
 	for _, file := range []string{"/etc/resolv.conf", "/etc/hosts"} {
 		if _, err := os.Stat(file); err == nil {
-			s.Mounts = append(s.Mounts, bind(Mount{file, file, true}))
+			s.Mounts = append(s.Mounts, bind(Mount{Path: file, Source: file, ReadOnly: true}))
 		}
 	}
 	for _, m := range c.Mounts {

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/replay"
 )
 
 // Step is one step of a pipeline.
@@ -32,7 +33,7 @@ type Process struct {
 	Program  string     // path of the step's binary
 	Args     []string
 	Env      map[string]string // wins over inherited variables
-	Results  string            // folder in which the process leaves outcome.json; empty: it leaves none
+	Results  string            // folder in which the process leaves outcome.json; empty: only its exit code counts
 	Deadline time.Duration     // how long it may take; 0: as long as it likes
 	Outputs  map[string]Output // by name
 
@@ -143,11 +144,19 @@ func (p *Process) run(ctx context.Context, line func(string)) (outcome.Report, e
 	return how, err
 }
 
-// all runs the process, and before it those that come before it.
+// all runs the process, and before it those that come before it, whose lines it does not print once more.
 func (p *Process) all(ctx context.Context, line func(string)) (how outcome.Report, err error) {
 	for _, before := range p.Before {
 		if how, err := before.all(ctx, line); err != nil || how.Failed() {
 			return how, err
+		}
+	}
+	if len(p.Before) > 0 {
+		every := line
+		line = func(text string) {
+			if !replay.Marked(text) {
+				every(text)
+			}
 		}
 	}
 	if p.Enter == nil {
@@ -205,8 +214,19 @@ func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string))
 // outcome reads what the process left about its end. One that left nothing, or whose exit code says otherwise, was
 // killed.
 func (p *Process) outcome(state *os.ProcessState) outcome.Report {
-	if p.Results == "" && state.Success() {
-		return outcome.Report{Reason: outcome.Succeeded}
+	if p.Results == "" {
+		if state.Success() {
+			return outcome.Report{Reason: outcome.Succeeded}
+		}
+		switch reason, _ := outcome.OfExitCode(state.ExitCode()); reason {
+		case outcome.Cancelled:
+			return outcome.Report{}.FailedBy(outcome.Errorf(reason, "it was told to end"))
+		case outcome.InvalidParameters:
+			return outcome.Report{}.FailedBy(outcome.Errorf(reason, "it says which in its log"))
+		}
+		return outcome.Report{}.FailedBy(
+			outcome.Errorf(outcome.Failed, "the process ended without an outcome: %s", state),
+		)
 	}
 	how, err := outcome.Read(p.Results)
 	if err == nil && how.ExitCode == state.ExitCode() {

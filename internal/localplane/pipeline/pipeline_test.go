@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/replay"
 )
 
 // The test binary is the steps' program: STEP_TEST, a parameter, chooses its behaviour.
@@ -53,6 +55,17 @@ func TestMain(m *testing.M) {
 		os.MkdirAll(dir, 0o755)
 		os.WriteFile(dir+"/outcome.json", []byte(`{"reason":"Succeeded","exitCode":0}`), 0o644)
 		os.Exit(3)
+	case "exit": // without an outcome that anybody looks at
+		code, err := strconv.Atoi(os.Getenv("CODE"))
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println("building", code)
+		os.Exit(code)
+	case "again":
+		fmt.Println(replay.Mark("building 0"))
+		fmt.Println("sealing")
+		report(nil)
 	case "wait":
 		told := make(chan os.Signal, 1)
 		signal.Notify(told, syscall.SIGTERM)
@@ -217,6 +230,34 @@ func TestRunPastTheDeadline(t *testing.T) {
 	}}}, &recorder{})
 	if failed := outcome.Of(err); failed.Reason != outcome.Timeout || failed.Hint == "" {
 		t.Errorf("got %#v", err)
+	}
+}
+
+// Of a process in front that may run strangers' code only the exit code counts, and what the main one prints once more
+// is left out.
+func TestRunWithABuildInFront(t *testing.T) {
+	for code, want := range map[int]outcome.Reason{
+		0: outcome.Succeeded, 1: outcome.Failed, 99: outcome.Failed,
+		outcome.Unauthorized.ExitCode():      outcome.Failed,
+		outcome.InvalidParameters.ExitCode(): outcome.InvalidParameters,
+		outcome.Cancelled.ExitCode():         outcome.Cancelled,
+	} {
+		main := step(t, "build", "again", nil)
+		see := &recorder{}
+		_, err := Run(t.Context(), []Step{{Name: main.Name, Process: func(done Outputs) (*Process, error) {
+			p, err := main.Process(done)
+			p.Before = []*Process{{
+				Program: os.Args[0], Env: map[string]string{"STEP_TEST": "exit", "CODE": strconv.Itoa(code)},
+			}}
+			return p, err
+		}}}, see)
+		if failure := outcome.Of(err); failure == nil && code != 0 || failure != nil && failure.Reason != want {
+			t.Errorf("exit code %d: %v, want %s", code, err, want)
+		}
+		if said := strings.Join(see.events, "\n"); strings.Count(said, "building") != 1 ||
+			code == 0 != strings.Contains(said, "sealing") {
+			t.Errorf("exit code %d: it says\n%s", code, said)
+		}
 	}
 }
 

@@ -61,12 +61,12 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(process.Before) != 2 || process.Enter == nil {
+	if len(process.Before) != 3 || process.Enter == nil || process.Before[2].Enter == nil {
 		t.Fatalf("before it run %d processes, and it is entered: %t", len(process.Before), process.Enter != nil)
 	}
 	volumes := filepath.Join(m.Scratch, "volumes", steps[1].Name)
 	program := filepath.Join(m.Programs, "buildpacks-build")
-	install, fetch := process.Before[0], process.Before[1]
+	install, fetch, build := process.Before[0], process.Before[1], process.Before[2]
 	if install.Program != program || install.Enter != nil || !cmp.Equal(install.Args, []string{
 		"install", filepath.Join(volumes, "step"),
 	}) {
@@ -74,17 +74,24 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	}
 	if fetch.Program != program || !cmp.Equal(fetch.Args, []string{
 		"fetch",
-	}) || fetch.Results != filepath.Join(volumes, "tmp", "fetch") ||
-		fetch.Env["WORKSPACE"] != filepath.Join(m.Scratch, "workspace") {
+	}) || fetch.Results != filepath.Join(volumes, "fetched", "results") ||
+		fetch.Env["FETCHED_DIR"] != filepath.Join(volumes, "fetched") {
 		t.Errorf("fetch is %s %q, with %v", fetch.Program, fetch.Args, fetch.Env)
 	}
-	if !cmp.Equal(process.Args, []string{
-		"/opt/stepwright/buildpacks-build",
-	}) || process.Env["APP_PATH"] != "/tmp/app" || process.Env["WORKSPACE"] != "" {
-		t.Errorf("in the builder runs %q, with %v", process.Args, process.Env)
+	if !cmp.Equal(build.Args, []string{
+		"/opt/stepwright/buildpacks-build", "build",
+	}) || build.Env["APP_PATH"] != "/tmp/app" || build.Env["WORKSPACE"] != "" {
+		t.Errorf("in the builder runs %q, with %v", build.Args, build.Env)
 	}
-	if process.Results != filepath.Join(volumes, "tmp", "results") ||
-		process.Outputs["image-digest"].Path != filepath.Join(volumes, "tmp", "results", "image-digest") {
+	// What runs strangers' code is not asked how it ended.
+	if build.Results != "" || len(build.Outputs) > 0 {
+		t.Errorf("the build's results are in %s, its outputs are %v", build.Results, build.Outputs)
+	}
+	if !cmp.Equal(process.Args, []string{"/opt/stepwright/buildpacks-build", "seal"}) {
+		t.Errorf("the image is sealed by %q", process.Args)
+	}
+	if process.Results != filepath.Join(volumes, "results") ||
+		process.Outputs["image-digest"].Path != filepath.Join(volumes, "results", "image-digest") {
 		t.Errorf("its results are in %s, its outputs are %v", process.Results, process.Outputs)
 	}
 }
@@ -117,8 +124,10 @@ func TestMountsOfAContainer(t *testing.T) {
 			links: map[string]string{"ca.crt": "/home/me/ca.pem"}},
 		{path: "/opt/stepwright", folder: "/scratch/step", readOnly: true},
 		{path: "/tmp", folder: "/scratch/tmp"},
+		{path: "/src", folder: "/scratch/workspace/source", readOnly: true, lent: true},
 	}
 	want := []container.Mount{
+		{Path: "/src", Source: "/scratch/workspace/source", ReadOnly: true, Lent: true},
 		{Path: "/tmp", Source: "/scratch/tmp"},
 		{Path: "/opt/stepwright", Source: "/scratch/step", ReadOnly: true},
 		{Path: "/etc/stepwright/ca", ReadOnly: true},
@@ -133,7 +142,7 @@ func TestMountsOfAContainer(t *testing.T) {
 func TestPlanRefusesRights(t *testing.T) {
 	file := "workflow-plane/" + builder(t).Template + ".yaml"
 	pod := "        runAsUser: 1000\n        runAsGroup: 1000\n"
-	own := "        command: [/opt/stepwright/buildpacks-build]\n"
+	own := "        command: [/opt/stepwright/buildpacks-build, seal]\n"
 	tests := []struct {
 		name    string
 		replace []string
@@ -150,9 +159,9 @@ func TestPlanRefusesRights(t *testing.T) {
 		{"a field of its own", []string{own, own + "        workingDir: /workspace\n"},
 			"container: workingDir cannot be run here"},
 		{"a variable of a Secret",
-			[]string{"          - name: APP_PATH\n            value: '{{workflow.parameters.app-path}}'\n",
-				"          - name: APP_PATH\n            valueFrom: {secretKeyRef: {name: a, key: b}}\n"},
-			"variable APP_PATH: valueFrom cannot be run here"},
+			[]string{"          - name: IMAGE_TAG\n            value: '{{workflow.parameters.image-tag}}'\n",
+				"          - name: IMAGE_TAG\n            valueFrom: {secretKeyRef: {name: a, key: b}}\n"},
+			"variable IMAGE_TAG: valueFrom cannot be run here"},
 		{"no program in the folder of steps", []string{own, "        command: [/opt/stepwright/sh]\n"},
 			"the step sh is not in "},
 	}

@@ -48,6 +48,7 @@ type mount struct {
 	links  map[string]string // to make in the folder
 
 	readOnly bool
+	lent     bool // belongs to this run: a container's user may own it, even where it is read-only
 }
 
 // mounts are the mounts of one container, longer paths first.
@@ -91,7 +92,7 @@ func Volume(scratch, step, name string) string { return filepath.Join(scratch, "
 func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *wfv1.Template) (mount, error) {
 	isClaim := func(claim corev1.PersistentVolumeClaim) bool { return claim.Name == name }
 	if slices.ContainsFunc(spec.VolumeClaimTemplates, isClaim) {
-		return mount{folder: filepath.Join(m.Scratch, name)}, nil // the steps share it
+		return mount{folder: filepath.Join(m.Scratch, name), lent: true}, nil // the steps share it
 	}
 	i := slices.IndexFunc(template.Volumes, func(v corev1.Volume) bool { return v.Name == name })
 	if i < 0 {
@@ -106,6 +107,7 @@ func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *w
 		own.folder = m.Volumes[name]
 		return own, nil
 	case v.EmptyDir != nil:
+		own.lent = true
 		return own, nil
 	case v.Secret != nil:
 		if err := only("secret", v.Secret, "secretName", "optional", "defaultMode"); err != nil {
@@ -167,7 +169,7 @@ func (all mounts) inside() []container.Mount {
 	var list []container.Mount
 	for _, m := range slices.Backward(all) { // the shorter paths first
 		if len(m.links) == 0 {
-			list = append(list, container.Mount{Path: m.path, Source: m.folder, ReadOnly: m.readOnly})
+			list = append(list, container.Mount{Path: m.path, Source: m.folder, ReadOnly: m.readOnly, Lent: m.lent})
 			continue
 		}
 		// A link's target is not in the container.

@@ -228,6 +228,10 @@ func (p *plan) process(step *wfv1.WorkflowStep, done pipeline.Outputs) (*pipelin
 		if err != nil {
 			return nil, nil, fail("init container "+init.Name+": ", err)
 		}
+		if process.Enter != nil {
+			// It may run strangers' code, which can write its results, and then no more than its exit code counts.
+			process.Results = ""
+		}
 		before = append(before, process)
 	}
 	process, err := one(mainContainer)

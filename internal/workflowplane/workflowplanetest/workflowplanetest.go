@@ -68,7 +68,8 @@ type Server struct {
 // Stream is where a log is written to.
 type Stream struct {
 	io.Writer
-	Follow bool
+	Container string
+	Follow    bool
 }
 
 // New serves the recorded objects until the test ends. Each pod's log is "<pod> line 1" to 3, between lines of Argo's
@@ -176,14 +177,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, map[string]any{"items": slices.DeleteFunc(slices.Clone(s.Pods), func(pod corev1.Pod) bool {
 			return pod.Namespace != path[3] || pod.Labels["workflows.argoproj.io/workflow"] != workflow
 		})})
-	case len(path) == 7 && path[6] == "log" && query.Get("container") == "main" && s.Logs[path[5]] != nil:
+	case len(path) == 7 && path[6] == "log" && s.has(path[5], query.Get("container")) && s.Logs[path[5]] != nil:
 		log := s.Logs[path[5]]
 		s.mu.Unlock() // it may take long
 		defer s.mu.Lock()
-		log(Stream{flushing{w}, query.Get("follow") == "true"})
+		log(Stream{flushing{w}, query.Get("container"), query.Get("follow") == "true"})
 	default:
 		refuse(w, http.StatusNotFound)
 	}
+}
+
+// has tells whether a pod has a container: main, or an init container.
+func (s *Server) has(pod, container string) bool {
+	is := func(c corev1.Container) bool { return c.Name == container }
+	return container == "main" || slices.ContainsFunc(s.Pods, func(p corev1.Pod) bool {
+		return p.Name == pod && slices.ContainsFunc(p.Spec.InitContainers, is)
+	})
 }
 
 // kinds are those that the server knows, by group and name.

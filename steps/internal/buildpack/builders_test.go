@@ -121,7 +121,7 @@ func TestExamples(t *testing.T) {
 			root, f, run, environ := family(t, test.family)
 			registry := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous, registrytest.OnDisk)
 			registry.Push(t, "base/run:1", run)
-			build := func(files map[string]string, variables ...string) (ending, string) {
+			build := func(files map[string]string, variables ...string) (podEnding, string) {
 				dir := newWorkspace(t, files)
 				p := newPod(t, registry, dir, variables...)
 				p.root, p.user, p.group, p.writable = root, f.BuildUser.UID, f.BuildUser.GID, f.Writable

@@ -1,14 +1,16 @@
 // Package buildpack builds an application with the buildpacks of the image that it runs in: it drives the phases of the
 // builder's lifecycle, without a container daemon and without privileges, and leaves an OCI image layout in the
 // workspace.
+//
+// A build is three programs, so that strangers' code gets nothing but what it must have. Fetch gets from registries
+// what the build needs, by credentials. Build runs the buildpacks, and has neither these credentials nor anything that
+// a later step reads. Seal makes the image of what Build left, after all processes of its container have ended, and
+// believes nothing else that it left. All does the three in one container, for those who trust what they build.
 package buildpack
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,7 +18,6 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
-	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -29,8 +30,6 @@ type Parameters struct {
 	BuildEnv           []step.NameValue  `json:"build-env"`
 	BuilderImage       string            `json:"builder-image"`
 	RunImage           string            `json:"run-image"`
-	SourceDigest       string            `json:"source-digest"`
-	Revision           string            `json:"revision"`
 	ImageName          string            `json:"image-name"`
 	ImageTag           string            `json:"image-tag"`
 	GitRevision        string            `json:"git-revision"`
@@ -44,6 +43,10 @@ type Parameters struct {
 	RegistryPullSecret string            `json:"registry-pull-secret"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
+	SourceDigest       string            `json:"source-digest"`
+	Revision           string            `json:"revision"`
+	FetchedDir         string            `json:"fetched-dir"`
+	HandoverDir        string            `json:"handover-dir"`
 }
 
 // What the parameter cache may be.
@@ -52,165 +55,116 @@ const (
 	cacheDisabled = "disabled"
 )
 
-// Run builds the image. It results in image-digest, run-image, the reference of the image that it is built on, with its
-// digest, and sbom, the folder of the bills of materials. What Fetch has left in the workspace it uses, and fetches
-// what is not there.
-//
-// The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
-func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
-	b, err := prepare(ctx, in, env)
+// All fetches, builds and seals in one container. What the buildpacks leave running there, or write where the image is
+// sealed, is not out of their reach: it is for those who run the program alone, on an application that they trust.
+// It results in what Seal results in.
+func All(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	dir, err := os.MkdirTemp("", "buildpacks-all-")
 	if err != nil {
 		return nil, err
 	}
-	files := in.files()
-	defer os.RemoveAll(string(files))
-	if b.base, err = files.fetched(); errors.Is(err, fs.ErrNotExist) {
-		b.base, err = fetch(ctx, in, env)
-	}
+	defer os.RemoveAll(dir)
+	in.FetchedDir, in.HandoverDir = filepath.Join(dir, "fetched"), filepath.Join(dir, "handover")
+	b, err := newBuild(ctx, in, env)
 	if err != nil {
 		return nil, err
 	}
-	if err := b.lay(ctx); err != nil {
+	base, err := fetch(ctx, in, env)
+	if err != nil {
 		return nil, err
 	}
-	return b.run(ctx)
+	if err := b.run(ctx, base); err != nil {
+		return nil, err
+	}
+	s, err := newSealing(b.job, base)
+	if err != nil {
+		return nil, err
+	}
+	return s.run(ctx)
 }
 
-// build is one image to be made.
-type build struct {
+// job is what Build and Seal have in common.
+type job struct {
 	in       Parameters
 	env      step.Environment
-	app      string // the application's real path
 	builder  *builder
-	project  *project
 	revision workspace.Revision
 	epoch    time.Time // zero when there is none
-	base     registry.Image
 }
 
-// prepare finds the faults of parameters, source and builder before anything is fetched.
-func prepare(ctx context.Context, in Parameters, env step.Environment) (*build, error) {
-	var faults []string
-	for _, v := range in.BuildEnv {
-		if fault := nameFault(v.Name); fault != "" {
-			faults = append(faults, fmt.Sprintf("build-env: variable %.40q %s", v.Name, fault))
-		}
-	}
-	if faults != nil {
-		return nil, outcome.Invalid(faults...)
-	}
-	tree, revision, err := in.Workspace.Chained(in.SourceDigest, in.Revision)
-	if err == nil && tree != nil {
-		err = tree.Verify(ctx)
-	}
-	if err != nil {
+func newJob(ctx context.Context, in Parameters, env step.Environment) (*job, error) {
+	j := &job{in: in, env: env}
+	var err error
+	if j.revision, err = in.readRevision(); err != nil {
 		return nil, err
 	}
-	b := &build{in: in, env: env, revision: revision}
-	if b.app, err = findApp(in); err != nil {
-		return nil, err
-	}
-	b.epoch = b.revision.Time
+	j.epoch = j.revision.Time
 	if in.SourceDateEpoch >= 0 {
-		b.epoch = time.Unix(in.SourceDateEpoch, 0)
+		j.epoch = time.Unix(in.SourceDateEpoch, 0)
 	}
-	b.epoch = b.epoch.UTC()
-	if b.project, err = readProject(b.app, env.Log); err != nil {
-		return nil, err
-	}
-	if b.builder, err = openBuilder(ctx, in); err != nil {
+	j.epoch = j.epoch.UTC()
+	if j.builder, err = openBuilder(ctx, in); err != nil {
 		return nil, err
 	}
 	env.Log.Info(
-		"Builder", "image", in.BuilderImage, "platform-api", b.builder.api, "buildpacks", len(b.builder.buildpacks),
+		"Builder", "image", in.BuilderImage, "platform-api", j.builder.api, "buildpacks", len(j.builder.buildpacks),
 	)
-	return b, nil
+	return j, nil
 }
 
-// lay puts the application, variables and bindings where buildpacks find them.
-func (b *build) lay(ctx context.Context) error {
-	started := time.Now()
-	for _, dir := range []string{appDir, layersDir, platformDir} {
-		if err := empty(dir); err != nil {
-			return fmt.Errorf("%s must be a folder that the step may write to: %w", dir, err)
-		}
+// readRevision is what checkout-source told of the source. It is empty when nothing is known.
+func (in Parameters) readRevision() (workspace.Revision, error) {
+	if in.SourceDigest != "" && in.Revision == "" {
+		return workspace.Revision{}, nil // what the workspace tells is not believed
 	}
-	at := b.epoch
-	if at.IsZero() {
-		at = started
-	}
-	if err := copyApp(ctx, b.app, appDir, b.project.filter, at); err != nil {
-		return fmt.Errorf("copy of the application: %w", err)
-	}
-	variables := map[string]string{}
-	if !b.epoch.IsZero() {
-		variables["SOURCE_DATE_EPOCH"] = strconv.FormatInt(b.epoch.Unix(), 10)
-	}
-	for _, v := range append(b.project.variables(), b.in.BuildEnv...) {
-		variables[v.Name] = v.Value
-	}
-	if err := trustAuthorities(b.in.CABundle, variables); err != nil {
-		return err
-	}
-	if err := copyBindings(b.in.BindingsDir, b.env.Secrets.Add); err != nil {
-		return fmt.Errorf("bindings-dir: %w", err)
-	}
-	if err := writeVariables(variables); err != nil {
-		return err
-	}
-	b.env.Log.Info(
-		"Laid out the application", "from", b.in.AppPath, "variables", len(variables), "took", time.Since(started),
-	)
-	return nil
+	_, revision, err := in.Workspace.Chained("", in.Revision) // the source is verified where it is built
+	return revision, err
 }
 
-// run takes the application through the phases, and their result into the workspace.
-func (b *build) run(ctx context.Context) (step.Results, error) {
-	files := b.in.files()
-	tag := b.in.ImageTag
-	if b.in.GitRevision != "" {
-		tag += "-" + b.in.GitRevision
+// epochText is the variable SOURCE_DATE_EPOCH; empty when there is none.
+func (j *job) epochText() string {
+	if j.epoch.IsZero() {
+		return ""
 	}
-	temporary, err := os.MkdirTemp("", "buildpacks-")
+	return strconv.FormatInt(j.epoch.Unix(), 10)
+}
+
+// tag is the image's tag in the layout.
+func (j *job) tag() string {
+	if j.in.GitRevision == "" {
+		return j.in.ImageTag
+	}
+	return j.in.ImageTag + "-" + j.in.GitRevision
+}
+
+// output is the reference under which the lifecycle knows the image.
+func (j *job) output() string { return localRegistry + "/" + j.in.ImageName + ":" + j.tag() }
+
+// phase is one of the lifecycle's programs, and its arguments.
+type phase struct {
+	name string
+	args [][]string
+}
+
+// Arguments that several phases have.
+var (
+	where = []string{"-no-color", "-layers", layersDir}
+	tools = []string{"-app", appDir, "-platform", platformDir, "-buildpacks", buildpacksDir}
+)
+
+func user() []string {
+	return []string{"-uid", strconv.Itoa(os.Getuid()), "-gid", strconv.Itoa(os.Getgid())}
+}
+
+// takeThrough runs phases in order, in an environment with that folder for temporary files. after is called at the end
+// of each.
+func (j *job) takeThrough(ctx context.Context, temporary string, phases []phase, after func(phase string) error) error {
+	environ, err := environment(j.builder.api, j.epochText(), temporary)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer os.RemoveAll(temporary)
-	epoch := ""
-	if !b.epoch.IsZero() {
-		epoch = strconv.FormatInt(b.epoch.Unix(), 10)
-	}
-	environ, err := environment(b.builder.api, epoch, temporary)
-	if err != nil {
-		return nil, err
-	}
-	order, err := b.project.writeOrder(b.builder)
-	if err != nil {
-		return nil, err
-	}
-	output := localRegistry + "/" + b.in.ImageName + ":" + tag
-	layout := []string{"-layout", "-layout-dir", files.layout()}
-	user := []string{"-uid", strconv.Itoa(os.Getuid()), "-gid", strconv.Itoa(os.Getgid())}
-	where := []string{"-no-color", "-layers", layersDir}
-	tools := []string{"-app", appDir, "-platform", platformDir, "-buildpacks", buildpacksDir}
-	var cache, chosen []string
-	if b.in.Cache != cacheDisabled {
-		cache = []string{"-cache-dir", files.cache()}
-	}
-	if order != "" {
-		chosen = []string{"-order", order}
-	}
-	l := lifecycle{environ: environ, stderr: b.env.Stderr}
-	for _, phase := range []struct {
-		name string
-		args [][]string
-	}{
-		{"analyzer", [][]string{where, layout, user, {"-run-image", localReference(b.base), output}}},
-		{"detector", [][]string{where, tools, chosen}},
-		{"restorer", [][]string{where, layout, user, cache}},
-		{"builder", [][]string{where, tools}},
-		{"exporter", [][]string{where, layout, user, cache, {"-app", appDir, output}}},
-	} {
+	l := lifecycle{environ: environ, stderr: j.env.Stderr}
+	for _, phase := range phases {
 		started := time.Now()
 		var args []string
 		for _, a := range phase.args {
@@ -218,54 +172,44 @@ func (b *build) run(ctx context.Context) (step.Results, error) {
 		}
 		ran, err := watch(temporary)
 		if err != nil {
-			b.env.Log.Warn("Cannot tell which buildpack runs", "error", err)
+			j.env.Log.Warn("Cannot tell which buildpack runs", "error", err)
 		}
 		err = l.run(ctx, phase.name, args...)
 		last := ran.last()
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		if err != nil {
-			return nil, b.explain(err, last)
+			return j.explain(err, last)
 		}
-		b.env.Log.Info("Phase", "name", phase.name, "took", time.Since(started))
-		if phase.name == "detector" {
-			if err := b.refuseExtensions(); err != nil {
-				return nil, err
-			}
+		j.env.Log.Info("Phase", "name", phase.name, "took", time.Since(started))
+		if err := after(phase.name); err != nil {
+			return err
 		}
 	}
-	return b.keep(filepath.Join(files.layout(), localRegistry, filepath.FromSlash(b.in.ImageName), tag), tag)
+	return nil
 }
 
-// keep takes image, cache and bills of materials into the workspace.
-func (b *build) keep(layout, tag string) (step.Results, error) {
-	digest, err := b.seal(imagelayout.Dir(layout), tag)
-	if err != nil {
-		return nil, fmt.Errorf("the lifecycle's image: %w", err)
-	}
-	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
-		return nil, err
-	}
-	if err := b.keepSBOM(); err != nil {
-		return nil, fmt.Errorf("bills of materials: %w", err)
-	}
-	if err := os.RemoveAll(b.in.Workspace.Cache()); err != nil {
-		return nil, err
-	}
-	if b.in.Cache != cacheDisabled {
-		// A build without a cache is a build.
-		if err := b.keepCache(); err != nil {
-			b.env.Log.Warn("The next build has no cache", "error", err)
+// unsupportedVariables lists the faults of variables for buildpacks.
+func (in Parameters) unsupportedVariables() []string {
+	var faults []string
+	for _, v := range in.BuildEnv {
+		if fault := nameFault(v.Name); fault != "" {
+			faults = append(faults, fmt.Sprintf("build-env: variable %.40q %s", v.Name, fault))
 		}
 	}
-	b.env.Log.Info("Built", "digest", digest)
-	bases, err := json.Marshal([]string{b.base.Reference})
-	if err != nil {
-		return nil, err
-	}
-	return step.Results{
-		"image-digest": digest, "run-image": b.base.Reference, "base-images": string(bases),
-		"sbom": b.in.Workspace.SBOM(),
-	}, nil
+	return faults
+}
+
+// mayFail are the reasons that a build may end with. Build tells Seal one of them, and so can the user's code.
+var mayFail = map[outcome.Reason]bool{
+	outcome.BuildFailed:           true,
+	outcome.NoBuildpackDetected:   true,
+	outcome.InvalidParameters:     true,
+	outcome.PathEscapesRepository: true,
+	outcome.DescriptorInvalid:     true,
+	outcome.BuilderUnsupported:    true,
+	outcome.OutOfSpace:            true,
+	outcome.SourceChanged:         true,
+	outcome.Failed:                true,
 }

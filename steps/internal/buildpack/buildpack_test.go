@@ -29,7 +29,7 @@ func with(files ...string) map[string]string {
 }
 
 // builds runs a build that ends well.
-func builds(t testing.TB, p pod) ending {
+func builds(t testing.TB, p pod) podEnding {
 	t.Helper()
 	e := p.run(t)
 	if e.code != 0 {
@@ -119,8 +119,8 @@ func TestBuild(t *testing.T) {
 	if strings.Contains(e.output, "file .git") || !strings.Contains(e.output, "file greeting.txt") {
 		t.Errorf("the application's files: %s", e.output)
 	}
-	if _, err := os.Stat(filepath.Join(dir, ".buildpacks")); err == nil {
-		t.Error("it leaves its own files")
+	if left, err := filepath.Glob(filepath.Join(dir, "*", ".*")); err != nil || len(left) > 1 {
+		t.Errorf("besides .git it leaves %v, %v", left, err)
 	}
 
 	// And it is published whole, by another user.
@@ -180,7 +180,7 @@ func TestCache(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
 	const cache = "apps/acme-shop-greeter:cache"
-	build := func(variables ...string) (dependencies string, e ending, dir string) {
+	build := func(variables ...string) (dependencies string, e podEnding, dir string) {
 		t.Helper()
 		dir = newWorkspace(t, greeter)
 		e = builds(t, newPod(t, registry, dir, variables...))
@@ -222,8 +222,8 @@ func TestCache(t *testing.T) {
 	if got, _, dir = build("CACHE", "disabled"); got != "fetched" {
 		t.Errorf("cache=disabled: %s", got)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "cache")); err == nil {
-		t.Error("cache=disabled leaves a cache")
+	if left, err := os.ReadDir(filepath.Join(dir, "cache")); err != nil || len(left) > 0 {
+		t.Errorf("cache=disabled leaves a cache: %v, %v", left, err)
 	}
 	// Something else under the tag is no reason to fail.
 	registry.Push(t, cache, runImage(t, runtime.GOARCH))
@@ -232,29 +232,29 @@ func TestCache(t *testing.T) {
 	}
 }
 
-// The build needs nothing but the result of fetch: no registry and no credentials.
-func TestFetch(t *testing.T) {
+// One container does the whole, for those who have no pods.
+func TestAllInOneContainer(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
-	dir := newWorkspace(t, greeter)
-	fetch := newPod(t, registry, dir)
-	fetch.args = []string{"fetch"}
-	builds(t, fetch)
-	registry.Forget()
-	builds(t, newPod(t, registry, dir))
-	if requests := registry.Requests("", ""); len(requests) > 0 {
-		t.Errorf("the build asks for %v", requests)
+	var digests []string
+	for _, command := range []string{"", "all"} {
+		p := newPod(t, registry, newWorkspace(t, greeter))
+		p.command = command
+		e := builds(t, p)
+		digests = append(digests, e.outcome.Results["image-digest"])
+		publish(t, registry, p.workspace)
 	}
-
-	dir = newWorkspace(t, greeter)
-	fetch = newPod(t, registry, dir, "RUN_IMAGE", registry.Host+"/base/nonesuch:1")
-	fetch.args = []string{"fetch"}
-	if e := builds(t, fetch); !strings.Contains(e.output, "BaseImageUnavailable") {
-		t.Error(e.output)
+	if digests[0] != digests[1] {
+		t.Errorf("the digests are %q", digests)
 	}
-	e := newPod(t, registry, dir).run(t)
-	if e.outcome.Reason != outcome.BaseImageUnavailable || !strings.Contains(e.outcome.Message, "base/nonesuch:1") ||
-		e.code != outcome.BaseImageUnavailable.ExitCode() {
+	p := newPod(t, registry, newWorkspace(t, with("fail.txt", "no\n")))
+	p.command = "all"
+	if e := p.run(t); e.outcome.Reason != outcome.BuildFailed {
+		t.Errorf("%+v", e.outcome)
+	}
+	p.command = "seal"
+	if e := p.run(t); e.outcome.Reason != outcome.InvalidParameters ||
+		!strings.Contains(e.outcome.Message, "fetched-dir") {
 		t.Errorf("%+v", e.outcome)
 	}
 }
@@ -519,7 +519,7 @@ func TestCancelled(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
 	p := newPod(t, registry, newWorkspace(t, with("wait.txt", "")))
-	p.cancel = "\nwaiting\n"
+	p.cancel = "waiting\n"
 	e := p.run(t)
 	if e.outcome.Reason != outcome.Cancelled || e.code != outcome.Cancelled.ExitCode() {
 		t.Errorf("%s (%d)\n%s", e.outcome.Reason, e.code, e.output)

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -29,8 +30,8 @@ import (
 // buildpacks keep for the next build, and whose label tells which is whose. In between, the lifecycle has it as a
 // folder: metadata and <diff ID>.tar.
 //
-// The registry's repository is the component's own, and so is its cache:
-// <registry>/<namespace>-<project>-<component>:cache.
+// The registry's repository is the component's own, and so is its cache: <registry>/<image-name>:cache. Its owner is
+// in its label; one of another owner is not taken.
 const (
 	cacheMetadata = "io.buildpacks.lifecycle.cache.metadata" // the label, and the file
 	committed     = "committed"                              // the folder of a finished cache
@@ -43,10 +44,13 @@ func (in Parameters) cacheReference() string {
 // metadataLimit is how large a manifest or configuration of a cache may be, in bytes.
 const metadataLimit = 4 << 20
 
-// importCache takes a cache from a registry: as a layout, and unpacked for the lifecycle. It returns how many layers it
-// has.
+// ownerShown is how much of a foreign owner is shown, in bytes.
+const ownerShown = 200
+
+// importCache takes a cache from a registry: as a layout, and unpacked for the lifecycle. Its owner must be this
+// one. It returns how many layers it has.
 func importCache(
-	ctx context.Context, source registry.Source, env step.Environment, reference string, files files,
+	ctx context.Context, source registry.Source, env step.Environment, reference string, owner string, files fetched,
 ) (int, error) {
 	var image registry.Image
 	err := env.Retry.Do(ctx, func(ctx context.Context) (err error) {
@@ -67,10 +71,10 @@ func importCache(
 	if metadata == "" || len(metadata) > metadataLimit || len(manifest.Layers) != len(config.RootFS.DiffIDs) {
 		return 0, errors.New("it is not a cache of buildpacks")
 	}
-	into := filepath.Join(files.cache(), committed)
-	if err := os.MkdirAll(into, 0o755); err != nil {
-		return 0, err
+	if of := config.Config.Labels[step.OwnerLabel]; of != owner {
+		return 0, fmt.Errorf("its owner is %q, and not %q", quote.Line(of, ownerShown), owner)
 	}
+	into := files.unpacked()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
 	for i, layer := range manifest.Layers {
@@ -138,11 +142,30 @@ func importLayer(content io.Reader, layer v1.Descriptor, blob string, diffID v1.
 	return nil
 }
 
-// keepCache turns the lifecycle's cache folder into a layout in the workspace, which publish-image pushes. Layers that
+// linkCache makes a folder that the lifecycle takes for its cache, with what was fetched: the lifecycle writes there,
+// and so the layers are links to the fetched ones.
+func (f fetched) linkCache(to string) error {
+	into := filepath.Join(to, committed)
+	if err := os.MkdirAll(into, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(f.unpacked())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join(f.unpacked(), e.Name()), filepath.Join(into, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepCache turns the exporter's cache folder into a layout in the workspace, which publish-image pushes. Layers that
 // came from the last build's cache stay as they came.
-func (b *build) keepCache() error {
-	files := b.in.files()
-	dir := filepath.Join(files.cache(), committed)
+func (s *sealing) keepCache(exported string) error {
+	files := s.in.fetched()
+	dir := filepath.Join(exported, committed)
 	metadata, err := os.ReadFile(filepath.Join(dir, cacheMetadata))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing was to be kept
@@ -154,10 +177,12 @@ func (b *build) keepCache() error {
 	if err != nil || len(unpacked) == 0 {
 		return err
 	}
-	layout := imagelayout.Dir(filepath.Join(string(files), "exported"))
-	if err := empty(string(layout)); err != nil {
+	staged, err := workspace.Stage(s.in.Workspace.Cache())
+	if err != nil {
 		return err
 	}
+	defer os.RemoveAll(staged)
+	layout := imagelayout.Dir(staged)
 	known := files.importedLayers()
 	manifest := v1.Manifest{
 		SchemaVersion: 2,
@@ -169,6 +194,9 @@ func (b *build) keepCache() error {
 		Config: v1.Config{Labels: map[string]string{cacheMetadata: strings.TrimSpace(string(metadata))}},
 		RootFS: v1.RootFS{Type: "layers"},
 	}
+	if owner := s.in.Owner.Label(); owner != "" {
+		config.Config.Labels[step.OwnerLabel] = owner
+	}
 	unchanged := 0
 	for _, path := range unpacked {
 		diffID, err := v1.NewHash(strings.TrimSuffix(filepath.Base(path), ".tar"))
@@ -178,9 +206,9 @@ func (b *build) keepCache() error {
 		layer, ok := known[diffID]
 		if ok {
 			unchanged++
-			err = link(files.imported().Blob(layer.Digest), layout.Blob(layer.Digest))
+			err = copyBlob(files.imported().Blob(layer.Digest), layout.Blob(layer.Digest))
 		} else {
-			layer, err = pack(path, layout)
+			layer, err = pack(path, diffID, layout)
 		}
 		if err != nil {
 			return err
@@ -201,12 +229,12 @@ func (b *build) keepCache() error {
 	if err := workspace.MakeReadable(string(layout)); err != nil {
 		return err
 	}
-	b.env.Log.Info("Kept layers for the next build", "layers", len(manifest.Layers), "unchanged", unchanged)
-	return workspace.Replace(string(layout), b.in.Workspace.Cache())
+	s.env.Log.Info("Kept layers for the next build", "layers", len(manifest.Layers), "unchanged", unchanged)
+	return workspace.Replace(string(layout), s.in.Workspace.Cache())
 }
 
 // importedLayers are the layers of the cache as it came, by their diff IDs.
-func (f files) importedLayers() map[v1.Hash]v1.Descriptor {
+func (f fetched) importedLayers() map[v1.Hash]v1.Descriptor {
 	layers := map[v1.Hash]v1.Descriptor{}
 	var index v1.IndexManifest
 	if f.imported().ReadIndex(&index) != nil || len(index.Manifests) != 1 {
@@ -224,15 +252,26 @@ func (f files) importedLayers() map[v1.Hash]v1.Descriptor {
 	return layers
 }
 
-func link(from, to string) error {
+// copyBlob copies a blob, since what was fetched is on another volume.
+func copyBlob(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
-	return os.Link(from, to)
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
-// pack compresses a layer into a layout. The same layer gives the same blob.
-func pack(path string, layout imagelayout.Dir) (layer v1.Descriptor, err error) {
+// pack compresses a layer, which must have that diff ID, into a layout. The same layer gives the same blob.
+func pack(path string, diffID v1.Hash, layout imagelayout.Dir) (layer v1.Descriptor, err error) {
 	in, err := os.Open(path)
 	if err != nil {
 		return layer, err
@@ -256,11 +295,15 @@ func pack(path string, layout imagelayout.Dir) (layer v1.Descriptor, err error) 
 	if err != nil {
 		return layer, err
 	}
-	if _, err := io.Copy(encoder, in); err != nil {
+	inner := sha256.New()
+	if _, err := io.Copy(io.MultiWriter(encoder, inner), in); err != nil {
 		return layer, err
 	}
 	if err := errors.Join(encoder.Close(), out.Flush()); err != nil {
 		return layer, err
+	}
+	if got := hex.EncodeToString(inner.Sum(nil)); got != diffID.Hex {
+		return layer, fmt.Errorf("the layer %s has the content sha256:%s", diffID, got)
 	}
 	layer = v1.Descriptor{
 		MediaType: types.OCILayerZStd,

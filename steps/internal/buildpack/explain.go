@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/BurntSushi/toml"
-
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/steps/internal/transcript"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -27,33 +25,33 @@ const (
 
 // explain gives the failure of a phase its reason, by its exit code; its words are only for the message. The name in
 // the journal belongs to the buildpack that ran last, if one did.
-func (b *build) explain(err error, ran string) error {
+func (j *job) explain(err error, ran string) error {
 	failed, ok := errors.AsType[*phaseError](err)
 	if !ok {
 		return err
 	}
 	output := failed.output
 	switch {
-	case workspace.IsDiskFull(string(b.in.Workspace), layersDir, appDir, os.TempDir()):
+	case workspace.IsDiskFull(j.in.Workspace.Image(), j.in.Workspace.Cache(), layersDir, appDir, os.TempDir()):
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w:\n%s", failed, transcript.LastLines(output, 5))
 	case failed.code == -1:
 		return outcome.Errorf(
 			outcome.BuildFailed, "%s was killed: %w, most likely for want of memory:\n%s",
-			b.failing(ran, failed.phase), failed.cause, transcript.LastLines(output, 20),
+			j.failing(ran, failed.phase), failed.cause, transcript.LastLines(output, 20),
 		).
 			WithHint("Give the build's container more memory, or let the build use less.")
 	}
 	switch failed.code {
 	case noneDetected, noneDetectedSomeBroke:
 		return outcome.Errorf(
-			outcome.NoBuildpackDetected, "no buildpack of the builder recognises %s:\n%s", b.in.AppPath,
+			outcome.NoBuildpackDetected, "no buildpack of the builder recognises %s:\n%s", j.in.AppPath,
 			detections(output),
 		)
 	case incompatiblePlatformAPI, incompatibleBuildpack:
-		return unsupported(b.builder.image, "%w: %s", failed, transcript.LastLines(output, 3))
+		return unsupported(j.builder.image, "%w: %s", failed, transcript.LastLines(output, 3))
 	case buildpackFailed, extensionFailed:
 		return outcome.Errorf(
-			outcome.BuildFailed, "%s failed:\n%s", b.failing(ran, failed.phase),
+			outcome.BuildFailed, "%s failed:\n%s", j.failing(ran, failed.phase),
 			transcript.LastLines(withoutVerdict(output), 25),
 		).
 			WithHint("The buildpack's own last lines say why; the whole output is in the log.")
@@ -63,20 +61,14 @@ func (b *build) explain(err error, ran string) error {
 
 // failing names the buildpack that ran last, as the lifecycle names its folder: the ID with slashes replaced, and a
 // number.
-func (b *build) failing(ran, phase string) string {
-	var group struct {
-		Group []struct {
-			ID      string `toml:"id"`
-			Version string `toml:"version"`
-		} `toml:"group"`
-	}
-	if _, err := toml.DecodeFile(filepath.Join(layersDir, "group.toml"), &group); err == nil {
+func (j *job) failing(ran, phase string) string {
+	if group, err := readGroup(layersDir); err == nil {
 		for _, g := range group.Group {
 			if number, ok := strings.CutPrefix(ran, strings.ReplaceAll(g.ID, "/", "_")+"-"); ok &&
 				!strings.ContainsFunc(number, func(r rune) bool {
 					return r < '0' || r > '9'
 				}) {
-				return fmt.Sprintf("buildpack %s %s", g.ID, g.Version)
+				return fmt.Sprintf("buildpack %s %s", quote.Line(g.ID, 200), quote.Line(g.Version, 100))
 			}
 		}
 	}

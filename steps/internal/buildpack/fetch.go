@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,19 +21,22 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-// files are the files of a build that is under way: a folder in the workspace, which is gone when the build ends.
-type files string
+// fetched is the folder in which Fetch leaves what a build needs. Where buildpacks run, nothing can be written there.
+type fetched string
 
-func (in Parameters) files() files { return files(filepath.Join(string(in.Workspace), ".buildpacks")) }
+func (in Parameters) fetched() fetched { return fetched(in.FetchedDir) }
 
 // images by registry, repository and tag or digest
-func (f files) layout() string { return filepath.Join(string(f), "layout") }
-func (f files) cache() string  { return filepath.Join(string(f), "cache") } // the lifecycle's cache folder
+func (f fetched) layout() string { return filepath.Join(string(f), "layout") }
+
 // the cache as it came: an OCI image layout
-func (f files) imported() imagelayout.Dir {
+func (f fetched) imported() imagelayout.Dir {
 	return imagelayout.Dir(filepath.Join(string(f), "imported"))
 }
-func (f files) record() string { return filepath.Join(string(f), "fetched.json") }
+
+// the cache's layers, unpacked: <diff ID>.tar, and the lifecycle's metadata
+func (f fetched) unpacked() string { return filepath.Join(string(f), "cache") }
+func (f fetched) record() string   { return filepath.Join(string(f), "fetched.json") }
 
 // record is how fetching ended.
 type record struct {
@@ -42,7 +46,7 @@ type record struct {
 
 // Fetch gets from registries what a build needs: manifest and configuration of the run image, and the cache. In a pod
 // it runs in an init container, so that the credentials for registries are not where buildpacks run. That it fails, it
-// leaves for Run to say, which is where people look.
+// leaves for Seal to say, which is where people look.
 func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	base, err := fetch(ctx, in, env)
 	if ctx.Err() != nil {
@@ -60,15 +64,20 @@ func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(string(in.files()), 0o755); err != nil {
+	if err := os.MkdirAll(string(in.fetched()), 0o755); err != nil {
 		return nil, err
 	}
-	return nil, renameio.WriteFile(in.files().record(), raw, 0o644)
+	return nil, renameio.WriteFile(in.fetched().record(), raw, 0o644)
 }
 
-// fetched returns what Fetch has left, or its failure. The error wraps fs.ErrNotExist when it did not run.
-func (f files) fetched() (registry.Image, error) {
+// read returns the run image that Fetch has found. An *outcome.Error is the failure that Fetch has left.
+func (f fetched) read() (registry.Image, error) {
 	raw, err := os.ReadFile(f.record())
+	if errors.Is(err, fs.ErrNotExist) {
+		return registry.Image{}, outcome.Errorf(
+			outcome.InvalidParameters, "fetched-dir: nothing is there that fetch has left: %w", err,
+		).WithHint("Run the commands fetch, build and seal one after the other, or all in their place.")
+	}
 	if err != nil {
 		return registry.Image{}, err
 	}
@@ -88,8 +97,8 @@ func (f files) fetched() (registry.Image, error) {
 // fetch gets run image and cache.
 func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.Image, error) {
 	started := time.Now()
-	files := in.files()
-	for _, dir := range []string{files.layout(), files.cache(), string(files.imported())} {
+	files := in.fetched()
+	for _, dir := range []string{files.layout(), files.unpacked(), string(files.imported())} {
 		if err := empty(dir); err != nil {
 			return registry.Image{}, err
 		}
@@ -131,7 +140,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 	}
 	source.Mirrors = nil // the cache is where it was pushed to
 	reference := in.cacheReference()
-	layers, err := importCache(ctx, source, env, reference, files)
+	layers, err := importCache(ctx, source, env, reference, in.Owner.Label(), files)
 	if err == nil {
 		env.Log.Info(
 			"Took the cache of the last build", "cache", reference, "layers", layers, "took", time.Since(started),
@@ -142,7 +151,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 		return base, context.Cause(ctx)
 	}
 	// A build without a cache is a build.
-	if err := errors.Join(empty(files.cache()), empty(string(files.imported()))); err != nil {
+	if err := errors.Join(empty(files.unpacked()), empty(string(files.imported()))); err != nil {
 		return base, err
 	}
 	if registry.IsMissing(err) {

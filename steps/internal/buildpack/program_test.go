@@ -47,7 +47,8 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	root := filepath.Join(scratch, "builder")
 	for _, dir := range []string{
 		"cnb/lifecycle", "opt/stepwright", "etc", "tmp", "proc", "dev", "sys", "layers", "workspace", "platform",
-		"mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca",
+		"mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca", "var/stepwright/fetched",
+		"var/stepwright/handover", "mnt/vol/source", "mnt/vol/image", "mnt/vol/cache", "mnt/vol/sbom",
 	} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			return "", err
@@ -103,30 +104,51 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	return root, err
 })
 
-// pod is one run of the step in a container of a builder, as a kubelet runs it: by the builder's user, without
+// pod is one run of the step in containers of a builder, as a kubelet runs them: by the builder's user, without
 // capabilities, with a root file system that cannot be written to.
 type pod struct {
 	root      string // of the builder
 	workspace string
-	layers    string // receives /layers afterwards; empty for a folder of its own
 	variables map[string]string
 	mounts    map[string]string // further folders, read-only, by their place in the container
-	writable  []string          // further places to write to
-	user      int               // of the container; 0 for userID and groupID
+	command   string            // the only one that is run, with the whole workspace; empty: fetch, build and seal
+	cancel    string            // output at which the running container gets SIGTERM
+	writable  []string          // further places to write to while it builds
+	user      int               // of the containers; 0 for userID and groupID
 	group     int
-	args      []string // of the program; none: the build
-	cancel    string   // output at which the container gets SIGTERM
 }
 
-// ending is how a pod ended.
-type ending struct {
+// volumes are the folders of a pod's volumes, by name.
+type volumes map[string]string
+
+// podEnding is how a pod ended.
+type podEnding struct {
 	code    int
-	output  string
+	output  string // of all containers
 	outcome outcome.Report
 	took    time.Duration
 }
 
-func (p pod) run(t testing.TB) ending {
+func (p pod) run(t testing.TB) podEnding {
+	t.Helper()
+	all := p.volumes(t)
+	if p.command != "" {
+		return p.container(t, p.command, []mount{
+			{"/mnt/vol", p.workspace, false}, {"/tmp", all["tmp"], false}, {"/workspace", all["application"], false},
+			{"/layers", all["layers"], false}, {"/platform", all["platform"], false},
+		}, all["tmp"])
+	}
+	before := p.build(t, all)
+	if before.code != 0 {
+		return before
+	}
+	e := p.seal(t, all)
+	e.output, e.took = before.output+e.output, before.took+e.took
+	return e
+}
+
+// volumes makes the volumes of a pod.
+func (p pod) volumes(t testing.TB) volumes {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("runc starts the builder's container: run the test as root")
@@ -134,43 +156,102 @@ func (p pod) run(t testing.TB) ending {
 	if _, err := exec.LookPath("runc"); err != nil {
 		t.Fatalf("builds need the Debian package runc: %v", err)
 	}
-	bundle := t.TempDir()
-	volume := func(name string) string {
-		dir := filepath.Join(bundle, name)
-		if err := os.MkdirAll(dir, 0o777); err != nil {
+	scratch := t.TempDir()
+	for dir := scratch; dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(dir, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		return dir
 	}
-	type object = map[string]any
-	mount := func(destination, kind, source string, options ...string) object {
-		return object{"destination": destination, "type": kind, "source": source, "options": options}
-	}
-	mounts := []object{
-		mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
-		mount("/dev", "tmpfs", "tmpfs", "nosuid", "mode=755", "size=65536k"),
-		mount("/mnt/vol", "bind", p.workspace, "rbind", "rw"),
-	}
-	if p.layers == "" {
-		p.layers = volume("layers")
-	}
-	for place, dir := range map[string]string{
-		"/tmp":       volume("tmp"),
-		"/workspace": volume("app"),
-		"/platform":  volume("platform"),
-		"/layers":    p.layers,
+	all := volumes{}
+	for _, name := range []string{
+		"fetched", "handover", "application", "layers", "platform", "fetch-tmp", "build-tmp", "tmp",
 	} {
-		mounts = append(mounts, mount(place, "bind", dir, "rbind", "rw"))
+		all[name] = writable(t, filepath.Join(scratch, name))
 	}
 	for _, place := range p.writable {
-		mounts = append(mounts, mount(place, "bind", volume("writable"+
-			strings.ReplaceAll(place, "/", "-")), "rbind", "rw"))
+		all[place] = writable(t, filepath.Join(scratch, strings.ReplaceAll(place, "/", "-")))
+	}
+	return all
+}
+
+// build runs the init containers.
+func (p pod) build(t testing.TB, all volumes) podEnding {
+	t.Helper()
+	first := p.container(t, "fetch", []mount{
+		{"/var/stepwright/fetched", all["fetched"], false}, {"/tmp", all["fetch-tmp"], false},
+	}, all["fetch-tmp"])
+	if first.code != 0 {
+		return first
+	}
+	mounts := []mount{
+		{"/mnt/vol/source", filepath.Join(p.workspace, "source"), true},
+		{"/mnt/vol/revision.json", filepath.Join(p.workspace, "revision.json"), true},
+		{"/var/stepwright/fetched", all["fetched"], true}, {"/var/stepwright/handover", all["handover"], false},
+		{"/tmp", all["build-tmp"], false}, {"/workspace", all["application"], false},
+		{"/layers", all["layers"], false}, {"/platform", all["platform"], false},
+	}
+	for _, place := range p.writable {
+		mounts = append(mounts, mount{place, all[place], false})
+	}
+	e := p.container(t, "build", mounts, all["build-tmp"])
+	e.output, e.took = first.output+e.output, first.took+e.took
+	return e
+}
+
+// seal runs the main container.
+func (p pod) seal(t testing.TB, all volumes) podEnding {
+	t.Helper()
+	mounts := []mount{
+		{"/mnt/vol/revision.json", filepath.Join(p.workspace, "revision.json"), true},
+		{"/var/stepwright/fetched", all["fetched"], true}, {"/var/stepwright/handover", all["handover"], true},
+		{"/tmp", all["tmp"], false}, {"/workspace", all["application"], true}, {"/layers", all["layers"], false},
+	}
+	for _, name := range []string{"image", "cache", "sbom"} {
+		dir := filepath.Join(p.workspace, name)
+		if _, err := os.Stat(dir); err != nil {
+			writable(t, dir)
+		}
+		mounts = append(mounts, mount{"/mnt/vol/" + name, dir, false})
+	}
+	return p.container(t, "seal", mounts, all["tmp"])
+}
+
+// writable makes a folder that every user may write to.
+func writable(t testing.TB, dir string) string {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// mount is a folder or a file in a container.
+type mount struct {
+	place, source string
+	readOnly      bool
+}
+
+// container runs a command of the step to its end. tmp is where its results are.
+func (p pod) container(t testing.TB, command string, mounts []mount, tmp string) podEnding {
+	t.Helper()
+	type object = map[string]any
+	list := []object{
+		{"destination": "/proc", "type": "proc", "source": "proc", "options": []string{"nosuid", "noexec", "nodev"}},
+		{"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+			"options": []string{"nosuid", "mode=755", "size=65536k"}},
 	}
 	for place, dir := range p.mounts {
-		mounts = append(mounts, mount(place, "bind", dir, "rbind", "ro"))
+		mounts = append(mounts, mount{place, dir, true})
+	}
+	for _, m := range mounts {
+		options := []string{"rbind", "rw"}
+		if m.readOnly {
+			options[1] = "ro"
+		}
+		list = append(list, object{"destination": m.place, "type": "bind", "source": m.source, "options": options})
 	}
 	if p.user == 0 {
 		p.user, p.group = userID, groupID
@@ -184,16 +265,17 @@ func (p pod) run(t testing.TB) ending {
 		"ociVersion": "1.0.2",
 		"process": object{
 			"user": object{"uid": p.user, "gid": p.group, "additionalGids": []int{1000}},
-			"args": append([]string{"/opt/stepwright/buildpacks-build"}, p.args...),
+			"args": []string{"/opt/stepwright/buildpacks-build", command},
 			"env":  environ, "cwd": "/", "capabilities": object{}, "noNewPrivileges": true,
 		},
 		"root":   object{"path": p.root, "readonly": true},
-		"mounts": mounts,
+		"mounts": list,
 		"linux":  object{"namespaces": []object{{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	bundle := t.TempDir()
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), spec, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -209,13 +291,15 @@ func (p pod) run(t testing.TB) ending {
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
-	e := ending{code: cmd.ProcessState.ExitCode(), output: output.String(), took: time.Since(started)}
-	raw, err := os.ReadFile(filepath.Join(bundle, "tmp/results/outcome.json"))
+	// What a buildpack prints stands behind a bar.
+	said := strings.ReplaceAll("\n"+output.String(), "\n| ", "\n")[1:]
+	e := podEnding{code: cmd.ProcessState.ExitCode(), output: said, took: time.Since(started)}
+	raw, err := os.ReadFile(filepath.Join(tmp, "results/outcome.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &e.outcome)
 	}
 	if err != nil {
-		t.Fatalf("%v\n%s", err, e.output)
+		t.Fatalf("%s: %v\n%s", command, err, e.output)
 	}
 	return e
 }

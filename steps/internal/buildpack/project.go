@@ -13,6 +13,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/buildpacks/pack/pkg/project/types"
+	v01 "github.com/buildpacks/pack/pkg/project/v01"
+	v03 "github.com/buildpacks/pack/pkg/project/v03"
 	ignore "github.com/sabhiram/go-gitignore"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -20,8 +22,8 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// projectFile holds a developer's settings for buildpacks, in the application's folder. pack's reader of it would bring
-// go-git and parts of BuildKit, so only pack's types are used; a test compares the two readers.
+// projectFile holds a developer's settings for buildpacks, in the application's folder. pack's own way to it would
+// bring go-git and parts of BuildKit, so only what pack decodes it with is used; a test compares the two.
 const projectFile = "project.toml"
 
 // projectLimit is how large project.toml may be, in bytes.
@@ -95,55 +97,91 @@ func parseProject(text []byte, log *slog.Logger) (*project, error) {
 	return p, p.check()
 }
 
+// schemaVersions are pack's decoders by the version of the descriptor's schema.
+var schemaVersions = map[string]func(text string) (types.Descriptor, toml.MetaData, error){
+	"":    v01.NewDescriptor,
+	"0.1": v01.NewDescriptor,
+	"0.2": decode02,
+	"0.3": v03.NewDescriptor,
+}
+
+// decode02 decodes version 0.2 as pack does, whose own decoder would bring go-git.
+func decode02(text string) (types.Descriptor, toml.MetaData, error) {
+	type buildpack struct {
+		ID      string       `toml:"id"`
+		Version string       `toml:"version"`
+		URI     string       `toml:"uri"`
+		Script  types.Script `toml:"script"`
+	}
+	type variable struct {
+		Name  string `toml:"name"`
+		Value string `toml:"value"`
+	}
+	type addition struct {
+		Buildpacks []buildpack `toml:"group"`
+	}
+	var d struct {
+		Project v03.Project `toml:"_"`
+		IO      struct {
+			Buildpacks struct {
+				Include []string    `toml:"include"`
+				Exclude []string    `toml:"exclude"`
+				Group   []buildpack `toml:"group"`
+				Env     struct {    // what it was called at first
+					Build []variable `toml:"build"`
+				} `toml:"env"`
+				Build struct {
+					Env []variable `toml:"env"`
+				} `toml:"build"`
+				Builder string   `toml:"builder"`
+				Pre     addition `toml:"pre"`
+				Post    addition `toml:"post"`
+			} `toml:"buildpacks"`
+		} `toml:"io"`
+	}
+	meta, err := toml.Decode(text, &d)
+	if err != nil {
+		return types.Descriptor{}, meta, err
+	}
+	in := d.IO.Buildpacks
+	group := func(from []buildpack) (all []types.Buildpack) {
+		for _, b := range from {
+			all = append(all, types.Buildpack{ID: b.ID, Version: b.Version, URI: b.URI, Script: b.Script})
+		}
+		return all
+	}
+	build := types.Build{
+		Include:    in.Include,
+		Exclude:    in.Exclude,
+		Buildpacks: group(in.Group),
+		Builder:    in.Builder,
+		Pre:        types.GroupAddition{Buildpacks: group(in.Pre.Buildpacks)},
+		Post:       types.GroupAddition{Buildpacks: group(in.Post.Buildpacks)},
+	}
+	variables := in.Build.Env
+	if variables == nil {
+		variables = in.Env.Build
+	}
+	for _, v := range variables {
+		build.Env = append(build.Env, types.EnvVar{Name: v.Name, Value: v.Value})
+	}
+	return types.Descriptor{Project: types.Project{Licenses: d.Project.Licenses}, Build: build}, meta, nil
+}
+
 // decodeProject decodes a descriptor of any schema version, as pack does, and names the keys it does not know.
 func decodeProject(text []byte, version string) (build types.Build, unknown []string, err error) {
-	var meta toml.MetaData
-	switch version {
-	case "", "0.1":
-		var d struct {
-			Build    types.Build    `toml:"build"`
-			Project  map[string]any `toml:"project"`
-			Metadata map[string]any `toml:"metadata"`
-		}
-		meta, err = toml.Decode(string(text), &d)
-		build = d.Build
-	case "0.2", "0.3":
-		var d struct {
-			Project map[string]any `toml:"_"`
-			IO      struct {
-				Buildpacks struct {
-					Include []string          `toml:"include"`
-					Exclude []string          `toml:"exclude"`
-					Group   []types.Buildpack `toml:"group"`
-					Builder string            `toml:"builder"`
-					Build   struct {
-						Env []types.EnvVar `toml:"env"`
-					} `toml:"build"`
-					// What 0.2 called it at first.
-					Env struct {
-						Build []types.EnvVar `toml:"build"`
-					} `toml:"env"`
-					Pre  types.GroupAddition `toml:"pre"`
-					Post types.GroupAddition `toml:"post"`
-				} `toml:"buildpacks"`
-			} `toml:"io"`
-		}
-		meta, err = toml.Decode(string(text), &d)
-		in := d.IO.Buildpacks
-		build = types.Build{
-			Include:    in.Include,
-			Exclude:    in.Exclude,
-			Buildpacks: in.Group,
-			Env:        in.Build.Env,
-			Builder:    in.Builder,
-			Pre:        in.Pre,
-			Post:       in.Post,
-		}
-		if build.Env == nil && version == "0.2" {
-			build.Env = in.Env.Build
-		}
-	default:
+	decode, known := schemaVersions[version]
+	if !known {
 		return build, nil, fmt.Errorf("its schema-version is %q, and not 0.1, 0.2 or 0.3", version)
+	}
+	descriptor, meta, err := decode(string(text))
+	if err != nil {
+		return build, nil, err
+	}
+	for _, license := range descriptor.Project.Licenses {
+		if license.Type == "" && license.URI == "" {
+			return build, nil, errors.New("a license has neither type nor uri")
+		}
 	}
 	for _, key := range meta.Undecoded() {
 		// Other tables are for other tools.
@@ -151,7 +189,7 @@ func decodeProject(text []byte, version string) (build types.Build, unknown []st
 			unknown = append(unknown, name)
 		}
 	}
-	return build, unknown, err
+	return descriptor.Build, unknown, nil
 }
 
 // check refuses what contradicts itself, or what the step cannot do: it uses the builder's buildpacks and fetches none.

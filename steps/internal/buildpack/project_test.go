@@ -38,6 +38,10 @@ var descriptors = []string{
 	"[_]\nschema-version = \"0.2\"\n[[io.buildpacks.pre.group]]\nid = \"a\"\n[[io.buildpacks.post.group]]\n" +
 		"uri = \"b\"\n",
 	"[_]\nschema-version = \"0.9\"\n", "[build]\ninclude = []\nexclude = []\n", "[build\n",
+	// What pack decodes, although the step has no use for it.
+	"[_]\nschema-version = \"0.3\"\n[[io.BuildpACks.Build.BuildpACks.0]]\n", "[project]\nname = 1\n",
+	"[_]\nschema-version = \"0.2\"\nlicenses = [{}]\n", "[_]\nschema-version = \"0.3\"\nauthors = {}\n",
+	"[_]\nschema-version = \"0.3\"\n[[io.buildpacks.build.pre.group.0]]\n", "metadata = 1\n",
 	"[build]\nexclude = \"x\"\n", "[[build.buildpacks]]\nversion = \"1\"\n",
 }
 

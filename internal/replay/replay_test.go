@@ -1,0 +1,21 @@
+package replay
+
+import "testing"
+
+func TestMarked(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]bool{
+		Mark("compiling"):        true,
+		Mark(""):                 true,
+		"| " + Mark("compiling"): true,
+		`{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"` + Mark("compiling") + `","output":true}`: true,
+		"":                                  false,
+		"compiling":                         false,
+		"compiling " + Mark("x"):            false,
+		`{"msg":"Phase","name":"exporter"}`: false,
+	} {
+		if got := Marked(line); got != want {
+			t.Errorf("%q: got %t", line, got)
+		}
+	}
+}
