@@ -133,7 +133,7 @@ func TestExamples(t *testing.T) {
 			}
 			files := example(t, test.example)
 			first, dir := build(files)
-			publish(t, registry, dir)
+			publish(t, registry, dir, first)
 			again, _ := build(files, "CACHE", "disabled")
 			if a, b := first.outcome.Results["image-digest"], again.outcome.Results["image-digest"]; a != b {
 				t.Errorf("two builds gave %s and %s", a, b)

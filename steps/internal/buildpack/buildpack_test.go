@@ -124,7 +124,7 @@ func TestBuild(t *testing.T) {
 	}
 
 	// And it is published whole, by another user.
-	published, _ := publish(t, registry, dir)
+	published, _ := publish(t, registry, dir, e)
 	if published != digest.String() {
 		t.Errorf("published %s, built %s", published, digest)
 	}
@@ -195,7 +195,7 @@ func TestCache(t *testing.T) {
 	if got != "fetched" || registry.Has(t, cache) {
 		t.Fatalf("the first build: %s\n%s", got, first.output)
 	}
-	publish(t, registry, dir)
+	publish(t, registry, dir, first)
 	if !registry.Has(t, cache) {
 		t.Fatal("no cache was published")
 	}
@@ -209,7 +209,7 @@ func TestCache(t *testing.T) {
 			second.output,
 		)
 	}
-	if _, out := publish(t, registry, dir); len(registry.Requests("PUT", "")) > 0 ||
+	if _, out := publish(t, registry, dir, second); len(registry.Requests("PUT", "")) > 0 ||
 		registry.Get(t, cache).Digest != digest {
 		t.Errorf("what did not change was pushed again:\n%s", out)
 	}
@@ -242,7 +242,7 @@ func TestAllInOneContainer(t *testing.T) {
 		p.command = command
 		e := builds(t, p)
 		digests = append(digests, e.outcome.Results["image-digest"])
-		publish(t, registry, p.workspace)
+		publish(t, registry, p.workspace, e)
 	}
 	if digests[0] != digests[1] {
 		t.Errorf("the digests are %q", digests)

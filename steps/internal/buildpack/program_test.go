@@ -412,14 +412,15 @@ func newPod(t testing.TB, registry *registrytest.Registry, workspace string, var
 	return p
 }
 
-// publish runs publish-image on a workspace and returns the digest of what it published.
-func publish(t testing.TB, registry *registrytest.Registry, workspace string) (string, string) {
+// publish runs publish-image on the workspace of a build, and returns the digest of what it published.
+func publish(t testing.TB, registry *registrytest.Registry, workspace string, built podEnding) (string, string) {
 	t.Helper()
 	results := t.TempDir()
 	cmd := exec.Command(filepath.Join(scratch, "programs", "publish-image"), "--workspace="+
 		workspace, "--results-dir="+results, "--registry="+registry.Host+"/apps",
 		"--image-name=acme-shop-greeter", "--git-revision=abababab", "--insecure-plain-http",
-		`--insecure-registries=["`+registry.Host+`"]`, "--max-attempts=1")
+		`--insecure-registries=["`+registry.Host+`"]`, "--max-attempts=1",
+		"--base-images="+built.outcome.Results["base-images"])
 	// Another user than the builder's reads what it left.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
 	if err := os.Chown(results, 1000, 1000); err != nil {

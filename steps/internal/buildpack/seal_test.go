@@ -238,7 +238,7 @@ func TestCachesOfOthers(t *testing.T) {
 		p := newPod(t, registry, newWorkspace(t, greeter), "NAMESPACE_NAME", namespace, "PROJECT_NAME", project,
 			"COMPONENT_NAME", component)
 		e := builds(t, p)
-		publish(t, registry, p.workspace)
+		publish(t, registry, p.workspace, e)
 		return e
 	}
 	taken := regexp.MustCompile(`Took the cache|Building without the cache|There is no cache yet`)
