@@ -53,13 +53,16 @@ type Parameters struct {
 var daemonWait = 15 * time.Second
 
 // Run builds the image. It results in image-digest, the digest of the layout's one root (an index when there is
-// provenance, else the image's manifest), and base-images, a JSON array of the images that BuildKit resolved for it,
-// each a reference with tag and digest.
+// provenance, else the image's manifest); in base-images, a JSON array of the images that BuildKit resolved for it,
+// each a reference with tag and digest; and in run-isolation, the buildkit.Isolation of the step's own builder.
 //
 // With a source digest, the source is verified before the build, and again, file by file, as the builder gets it.
 //
 // The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	if err := in.checkArguments(); err != nil {
+		return nil, err
+	}
 	tree, revision, err := in.Workspace.Chained(in.SourceDigest, in.Revision)
 	if err != nil {
 		return nil, err
@@ -110,7 +113,12 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	return step.Results{"image-digest": built.digest, "base-images": string(bases)}, nil
+	results := step.Results{"image-digest": built.digest, "base-images": string(bases)}
+	if builder.Isolation != "" {
+		// Not in the provenance: the image's digest is the same wherever it is built.
+		results["run-isolation"] = string(builder.Isolation)
+	}
+	return results, nil
 }
 
 // mostBases is how many base images publish-image takes. It only looks in them for layers that it need not push.
@@ -153,7 +161,7 @@ func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.B
 		}
 		return nil, err
 	}
-	env.Log.Info("Builder is ready", "state", config.Root, "took", time.Since(started))
+	env.Log.Info("Builder is ready", "state", config.Root, "isolation", builder.Isolation, "took", time.Since(started))
 	return builder, nil
 }
 
@@ -273,6 +281,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 	for name, value := range b.labels() {
 		attrs["label:"+name] = value
 	}
+	b.in.confine(attrs)
 	export := map[string]string{"tar": "false"}
 	if b.epoch != nil {
 		attrs["build-arg:SOURCE_DATE_EPOCH"] = strconv.FormatInt(b.epoch.Unix(), 10)
@@ -291,6 +300,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 		attrs["vcs:source"], attrs["vcs:revision"] = b.revision.URL, b.revision.Commit
 	}
 	return client.SolveOpt{
+		SharedKey:     b.in.sharedKey(),
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attrs,
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
