@@ -42,6 +42,8 @@ type client struct {
 	patience time.Duration // with a silent server
 	say      func(string)  // hears what a server says besides; may be nil
 	credentials
+	hostsOfSecret bool // hosts are those that the secret names, not those of the parameter
+	insecure      bool // credentials may go over plain HTTP
 }
 
 // way is how a repository is reached, and the credentials that may be sent there.
@@ -208,9 +210,9 @@ func (c *client) silent(remote Remote) error {
 
 func (c *client) connect(ctx context.Context, to way) (connection, error) {
 	if to.Scheme == "ssh" {
-		return dialSSH(ctx, to.Remote, to.credentials, c.keys, uploadPack+" "+quote(to.Path))
+		return c.dial(ctx, to, uploadPack+" "+quote(to.Path))
 	}
-	return newHTTPConnection(c.http, to.Remote, to.credentials), nil
+	return c.newHTTPConnection(to), nil
 }
 
 // attentive reads from a server. Its errors, other than the end, say that the server became unavailable.

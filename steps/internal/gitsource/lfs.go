@@ -297,6 +297,13 @@ func (c *client) lfsServer(ctx context.Context, w way, configured bool) (*lfsSer
 		if err != nil || to.Scheme == "ssh" {
 			return nil, outcome.Errorf(outcome.RepositoryNotFound, "%s names no valid LFS server", w.address())
 		}
+		if to.Scheme == "http" && len(s.header) > 0 && !c.insecure && !to.loopback() {
+			return nil, outcome.Errorf(
+				outcome.AuthenticationFailed, "%s names an LFS server on plain HTTP, %s, where everybody on the way "+
+					"can read its token", w.address(), to.server(),
+			).
+				WithHint("Let it name an https URL. The parameter insecure-git-http sends the token all the same.")
+		}
 		w = way{Remote: to}
 	case configured:
 		s.endpoint = w.String()
@@ -304,7 +311,7 @@ func (c *client) lfsServer(ctx context.Context, w way, configured bool) (*lfsSer
 		w.Path = strings.TrimSuffix(w.Path, ".git") + ".git/info/lfs"
 		s.endpoint = w.String()
 	}
-	s.httpConnection = newHTTPConnection(c.http, w.Remote, w.credentials)
+	s.httpConnection = c.newHTTPConnection(w)
 	return s, nil
 }
 
@@ -463,9 +470,6 @@ func (s *lfsServer) request(
 	r.Header.Set("Accept-Encoding", "identity")
 	for name, value := range header {
 		r.Header.Set(name, value)
-	}
-	if r.Header.Get("Authorization") == "" {
-		s.authenticate(r)
 	}
 	resp, err := s.roundTrip(r)
 	if err != nil {
