@@ -160,9 +160,9 @@ func (c *client) converse(
 	defer cancel(nil)
 	watchdog := time.AfterFunc(c.patience, func() { cancel(c.silent(remote)) })
 	defer watchdog.Stop()
-	listen := func(r io.Reader) packets {
-		return packets{bufio.NewReaderSize(&attentive{ctx, r, remote, watchdog, c.patience}, 64<<10)}
-	}
+	hear := func(r io.Reader) io.Reader { return &attentive{ctx, r, remote, watchdog, c.patience} }
+	listen := func(r io.Reader) packets { return packets{bufio.NewReaderSize(r, 64<<10)} }
+	left := &bounded{left: largestAdvertisement}
 
 	conn, err := c.connect(ctx, to)
 	if err != nil {
@@ -173,13 +173,15 @@ func (c *client) converse(
 	if err != nil {
 		return err
 	}
-	adv, err := readAdvertisement(listen(answer))
+	left.r = hear(answer)
+	adv, err := readAdvertisement(listen(left))
 	if err == nil && adv.version2 {
 		watchdog.Reset(c.patience)
 		if answer, err = conn.send(ctx, message{body: adv.listRefs(), version2: true}); err != nil {
 			return err
 		}
-		err = adv.readRefs(listen(answer))
+		left.r = hear(answer)
+		err = adv.readRefs(listen(left))
 	}
 	if err != nil {
 		return explain(err, remote)
@@ -193,7 +195,7 @@ func (c *client) converse(
 	if err != nil {
 		return err
 	}
-	pack, err := req.readPack(listen(answer), adv, c.say)
+	pack, err := req.readPack(listen(hear(answer)), adv, c.say)
 	if err == nil {
 		err = receive(pack)
 	}

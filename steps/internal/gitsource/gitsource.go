@@ -177,9 +177,13 @@ type job struct {
 
 	submodulesWanted, lfsWanted string // yes, no or try
 
-	modules int
-	links   []link
+	modules  int
+	links    []link
+	linkText int // bytes of links
 }
+
+// mostLinkText is how many bytes of links of all submodules are held, to warn of those that lead out.
+const mostLinkText = 64 << 20
 
 func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revision) (commit, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -245,7 +249,9 @@ func (j *job) clone(
 	log.Info("Checked out", "files", len(t.files), "took", time.Since(started))
 	for _, l := range t.links {
 		l.path = place + l.path
-		j.links = append(j.links, l)
+		if j.linkText += len(l.path) + len(l.target); j.linkText < mostLinkText {
+			j.links = append(j.links, l)
+		}
 	}
 	if j.submodulesWanted != no {
 		if err := j.submodules(ctx, t, repo, remote, level); err != nil {
@@ -296,7 +302,7 @@ func (j *job) receive(
 			return chosen.request, err
 		}, func(r io.Reader) error {
 			var err error
-			p, err = receivePack(ctx, r, file)
+			p, err = receivePack(ctx, r, file, repo.newSpill)
 			return err
 		})
 		if err == nil {
