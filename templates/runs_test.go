@@ -276,7 +276,7 @@ func TestASecretNamesItsHosts(t *testing.T) {
 		return annotated(map[string]any{"stepwright.dev/git-hosts": text})
 	}
 	files, err := filepath.Glob("control-plane/*-builder.yaml")
-	if err != nil || len(files) != 4 {
+	if err != nil || len(files) < 4 {
 		t.Fatalf("%v %v", files, err)
 	}
 	for name, test := range map[string]struct {

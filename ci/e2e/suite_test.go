@@ -128,7 +128,9 @@ func setUp(ctx context.Context, dir string) (err error) {
 		secretReference("git-basic", privateGit, "kubernetes.io/basic-auth", "username", "password"),
 		// Without a word on its hosts: the setting git-secret-hosts has this one.
 		secretReference("git-late", "", "kubernetes.io/basic-auth", "username", "password"),
-		secretReference("git-ssh", "git.example.com, "+sshGit, "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts"),
+		secretReference(
+			"git-ssh", "git.example.com, "+sshGit, "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts",
+		),
 		secretReference("git-never", "", "kubernetes.io/basic-auth", "username", "password"),
 		stored("git-elsewhere", nil, map[string]string{"username": gitUser, "password": gitPassword}),
 		secretReference("git-elsewhere", "git.example.com", "kubernetes.io/basic-auth", "username", "password"),

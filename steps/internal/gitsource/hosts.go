@@ -25,7 +25,7 @@ var everyHost = hostPattern{port: "*"}
 // git.example.com:* for every port, *.example.com for one label in place of the asterisk, and * for every host.
 func parseHosts(text string) (hostList, error) {
 	list := hostList{}
-	for entry := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r <= ' ' }) {
+	for entry := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
 		p, err := parseHost(strings.ToLower(entry))
 		if err != nil {
 			return nil, fmt.Errorf("%.100q %w", entry, err)
@@ -124,8 +124,8 @@ func (c *client) allowed(to Remote) error {
 			outcome.AuthenticationFailed, "the Git secret is not sent to %s: %s", to.server(), whose,
 		).
 			WithHint(fmt.Sprintf("If the secret is meant for it, name %s in the annotation stepwright.dev/git-hosts "+
-				"in spec.template.metadata.annotations of the SecretReference, or let a platform engineer add it to the "+
-				"setting git-secret-hosts.", to.server()))
+				"in spec.template.metadata.annotations of the SecretReference, or let a platform engineer add it to "+
+				"the setting git-secret-hosts.", to.server()))
 	}
 	if to.Scheme == "http" && !c.insecure && !to.loopback() {
 		return outcome.Errorf(

@@ -20,8 +20,8 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 )
 
-// httpConnection speaks Git's smart HTTP protocol: gitprotocol-http(5). Credentials are shown as git shows them: only to
-// a server that has asked for them.
+// httpConnection speaks Git's smart HTTP protocol: gitprotocol-http(5). Credentials are shown as git shows them, only
+// to a server that has asked for them.
 type httpConnection struct {
 	client *http.Client
 	remote Remote
@@ -359,12 +359,13 @@ func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.R
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		return outcome.Errorf(
 			outcome.AuthenticationFailed, "the proxy %s asks for credentials (%s)", redact.URL(proxy.String()),
-			resp.Status,
+			clean([]byte(resp.Status)),
 		).
 			WithHint(proxyHint)
 	case resp.StatusCode != http.StatusOK:
 		return outcome.Errorf(
-			outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()), resp.Status,
+			outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()),
+			clean([]byte(resp.Status)),
 		)
 	}
 	return nil

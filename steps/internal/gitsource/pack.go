@@ -71,7 +71,7 @@ const (
 // A pack of a few bytes can stand for any amount. So it may unpack to that much in all, deltas and what is made of them
 // included, and no more: the histories of large repositories have a tenth of it.
 const (
-	unpackedAtLeast = 4 << 30 // bytes
+	unpackedAtLeast = 2 << 30 // bytes
 	unpackedPerByte = 200
 )
 
@@ -88,8 +88,8 @@ func invalid(format string, args ...any) error {
 	return outcome.Errorf(outcome.RepositoryInvalid, "the server sent a damaged packfile: "+format, args...)
 }
 
-// receivePack reads a pack from r, and keeps it in file. What is unpacked goes to files of spill where memory has no room
-// for it.
+// receivePack reads a pack from r, and keeps it in file. What is unpacked goes to files of spill where memory has no
+// room for it.
 func receivePack(
 	ctx context.Context, r io.Reader, file *os.File, spill func() (*os.File, error),
 ) (*pack, error) {

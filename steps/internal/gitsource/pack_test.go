@@ -335,7 +335,8 @@ func FuzzPatch(f *testing.F) {
 		got, ok := patch(base, rest, make([]byte, 0, to))
 		large := &body{size: int64(to)}
 		err := large.fill(func(w io.Writer) error {
-			return (&pack{}).patchLarge(&body{memory: base, size: int64(len(base))}, bufio.NewReader(bytes.NewReader(rest)), w)
+			from := &body{memory: base, size: int64(len(base))}
+			return (&pack{}).patchLarge(from, bufio.NewReader(bytes.NewReader(rest)), w)
 		})
 		if (err == nil) != ok || ok && !bytes.Equal(got, large.memory) {
 			t.Errorf("%q, %v; as a large one: %q, %v", got, ok, large.memory, err)

@@ -26,8 +26,9 @@ const agent = "git/2.0-stepwright"
 const (
 	largestAdvertisement = 128 << 20 // bytes
 	mostRefs             = 1_000_000
-	mostCapabilities     = 1000    // of version 2, where each has a packet
-	mostPackets          = 100_000 // between the references and the pack, and packets without a part of the pack
+	mostCapabilities     = 1000     // of version 2, where each has a packet
+	mostPackets          = 100_000  // between the references and the pack, and packets without a part of the pack
+	mostProgress         = 16 << 20 // bytes of what is said beside the pack
 )
 
 // packets reads pkt-lines, of which none is longer than 64 KiB.
@@ -53,6 +54,8 @@ var errFlush = errors.New("flush packet")
 
 // errDelimiter is the packet that ends a section of an answer, in version 2 only.
 var errDelimiter error = &malformed{"a delimiter packet is not expected here"}
+
+var errTalk error = &malformed{"it talks and talks, and sends no pack"}
 
 // serverError is the server's message when it does not go on.
 type serverError struct{ text string }
@@ -305,9 +308,10 @@ func (r request) readPack(p packets, adv *advertisement, say func(string)) (io.R
 type sideband struct {
 	packets
 	progress
-	left int // of the current packet
-	idle int // packets without a part of the pack
-	end  bool
+	left  int // of the current packet
+	idle  int // packets without a part of the pack
+	heard int // bytes beside the pack
+	end   bool
 }
 
 func (s *sideband) Read(buf []byte) (int, error) {
@@ -316,7 +320,7 @@ func (s *sideband) Read(buf []byte) (int, error) {
 			return 0, io.EOF
 		}
 		if s.idle++; s.idle > mostPackets {
-			return 0, &malformed{"it talks and talks, and sends no pack"}
+			return 0, errTalk
 		}
 		if err := s.advance(); err != nil {
 			return 0, err
@@ -353,6 +357,9 @@ func (s *sideband) advance() error {
 		}
 		return nil
 	case 2:
+		if s.heard += n; s.heard > mostProgress {
+			return errTalk
+		}
 		text := make([]byte, n)
 		if _, err := io.ReadFull(s.r, text); err != nil {
 			return cut(err)
