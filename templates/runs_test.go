@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -262,6 +263,57 @@ func TestASecretThatComesLateIsWaitedFor(t *testing.T) {
 				t.Errorf("an ExternalSecret is made: %t", made)
 			}
 		})
+	}
+}
+
+// What a SecretReference says of its hosts gets into the Secret, and no other text that External Secrets would execute.
+func TestASecretNamesItsHosts(t *testing.T) {
+	t.Parallel()
+	annotated := func(annotations any) map[string]any {
+		return map[string]any{"annotations": annotations}
+	}
+	hosts := func(text string) map[string]any {
+		return annotated(map[string]any{"stepwright.dev/git-hosts": text})
+	}
+	files, err := filepath.Glob("control-plane/*-builder.yaml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%v %v", files, err)
+	}
+	for name, test := range map[string]struct {
+		metadata any
+		want     any // git-hosts
+	}{
+		"no metadata":         {nil, nil},
+		"no annotations":      {map[string]any{"labels": map[string]any{"a": "b"}}, nil},
+		"another annotation":  {annotated(map[string]any{"a": "b"}), nil},
+		"a host":              {hosts("git.example.com"), "git.example.com"},
+		"several":             {hosts("a.example:8443, *.example.com,[::1]"), "a.example:8443, *.example.com,[::1]"},
+		"an empty text":       {hosts(""), ""},
+		"a template":          {hosts("{{ .password }}"), "(no list of hosts)"},
+		"CEL":                 {hosts("${metadata.labels}"), "(no list of hosts)"},
+		"an end of line":      {hosts("git.example.com\n{{ .password }}"), "(no list of hosts)"},
+		"characters to quote": {hosts("\"\\'"), "(no list of hosts)"},
+	} {
+		for _, file := range files {
+			t.Run(name+"/"+filepath.Base(file), func(t *testing.T) {
+				t.Parallel()
+				r := ordinary()
+				refs := clone(gitCredentials).(map[string]any)
+				if test.metadata != nil {
+					set(t, refs, test.metadata, "git-secret-reference", "spec", "template", "metadata")
+				}
+				r.externalRefs = refs
+				_, resources, err := renderRun(readYAML(t, file), r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				template := at(resources["git-secret"], "spec", "target", "template").(map[string]any)
+				data, _ := template["data"].(map[string]any)
+				if got := data["git-hosts"]; got != test.want || len(data) > 1 || template["mergePolicy"] != "Merge" {
+					t.Errorf("the template is %v, want git-hosts %v", template, test.want)
+				}
+			})
+		}
 	}
 }
 

@@ -219,6 +219,10 @@ func testFailures(t *testing.T) {
 		{"a Secret that never comes", build{name: "no-secret", secret: "git-never"}, small, "checkout-source",
 			"AuthenticationFailed", []string{"git-secret"},
 			"Check that repository.secretRef names a SecretReference whose secret exists."},
+		{"a Secret for another host",
+			build{name: "foreign", secret: "git-elsewhere", url: "https://" + privateGit + "/foreign.git"}, small,
+			"checkout-source", "AuthenticationFailed", []string{"not sent to " + privateGit},
+			"If the secret is meant for it, name " + privateGit + " in the annotation stepwright.dev/git-hosts"},
 		{"parameters that nobody validated",
 			build{name: "odd", more: object{"buildEnv": "A=b", "docker": object{"filePath": "../../etc/passwd"}}},
 			small,
@@ -229,7 +233,9 @@ func testFailures(t *testing.T) {
 			t.Parallel()
 			b := test.build
 			serving.repository(t, b.name+".git", test.files)
-			b.url = "https://" + publicGit + "/" + b.name + ".git"
+			if b.url == "" {
+				b.url = "https://" + publicGit + "/" + b.name + ".git"
+			}
 			failure{test.task, test.reason, test.hint, test.says}.check(t, b)
 		})
 	}

@@ -125,10 +125,15 @@ func setUp(ctx context.Context, dir string) (err error) {
 			"ssh-privatekey": string(serving.sshKey),
 			"known_hosts":    serving.knownHosts,
 		}),
-		secretReference("git-basic", "kubernetes.io/basic-auth", "username", "password"),
-		secretReference("git-late", "kubernetes.io/basic-auth", "username", "password"),
-		secretReference("git-ssh", "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts"),
-		secretReference("git-never", "kubernetes.io/basic-auth", "username", "password"),
+		secretReference("git-basic", privateGit, "kubernetes.io/basic-auth", "username", "password"),
+		// Without a word on its hosts: the setting git-secret-hosts has this one.
+		secretReference("git-late", "", "kubernetes.io/basic-auth", "username", "password"),
+		secretReference(
+			"git-ssh", "git.example.com, "+sshGit, "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts",
+		),
+		secretReference("git-never", "", "kubernetes.io/basic-auth", "username", "password"),
+		stored("git-elsewhere", nil, map[string]string{"username": gitUser, "password": gitPassword}),
+		secretReference("git-elsewhere", "git.example.com", "kubernetes.io/basic-auth", "username", "password"),
 		object{"apiVersion": openchoreo.String(), "kind": "ClusterProjectType", "metadata": object{"name": "default"},
 			"spec": object{"resources": []any{object{
 				"id": "cell-namespace",
@@ -189,15 +194,19 @@ func stored(key string, annotations, properties map[string]string) *corev1.Secre
 	}
 }
 
-// secretReference names an entry of the secret store of the same name.
-func secretReference(name, kind string, keys ...string) object {
+// secretReference names an entry of the secret store of the same name. It is for hosts; empty: it names none.
+func secretReference(name, hosts, kind string, keys ...string) object {
+	template := object{"type": kind}
+	if hosts != "" {
+		template["metadata"] = object{"annotations": object{"stepwright.dev/git-hosts": hosts}}
+	}
 	var data []any
 	for _, key := range keys {
 		data = append(data, object{"secretKey": key, "remoteRef": object{"key": name, "property": key}})
 	}
 	return object{"apiVersion": openchoreo.String(), "kind": "SecretReference",
 		"metadata": object{"name": name, "namespace": namespace},
-		"spec":     object{"template": object{"type": kind}, "data": data}}
+		"spec":     object{"template": template, "data": data}}
 }
 
 // build is a component and one or more WorkflowRuns of it.

@@ -158,7 +158,11 @@ func addSource(f *pflag.FlagSet, o *localplane.Source) {
 	)
 	f.StringVar(
 		&o.GitSecret, "git-secret-dir", "",
-		"folder with the repository's credentials: ssh-privatekey, or username and password",
+		"folder with the repository's credentials: ssh-privatekey, or username and password; they go to the host of "+
+			"repository.url, or to those in its file git-hosts",
+	)
+	f.BoolVar(
+		&o.InsecureHTTP, "insecure-git-http", false, "send the repository's credentials over plain HTTP, too",
 	)
 	f.StringVar(&o.BuildSecrets, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
 }

@@ -3,12 +3,16 @@ package localplane
 import (
 	"encoding/json"
 	"maps"
+	"net/url"
 	"path/filepath"
+	"regexp"
 	"strconv"
+	"strings"
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/localplane/container"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/schemas"
 )
 
 // caBundlePath is where templates mount the ConfigMap with certificate authorities.
@@ -21,7 +25,7 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 	m := plan.Machine{
 		Programs:   programs,
 		Scratch:    scratch,
-		Settings:   p.settings(library),
+		Settings:   p.settings(library, run.Text("repository", "url")),
 		Secrets:    p.secrets(run.Name),
 		ConfigMaps: map[string]plan.Source{},
 		Volumes:    map[string]string{"buildkit": filepath.Join(p.State, "buildkit")},
@@ -51,8 +55,9 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 // buildpacksSchema names the schema of the templates that build without a Dockerfile. There is one for each builder.
 const buildpacksSchema = "buildpacks-build"
 
-// settings are what a platform engineer would have set, by template and input parameter.
-func (p *Plane) settings(library *plan.Library) map[string]map[string]string {
+// settings are what a platform engineer would have set, by template and input parameter. repository is the URL that the
+// developer gave beside the Git secret.
+func (p *Plane) settings(library *plan.Library, repository string) map[string]map[string]string {
 	pull := map[string]string{
 		"registry-mirrors":    jsonText(p.Registry.Mirrors),
 		"insecure-registries": jsonText(p.insecure()),
@@ -71,6 +76,10 @@ func (p *Plane) settings(library *plan.Library) map[string]map[string]string {
 			"oauth-client-id": p.API.ClientID, "oauth-scope": p.API.Scope,
 			"insecure-plain-http": strconv.FormatBool(p.PlainHTTP),
 		},
+	}
+	if p.Source.GitSecret != "" {
+		all["checkout-source"]["git-secret-hosts"] = secretHosts(repository)
+		all["checkout-source"]["insecure-git-http"] = strconv.FormatBool(p.Source.InsecureHTTP)
 	}
 	for _, template := range library.WithSchema(buildpacksSchema) {
 		settings := join(pull, push)
@@ -109,6 +118,32 @@ func (p *Plane) secrets(run string) map[string]plan.Source {
 	}
 	return all
 }
+
+// secretHosts are the Git servers that the developer's secret is for: the repository's, whatever its port, since the
+// developer named both, and those that every secret is for.
+func secretHosts(repository string) string {
+	var hosts []string
+	for _, property := range schemas.MustLoad("checkout-source").Properties {
+		if property.Name == "git-secret-hosts" {
+			hosts = append(hosts, schemas.Text(property.Default))
+		}
+	}
+	host := ""
+	if u, err := url.Parse(repository); err == nil && u.Host != "" {
+		host = u.Hostname()
+	} else if before, _, ok := strings.Cut(repository, ":"); ok && !strings.Contains(before, "/") { // user@host:path
+		host = before[strings.LastIndexByte(before, '@')+1:]
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if hostName.MatchString(host) { // else the step says what is wrong with the URL
+		hosts = append(hosts, host+":*")
+	}
+	return strings.Join(hosts, ",")
+}
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9._-]+$|^\[[0-9A-Fa-f:.]+\]$`)
 
 // join copies settings into one map.
 func join(parts ...map[string]string) map[string]string {

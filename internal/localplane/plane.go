@@ -46,6 +46,7 @@ type Options struct {
 type Source struct {
 	Folder       string // to serve as the repository; empty: the repository of the WorkflowRun
 	GitSecret    string // folder of the repository's credentials; empty: none
+	InsecureHTTP bool   // the credentials may go over plain HTTP
 	BuildSecrets string // folder of the files that a Dockerfile's RUN may read; empty: none
 }
 

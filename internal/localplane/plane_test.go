@@ -40,6 +40,20 @@ func run(t *testing.T) *workflowrun.Run {
 	return run
 }
 
+// The developer's secret is for the host of the URL that stands beside it.
+func TestSecretHosts(t *testing.T) {
+	for url, want := range map[string]string{
+		"https://git.example.com:8443/x.git": ",git.example.com:*", "git@git.example.com:x": ",git.example.com:*",
+		"https://github.com@evil.example/x": ",evil.example:*", "ssh://git@[::1]:7999/x": ",[::1]:*",
+		"git.example.com:x": ",git.example.com:*", "": "", "/tmp/x": "", "https://g\u0456t.example.com/x": "",
+		"https://a,b/x": "", "https://*/x": "",
+	} {
+		if got := strings.TrimPrefix(secretHosts(url), secretHosts("")); got != want {
+			t.Errorf("%s: %q, want %q", url, got, want)
+		}
+	}
+}
+
 // What the developer gives becomes the settings of the steps; secrets are the developer's files.
 func TestMachine(t *testing.T) {
 	given := New(Options{
@@ -76,7 +90,10 @@ func TestMachine(t *testing.T) {
 	build := maps.Clone(push)
 	build["builder-image"], build["run-image"] = "127.0.0.1:5001/builder:1", "registry.example.com/run:1"
 	want := map[string]map[string]string{
-		"checkout-source":      {"git-secret-timeout": "10", "ca-bundle": "/etc/stepwright/ca/ca.crt"},
+		"checkout-source": {
+			"git-secret-timeout": "10", "ca-bundle": "/etc/stepwright/ca/ca.crt", "insecure-git-http": "false",
+			"git-secret-hosts": secretHosts("") + ",git.example.com:*",
+		},
 		"containerfile-build":  pull,
 		"publish-image":        with(push),
 		"gcp-buildpacks-build": with(build),

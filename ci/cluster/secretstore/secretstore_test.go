@@ -73,6 +73,21 @@ func TestSecret(t *testing.T) {
   data: [{secretKey: username, remoteRef: {key: git, property: username}}]`,
 			kind: "Opaque", data: map[string]string{"username": "ci", "url": "https://ci@git"},
 		},
+		"a template that adds to a secret of a type": {
+			spec: `
+  target: {template: {type: kubernetes.io/basic-auth, mergePolicy: Merge, data: {git-hosts: 'git.example.com:8443'}}}
+  data:
+    - {secretKey: username, remoteRef: {key: git, property: username}}
+    - {secretKey: password, remoteRef: {key: git, property: password}}`,
+			kind: "kubernetes.io/basic-auth",
+			data: map[string]string{"username": "ci", "password": "p\"&<", "git-hosts": "git.example.com:8443"},
+		},
+		"a template that adds nothing": {
+			spec: `
+  target: {template: {type: kubernetes.io/basic-auth, mergePolicy: Merge}}
+  data: [{secretKey: username, remoteRef: {key: git, property: username}}]`,
+			kind: "kubernetes.io/basic-auth", data: map[string]string{"username": "ci"},
+		},
 		"a whole secret": {
 			spec: `
   data: [{secretKey: all, remoteRef: {key: registry}}]`,
@@ -175,6 +190,11 @@ func TestOurTemplates(t *testing.T) {
 		spec := resource.Template["spec"].(map[string]any)
 		if _, list := spec["data"].([]any); !list {
 			spec["data"] = []any{} // an expression
+		}
+		if made, ok := spec["target"].(map[string]any)["template"].(map[string]any); ok {
+			if _, text := made["data"].(string); text { // an expression
+				made["data"] = map[string]any{"git-hosts": "git.example.com"}
+			}
 		}
 		delete(spec, "refreshInterval") // which nobody here reads
 		text, err := yaml.Marshal(resource.Template)

@@ -14,6 +14,9 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // gitattributes(5): what a repository says of its files. Only what changes a file on its way to the disk counts here:
@@ -23,9 +26,9 @@ import (
 const attributesName = ".gitattributes"
 
 const (
-	largestAttributes = 100 << 20 // bytes; git ignores larger files
-	longestAttributes = 2048      // bytes of a line; git ignores longer ones
-	largestConverted  = 128 << 20 // bytes; a file is converted in memory
+	largestAttributes = 4 << 20  // bytes of all files with attributes in a repository, which are held in memory
+	longestAttributes = 2048     // bytes of a line; git ignores longer ones
+	largestConverted  = 32 << 20 // bytes of the files that are converted at once, in memory
 )
 
 // state is what an attribute is in: unspecified, set, unset, or a value.
@@ -64,9 +67,16 @@ func readAttributes(t *tree) (*attributes, error) {
 		macros: map[string][]assignment{"binary": {{"diff", unset}, {"merge", unset}, {"text", unset}}},
 	}
 	matters := false
+	var total int64
 	for _, f := range t.files {
-		if path.Base(f.path) != attributesName || f.mode == filemode.Symlink || f.size > largestAttributes {
+		if path.Base(f.path) != attributesName || f.mode == filemode.Symlink {
 			continue
+		}
+		if total += f.size; total > largestAttributes {
+			return nil, outcome.Errorf(
+				outcome.RepositoryInvalid, "its files %s have more than %d bytes in all", attributesName,
+				largestAttributes,
+			)
 		}
 		raw, err := t.root.ReadFile(f.path)
 		if err != nil {
@@ -225,6 +235,7 @@ func (t *tree) convert(ctx context.Context, warn func(msg string, args ...any)) 
 	var inLFS []int32
 	group, running := errgroup.WithContext(ctx)
 	group.SetLimit(writers())
+	room := semaphore.NewWeighted(largestConverted)
 	for i := range t.files {
 		if running.Err() != nil {
 			break
@@ -238,7 +249,14 @@ func (t *tree) convert(ctx context.Context, warn func(msg string, args ...any)) 
 		case c.lfs:
 			inLFS = append(inLFS, int32(i))
 		case f.size > 0 && (c.ident || c.crlf || c.encoding != ""):
-			group.Go(func() error { return t.rewrite(f, c, warn) })
+			size := min(f.size, largestConverted)
+			if err := room.Acquire(running, size); err != nil {
+				break // the context has ended
+			}
+			group.Go(func() error {
+				defer room.Release(size)
+				return t.rewrite(f, c, warn)
+			})
 		}
 	}
 	if err := group.Wait(); err != nil {

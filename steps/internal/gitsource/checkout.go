@@ -25,6 +25,7 @@ type tree struct {
 	dir  string // where root is in the source, for messages; empty or with a final slash
 
 	names      int // in all trees, so far
+	text       int // bytes of paths and of links' targets, so far
 	files      []file
 	links      []link
 	submodules []file
@@ -48,7 +49,8 @@ type link struct {
 }
 
 const (
-	mostNames   = 2_000_000 // of files and directories in one repository; the largest known have a quarter of that
+	mostNames   = 1_000_000 // of files and directories in one repository; the largest known have half of that
+	mostText    = 128 << 20 // bytes of all paths and links' targets in one repository
 	longestPath = 4095      // bytes; Linux has no longer ones, nor links to such
 )
 
@@ -61,7 +63,7 @@ func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
 		return err
 	}
 	t.want = map[plumbing.Hash][]int32{}
-	if err := t.plan(ctx, p, top, ""); err != nil {
+	if err := t.plan(ctx, p, top); err != nil {
 		return err
 	}
 	if err := p.resolve(ctx, plumbing.BlobObject, writers(), t.claim); err != nil {
@@ -83,61 +85,92 @@ func (t *tree) finish() error {
 	return nil
 }
 
-// plan makes the directories, and lists the other entries.
-func (t *tree) plan(ctx context.Context, p *pack, name plumbing.Hash, dir string) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+// plan makes the directories, and lists the other entries. One tree at a time is held.
+func (t *tree) plan(ctx context.Context, p *pack, top plumbing.Hash) error {
+	type directory struct {
+		path string // empty, or with a final slash
+		hash plumbing.Hash
 	}
-	kind, raw, err := p.object(name)
-	if err != nil {
-		return err
+	left := []directory{{"", top}}
+	for len(left) > 0 {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		d := left[len(left)-1]
+		left = left[:len(left)-1]
+		kind, raw, err := p.object(d.hash)
+		if err != nil {
+			return err
+		}
+		if kind != plumbing.TreeObject {
+			return invalid("object %s is a %s where a tree should be", d.hash, kind)
+		}
+		err = parseTree(d.hash, raw, func(e treeEntry) error {
+			if t.names%1000 == 0 && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			f, err := t.entry(d.path, e)
+			if err == nil && e.mode == filemode.Dir {
+				left = append(left, directory{f.path + "/", e.hash})
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
 	}
-	if kind != plumbing.TreeObject {
-		return invalid("object %s is a %s where a tree should be", name, kind)
+	return nil
+}
+
+// entry takes one entry of a tree: a directory is made, all else is listed.
+func (t *tree) entry(dir string, e treeEntry) (file, error) {
+	if err := checkName(e.name); err != nil {
+		return file{}, outcome.Errorf(
+			outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir, err,
+		)
 	}
-	entries, err := parseTree(name, raw)
-	if err != nil {
-		return err
+	f := file{path: dir + e.name, mode: e.mode, hash: e.hash}
+	if t.names++; t.names > mostNames {
+		return f, outcome.Errorf(
+			outcome.RepositoryInvalid, "the repository has more than %d files and directories", mostNames,
+		)
 	}
-	for _, e := range entries {
-		if err := checkName(e.name); err != nil {
-			return outcome.Errorf(
-				outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir,
-				err,
+	if len(f.path) > longestPath {
+		return f, outcome.Errorf(
+			outcome.RepositoryInvalid, "the repository has a path of more than %d bytes: %.60q…", longestPath,
+			t.dir+f.path,
+		)
+	}
+	if err := t.hold(len(f.path)); err != nil {
+		return f, err
+	}
+	switch e.mode {
+	case filemode.Dir, filemode.Submodule:
+		if err := t.root.Mkdir(f.path, 0o755); err != nil {
+			return f, t.failed(f.path, err)
+		}
+		if e.mode == filemode.Submodule {
+			t.submodules = append(t.submodules, f)
+		}
+		return f, nil
+	case filemode.Symlink:
+		if isModules(e.name) {
+			return f, outcome.Errorf(
+				outcome.RepositoryInvalid, "%s is a symbolic link, which Git does not allow", t.dir+f.path,
 			)
 		}
-		f := file{path: dir + e.name, mode: e.mode, hash: e.hash}
-		if t.names++; t.names > mostNames {
-			return outcome.Errorf(
-				outcome.RepositoryInvalid, "the repository has more than %d files and directories", mostNames,
-			)
-		}
-		if len(f.path) > longestPath {
-			return outcome.Errorf(
-				outcome.RepositoryInvalid, "the repository has a path of more than %d bytes: %.60q…", longestPath,
-				t.dir+f.path,
-			)
-		}
-		switch e.mode {
-		case filemode.Dir, filemode.Submodule:
-			if err := t.root.Mkdir(f.path, 0o755); err != nil {
-				return t.failed(f.path, err)
-			}
-			if e.mode == filemode.Submodule {
-				t.submodules = append(t.submodules, f)
-			} else if err := t.plan(ctx, p, e.hash, f.path+"/"); err != nil {
-				return err
-			}
-			continue
-		case filemode.Symlink:
-			if isModules(e.name) {
-				return outcome.Errorf(
-					outcome.RepositoryInvalid, "%s is a symbolic link, which Git does not allow", t.dir+f.path,
-				)
-			}
-		}
-		t.want[f.hash] = append(t.want[f.hash], int32(len(t.files)))
-		t.files = append(t.files, f)
+	}
+	t.want[f.hash] = append(t.want[f.hash], int32(len(t.files)))
+	t.files = append(t.files, f)
+	return f, nil
+}
+
+// hold counts text that is held in memory.
+func (t *tree) hold(bytes int) error {
+	if t.text += bytes; t.text > mostText {
+		return outcome.Errorf(
+			outcome.RepositoryInvalid, "the paths and links of the repository have more than %d bytes", mostText,
+		)
 	}
 	return nil
 }
@@ -175,6 +208,9 @@ func (t *tree) create(i int32, content io.Reader) error {
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
+		if err := t.hold(len(target)); err != nil {
+			return err
+		}
 		t.links = append(t.links, link{f.path, string(target), i})
 		return nil
 	}

@@ -42,6 +42,8 @@ type client struct {
 	patience time.Duration // with a silent server
 	say      func(string)  // hears what a server says besides; may be nil
 	credentials
+	hostsOfSecret bool // hosts are those that the secret names, not those of the parameter
+	insecure      bool // credentials may go over plain HTTP
 }
 
 // way is how a repository is reached, and the credentials that may be sent there.
@@ -158,9 +160,9 @@ func (c *client) converse(
 	defer cancel(nil)
 	watchdog := time.AfterFunc(c.patience, func() { cancel(c.silent(remote)) })
 	defer watchdog.Stop()
-	listen := func(r io.Reader) packets {
-		return packets{bufio.NewReaderSize(&attentive{ctx, r, remote, watchdog, c.patience}, 64<<10)}
-	}
+	hear := func(r io.Reader) io.Reader { return &attentive{ctx, r, remote, watchdog, c.patience} }
+	listen := func(r io.Reader) packets { return packets{bufio.NewReaderSize(r, 64<<10)} }
+	left := &bounded{left: largestAdvertisement}
 
 	conn, err := c.connect(ctx, to)
 	if err != nil {
@@ -171,13 +173,15 @@ func (c *client) converse(
 	if err != nil {
 		return err
 	}
-	adv, err := readAdvertisement(listen(answer))
+	left.r = hear(answer)
+	adv, err := readAdvertisement(listen(left))
 	if err == nil && adv.version2 {
 		watchdog.Reset(c.patience)
 		if answer, err = conn.send(ctx, message{body: adv.listRefs(), version2: true}); err != nil {
 			return err
 		}
-		err = adv.readRefs(listen(answer))
+		left.r = hear(answer)
+		err = adv.readRefs(listen(left))
 	}
 	if err != nil {
 		return explain(err, remote)
@@ -191,7 +195,7 @@ func (c *client) converse(
 	if err != nil {
 		return err
 	}
-	pack, err := req.readPack(listen(answer), adv, c.say)
+	pack, err := req.readPack(listen(hear(answer)), adv, c.say)
 	if err == nil {
 		err = receive(pack)
 	}
@@ -208,9 +212,9 @@ func (c *client) silent(remote Remote) error {
 
 func (c *client) connect(ctx context.Context, to way) (connection, error) {
 	if to.Scheme == "ssh" {
-		return dialSSH(ctx, to.Remote, to.credentials, c.keys, uploadPack+" "+quote(to.Path))
+		return c.dial(ctx, to, uploadPack+" "+quote(to.Path))
 	}
-	return newHTTPConnection(c.http, to.Remote, to.credentials), nil
+	return c.newHTTPConnection(to), nil
 }
 
 // attentive reads from a server. Its errors, other than the end, say that the server became unavailable.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,7 +26,13 @@ type credentials struct {
 	key        ssh.Signer
 	keyID      string
 	knownHosts []byte // the secret's own known_hosts
+
+	hosts hostList // that the secret names; nil where it has no word on them
 }
+
+// hostsKey is the secret's key with the hosts that it is for. The ClusterWorkflows write it from the annotation
+// stepwright.dev/git-hosts of the SecretReference.
+const hostsKey = "git-hosts"
 
 func (c credentials) empty() bool { return c.key == nil && c.password == "" }
 
@@ -85,6 +92,15 @@ func readCredentials(dir string, secrets *redact.Secrets) (credentials, error) {
 			return c, err
 		}
 		c.knownHosts = values["known_hosts"]
+	}
+	if named, ok := values[hostsKey]; ok {
+		if c.hosts, err = parseHosts(string(named)); err == nil && slices.Contains(c.hosts, everyHost) {
+			err = errors.New("* names no host; that is for the setting git-secret-hosts")
+		}
+		if err != nil {
+			return c, outcome.Errorf(outcome.AuthenticationFailed, "%s of the Git secret: %w", hostsKey, err).
+				WithHint("It is a list such as git.example.com, git.example.com:8443.")
+		}
 	}
 	if c.empty() {
 		return c, outcome.Errorf(

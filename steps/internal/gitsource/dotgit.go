@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"crypto/rand"
 	"crypto/sha1"
 	"encoding/binary"
 	"errors"
@@ -87,6 +88,19 @@ func (r *repository) newPack() (*os.File, error) {
 		return nil, err
 	}
 	return r.root.OpenFile(incomingPack, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
+}
+
+// newSpill makes a file without a name.
+func (r *repository) newSpill() (*os.File, error) {
+	name := "objects/pack/tmp_body_" + rand.Text() // several are made at once
+	file, err := r.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.root.Remove(name); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 const incomingPack = "objects/pack/tmp_pack"
@@ -195,14 +209,15 @@ func (r *repository) write(t *tree, p *pack, remote Remote, at commit, c choice)
 	if at.parents > 0 {
 		text["shallow"] = at.hash.String() + "\n"
 	}
-	packed := "# pack-refs with: peeled fully-peeled sorted \n"
+	var packed strings.Builder
+	packed.WriteString("# pack-refs with: peeled fully-peeled sorted \n")
 	for _, name := range slices.Sorted(keysOf(refs)) {
-		packed += refs[name].String() + " " + name + "\n"
+		packed.WriteString(refs[name].String() + " " + name + "\n")
 		if refs[name] != at.hash {
-			packed += "^" + at.hash.String() + "\n"
+			packed.WriteString("^" + at.hash.String() + "\n")
 		}
 	}
-	text["packed-refs"] = packed
+	text["packed-refs"] = packed.String()
 	text["config"] = r.config(remote, fetch, branch, onBranch)
 	for name, content := range text {
 		if err := r.root.MkdirAll(path.Dir(name), 0o755); err != nil {

@@ -35,9 +35,11 @@ type Parameters struct {
 	GitSecretDir      string `json:"git-secret-dir"`
 	GitSecretRequired bool   `json:"git-secret-required"`
 	GitSecretTimeout  int    `json:"git-secret-timeout"` // seconds
-	Submodules        string `json:"submodules"`         // true, false or try
-	LFS               string `json:"lfs"`                // true, false or try
-	GitTimeout        int    `json:"git-timeout"`        // seconds
+	GitSecretHosts    string `json:"git-secret-hosts"`   // as parseHosts reads them
+	InsecureGitHTTP   bool   `json:"insecure-git-http"`
+	Submodules        string `json:"submodules"`  // true, false or try
+	LFS               string `json:"lfs"`         // true, false or try
+	GitTimeout        int    `json:"git-timeout"` // seconds
 }
 
 // Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results
@@ -61,8 +63,8 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 	j.client.say = func(line string) { env.Log.Info("The server says", "remote", line) }
-	if j.client.password != "" && remote.Scheme == "http" {
-		env.Log.Warn("The password goes over the network unencrypted; use https", "repository", remote)
+	if j.client.password != "" && remote.Scheme == "http" && in.InsecureGitHTTP && !remote.loopback() {
+		env.Log.Warn("The password may go over the network unencrypted; use https", "repository", remote)
 	}
 
 	staging, err := emptied(in.Workspace)
@@ -108,11 +110,21 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 }
 
 func newClient(ctx context.Context, in Parameters, env step.Environment, owner Remote) (*client, error) {
+	hosts, err := parseHosts(in.GitSecretHosts)
+	if err != nil {
+		return nil, outcome.Invalid("git-secret-hosts: " + err.Error())
+	}
 	creds, err := waitForCredentials(ctx, in, env)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{owner: owner, credentials: creds, patience: time.Duration(in.GitTimeout) * time.Second}
+	c := &client{
+		owner: owner, credentials: creds, patience: time.Duration(in.GitTimeout) * time.Second,
+		hostsOfSecret: creds.hosts != nil, insecure: in.InsecureGitHTTP,
+	}
+	if !c.hostsOfSecret {
+		c.hosts = hosts
+	}
 	if creds.password != "" {
 		env.Secrets.Add(c.basic(owner).username + ":" + creds.password) // its base64 is the header
 	}
@@ -120,6 +132,7 @@ func newClient(ctx context.Context, in Parameters, env step.Environment, owner R
 		return nil, err
 	}
 	c.http.OnProxyConnectResponse = checkProxy
+	c.http.MaxResponseHeaderBytes = largestHeader
 	c.http.ResponseHeaderTimeout = 0 // a server may take its time: fetch has the patience, and dialer finds the dead
 	c.http.DialContext = dialer.DialContext
 	c.http.HTTP2 = &http.HTTP2Config{SendPingTimeout: keepAlive, PingTimeout: 3 * keepAlive}
@@ -164,9 +177,13 @@ type job struct {
 
 	submodulesWanted, lfsWanted string // yes, no or try
 
-	modules int
-	links   []link
+	modules  int
+	links    []link
+	linkText int // bytes of links
 }
+
+// mostLinkText is how many bytes of links of all submodules are held, to warn of those that lead out.
+const mostLinkText = 64 << 20
 
 func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revision) (commit, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -232,7 +249,9 @@ func (j *job) clone(
 	log.Info("Checked out", "files", len(t.files), "took", time.Since(started))
 	for _, l := range t.links {
 		l.path = place + l.path
-		j.links = append(j.links, l)
+		if j.linkText += len(l.path) + len(l.target); j.linkText < mostLinkText {
+			j.links = append(j.links, l)
+		}
 	}
 	if j.submodulesWanted != no {
 		if err := j.submodules(ctx, t, repo, remote, level); err != nil {
@@ -283,7 +302,7 @@ func (j *job) receive(
 			return chosen.request, err
 		}, func(r io.Reader) error {
 			var err error
-			p, err = receivePack(ctx, r, file)
+			p, err = receivePack(ctx, r, file, repo.newSpill)
 			return err
 		})
 		if err == nil {

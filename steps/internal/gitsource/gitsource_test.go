@@ -42,7 +42,7 @@ func newCheckout(t *testing.T, url string) *checkout {
 		Common:     step.Common{Workspace: workspace.Workspace(t.TempDir())},
 		GitRepo:    url,
 		Branch:     "main",
-		Submodules: yes, LFS: yes, GitTimeout: 30,
+		Submodules: yes, LFS: yes, GitTimeout: 30, GitSecretHosts: "127.0.0.1:*,localhost:*,[::1]:*",
 	}}
 }
 
@@ -504,7 +504,7 @@ func TestSecretsStaySecret(t *testing.T) {
 			var out, log bytes.Buffer
 			code := step.Run(t.Context(), "checkout-source", nil, []string{
 				"GIT_REPO=" + repo.URL, "BRANCH=main", "GIT_SECRET_DIR=" + secretDir(t, c.secretDir...),
-				"CA_BUNDLE=" + server.CABundle, "MAX_ATTEMPTS=1",
+				"CA_BUNDLE=" + server.CABundle, "MAX_ATTEMPTS=1", "GIT_SECRET_HOSTS=127.0.0.1:*",
 				"WORKSPACE=" + filepath.Join(dir, "workspace"), "RESULTS_DIR=" + filepath.Join(dir, "results"),
 				"TERMINATION_MESSAGE_PATH=" + termination,
 			}, step.Streams{Stdout: &out, Stderr: &log}, Run)

@@ -2,13 +2,16 @@ package gitsource
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -17,24 +20,31 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 )
 
-// httpConnection speaks Git's smart HTTP protocol: gitprotocol-http(5).
+// httpConnection speaks Git's smart HTTP protocol: gitprotocol-http(5). Credentials are shown as git shows them, only
+// to a server that has asked for them.
 type httpConnection struct {
 	client *http.Client
 	remote Remote
 	credentials
-	base *url.URL // where the repository is after the redirects of the first answer
+	allowed func(Remote) error // of the credentials
+	base    *url.URL           // where the repository is after the redirects of the first answer
+
+	mu    sync.Mutex
+	asked map[string]bool // servers that the credentials are shown to, by scheme and address
 
 	bodies []io.ReadCloser
 }
 
-func newHTTPConnection(transport *http.Transport, remote Remote, creds credentials) *httpConnection {
-	c := &httpConnection{remote: remote, credentials: creds}
-	c.client = &http.Client{Transport: transport, CheckRedirect: c.checkRedirect}
-	return c
+func (c *client) newHTTPConnection(to way) *httpConnection {
+	h := &httpConnection{
+		remote: to.Remote, credentials: to.credentials, allowed: c.allowed, asked: map[string]bool{},
+	}
+	h.client = &http.Client{Transport: c.http, CheckRedirect: h.checkRedirect}
+	return h
 }
 
 // checkRedirect follows redirects as git does: of the first request only, never from https to http. The credentials go
-// along to where they may be shown.
+// along to a server that has asked for them.
 func (c *httpConnection) checkRedirect(r *http.Request, via []*http.Request) error {
 	first, last := via[0], via[len(via)-1]
 	switch {
@@ -54,14 +64,92 @@ func (c *httpConnection) checkRedirect(r *http.Request, via []*http.Request) err
 	return nil
 }
 
-// authenticate shows the credentials to the host that they are for, whatever its port, and to no other. They never go
-// from https to http.
+// authenticate shows the credentials to a server that has asked for them.
 func (c *httpConnection) authenticate(r *http.Request) {
-	if c.password != "" && strings.EqualFold(r.URL.Hostname(), c.remote.Host) &&
-		(r.URL.Scheme == "https" || c.remote.Scheme == "http") {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked[serverOf(r.URL).origin()] {
 		r.SetBasicAuth(c.username, c.password)
 	}
 }
+
+// serverOf is the server of a URL.
+func serverOf(u *url.URL) Remote {
+	return Remote{Scheme: u.Scheme, Host: strings.ToLower(u.Hostname()), Port: u.Port()}
+}
+
+func (r Remote) origin() string { return r.Scheme + "://" + r.address() }
+
+// retry returns a refused request once more, to where redirects led it and with the credentials, when the server has
+// asked for them and they may be shown there. Some servers say of a private repository, without having seen
+// credentials, that it is forbidden or not there; they count as if they had asked. Nil: the refusal stands.
+func (c *httpConnection) retry(r *http.Request, resp *http.Response) (*http.Request, error) {
+	code, at := resp.StatusCode, serverOf(resp.Request.URL)
+	asks := code == http.StatusUnauthorized
+	hides := code == http.StatusForbidden && !rateLimited(resp.Header) || code == http.StatusNotFound ||
+		code == http.StatusNonAuthoritativeInfo
+	if _, _, shown := resp.Request.BasicAuth(); shown || c.password == "" || !asks && !hides {
+		return nil, nil
+	}
+	err := c.allowed(at)
+	if at.Host != c.remote.Host {
+		err = outcome.Errorf(
+			outcome.AuthenticationFailed, "%s leads to %s, which asks for credentials, and those of the Git "+
+				"secret are only for %s (%s)", c.remote, at.server(), c.remote.Host, clean([]byte(resp.Status)),
+		).
+			WithHint("If the repository has moved, give its new URL.")
+	}
+	if err == nil && asks {
+		err = c.takesPassword(resp.Header)
+	}
+	switch {
+	case err != nil && (asks || code == http.StatusForbidden):
+		return nil, err
+	case err != nil:
+		return nil, nil
+	}
+	c.mu.Lock()
+	c.asked[at.origin()] = true
+	c.mu.Unlock()
+	var body io.Reader
+	if r.GetBody != nil {
+		if body, err = r.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	again, err := http.NewRequestWithContext(r.Context(), r.Method, resp.Request.URL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+	again.Header, again.ContentLength, again.GetBody = r.Header.Clone(), r.ContentLength, r.GetBody
+	again.Header.Del("Authorization")
+	return again, nil
+}
+
+// takesPassword tells a server that asks for a password from one that asks for a ticket or token only.
+func (c *httpConnection) takesPassword(h http.Header) error {
+	var schemes []string
+	for _, challenge := range append(h.Values("WWW-Authenticate"), h.Values("LFS-Authenticate")...) {
+		if basic.MatchString(challenge) {
+			return nil
+		}
+		scheme, _, _ := strings.Cut(strings.TrimSpace(challenge), " ")
+		schemes = append(schemes, scheme)
+	}
+	if len(schemes) == 0 {
+		return nil
+	}
+	return outcome.Errorf(
+		outcome.AuthenticationFailed, "%s asks for %s, and the Git secret's password can be shown as Basic only",
+		c.remote, clean([]byte(strings.Join(schemes, ", "))),
+	).
+		WithHint("Let the server take Basic over https, or use the repository's SSH URL and a key.")
+}
+
+var basic = regexp.MustCompile(`(?i)(?:^|,)\s*basic(?:[\s,]|$)`)
+
+// largestHeader is how large the head of an answer may be, in bytes.
+const largestHeader = 256 << 10
 
 const (
 	uploadPack   = "git-upload-pack"
@@ -76,7 +164,6 @@ func (c *httpConnection) advertisement(ctx context.Context) (io.Reader, error) {
 	if err != nil {
 		return nil, outcome.Errorf(outcome.InvalidParameters, "git-repo: %s is not a URL", c.remote)
 	}
-	c.authenticate(r)
 	body, at, err := c.do(r, announceType)
 	if err != nil {
 		return nil, err
@@ -127,7 +214,6 @@ func (c *httpConnection) send(ctx context.Context, m message) (io.Reader, error)
 	if m.version2 {
 		r.Header.Set("Git-Protocol", "version=2")
 	}
-	c.authenticate(r)
 	body, _, err := c.do(r, resultType)
 	return body, err
 }
@@ -158,24 +244,42 @@ func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.
 	return resp.Body, resp.Request.URL, nil
 }
 
-// roundTrip returns an answer that is no refusal.
+// mostRetries is how often one request is repeated with credentials: after a redirect another port may ask, too.
+const mostRetries = 3
+
+// roundTrip returns an answer that is no refusal. A request that brings an Authorization of its own is sent as it is.
 func (c *httpConnection) roundTrip(r *http.Request) (*http.Response, error) {
 	r.Header.Set("User-Agent", agent)
-	resp, err := c.client.Do(r)
-	if err != nil {
-		if cause := context.Cause(r.Context()); cause != nil {
-			err = cause
+	own := r.Header.Get("Authorization") != ""
+	for tries := 0; ; tries++ {
+		if !own {
+			c.authenticate(r)
 		}
-		if failed, ok := errors.AsType[*url.Error](err); ok {
-			err = failed.Err // without the URL, which is in the message already
+		resp, err := c.client.Do(r)
+		if err != nil {
+			if cause := context.Cause(r.Context()); cause != nil {
+				err = cause
+			}
+			if failed, ok := errors.AsType[*url.Error](err); ok {
+				err = failed.Err // without the URL, which is in the message already
+			}
+			return nil, unavailable(c.remote, err)
 		}
-		return nil, unavailable(c.remote, err)
+		if resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent {
+			return resp, nil
+		}
+		var again *http.Request
+		if !own && tries < mostRetries {
+			again, err = c.retry(r, resp)
+		}
+		if again == nil {
+			defer resp.Body.Close()
+			return nil, cmp.Or(err, c.refusal(resp))
+		}
+		io.CopyN(io.Discard, resp.Body, 64<<10)
+		resp.Body.Close()
+		r = again
 	}
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		defer resp.Body.Close()
-		return nil, c.refusal(resp)
-	}
-	return resp, nil
 }
 
 // refusal turns a status into its reason.
@@ -189,12 +293,6 @@ func (c *httpConnection) refusal(resp *http.Response) error {
 	switch code := resp.StatusCode; {
 	case code == http.StatusForbidden && rateLimited(resp.Header):
 		return c.busy(resp, says)
-	case denied && !sent && c.password != "":
-		return outcome.Errorf(
-			outcome.AuthenticationFailed, "%s leads to %s, which asks for credentials, and those of the Git "+
-				"secret are only for %s (%s)", c.remote, redact.URL(resp.Request.URL.Host), c.remote.Host, says,
-		).
-			WithHint("If the repository has moved, give its new URL.")
 	case code == http.StatusUnauthorized && !sent:
 		return outcome.Errorf(
 			outcome.AuthenticationFailed, "%s asks for credentials, and there are none (%s)", c.remote, says,
@@ -261,12 +359,13 @@ func checkProxy(_ context.Context, proxy *url.URL, _ *http.Request, resp *http.R
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		return outcome.Errorf(
 			outcome.AuthenticationFailed, "the proxy %s asks for credentials (%s)", redact.URL(proxy.String()),
-			resp.Status,
+			clean([]byte(resp.Status)),
 		).
 			WithHint(proxyHint)
 	case resp.StatusCode != http.StatusOK:
 		return outcome.Errorf(
-			outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()), resp.Status,
+			outcome.GitServerUnavailable, "the proxy %s answers %s", redact.URL(proxy.String()),
+			clean([]byte(resp.Status)),
 		)
 	}
 	return nil

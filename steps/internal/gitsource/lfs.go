@@ -44,7 +44,8 @@ const (
 	batchSize      = 100  // objects that are asked for at once
 	lfsDownloads   = 4    // at once
 	lfsType        = "application/vnd.git-lfs+json"
-	largestAnswer  = 16 << 20 // bytes
+	largestAnswer  = 4 << 20  // bytes; an answer for 100 objects has a tenth of that
+	mostPointers   = 64 << 20 // bytes of all pointers of a repository
 )
 
 // parsePointer reads a pointer. Anything else that has the filter is a file whose content was committed as it is.
@@ -82,6 +83,7 @@ func (t *tree) pointers(inLFS []int32) ([]*pointer, error) {
 		return nil, err
 	}
 	var all []*pointer
+	total := 0
 	byOID := map[string]*pointer{}
 	for _, i := range inLFS {
 		f := t.files[i]
@@ -97,6 +99,11 @@ func (t *tree) pointers(inLFS []int32) ([]*pointer, error) {
 			continue
 		}
 		if byOID[p.oid] == nil {
+			if total += len(p.raw) + 200; total > mostPointers {
+				return nil, outcome.Errorf(
+					outcome.RepositoryInvalid, "its pointers to Git LFS have more than %d bytes", mostPointers,
+				)
+			}
 			byOID[p.oid] = &p
 			all = append(all, &p)
 		}
@@ -122,7 +129,11 @@ func readLFSConfig(root *os.Root) (lfsConfig, error) {
 	}
 	defer f.Close()
 	parsed := config.New()
-	if err := config.NewDecoder(io.LimitReader(f, largestModules)).Decode(parsed); err != nil {
+	raw, err := readSettings(f)
+	if err == nil {
+		err = config.NewDecoder(bytes.NewReader(raw)).Decode(parsed)
+	}
+	if err != nil {
 		return c, outcome.Errorf(outcome.RepositoryInvalid, ".lfsconfig: %w", err)
 	}
 	list := func(text string) []string {
@@ -297,6 +308,13 @@ func (c *client) lfsServer(ctx context.Context, w way, configured bool) (*lfsSer
 		if err != nil || to.Scheme == "ssh" {
 			return nil, outcome.Errorf(outcome.RepositoryNotFound, "%s names no valid LFS server", w.address())
 		}
+		if to.Scheme == "http" && len(s.header) > 0 && !c.insecure && !to.loopback() {
+			return nil, outcome.Errorf(
+				outcome.AuthenticationFailed, "%s names an LFS server on plain HTTP, %s, where everybody on the way "+
+					"can read its token", w.address(), to.server(),
+			).
+				WithHint("Let it name an https URL. The parameter insecure-git-http sends the token all the same.")
+		}
 		w = way{Remote: to}
 	case configured:
 		s.endpoint = w.String()
@@ -304,7 +322,7 @@ func (c *client) lfsServer(ctx context.Context, w way, configured bool) (*lfsSer
 		w.Path = strings.TrimSuffix(w.Path, ".git") + ".git/info/lfs"
 		s.endpoint = w.String()
 	}
-	s.httpConnection = newHTTPConnection(c.http, w.Remote, w.credentials)
+	s.httpConnection = c.newHTTPConnection(w)
 	return s, nil
 }
 
@@ -463,9 +481,6 @@ func (s *lfsServer) request(
 	r.Header.Set("Accept-Encoding", "identity")
 	for name, value := range header {
 		r.Header.Set(name, value)
-	}
-	if r.Header.Get("Authorization") == "" {
-		s.authenticate(r)
 	}
 	resp, err := s.roundTrip(r)
 	if err != nil {

@@ -107,27 +107,33 @@ type treeEntry struct {
 	hash plumbing.Hash
 }
 
-func parseTree(name plumbing.Hash, raw []byte) ([]treeEntry, error) {
-	var entries []treeEntry
+// parseTree calls visit for each entry of a tree, so that no list of them is held: a few bytes of a pack can stand for
+// millions.
+func parseTree(name plumbing.Hash, raw []byte, visit func(treeEntry) error) error {
 	for len(raw) > 0 {
 		mode, rest, ok := bytes.Cut(raw, []byte(" "))
 		if !ok {
-			return nil, invalid("tree %s ends in the middle", name)
+			return invalid("tree %s ends in the middle", name)
 		}
 		file, rest, ok := bytes.Cut(rest, []byte{0})
+		if len(file) > longestPath {
+			return invalid("tree %s has a name of %d bytes", name, len(file))
+		}
 		e := treeEntry{name: string(file)}
 		if !ok || copy(e.hash[:], rest) < len(e.hash) {
-			return nil, invalid("tree %s ends in the middle", name)
+			return invalid("tree %s ends in the middle", name)
 		}
-		bits, err := strconv.ParseUint(string(mode), 8, 32)
+		bits, err := strconv.ParseUint(string(mode[:min(len(mode), 20)]), 8, 32)
 		if err != nil {
-			return nil, invalid("tree %s gives %q the mode %q", name, e.name, mode)
+			return invalid("tree %s gives %q the mode %.20q", name, e.name, mode)
 		}
 		e.mode = canonical(uint32(bits))
-		entries = append(entries, e)
+		if err := visit(e); err != nil {
+			return err
+		}
 		raw = rest[len(e.hash):]
 	}
-	return entries, nil
+	return nil
 }
 
 // canonical is the mode that git reads. Only the type counts, and for a file whether its owner may execute it.

@@ -2,7 +2,6 @@ package gitsource
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -29,10 +28,13 @@ import (
 // It is read twice. As it arrives, it is written to a file, and every object that stands whole in it is named by its
 // hash: the pack's format makes that pass necessary to find where objects begin. Then the deltas are resolved, each
 // exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, whose contents go
-// straight to the files that have them. Nothing is held in memory but what a chain of deltas needs. The checksum at the
-// pack's end is not checked: every object is known by its own hash.
+// straight to the files that have them. Nothing is held but what a chain of deltas needs, and of that only so much in
+// memory (body.go). The checksum at the pack's end is not checked: every object is known by its own hash.
 type pack struct {
 	file     *os.File
+	spill    func() (*os.File, error) // makes a file without a name for what memory has no room for
+	spent    atomic.Int64             // bytes that were unpacked so far
+	inMemory atomic.Int64             // bytes of bodies
 	entries  []entry
 	end      int64    // of the last entry
 	checksum [20]byte // that stands at the pack's end
@@ -56,18 +58,42 @@ type entry struct {
 
 const none = int32(-1)
 
-// largestDelta is how large an object may be that is made from a delta, or that deltas are made from, in bytes: it is
-// held in memory. git makes no deltas of files larger than this (core.bigFileThreshold).
-const largestDelta = 512 << 20
+// What a pack may hold.
+const (
+	// bytes of an object that is made from a delta, or that deltas are made from. git makes no deltas of larger files
+	// (core.bigFileThreshold)
+	largestDelta = 512 << 20
+	largestTree  = 64 << 20  // bytes of a tree, commit or tag, which is held in memory
+	mostObjects  = 4_000_000 // each takes about 100 bytes of memory
+	mostDeltas   = 4095      // from an object to the one that stands whole; git makes no longer chains
+)
+
+// A pack of a few bytes can stand for any amount. So it may unpack to that much in all, deltas and what is made of them
+// included, and no more: the histories of large repositories have a tenth of it.
+const (
+	unpackedAtLeast = 2 << 30 // bytes
+	unpackedPerByte = 200
+)
+
+// spend counts bytes that were unpacked from the first packed ones.
+func (p *pack) spend(bytes, packed int64) error {
+	if p.spent.Add(bytes) > unpackedAtLeast+unpackedPerByte*packed {
+		return invalid("its first %d bytes unpack to more than %d", packed, unpackedAtLeast+unpackedPerByte*packed)
+	}
+	return nil
+}
 
 // invalid is the error for a pack that is damaged, or meant to do damage.
 func invalid(format string, args ...any) error {
 	return outcome.Errorf(outcome.RepositoryInvalid, "the server sent a damaged packfile: "+format, args...)
 }
 
-// receivePack reads a pack from r, and keeps it in file.
-func receivePack(ctx context.Context, r io.Reader, file *os.File) (*pack, error) {
-	p := &pack{file: file, byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{}}
+// receivePack reads a pack from r, and keeps it in file. What is unpacked goes to files of spill where memory has no
+// room for it.
+func receivePack(
+	ctx context.Context, r io.Reader, file *os.File, spill func() (*os.File, error),
+) (*pack, error) {
+	p := &pack{file: file, spill: spill, byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{}}
 	s := &scanner{pack: p, tee: tee{from: r, to: file}, hash: hash.New(crypto.SHA1), buf: make([]byte, 32<<10)}
 	s.in = bufio.NewReaderSize(&s.tee, 256<<10)
 	var head [12]byte
@@ -78,8 +104,8 @@ func receivePack(ctx context.Context, r io.Reader, file *os.File) (*pack, error)
 	if string(head[:4]) != "PACK" || version != 2 && version != 3 {
 		return nil, invalid("it begins with %q", head[:8])
 	}
-	if count > 1<<31-1 {
-		return nil, invalid("it claims to hold %d objects", count)
+	if count > mostObjects {
+		return nil, invalid("it claims to hold %d objects, and %d are the most that are taken", count, mostObjects)
 	}
 	p.entries = make([]entry, 0, min(count, 1<<14)) // grows with the data, not with the claimed count
 	for range count {
@@ -172,6 +198,9 @@ func (s *scanner) entry() error {
 	default:
 		return invalid("the object at %d is of type %d", e.start, e.kind)
 	}
+	if e.kind != plumbing.BlobObject && !e.kind.IsDelta() && e.size > largestTree {
+		return invalid("the %s at %d has %d bytes", e.kind, e.start, e.size)
+	}
 	e.head = int8(s.position() - e.start)
 	if err := s.content(&e); err != nil {
 		return err
@@ -219,6 +248,9 @@ func (s *scanner) content(e *entry) error {
 		if n > e.size {
 			return invalid("the object at %d is larger than it claims", e.start)
 		}
+		if err := s.spend(int64(got), s.position()); err != nil {
+			return err
+		}
 		if whole {
 			s.hash.Write(s.buf[:got])
 		}
@@ -261,15 +293,6 @@ func header(kind plumbing.ObjectType, size int64) []byte {
 	return append(strconv.AppendInt(append(b, ' '), size, 10), 0)
 }
 
-// nameOf is the hash of an object.
-func nameOf(kind plumbing.ObjectType, content []byte) (name plumbing.Hash) {
-	h := hash.New(crypto.SHA1)
-	h.Write(header(kind, int64(len(content))))
-	h.Write(content)
-	h.Sum(name[:0])
-	return name
-}
-
 // stream decompresses one entry.
 type stream struct {
 	in   *bufio.Reader
@@ -287,103 +310,34 @@ func (p *pack) open(e *entry) (*stream, error) {
 	return s, resetZlib(&s.zlib, s.in)
 }
 
-// inflate returns the decompressed content of an entry, whose size receivePack found to be true.
-func (p *pack) inflate(e *entry) ([]byte, error) {
-	if e.size > largestDelta {
-		return nil, invalid("the object at %d, of %d bytes, is part of a delta", e.start, e.size)
-	}
-	s, err := p.open(e)
-	if err != nil {
-		return nil, err
-	}
-	defer streams.Put(s)
-	content := make([]byte, e.size)
-	_, err = io.ReadFull(s, content)
-	return content, err
-}
-
-// object returns a resolved object.
+// object returns a resolved commit, tree or tag. Of a blob it returns the kind only.
 func (p *pack) object(name plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 	i, ok := p.byHash[name]
 	if !ok {
 		return 0, nil, invalid("object %s is missing", name)
 	}
 	kind := p.entries[i].kind
+	if kind == plumbing.BlobObject {
+		return kind, nil, nil
+	}
 	var deltas []int32
 	for ; p.entries[i].base != none; i = p.entries[i].base {
 		deltas = append(deltas, i)
 	}
-	content, err := p.inflate(&p.entries[i])
+	content, err := p.inflate(&p.entries[i], kind)
 	for _, d := range slices.Backward(deltas) {
 		if err != nil {
-			break
+			return 0, nil, err
 		}
-		content, err = p.apply(content, d)
+		base := content
+		content, err = p.apply(base, d, kind)
+		p.release(base)
 	}
-	return kind, content, err
-}
-
-// apply makes the object of a delta.
-func (p *pack) apply(base []byte, i int32) ([]byte, error) {
-	delta, err := p.inflate(&p.entries[i])
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	content, ok := patch(base, delta)
-	if !ok {
-		return nil, invalid("the delta at %d does not fit its base", p.entries[i].start)
-	}
-	return content, nil
-}
-
-// patch applies a delta, gitformat-pack(5) "Deltified representation".
-func patch(base, delta []byte) ([]byte, bool) {
-	from, n := binary.Uvarint(delta)
-	if n <= 0 || from != uint64(len(base)) {
-		return nil, false
-	}
-	delta = delta[n:]
-	to, n := binary.Uvarint(delta)
-	if n <= 0 || to > largestDelta {
-		return nil, false
-	}
-	delta = delta[n:]
-	out := make([]byte, 0, to)
-	for len(delta) > 0 {
-		op := delta[0]
-		delta = delta[1:]
-		if op&0x80 == 0 {
-			if op == 0 || int(op) > len(delta) || len(out)+int(op) > int(to) {
-				return nil, false
-			}
-			out = append(out, delta[:op]...)
-			delta = delta[op:]
-			continue
-		}
-		var offset, size uint64
-		for bit := range 7 {
-			if op&(1<<bit) == 0 {
-				continue
-			}
-			if len(delta) == 0 {
-				return nil, false
-			}
-			if bit < 4 {
-				offset |= uint64(delta[0]) << (8 * bit)
-			} else {
-				size |= uint64(delta[0]) << (8 * (bit - 4))
-			}
-			delta = delta[1:]
-		}
-		if size == 0 {
-			size = 1 << 16
-		}
-		if offset+size > uint64(len(base)) || uint64(len(out))+size > to {
-			return nil, false
-		}
-		out = append(out, base[offset:offset+size]...)
-	}
-	return out, uint64(len(out)) == to
+	p.release(content)
+	return kind, content.memory, nil
 }
 
 // content opens an object's content, which is valid until the next call.
@@ -435,43 +389,61 @@ func (p *pack) family(ctx context.Context, root int32, claim func(plumbing.Hash)
 		}
 		return p.copy(e, write)
 	}
-	base, err := p.inflate(e)
+	base, err := p.inflate(e, e.kind)
 	if err != nil {
 		return err
 	}
+	type frame struct {
+		base  *body
+		next  int32
+		depth int // deltas from base to the whole object
+	}
+	stack := []frame{{base, e.child, 0}}
+	defer func() {
+		for _, f := range stack {
+			p.release(f.base)
+		}
+	}()
 	if write != nil {
-		if err := write(held(base)); err != nil {
+		if err := write(base.open); err != nil {
 			return err
 		}
 	}
-	type frame struct {
-		base []byte
-		next int32
-	}
-	stack := []frame{{base, e.child}}
 	for len(stack) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		top := &stack[len(stack)-1]
-		i := top.next
-		object, err := p.apply(top.base, i)
+		i, depth := top.next, top.depth+1
+		if depth > mostDeltas {
+			return invalid("the delta at %d is the end of a chain of more than %d", p.entries[i].start, mostDeltas)
+		}
+		object, err := p.apply(top.base, i, e.kind)
 		if err != nil {
 			return err
 		}
 		d := &p.entries[i]
 		if top.next = d.next; top.next == none {
-			*top = frame{}
+			p.release(top.base)
 			stack = stack[:len(stack)-1]
 		}
-		p.name(i, e.kind, object)
-		if write := claim(d.hash); write != nil {
-			if err := write(held(object)); err != nil {
-				return err
-			}
+		if err := p.name(i, e.kind, object); err != nil {
+			p.release(object)
+			return err
 		}
-		if child := p.adopt(i); child != none {
-			stack = append(stack, frame{object, child})
+		write := claim(d.hash)
+		child := p.adopt(i)
+		if child != none {
+			stack = append(stack, frame{object, child, depth})
+		}
+		if write != nil {
+			err = write(object.open)
+		}
+		if child == none {
+			p.release(object)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -494,19 +466,20 @@ func (p *pack) copy(e *entry, write func(content) error) error {
 	})
 }
 
-func held(object []byte) content {
-	return func() (io.Reader, error) { return bytes.NewReader(object), nil }
-}
-
 // name records what a delta turned out to be.
-func (p *pack) name(i int32, kind plumbing.ObjectType, object []byte) {
+func (p *pack) name(i int32, kind plumbing.ObjectType, object *body) error {
 	e := &p.entries[i]
-	e.kind, e.hash = kind, nameOf(kind, object)
+	name, err := object.name(kind)
+	if err != nil {
+		return err
+	}
+	e.kind, e.hash = kind, name
 	if kind != plumbing.BlobObject {
 		p.mu.Lock()
 		p.byHash[e.hash] = i
 		p.mu.Unlock()
 	}
+	return nil
 }
 
 // adopt returns the first delta of an object whose name is known, after those that were waiting for that name became

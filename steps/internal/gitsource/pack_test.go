@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zlib"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -29,7 +30,13 @@ func receive(t testing.TB, raw []byte) (*pack, error) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	return receivePack(t.Context(), bytes.NewReader(raw), file)
+	return receivePack(t.Context(), bytes.NewReader(raw), file, func() (*os.File, error) {
+		spilled, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			return nil, err
+		}
+		return spilled, os.Remove(spilled.Name())
+	})
 }
 
 // packed is a pack of these objects: type, what stands before the content, content.
@@ -54,6 +61,15 @@ func object(kind plumbing.ObjectType, size int, before, content []byte) []byte {
 	z.Write(content)
 	z.Close()
 	return out.Bytes()
+}
+
+func nameOf(t testing.TB, kind plumbing.ObjectType, content []byte) plumbing.Hash {
+	t.Helper()
+	name, err := (&body{memory: content, size: int64(len(content))}).name(kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
 }
 
 // contents resolves all blobs of a pack.
@@ -128,7 +144,7 @@ func TestPackOfGit(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := nameOf(kind, content); got.String() != name {
+				if got := nameOf(t, kind, content); got.String() != name {
 					t.Fatalf("%s is named %s", name, got)
 				}
 			}
@@ -140,7 +156,7 @@ func TestDamagedPacks(t *testing.T) {
 	t.Parallel()
 	base := []byte("base content")
 	blob := object(plumbing.BlobObject, len(base), nil, base)
-	name := nameOf(plumbing.BlobObject, base)
+	name := nameOf(t, plumbing.BlobObject, base)
 	huge := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(len(base))), largestDelta+1)
 	flipped := packed(blob)
 	flipped[18] ^= 0xff
@@ -194,10 +210,115 @@ func TestDamagedPacks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := contents(t, p)[nameOf(plumbing.BlobObject, []byte("ase")).String()]; got != "ase" {
+		if got := contents(t, p)[nameOf(t, plumbing.BlobObject, []byte("ase")).String()]; got != "ase" {
 			t.Errorf("the delta makes %q", got)
 		}
 	})
+}
+
+// deltaOf is a delta that copies its base of that size as often as it says, and adds a text.
+func deltaOf(base, times int, text string) []byte {
+	delta := binary.AppendUvarint(nil, uint64(base))
+	delta = binary.AppendUvarint(delta, uint64(base*times+len(text)))
+	for range times {
+		for offset := 0; offset < base; offset += 1 << 23 {
+			size := min(1<<23, base-offset)
+			delta = append(delta, 0xff, byte(offset), byte(offset>>8), byte(offset>>16), byte(offset>>24))
+			delta = append(delta, byte(size), byte(size>>8), byte(size>>16))
+		}
+	}
+	if text != "" {
+		delta = append(append(delta, byte(len(text))), text...)
+	}
+	return delta
+}
+
+// What memory has no room for goes to files, and comes out of them as it was.
+func TestLargeDeltas(t *testing.T) {
+	t.Parallel()
+	base := bytes.Repeat([]byte("sixteen bytes..\n"), 3<<20) // 48 MiB
+	blob := object(plumbing.BlobObject, len(base), nil, base)
+	previous := nameOf(t, plumbing.BlobObject, base)
+	objects, want := [][]byte{blob}, map[plumbing.Hash]int{previous: len(base)}
+	now := base
+	for _, text := range []string{"one", "two", "three"} { // each has a second delta, so that all are held
+		delta := deltaOf(len(now), 1, text)
+		side := deltaOf(len(now), 1, "side "+text)
+		objects = append(objects, object(plumbing.REFDeltaObject, len(delta), previous[:], delta),
+			object(plumbing.REFDeltaObject, len(side), previous[:], side))
+		aside := append(bytes.Clone(now), "side "+text...)
+		want[nameOf(t, plumbing.BlobObject, aside)] = len(aside)
+		now = append(bytes.Clone(now), text...)
+		previous = nameOf(t, plumbing.BlobObject, now)
+		want[previous] = len(now)
+	}
+	p, err := receive(t, packed(objects...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[plumbing.Hash]int{}
+	err = p.resolve(t.Context(), plumbing.BlobObject, 1, func(name plumbing.Hash) func(content) error {
+		return func(open content) error {
+			for range 2 {
+				r, err := open()
+				if err != nil {
+					return err
+				}
+				raw, err := io.ReadAll(r)
+				if err != nil || nameOf(t, plumbing.BlobObject, raw) != name {
+					t.Errorf("%s has another content, %v", name, err)
+				}
+				got[name] = len(raw)
+			}
+			return nil
+		}
+	})
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Errorf("%v %s", err, diff)
+	}
+	if held := p.inMemory.Load(); held != 0 {
+		t.Errorf("%d bytes are held in the end", held)
+	}
+}
+
+// A few bytes must not unpack to any amount, by their size or by the length of a chain.
+func TestPackBombs(t *testing.T) {
+	t.Parallel()
+	zeros := object(plumbing.BlobObject, 64<<20, nil, make([]byte, 64<<20))
+	name := nameOf(t, plumbing.BlobObject, make([]byte, 64<<20))
+	copies := deltaOf(64<<20, 8, "")
+	siblings := [][]byte{zeros}
+	for range 20 {
+		siblings = append(siblings, object(plumbing.REFDeltaObject, len(copies), name[:], copies))
+	}
+	chain := [][]byte{object(plumbing.BlobObject, 1, nil, []byte("x"))}
+	for i := range mostDeltas + 1 {
+		delta := deltaOf(i+1, 1, "x")
+		chain = append(chain, object(plumbing.OFSDeltaObject, len(delta), []byte{byte(len(chain[i]))}, delta))
+	}
+	tree := object(plumbing.TreeObject, largestTree+1, nil, make([]byte, largestTree+1))
+	for test, c := range map[string]struct {
+		raw  []byte
+		part string
+	}{
+		"deltas of half a gigabyte each": {packed(siblings...), "unpack to more than"},
+		"a chain without end":            {packed(chain...), "a chain of more than 4095"},
+		"an immense tree":                {packed(tree), "the tree at 12 has"},
+		"more objects than can be": {
+			[]byte("PACK\x00\x00\x00\x02\x7f\xff\xff\xff"), "claims to hold 2147483647 objects",
+		},
+	} {
+		p, err := receive(t, c.raw)
+		if err == nil {
+			err = p.resolve(t.Context(), plumbing.BlobObject, 2, nil)
+		}
+		if err == nil || outcome.Of(err).Reason != outcome.RepositoryInvalid || !strings.Contains(err.Error(), c.part) {
+			t.Errorf("%s: %v", test, err)
+		}
+		if p != nil && p.inMemory.Load() > mostInMemory {
+			t.Errorf("%s: %d bytes are held", test, p.inMemory.Load())
+		}
+	}
 }
 
 // A delta that is taken does what go-git's does. go-git takes a few that git does not, such as one that ends within a
@@ -207,7 +328,19 @@ func FuzzPatch(f *testing.F) {
 	f.Add([]byte("base content"), []byte{12, 15, 0x90, 12, 3, 'a', 'b', 'c'})
 	f.Add([]byte("x"), []byte{1, 0})
 	f.Fuzz(func(t *testing.T, base, delta []byte) {
-		got, ok := patch(base, delta)
+		from, to, rest, ok := deltaHead(delta)
+		if !ok || from != uint64(len(base)) || to > 1<<20 {
+			return
+		}
+		got, ok := patch(base, rest, make([]byte, 0, to))
+		large := &body{size: int64(to)}
+		err := large.fill(func(w io.Writer) error {
+			from := &body{memory: base, size: int64(len(base))}
+			return (&pack{}).patchLarge(from, bufio.NewReader(bytes.NewReader(rest)), w)
+		})
+		if (err == nil) != ok || ok && !bytes.Equal(got, large.memory) {
+			t.Errorf("%q, %v; as a large one: %q, %v", got, ok, large.memory, err)
+		}
 		if !ok || len(base) == 0 { // go-git knows no delta of nothing
 			return
 		}
@@ -221,7 +354,7 @@ func FuzzPatch(f *testing.F) {
 // Whatever a server sends ends in an error or a pack, in bounded time and memory.
 func FuzzReceivePack(f *testing.F) {
 	base := []byte("base content")
-	name := nameOf(plumbing.BlobObject, base)
+	name := nameOf(f, plumbing.BlobObject, base)
 	f.Add(packed(object(plumbing.BlobObject, len(base), nil, base), object(plumbing.REFDeltaObject, 5, name[:], []byte{
 		12, 3, 0x91, 1, 3,
 	})))
@@ -237,16 +370,13 @@ func FuzzReceivePack(f *testing.F) {
 func FuzzParseTree(f *testing.F) {
 	f.Add([]byte("100644 a\x00aaaaaaaaaaaaaaaaaaaa40000 .git\x00bbbbbbbbbbbbbbbbbbbb"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		entries, err := parseTree(plumbing.ZeroHash, raw)
-		if err != nil {
-			return
-		}
-		for _, e := range entries {
+		parseTree(plumbing.ZeroHash, raw, func(e treeEntry) error {
 			if checkName(e.name) == nil && (!filepath.IsLocal(e.name) || strings.Contains(e.name, "/") ||
 				strings.EqualFold(e.name, ".git")) {
 				t.Errorf("%q is taken", e.name)
 			}
-		}
+			return nil
+		})
 	})
 }
 

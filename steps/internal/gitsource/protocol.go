@@ -22,14 +22,40 @@ import (
 // agent names us to servers. Some answer Git only to what calls itself git.
 const agent = "git/2.0-stepwright"
 
-// packets reads pkt-lines.
+// What a server may say before its pack. The largest repositories known have a tenth of these references.
+const (
+	largestAdvertisement = 128 << 20 // bytes
+	mostRefs             = 1_000_000
+	mostCapabilities     = 1000     // of version 2, where each has a packet
+	mostPackets          = 100_000  // between the references and the pack, and packets without a part of the pack
+	mostProgress         = 16 << 20 // bytes of what is said beside the pack
+)
+
+// packets reads pkt-lines, of which none is longer than 64 KiB.
 type packets struct{ r *bufio.Reader }
+
+// bounded ends with an error after so many bytes.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, &malformed{fmt.Sprintf("its list of references has more than %d bytes", largestAdvertisement)}
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
+}
 
 // errFlush is the flush packet that ends a list.
 var errFlush = errors.New("flush packet")
 
 // errDelimiter is the packet that ends a section of an answer, in version 2 only.
 var errDelimiter error = &malformed{"a delimiter packet is not expected here"}
+
+var errTalk error = &malformed{"it talks and talks, and sends no pack"}
 
 // serverError is the server's message when it does not go on.
 type serverError struct{ text string }
@@ -157,9 +183,19 @@ func readAdvertisement(p packets) (*advertisement, error) {
 			}
 			continue // also capabilities^{}, the only line of an empty repository
 		}
-		adv.refs = append(adv.refs, ref{name: string(name), hash: hash})
+		if err := adv.add(ref{name: string(name), hash: hash}); err != nil {
+			return nil, err
+		}
 	}
 	return adv, nil
+}
+
+func (a *advertisement) add(r ref) error {
+	if len(a.refs) == mostRefs {
+		return outcome.Errorf(outcome.RepositoryInvalid, "the repository has more than %d references", mostRefs)
+	}
+	a.refs = append(a.refs, r)
+	return nil
 }
 
 func (a *advertisement) checkFormat() error {
@@ -242,10 +278,13 @@ func (r request) readPack(p packets, adv *advertisement, say func(string)) (io.R
 		return readPack2(p, say)
 	}
 	if r.depth > 0 { // the commits whose parents are cut off, known without listening
-		for {
+		for n := 0; ; n++ {
 			_, err := p.next()
 			if err == errFlush {
 				break
+			}
+			if err == nil && n == mostPackets {
+				err = &malformed{"its list of shallow commits does not end"}
 			}
 			if err != nil {
 				return nil, cut(err)
@@ -269,14 +308,19 @@ func (r request) readPack(p packets, adv *advertisement, say func(string)) (io.R
 type sideband struct {
 	packets
 	progress
-	left int // of the current packet
-	end  bool
+	left  int // of the current packet
+	idle  int // packets without a part of the pack
+	heard int // bytes beside the pack
+	end   bool
 }
 
 func (s *sideband) Read(buf []byte) (int, error) {
 	for s.left == 0 {
 		if s.end {
 			return 0, io.EOF
+		}
+		if s.idle++; s.idle > mostPackets {
+			return 0, errTalk
 		}
 		if err := s.advance(); err != nil {
 			return 0, err
@@ -308,9 +352,14 @@ func (s *sideband) advance() error {
 	n--
 	switch band {
 	case 1:
-		s.left = n
+		if s.left = n; n > 0 {
+			s.idle--
+		}
 		return nil
 	case 2:
+		if s.heard += n; s.heard > mostProgress {
+			return errTalk
+		}
 		text := make([]byte, n)
 		if _, err := io.ReadFull(s.r, text); err != nil {
 			return cut(err)

@@ -21,6 +21,9 @@ func (a *advertisement) readCapabilities(p packets) error {
 		if err != nil {
 			return cut(err)
 		}
+		if len(a.capabilities) > mostCapabilities {
+			return &malformed{fmt.Sprintf("it has more than %d capabilities", mostCapabilities)}
+		}
 		name, value, _ := strings.Cut(string(line), "=")
 		a.capabilities[name] = value
 	}
@@ -79,7 +82,9 @@ func (a *advertisement) readRefs(p packets) error {
 				return &malformed{fmt.Sprintf("%.60q is not a reference", line)}
 			}
 		}
-		a.refs = append(a.refs, r)
+		if err := a.add(r); err != nil {
+			return err
+		}
 	}
 }
 
@@ -103,9 +108,9 @@ func (r request) encode2(adv *advertisement) []byte {
 
 // readPack2 is readPack for version 2: the sections before the pack are known without listening.
 func readPack2(p packets, say func(string)) (io.Reader, error) {
-	for {
+	for n := 0; ; n++ {
 		line, err := p.next()
-		if err == errFlush {
+		if err == errFlush || n == mostPackets {
 			return nil, &malformed{"its answer has no pack"}
 		}
 		if err != nil && err != errDelimiter {

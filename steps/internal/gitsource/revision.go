@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -152,6 +153,12 @@ func (r revision) noCommit() *outcome.Error {
 	return outcome.Errorf(outcome.RevisionNotFound, "commit %s is not in the repository", r.commit)
 }
 
+// How many names are compared with one that is not there, and how long such may be, in bytes.
+const (
+	mostCompared    = 10_000
+	longestCompared = 255
+)
+
 // absent is the error for a branch that is not there. It names those that are, the likeliest first.
 func (r revision) absent(adv *advertisement) error {
 	var names []string
@@ -164,15 +171,21 @@ func (r revision) absent(adv *advertisement) error {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	slices.SortStableFunc(names, func(a, b string) int {
-		return levenshtein.Distance(r.branch, a, nil) - levenshtein.Distance(r.branch, b, nil)
-	})
+	distance := map[string]int{}
+	for i, name := range names {
+		if i < mostCompared && len(name) <= longestCompared {
+			distance[name] = levenshtein.Distance(r.branch, name, nil)
+		} else {
+			distance[name] = math.MaxInt
+		}
+	}
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(distance[a], distance[b]) })
 	const shown = 5
 	text := "there are none"
 	if len(names) > 0 {
 		quoted := make([]string, min(len(names), shown))
 		for i := range quoted {
-			quoted[i] = fmt.Sprintf("%q", names[i])
+			quoted[i] = fmt.Sprintf("%.100q", names[i])
 		}
 		text = "there is " + strings.Join(quoted, ", ")
 		if more := len(names) - shown; more > 0 {

@@ -499,7 +499,7 @@ func TestForbidden(t *testing.T) {
 			t.Parallel()
 			var refused atomic.Bool
 			front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if refused.Swap(true) {
+				if refused.Swap(true) && c.ok {
 					server.ServeHTTP(w, r)
 					return
 				}

@@ -32,7 +32,7 @@ func (c *client) ask(ctx context.Context, w way, command string) ([]byte, error)
 	defer cancel(nil)
 	watchdog := time.AfterFunc(c.patience, func() { cancel(c.silent(w.Remote)) })
 	defer watchdog.Stop()
-	conn, err := dialSSH(ctx, w.Remote, w.credentials, c.keys, command)
+	conn, err := c.dial(ctx, w, command)
 	if err != nil {
 		return nil, err
 	}
@@ -50,6 +50,14 @@ func (c *client) ask(ctx context.Context, w way, command string) ([]byte, error)
 		)
 	}
 	return out, nil
+}
+
+// dial is dialSSH for servers that the key may be shown to.
+func (c *client) dial(ctx context.Context, w way, command string) (*sshConnection, error) {
+	if err := c.allowed(w.Remote); err != nil {
+		return nil, err
+	}
+	return dialSSH(ctx, w.Remote, w.credentials, c.keys, command)
 }
 
 // dialSSH connects, logs in and starts a command, which is cut short only by the context.

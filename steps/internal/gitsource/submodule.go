@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -19,9 +20,9 @@ import (
 )
 
 const (
-	deepestSubmodule = 10  // levels of submodules within submodules
-	mostSubmodules   = 500 // in all
-	largestModules   = 1 << 20
+	deepestSubmodule = 10        // levels of submodules within submodules
+	mostSubmodules   = 500       // in all
+	largestModules   = 256 << 10 // bytes of .gitmodules and .lfsconfig
 )
 
 // module is what .gitmodules says of a submodule.
@@ -141,7 +142,7 @@ func readModules(root *os.Root) (map[string]module, error) {
 		return nil, err
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, largestModules))
+	raw, err := readSettings(f)
 	if err != nil {
 		return nil, err
 	}
@@ -156,4 +157,13 @@ func readModules(root *os.Root) (map[string]module, error) {
 		}
 	}
 	return modules, nil
+}
+
+// readSettings reads .gitmodules or .lfsconfig.
+func readSettings(f io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(f, largestModules+1))
+	if err == nil && len(raw) > largestModules {
+		err = fmt.Errorf("it has more than %d bytes", largestModules)
+	}
+	return raw, err
 }
