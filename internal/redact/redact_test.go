@@ -190,3 +190,35 @@ func TestURL(t *testing.T) {
 		}
 	}
 }
+
+// Of a binding only secrets are masked.
+func TestNamed(t *testing.T) {
+	for _, test := range []struct {
+		name, value string
+		want        []string
+	}{
+		{"username", "node", nil},
+		{"database", "modules", nil},
+		{"Host-Name", "db-1.example.com", nil},
+		{"port", "5432", nil},
+		{"flavour", "postgresql", nil},
+		{"ca.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", nil},
+		{"uri", "postgresql://db.example.com/modules?ssl=true", nil},
+		{"uri", "postgresql://node:p%40ssword@db/modules", []string{"p@ssword", "p%40ssword"}},
+		{"uri", "https://ghp12345@git.example.com/", []string{"ghp12345", "ghp12345"}},
+		{"jdbc-url", "jdbc:postgresql://db/modules?user=node&password=a%21b", []string{"a!b", "a%21b"}},
+		{"password", "node", []string{"node"}},
+		{"api_key", "modules", []string{"modules"}},
+		{"webhook-secret", "https://hooks.example.com/T0/B0", []string{"https://hooks.example.com/T0/B0"}},
+		{".npmrc", "//r/:_authToken=x", []string{"//r/:_authToken=x"}},
+		{"tls.crt", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----",
+			[]string{"-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----"}},
+		{"flavour", "x9q8w7e6", []string{"x9q8w7e6"}},
+		{"flavour", "correct horse", []string{"correct horse"}},
+	} {
+		got := Named(test.name, test.value)
+		if strings.Join(got, "|") != strings.Join(test.want, "|") {
+			t.Errorf("%s=%s: got %q, want %q", test.name, test.value, got, test.want)
+		}
+	}
+}
