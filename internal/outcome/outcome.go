@@ -49,6 +49,7 @@ const (
 	OutOfSpace            Reason = "OutOfSpace"
 	Timeout               Reason = "Timeout"
 	Cancelled             Reason = "Cancelled"
+	Killed                Reason = "Killed"
 )
 
 // Class tells who can mend a failure.
