@@ -294,8 +294,8 @@ func TestRead(t *testing.T) {
 		"nothing":        {func(*testing.T, string) {}, "no such file"},
 		"a link":         {link("/etc/hostname"), "symbolic links"},
 		"a device":       {link("/dev/zero"), "symbolic links"},
-		"a folder":       {func(_ *testing.T, dir string) { os.Mkdir(filepath.Join(dir, reportFile), 0o755) }, "no file"},
-		"a pipe":         {func(_ *testing.T, dir string) { syscall.Mkfifo(filepath.Join(dir, reportFile), 0o644) }, "no file"},
+		"a folder":       {func(_ *testing.T, dir string) { os.Mkdir(filepath.Join(dir, reportFile), 0o755) }, "no regular file"},
+		"a pipe":         {func(_ *testing.T, dir string) { syscall.Mkfifo(filepath.Join(dir, reportFile), 0o644) }, "no regular file"},
 		"no JSON":        {func(t *testing.T, dir string) { report(t, dir, "{") }, "outcome.json"},
 		"no reason":      {func(t *testing.T, dir string) { report(t, dir, "{}") }, "no reason"},
 		"unknown reason": {func(t *testing.T, dir string) { report(t, dir, `{"reason":"X"}`) }, "no reason"},
@@ -304,7 +304,7 @@ func TestRead(t *testing.T) {
 			if err := os.Truncate(filepath.Join(dir, reportFile), 1<<30); err != nil {
 				t.Fatal(err)
 			}
-		}, "no file of at most"},
+		}, "larger than"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

@@ -162,23 +162,35 @@ func (r Report) writeFiles(dir string) error {
 // reportFile is the report's file in the folder of results.
 const reportFile = "outcome.json"
 
-// reportLimit is how large the file of a report is at most, in bytes.
-const reportLimit = 1 << 20
+// resultLimit is how large a file of results is at most, in bytes.
+const resultLimit = 1 << 20
 
-// Read reads the report that a step has left in its folder of results. Who else wrote there may have left anything: what
-// is no regular file, or is larger than 1 MiB, is an error, and so is a reason that is not in the list. The texts of the
-// report are fit to be shown.
-func Read(dir string) (Report, error) {
-	path := filepath.Join(dir, reportFile)
+// ReadResult reads a file of results. Others may have left anything there: what is no regular file, is a link, or is
+// larger than 1 MiB is an error at once.
+func ReadResult(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
-		return Report{}, err
+		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > reportLimit {
-		return Report{}, fmt.Errorf("%s: it is no file of at most %d bytes: %w", reportFile, reportLimit, err)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, reportLimit))
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, resultLimit+1))
+	if err == nil && len(raw) > resultLimit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, resultLimit)
+	}
+	return raw, err
+}
+
+// Read reads the report that a step has left in its folder of results (see ReadResult). A reason that is not in the list
+// is an error. The texts of the report are fit to be shown.
+func Read(dir string) (Report, error) {
+	raw, err := ReadResult(filepath.Join(dir, reportFile))
 	if err != nil {
 		return Report{}, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // Argo's names for the container of a step, and for how it marks pods.
@@ -66,10 +67,12 @@ type podLog struct {
 
 	body  io.ReadCloser // nil: to be opened
 	lines *bufio.Reader // of body
-	line  string        // the unread rest of a line
+	line  string        // the unread rest of a line, or of a piece of a long one
 	read  int64         // bytes of the lines before
 	whole bool          // the container had ended before body was opened
 	done  bool
+
+	goesOn bool // the line that was read last has no end yet: it is longer than lines keeps
 }
 
 // Read implements io.Reader.
@@ -83,13 +86,15 @@ func (l *podLog) Read(into []byte) (int, error) {
 				return 0, err
 			}
 		}
-		line, err := l.lines.ReadString('\n')
-		if err == nil {
+		piece, err := l.lines.ReadSlice('\n')
+		line, goesOn := string(piece), l.goesOn
+		l.goesOn = errors.Is(err, bufio.ErrBufferFull)
+		if err == nil || l.goesOn {
 			l.read += int64(len(line))
 		} else if err := l.ended(err); err != nil {
 			return 0, err
 		}
-		if line != "" && !executors(line) {
+		if line != "" && (goesOn || !executors(line)) {
 			l.line = strings.TrimSuffix(line, "\n") + "\n"
 		}
 	}
@@ -149,7 +154,7 @@ func (l *podLog) open() error {
 	if err != nil {
 		return l.plane.explain(l.ctx, "log of pod "+l.namespace+"/"+pod.Name, err)
 	}
-	l.body, l.lines = body, bufio.NewReader(body)
+	l.body, l.lines = body, bufio.NewReaderSize(body, quote.LineLimit)
 	if _, err := io.CopyN(io.Discard, l.lines, l.read); err != nil && !errors.Is(err, io.EOF) {
 		return l.plane.explain(l.ctx, "log of pod "+l.namespace+"/"+pod.Name, err)
 	}

@@ -34,17 +34,12 @@ func newLogs(w io.Writer, format string, secrets *redact.Secrets, terminal bool)
 		}
 		output := logger(0)
 		return logger(shownLimit), newRaw(secrets, func(line string) error {
-			output.Info(quote.Uncoloured(line), "output", true)
+			output.Info(quote.Output(line, false), "output", true)
 			return nil
 		})
 	}
 	return slog.New(&textHandler{w: to, secrets: secrets}), newRaw(secrets, func(line string) error {
-		if terminal {
-			line = quote.Coloured(line)
-		} else {
-			line = quote.Line(quote.Uncoloured(line), 0)
-		}
-		_, err := io.WriteString(to, bar+secrets.String(line)+"\n")
+		_, err := io.WriteString(to, bar+secrets.String(quote.Output(line, terminal))+"\n")
 		return err
 	})
 }
