@@ -55,7 +55,7 @@ var nouns = map[string][]string{
 	"userns":      {"outcome"},
 	"buildkit":    {"filelock", "outcome", "registry", "trust", "userns"},
 	"imagelayout": {"outcome", "workspace"},
-	"transcript":  {"outcome"},
+	"transcript":  {},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
 		"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",

@@ -231,6 +231,7 @@ func start(ctx context.Context, config Config, stderr io.Writer) (*child, error)
 	cmd := &exec.Cmd{
 		Path:       "/proc/self/exe",
 		Args:       []string{childName},
+		Env:        append(os.Environ(), wholeLog...),
 		Stdin:      bytes.NewReader(settings),
 		Stdout:     stderr,
 		Stderr:     stderr,
