@@ -75,10 +75,7 @@ func printJSON(out io.Writer, value any) error {
 // there, each character can be written by its number.
 func printYAML(out io.Writer, value any) error {
 	raw, err := yaml.Marshal(value)
-	if err != nil {
-		return err
-	}
-	if text := string(raw); quote.Text(text, 0) != text {
+	if text := string(raw); err != nil || quote.Text(text, 0) != text { // some characters it does not take at all
 		return printJSON(out, value)
 	}
 	_, err = out.Write(raw)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 )
@@ -75,5 +76,38 @@ RUN printf '::error::x\n##vso[task.x]y\n19:02:07 ERROR Forged: x\n{"level":"ERRO
 				t.Errorf("%s", raw)
 			}
 		})
+	}
+}
+
+// Output without the end of a line takes time in proportion to its length, and is all there.
+func TestLogWithoutLines(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	binary := program(t, stepPackage)
+	cost := func(size int) time.Duration {
+		in := parameters(project(t, map[string]string{
+			"Dockerfile": fmt.Sprintf("FROM busybox:1\nRUN head -c %d /dev/zero | tr '\\0' x\n", size),
+		}), r)
+		results := t.TempDir()
+		cmd := exec.Command(binary, arguments(t, in, results)...)
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		started := time.Now()
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("%v: %.1000s", err, out.String())
+		}
+		took := time.Since(started)
+		report, err := outcome.Read(results)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d bytes took %s and %d MiB", size, took, report.PeakMemoryBytes>>20)
+		if n := bytes.Count(out.Bytes(), []byte("x")); n < size {
+			t.Errorf("%d of %d bytes are there", n, size)
+		}
+		return took
+	}
+	if small, large := cost(6_000_000), cost(60_000_000); large > 20*small {
+		t.Errorf("6 MB took %s, 60 MB %s", small, large)
 	}
 }
