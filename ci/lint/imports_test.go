@@ -60,7 +60,9 @@ var nouns = map[string][]string{
 	"dockerfile": {
 		"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",
 	},
-	"buildpack":  {"imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "trust", "workspace"},
+	"buildpack": {
+		"imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "trust", "workspace",
+	},
 	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
 	"openchoreo": {"outcome", "redact", "trust"},
 	"workload":   {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},

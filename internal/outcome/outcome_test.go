@@ -229,7 +229,8 @@ func TestTerminationMessage(t *testing.T) {
 		{"too long for Kubernetes", Errorf(BuildFailed, "%s", long).WithHint("Look."), "BuildFailed: éé", "é. Look."},
 		{"success leaves nothing of what was there before", nil, "", ""},
 		{
-			"what a terminal would obey", Errorf(BuildFailed, "a\x1b[2J\r\n::error::\u202eb\xff\a").WithHint("L\x1b[mook."),
+			"what a terminal would obey",
+			Errorf(BuildFailed, "a\x1b[2J\r\n::error::\u202eb\xff\a").WithHint("L\x1b[mook."),
 			`BuildFailed: a\x1b[2J` + "\n" + `\x3a:error::\u202eb\xff\x07` + "\n", `L\x1b[mook.`,
 		},
 	}
@@ -288,14 +289,18 @@ func TestRead(t *testing.T) {
 			}
 		}, ""},
 		"hostile texts": {func(t *testing.T, dir string) {
-			report(t, dir, `{"step":"\u001b[2J","reason":"BuildFailed","class":"\n","message":"a\u001b]8;;x\u0007\ud800",`+
-				`"hint":"\u202e","results":{"image":"x\n{{workflow.name}}"}}`)
+			report(t, dir, `{"step":"\u001b[2J","reason":"BuildFailed","class":"\n",`+
+				`"message":"a\u001b]8;;x\u0007\ud800","hint":"\u202e","results":{"image":"x\n{{workflow.name}}"}}`)
 		}, ""},
-		"nothing":        {func(*testing.T, string) {}, "no such file"},
-		"a link":         {link("/etc/hostname"), "symbolic links"},
-		"a device":       {link("/dev/zero"), "symbolic links"},
-		"a folder":       {func(_ *testing.T, dir string) { os.Mkdir(filepath.Join(dir, reportFile), 0o755) }, "no regular file"},
-		"a pipe":         {func(_ *testing.T, dir string) { syscall.Mkfifo(filepath.Join(dir, reportFile), 0o644) }, "no regular file"},
+		"nothing":  {func(*testing.T, string) {}, "no such file"},
+		"a link":   {link("/etc/hostname"), "symbolic links"},
+		"a device": {link("/dev/zero"), "symbolic links"},
+		"a folder": {func(_ *testing.T, dir string) {
+			os.Mkdir(filepath.Join(dir, reportFile), 0o755)
+		}, "no regular file"},
+		"a pipe": {func(_ *testing.T, dir string) {
+			syscall.Mkfifo(filepath.Join(dir, reportFile), 0o644)
+		}, "no regular file"},
 		"no JSON":        {func(t *testing.T, dir string) { report(t, dir, "{") }, "outcome.json"},
 		"no reason":      {func(t *testing.T, dir string) { report(t, dir, "{}") }, "no reason"},
 		"unknown reason": {func(t *testing.T, dir string) { report(t, dir, `{"reason":"X"}`) }, "no reason"},

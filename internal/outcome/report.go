@@ -187,8 +187,8 @@ func ReadResult(path string) ([]byte, error) {
 	return raw, err
 }
 
-// Read reads the report that a step has left in its folder of results (see ReadResult). A reason that is not in the list
-// is an error. The texts of the report are fit to be shown.
+// Read reads the report that a step has left in its folder of results (see ReadResult). A reason that is not in the
+// list is an error. The texts of the report are fit to be shown.
 func Read(dir string) (Report, error) {
 	raw, err := ReadResult(filepath.Join(dir, reportFile))
 	if err != nil {

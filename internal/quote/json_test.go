@@ -10,7 +10,9 @@ import (
 
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	value := map[string]any{"a\u202e": "\x1b[2J\u009b\u2028\x7f", "b": []any{"##vso[x]", "caf\u00e9 \U000E0041 \ufeff#"}}
+	value := map[string]any{
+		"a\u202e": "\x1b[2J\u009b\u2028\x7f", "b": []any{"##vso[x]", "caf\u00e9 \U000E0041 \ufeff#"},
+	}
 	raw, err := json.MarshalIndent(value, "", "\t")
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func TestString(t *testing.T) {
 		{"as Go quotes it", fmt.Sprintf("%q", "a\"b\\c\x1bd&e"), `"***"`},
 		{"as JSON", `{"x":"a\"b\\c\u001bd\u0026e"} a\"b\\c\u001bd&e`, `{"x":"***"} ***`},
 		{"as the filter quotes it", quote.Line("a\"b\\c\x1bd&e", 0), "***"},
-		{"in the basic auth of a user", base64.StdEncoding.EncodeToString([]byte("me:hunter22-and-more!")), "bWU6***Uh"},
+		{"in basic auth of a user", base64.StdEncoding.EncodeToString([]byte("me:hunter22-and-more!")), "bWU6***Uh"},
 		{"in base64 of a URL", base64.RawURLEncoding.EncodeToString([]byte("??hunter22-and-more")), "Pz9***Q"},
 		{"two that overlap", "xabcdefghijklx", "x***x"},
 		{"two that touch", "xhunter22hunter22x", "x***x"},

@@ -66,8 +66,8 @@ func (g *Gate) RoundTrip(request *http.Request) (*http.Response, error) {
 	return nil, fault
 }
 
-// answerLimit is how large an answer is at most, in bytes, if it is no blob: manifests, tokens and errors are small, and
-// are held whole.
+// answerLimit is how large an answer is at most, in bytes, if it is no blob: manifests, tokens and errors are small,
+// and are held whole.
 const answerLimit = 16 << 20
 
 // isBlob tells whether a request is for a blob, also one that leads on to where blobs are kept.

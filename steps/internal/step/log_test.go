@@ -157,7 +157,9 @@ func TestLinesDoNotMix(t *testing.T) {
 			})
 			writers.Wait()
 		})
-		shape := regexp.MustCompile(`^(\| raw line|\d\d:\d\d:\d\d event|\{.*"msg":"(event"|raw line","output":true)\})\n$`)
+		shape := regexp.MustCompile(
+			`^(\| raw line|\d\d:\d\d:\d\d event|\{.*"msg":"(event"|raw line","output":true)\})\n$`,
+		)
 		lines := 0
 		for line := range strings.Lines(got) {
 			if lines++; !shape.MatchString(line) {

@@ -435,8 +435,10 @@ func (l *loader) read(at, name string) string {
 		l.fault(at, "%q is not a UTF-8 text", name)
 	}
 	if l.inlined += len(raw); l.inlined > inlinedLimit {
-		l.fault(at, "the files up to this one have more than %d bytes; OpenChoreo takes at most %d in all", inlinedLimit,
-			bodyLimit)
+		l.fault(
+			at, "the files up to this one have more than %d bytes; OpenChoreo takes at most %d in all", inlinedLimit,
+			bodyLimit,
+		)
 	}
 	return string(raw)
 }
