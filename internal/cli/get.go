@@ -42,7 +42,7 @@ func getCommand() *cobra.Command {
 }
 
 func describe(out io.Writer, run *v1alpha1.WorkflowRun) error {
-	fmt.Fprintln(out, cell("WorkflowRun "+run.Namespace+"/"+run.Name+": "+string(runstatus.Phase(run)))+"\n")
+	fmt.Fprintln(out, cell("WorkflowRun "+run.Namespace+"/"+run.Name+": "+runstatus.Phase(run))+"\n")
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "TASK\tPHASE\tTOOK\tMESSAGE")
 	for _, task := range run.Status.Tasks {

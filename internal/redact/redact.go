@@ -158,10 +158,9 @@ func (w *writer) Close() error {
 func (w *writer) pass(piece []byte, last bool) error {
 	w.secrets.mu.RLock()
 	m := &w.secrets.machine
-	switch {
-	case m.states == nil: // there are none
+	if m.states == nil { // there are none
 		w.out = append(w.out[:0], piece...)
-	default:
+	} else {
 		if w.version != w.secrets.version {
 			w.version = w.secrets.version
 			w.stream.again(m)

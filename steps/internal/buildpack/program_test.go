@@ -209,7 +209,7 @@ func (p pod) run(t testing.TB) ending {
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
-	e := ending{code: cmd.ProcessState.ExitCode(), output: output.String(), took: time.Since(started)}
+	e := ending{code: cmd.ProcessState.ExitCode(), output: unmarked(output.String()), took: time.Since(started)}
 	raw, err := os.ReadFile(filepath.Join(bundle, "tmp/results/outcome.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &e.outcome)
@@ -218,6 +218,11 @@ func (p pod) run(t testing.TB) ending {
 		t.Fatalf("%v\n%s", err, e.output)
 	}
 	return e
+}
+
+// unmarked is a log without the marks of what is another's.
+func unmarked(log string) string {
+	return strings.TrimPrefix(strings.ReplaceAll("\n"+log, "\n| ", "\n"), "\n")
 }
 
 // watched is output that is waited for.
