@@ -238,7 +238,7 @@ func (w *watched) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.text.Write(p)
-	if w.until != "" && strings.Contains(w.text.String(), w.until) {
+	if w.until != "" && strings.Contains(unmarked(w.text.String()), w.until) {
 		w.once.Do(func() { go w.reached() })
 	}
 	return len(p), nil
