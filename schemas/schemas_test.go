@@ -223,6 +223,9 @@ func TestReasonsAreDistinct(t *testing.T) {
 		if r.Summary == "" || r.Class == "" || (r.Hint == "" && r.Name != "Succeeded") {
 			t.Errorf("%s: needs a summary, a class and a hint", r.Name)
 		}
+		if r.Name == "Killed" && r.ExitCode == 128+9 { // a shell means the same by it
+			continue
+		}
 		if r.ExitCode < 0 || r.ExitCode > 130 || r.ExitCode == 126 || r.ExitCode == 127 {
 			t.Errorf("%s: exit code %d means something else to a shell", r.Name, r.ExitCode)
 		}

@@ -55,13 +55,13 @@ var nouns = map[string][]string{
 	"userns":      {"outcome"},
 	"buildkit":    {"filelock", "outcome", "registry", "trust", "userns"},
 	"imagelayout": {"outcome", "workspace"},
-	"transcript":  {"outcome"},
+	"transcript":  {},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
 		"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",
 	},
 	"buildpack": {
-		"imagelayout", "outcome", "registry", "replay", "secret", "step", "transcript", "trust", "workspace",
+		"imagelayout", "outcome", "redact", "registry", "replay", "secret", "step", "transcript", "trust", "workspace",
 	},
 	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
 	"openchoreo": {"outcome", "redact", "trust"},

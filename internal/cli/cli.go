@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // Main runs the command with these arguments, without the program's name, until it ends or its context does. It returns
@@ -49,11 +52,7 @@ func defaultState() string {
 func printObject(out io.Writer, format string, object any) error {
 	switch format {
 	case "yaml":
-		raw, err := yaml.Marshal(object)
-		if err == nil {
-			_, err = out.Write(raw)
-		}
-		return err
+		return printYAML(out, object)
 	case "json":
 		return printJSON(out, object)
 	}
@@ -61,8 +60,24 @@ func printObject(out io.Writer, format string, object any) error {
 }
 
 func printJSON(out io.Writer, value any) error {
-	enc := json.NewEncoder(out)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return enc.Encode(value)
+	err := enc.Encode(value)
+	if err == nil {
+		_, err = out.Write(quote.JSON(b.Bytes()))
+	}
+	return err
+}
+
+// printYAML prints a value as YAML. One that holds what a terminal would obey is printed as JSON, which is YAML, too:
+// there, each character can be written by its number.
+func printYAML(out io.Writer, value any) error {
+	raw, err := yaml.Marshal(value)
+	if text := string(raw); err != nil || quote.Text(text, 0) != text { // some characters it does not take at all
+		return printJSON(out, value)
+	}
+	_, err = out.Write(raw)
+	return err
 }

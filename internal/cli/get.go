@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 func getCommand() *cobra.Command {
@@ -41,12 +42,15 @@ func getCommand() *cobra.Command {
 }
 
 func describe(out io.Writer, run *v1alpha1.WorkflowRun) error {
-	fmt.Fprintf(out, "WorkflowRun %s/%s: %s\n\n", run.Namespace, run.Name, runstatus.Phase(run))
+	fmt.Fprintln(out, cell("WorkflowRun "+run.Namespace+"/"+run.Name+": "+runstatus.Phase(run))+"\n")
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "TASK\tPHASE\tTOOK\tMESSAGE")
 	for _, task := range run.Status.Tasks {
 		first, _, _ := strings.Cut(task.Message, "\n")
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", task.Name, task.Phase, took(task.StartedAt, task.CompletedAt), first)
+		fmt.Fprintf(
+			table, "%s\t%s\t%s\t%s\n",
+			cell(task.Name), cell(task.Phase), took(task.StartedAt, task.CompletedAt), cell(first),
+		)
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -56,10 +60,13 @@ func describe(out io.Writer, run *v1alpha1.WorkflowRun) error {
 		!slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
 			return t.Message != ""
 		}) {
-		fmt.Fprintf(out, "\n%s\n", why)
+		fmt.Fprintf(out, "\n%s\n", quote.Text(why, 0))
 	}
 	return nil
 }
+
+// cell is a text of a cluster or a file as a table shows it.
+func cell(text string) string { return quote.Line(text, 4096) }
 
 // took is how long something took; empty while it has not ended.
 func took(start, end *metav1.Time) string {

@@ -29,9 +29,9 @@ func listCommand() *cobra.Command {
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
 			fmt.Fprintln(table, "NAMESPACE\tNAME\tCOMPONENT\tPHASE\tSTARTED\tTOOK")
 			for _, run := range all {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", run.Namespace, run.Name,
-					run.Labels[workflowrun.ComponentLabel],
-					runstatus.Phase(run),
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", cell(run.Namespace), cell(run.Name),
+					cell(run.Labels[workflowrun.ComponentLabel]),
+					cell(runstatus.Phase(run)),
 					run.CreationTimestamp.Local().Format(time.DateTime),
 					took(run.Status.StartedAt, run.Status.CompletedAt))
 			}

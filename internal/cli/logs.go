@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 func logsCommand() *cobra.Command {
@@ -30,7 +33,7 @@ func logsCommand() *cobra.Command {
 				return err
 			}
 			l := logs{from: from, interval: interval, namespace: o.namespace, name: args[0], follow: follow,
-				out: cmd.OutOrStdout()}
+				out: cmd.OutOrStdout(), terminal: isTerminal(cmd.OutOrStdout())}
 			if len(args) == 2 {
 				l.only = args[1]
 			}
@@ -41,6 +44,11 @@ func logsCommand() *cobra.Command {
 	return cmd
 }
 
+func isTerminal(out io.Writer) bool {
+	f, ok := out.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
 // logs prints the logs of a run.
 type logs struct {
 	from            source
@@ -49,6 +57,7 @@ type logs struct {
 	only            string // one task; empty: all
 	follow          bool
 	out             io.Writer
+	terminal        bool // out is one: colours stay
 
 	open map[string]*taskLog
 }
@@ -116,16 +125,16 @@ func (l *logs) copy(ctx context.Context, run *v1alpha1.WorkflowRun, task string)
 		if err != nil {
 			return err
 		}
-		log = &taskLog{body, bufio.NewReader(body)}
+		log = &taskLog{body, bufio.NewReaderSize(body, quote.LineLimit)}
 		l.open[task] = log
 	}
 	for {
-		line, err := log.lines.ReadString('\n')
-		if line != "" && l.only == "" {
-			line = fmt.Sprintf("%s │ %s", task, line)
-		}
-		if _, err := io.WriteString(l.out, line); err != nil {
+		piece, err := log.lines.ReadSlice('\n')
+		if err := l.line(task, string(piece)); err != nil {
 			return err
+		}
+		if errors.Is(err, bufio.ErrBufferFull) { // a line without an end goes on in the next
+			continue
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -134,6 +143,19 @@ func (l *logs) copy(ctx context.Context, run *v1alpha1.WorkflowRun, task string)
 			return err
 		}
 	}
+}
+
+// line prints a line, or what there is of it.
+func (l *logs) line(task, line string) error {
+	if line == "" {
+		return nil
+	}
+	line = quote.Output(line, l.terminal)
+	if l.only == "" {
+		line = cell(task) + " │ " + line
+	}
+	_, err := fmt.Fprintln(l.out, line)
+	return err
 }
 
 func taskNames(run *v1alpha1.WorkflowRun) string {

@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/workflowplane/workflowplanetest"
 )
 
@@ -160,5 +162,52 @@ func TestGetPrintsAWorkflowRun(t *testing.T) {
 	strict.DisallowUnknownFields()
 	if err := strict.Decode(&run); err != nil || len(run.Status.Tasks) != 3 {
 		t.Errorf("%v %+v", err, run.Status)
+	}
+}
+
+// What pods print and workflows say is shown, and not obeyed.
+func TestHostileCluster(t *testing.T) {
+	const hostile = "\x1b[31mred\x1b[2J\u202e\r\x9b1m"
+	s := workflowplanetest.New(t)
+	s.Change(func(s *workflowplanetest.Server) {
+		nodes := s.Workflows[0].Status.Nodes
+		for id, n := range nodes {
+			n.Message, n.Phase = hostile+"\t1\n2", wfv1.NodeFailed
+			nodes[id] = n
+		}
+		for _, pod := range s.Pods {
+			s.Logs[pod.Name] = func(w workflowplanetest.Stream) {
+				fmt.Fprintf(w, "%s\n::error::x\n%s\n", hostile, strings.Repeat("x", 100_000))
+			}
+		}
+	})
+	name, namespace := s.Workflows[0].Name, strings.TrimPrefix(s.Workflows[0].Namespace, "workflows-")
+	for args, wants := range map[string][]string{
+		"logs":        {`red\x1b[2J\u202e\r`, `\x9b1m`, "│ \\x3a:error::x\n", "│ " + strings.Repeat("x", 1<<16) + "\n"},
+		"get":         {`\x1b[31mred\x1b[2J\u202e\r`},
+		"list":        {name},
+		"get -o yaml": {`\u202e`},
+		"get -o json": {`\u202e`},
+	} {
+		var out bytes.Buffer
+		cli := append(strings.Fields(args), name, "-n", namespace, "--kubeconfig",
+			s.Kubeconfig(t, workflowplanetest.Token))
+		if args == "list" {
+			cli = append(cli[:1], cli[2:]...)
+		}
+		if code := Main(t.Context(), cli, &out, &out); code != 0 {
+			t.Fatalf("%s: %s", args, out.String())
+		}
+		got := out.String()
+		if i := strings.IndexFunc(got, func(r rune) bool {
+			return !quote.Visible(r) && r != '\n' && r != '\t'
+		}); i >= 0 || !utf8.ValidString(got) {
+			t.Errorf("%s prints %.300q", args, got[max(i, 0):])
+		}
+		for _, want := range wants {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s does not print %.100q: %.500s", args, want, got)
+			}
+		}
 	}
 }

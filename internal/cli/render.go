@@ -5,7 +5,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -74,11 +73,10 @@ func (o *renderOptions) run(out io.Writer, paths []string) error {
 		return printJSON(out, map[string]any{"apiVersion": "v1", "kind": "List", "items": rendered.Objects()})
 	}
 	for _, object := range rendered.Objects() {
-		text, err := yaml.Marshal(object)
-		if err != nil {
+		if _, err := io.WriteString(out, "---\n"); err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(out, "---\n%s", text); err != nil {
+		if err := printYAML(out, object); err != nil {
 			return err
 		}
 	}

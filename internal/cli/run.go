@@ -26,6 +26,7 @@ import (
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -411,15 +412,15 @@ func report(
 		return err
 	}
 	fmt.Fprintf(
-		out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", find("image"), run.Namespace, find("workload"),
-		indent(string(manifest)),
+		out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", cell(find("image")), run.Namespace, cell(find("workload")),
+		quote.Text(indent(string(manifest)), 0),
 	)
 	if len(annotations) == 0 {
 		return nil
 	}
 	fmt.Fprintf(out, "Annotations of WorkflowRun %s/%s\n", run.Namespace, run.Name)
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		fmt.Fprintf(out, "  %s: %s\n", key, annotations[key])
+		fmt.Fprintf(out, "  %s: %s\n", cell(key), cell(annotations[key]))
 	}
 	return nil
 }

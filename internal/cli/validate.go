@@ -6,12 +6,12 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/portal"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // validateOptions are the flags of stepwright validate.
@@ -125,20 +125,15 @@ func (o *validateOptions) print(out io.Writer, result findings) error {
 	case "json":
 		return printJSON(out, result)
 	case "yaml":
-		text, err := yaml.Marshal(result)
-		if err != nil {
-			return err
-		}
-		_, err = out.Write(text)
-		return err
+		return printYAML(out, result)
 	case "text":
 		for _, c := range result.Objects {
 			if c.Note != "" {
-				fmt.Fprintf(out, "%s: %s: %s\n", c.Position, c.Object, c.Note)
+				fmt.Fprintln(out, quote.Line(fmt.Sprintf("%s: %s: %s", c.Position, c.Object, c.Note), 0))
 			}
 		}
 		for _, f := range result.Faults {
-			fmt.Fprintln(out, f)
+			fmt.Fprintln(out, quote.Text(fmt.Sprint(f), 0))
 		}
 		if n := len(result.Objects); n > 0 && len(result.Faults) == 0 {
 			fmt.Fprintf(out, "%d %s, no fault\n", n, plural(n, "object"))

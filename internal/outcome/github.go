@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // WriteGitHub appends the report to the files that GitHub Actions names by GITHUB_OUTPUT and GITHUB_STEP_SUMMARY: each
@@ -61,8 +62,13 @@ func (r Report) summary() string {
 	return b.String()
 }
 
-// cell writes a text into a cell of a table. References to characters are not looked at for markup.
-var cell = strings.NewReplacer(
-	"&", "&amp;", "<", "&lt;", ">", "&gt;", "|", "&#124;", "`", "&#96;", "*", "&#42;", "_", "&#95;", "[", "&#91;",
-	"]", "&#93;", "\\", "&#92;", "\r", "", "\n", "<br>",
-)
+// cell writes a text into a cell of a table. References to characters are not looked at for markup, nor for addresses.
+var cell = func() *strings.Replacer {
+	var pairs []string
+	for c := ' ' + 1; c < 0x7f; c++ {
+		if !unicode.IsLetter(c) && !unicode.IsDigit(c) && c != '-' && c != '/' {
+			pairs = append(pairs, string(c), fmt.Sprintf("&#%d;", c))
+		}
+	}
+	return strings.NewReplacer(pairs...)
+}()

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // parseOutputs reads a file of outputs as GitHub's runner does.
@@ -33,7 +35,7 @@ func TestWriteGitHub(t *testing.T) {
 	hostile := "a\nreason<<end\nSucceeded\nend\n::set-output name=x::y"
 	r := NewReport("publish-image", time.Now(), Errorf(PushDenied, "the registry says ```\n# no"), map[string]string{
 		"image": hostile,
-		"tag":   "a|b<script>*`",
+		"tag":   "a|b<script>*` https://x.y {{x",
 	}, func(s string) string {
 		return s
 	})
@@ -47,7 +49,7 @@ func TestWriteGitHub(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := parseOutputs(t, string(raw))
-	if len(got) != 3 || got["image"] != hostile || got["reason"] != "PushDenied" {
+	if len(got) != 3 || got["image"] != quote.Line(hostile, 0) || got["reason"] != "PushDenied" {
 		t.Errorf("outputs are %q", got)
 	}
 	if strings.Count(string(raw), "reason<<end_") != 2 {
@@ -60,7 +62,7 @@ func TestWriteGitHub(t *testing.T) {
 	text := string(raw)
 	for _, want := range []string{
 		"### publish-image: PushDenied\n", "\n````\nthe registry says ```\n# no\n", PushDenied.Hint(),
-		"| tag | <code>a&#124;b&lt;script&gt;&#42;&#96;</code> |\n",
+		"| tag | <code>a&#124;b&#60;script&#62;&#42;&#96; https&#58;//x&#46;y &#123;&#92;x7bx</code> |\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)

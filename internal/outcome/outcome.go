@@ -6,10 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -49,6 +51,7 @@ const (
 	OutOfSpace            Reason = "OutOfSpace"
 	Timeout               Reason = "Timeout"
 	Cancelled             Reason = "Cancelled"
+	Killed                Reason = "Killed"
 )
 
 // Class tells who can mend a failure.
@@ -114,8 +117,16 @@ func Errorf(reason Reason, format string, args ...any) *Error {
 	return &Error{Reason: reason, Message: err.Error(), Cause: errors.Unwrap(err)}
 }
 
-// Invalid is the failure of parameters with these faults, at least one.
+// faultLimit is how long a fault is at most, in bytes.
+const faultLimit = 4096
+
+// Invalid is the failure of parameters with these faults, at least one. Each is shown in one line: it may hold a value
+// of a stranger's.
 func Invalid(faults ...string) *Error {
+	faults = slices.Clone(faults)
+	for i := range faults {
+		faults[i] = quote.Line(faults[i], faultLimit)
+	}
 	if len(faults) == 1 {
 		return Errorf(InvalidParameters, "%s", faults[0])
 	}

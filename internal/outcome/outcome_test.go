@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -226,7 +227,12 @@ func TestTerminationMessage(t *testing.T) {
 		{"a list", Errorf(InvalidParameters, "2 faults:\n  - a\n  - b").WithHint("Mend."),
 			"InvalidParameters: 2 faults:\n  - a\n  - b\nMend.", ""},
 		{"too long for Kubernetes", Errorf(BuildFailed, "%s", long).WithHint("Look."), "BuildFailed: éé", "é. Look."},
-		{"success says nothing", nil, "before", "before"},
+		{"success leaves nothing of what was there before", nil, "", ""},
+		{
+			"what a terminal would obey",
+			Errorf(BuildFailed, "a\x1b[2J\r\n::error::\u202eb\xff\a").WithHint("L\x1b[mook."),
+			`BuildFailed: a\x1b[2J` + "\n" + `\x3a:error::\u202eb\xff\x07` + "\n", `L\x1b[mook.`,
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -256,4 +262,98 @@ func TestTerminationMessage(t *testing.T) {
 			t.Error("a file was made on a machine that is no pod")
 		}
 	})
+}
+
+// A report is read as what it is: what somebody left.
+func TestRead(t *testing.T) {
+	report := func(t *testing.T, dir, text string) {
+		if err := os.WriteFile(filepath.Join(dir, reportFile), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(to string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			if err := os.Symlink(to, filepath.Join(dir, reportFile)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, test := range map[string]struct {
+		leave func(t *testing.T, dir string)
+		words string // of the error; empty: it is read
+	}{
+		"a report": {func(t *testing.T, dir string) {
+			r := NewReport("s", time.Now(), Errorf(BuildFailed, "x"), nil, strings.Clone)
+			if err := r.Write(dir, ""); err != nil {
+				t.Fatal(err)
+			}
+		}, ""},
+		"hostile texts": {func(t *testing.T, dir string) {
+			report(t, dir, `{"step":"\u001b[2J","reason":"BuildFailed","class":"\n",`+
+				`"message":"a\u001b]8;;x\u0007\ud800","hint":"\u202e","results":{"image":"x\n{{workflow.name}}"}}`)
+		}, ""},
+		"nothing":  {func(*testing.T, string) {}, "no such file"},
+		"a link":   {link("/etc/hostname"), "symbolic links"},
+		"a device": {link("/dev/zero"), "symbolic links"},
+		"a folder": {func(_ *testing.T, dir string) {
+			os.Mkdir(filepath.Join(dir, reportFile), 0o755)
+		}, "no regular file"},
+		"a pipe": {func(_ *testing.T, dir string) {
+			syscall.Mkfifo(filepath.Join(dir, reportFile), 0o644)
+		}, "no regular file"},
+		"no JSON":        {func(t *testing.T, dir string) { report(t, dir, "{") }, "outcome.json"},
+		"no reason":      {func(t *testing.T, dir string) { report(t, dir, "{}") }, "no reason"},
+		"unknown reason": {func(t *testing.T, dir string) { report(t, dir, `{"reason":"X"}`) }, "no reason"},
+		"too large": {func(t *testing.T, dir string) {
+			report(t, dir, "{}")
+			if err := os.Truncate(filepath.Join(dir, reportFile), 1<<30); err != nil {
+				t.Fatal(err)
+			}
+		}, "larger than"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			test.leave(t, dir)
+			r, err := Read(dir)
+			if test.words != "" {
+				if err == nil || !strings.Contains(err.Error(), test.words) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if err != nil || r.Reason != BuildFailed || r.Class != User {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			for _, text := range []string{r.Step, r.Message, r.Hint, r.Line(), r.Results["image"]} {
+				if text != quote.Text(text, 0) || strings.Contains(text, "{{") {
+					t.Errorf("%q is not fit to be shown", text)
+				}
+			}
+		})
+	}
+}
+
+// What a step leaves at its beginning is what remains of one that is killed, and goes when it ends otherwise.
+func TestStarted(t *testing.T) {
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "termination-log")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Started("s", time.Now()).Write(dir, path); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Read(dir)
+	raw, _ := os.ReadFile(path)
+	if err != nil || r.Reason != Killed || r.ExitCode != 137 || r.Step != "s" ||
+		!strings.HasPrefix(string(raw), "Killed: the step was killed before it could say how it ended") {
+		t.Errorf("%+v, %v, %q", r, err, raw)
+	}
+	if err := NewReport("s", time.Now(), nil, nil, strings.Clone).Write(dir, path); err != nil {
+		t.Fatal(err)
+	}
+	r, err = Read(dir)
+	raw, _ = os.ReadFile(path)
+	if err != nil || r.Failed() || len(raw) > 0 {
+		t.Errorf("%+v, %v, %q", r, err, raw)
+	}
 }

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // Report is what a step leaves about its end: schemas/outcome.schema.json.
@@ -26,7 +29,17 @@ type Report struct {
 	Results         map[string]string `json:"results"`
 }
 
+// Started is the report of a step that has only begun. It is what remains of one that is killed, with its whole pod for
+// want of memory, say, and cannot tell how it ended.
+func Started(step string, started time.Time) Report {
+	r := Report{Step: step, StartedAt: started.UTC(), Results: map[string]string{}}
+	return r.FailedBy(Errorf(
+		Killed, "the step was killed before it could say how it ended, most likely for want of memory",
+	))
+}
+
 // NewReport describes the end of a step; failure is nil when it succeeded. Message, hint and results go through mask.
+// A result is one line in which neither a terminal nor Argo finds something to obey.
 func NewReport(
 	step string, started time.Time, failure *Error, results map[string]string, mask func(string) string,
 ) Report {
@@ -39,17 +52,32 @@ func NewReport(
 		r = r.FailedBy(&masked)
 	}
 	for name, value := range results {
-		r.Results[name] = mask(value)
+		r.Results[name] = templates.Replace(quote.Line(mask(value), 0))
 	}
+	return r
+}
+
+// templates begin what Argo expands in the values of outputs.
+var templates = strings.NewReplacer("{{", `{\x7b`)
+
+// messageLimit is how long a message is at most, in bytes.
+const messageLimit = 16 << 10
+
+// message makes a text fit for a message: most of it is what strangers say.
+func message(text string) string {
+	return shorten(quote.Text(shorten(text, messageLimit), 0), messageLimit)
+}
+
+// Saying is the report of the same step with a message.
+func (r Report) Saying(text string) Report {
+	r.Message = message(text)
 	return r
 }
 
 // FailedBy is the report of the same step with another end: this failure.
 func (r Report) FailedBy(failure *Error) Report {
 	r.Reason, r.Class, r.ExitCode = failure.Reason, failure.Reason.Class(), failure.Reason.ExitCode()
-	// JSON holds no other text: outcome.json and the termination message must say the same.
-	r.Message = strings.ToValidUTF8(failure.Message, "\uFFFD")
-	r.Hint = strings.ToValidUTF8(cmp.Or(failure.Hint, failure.Reason.Hint()), "\uFFFD")
+	r.Message, r.Hint = message(failure.Message), message(cmp.Or(failure.Hint, failure.Reason.Hint()))
 	return r
 }
 
@@ -106,12 +134,13 @@ func (r Report) TerminationMessage() string {
 // terminationLimit is how much of a termination message Kubernetes keeps, in bytes.
 const terminationLimit = 4096
 
-// Write leaves one file per result and outcome.json in dir, and the line in the file at terminationPath if there is
-// one: Kubernetes makes it. All are written that can be; the errors of the others are joined.
+// Write leaves one file per result and outcome.json in dir, and the termination message in the file at terminationPath
+// if there is one: Kubernetes makes it. All are written that can be; the errors of the others are joined.
 func (r Report) Write(dir, terminationPath string) error {
 	errs := []error{r.writeFiles(dir)}
-	if r.TerminationMessage() != "" {
-		errs = append(errs, r.terminate(terminationPath))
+	// Also where it is empty: another may have been written before, or it may not be there to be written at all.
+	if err := r.terminate(terminationPath); r.TerminationMessage() != "" {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
@@ -133,9 +162,35 @@ func (r Report) writeFiles(dir string) error {
 // reportFile is the report's file in the folder of results.
 const reportFile = "outcome.json"
 
-// Read reads the report that a step has left in its folder of results. One whose reason is not in the list is an error.
+// resultLimit is how large a file of results is at most, in bytes.
+const resultLimit = 1 << 20
+
+// ReadResult reads a file of results. Others may have left anything there: what is no regular file, is a link, or is
+// larger than 1 MiB is an error at once.
+func ReadResult(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, resultLimit+1))
+	if err == nil && len(raw) > resultLimit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, resultLimit)
+	}
+	return raw, err
+}
+
+// Read reads the report that a step has left in its folder of results (see ReadResult). A reason that is not in the
+// list is an error. The texts of the report are fit to be shown.
 func Read(dir string) (Report, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, reportFile))
+	raw, err := ReadResult(filepath.Join(dir, reportFile))
 	if err != nil {
 		return Report{}, err
 	}
@@ -145,6 +200,11 @@ func Read(dir string) (Report, error) {
 	}
 	if r.Reason == "" {
 		return Report{}, fmt.Errorf("%s: it has no reason", reportFile)
+	}
+	r.Step, r.Class = quote.Line(r.Step, 0), r.Reason.Class()
+	r.Message, r.Hint = message(r.Message), message(r.Hint)
+	for name, value := range r.Results {
+		r.Results[name] = templates.Replace(quote.Line(value, 0))
 	}
 	return r, nil
 }

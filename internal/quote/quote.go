@@ -20,16 +20,21 @@ func Line(text string, limit int) string { return show(text, limit, false, false
 // ends of lines and tabs are kept as they are.
 func Text(text string, limit int) string { return show(text, limit, true, false) }
 
-// Coloured is Line, without a limit, for a terminal: what sets colours stays (SGR), and ends with the line.
-func Coloured(line string) string {
-	shown := show(line, 0, false, true)
+// Output shows a line of a program's output, whole. Tabs stay. What sets colours (SGR) stays on a terminal, where it
+// ends with the line; elsewhere it is left out, since programs write it without being asked.
+func Output(line string, terminal bool) string {
+	line = strings.TrimRight(line, "\r\n")
+	if !terminal {
+		return Text(Uncoloured(line), 0)
+	}
+	shown := show(line, 0, true, true)
 	if strings.IndexByte(shown, esc) >= 0 {
 		shown += reset
 	}
 	return shown
 }
 
-// Uncoloured leaves out what sets colours, which programs write without being asked, and nothing else.
+// Uncoloured leaves out what sets colours, and nothing else.
 func Uncoloured(text string) string {
 	if strings.IndexByte(text, esc) < 0 {
 		return text

@@ -111,7 +111,7 @@ func TestColours(t *testing.T) {
 		"\x1b[\x1b[31mx\x1b":  {"\\x1b[\x1b[31mx\\x1b\x1b[0m", "\x1b[x\x1b"},
 		"a\rb":                {`a\rb`, "a\rb"},
 	} {
-		if got := quote.Coloured(text); got != want[0] {
+		if got := quote.Output(text, true); got != want[0] {
 			t.Errorf("%q for a terminal: got %q, want %q", text, got, want[0])
 		}
 		if got := quote.Uncoloured(text); got != want[1] {
@@ -171,7 +171,7 @@ func TestLinear(t *testing.T) {
 		text := strings.Repeat(piece, 4<<20/len(piece))
 		started := time.Now()
 		quote.Line(text, 0)
-		quote.Coloured(text)
+		quote.Output(text, true)
 		quote.Uncoloured(text)
 		if took := time.Since(started); took > 10*time.Second {
 			t.Errorf("%s: 4 MiB took %s", name, took)

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // Kind is what went wrong between us and a registry. Manifests and blobs, pulls and pushes have the same kinds. The
@@ -121,7 +122,7 @@ func (f *Fault) Said() string {
 	said := []string{strings.TrimSpace(fmt.Sprintf("%d %s", f.Status, http.StatusText(f.Status)))}
 	for _, d := range f.Errors[:min(len(f.Errors), 5)] {
 		text := strings.Join(strings.Fields(fmt.Sprintf("%s %s", d.Code, d.Message)), " ")
-		said = append(said, cmp.Or(outcome.Clip(text, most), "no reason"))
+		said = append(said, cmp.Or(quote.Line(text, most), "no reason"))
 	}
 	return strings.Join(said, ", ")
 }

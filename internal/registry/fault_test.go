@@ -154,6 +154,41 @@ func TestGateOnStatus(t *testing.T) {
 	}
 }
 
+// What is no blob is bounded, also where the registry leads on to; a blob is as large as it is.
+func TestGateBoundsAnswers(t *testing.T) {
+	t.Parallel()
+	const most = 16 << 20
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if to := r.URL.Query().Get("to"); to != "" {
+			http.Redirect(w, r, to, http.StatusTemporaryRedirect)
+			return
+		}
+		for range most/(1<<20) + 1 {
+			w.Write(make([]byte, 1<<20))
+		}
+	}))
+	t.Cleanup(server.Close)
+	at := strings.TrimPrefix(server.URL, "http://")
+	client := http.Client{Transport: &registry.Gate{Host: at, Insecure: true, Next: http.DefaultTransport}}
+	for path, whole := range map[string]bool{
+		"/v2/a/manifests/v1":               false,
+		"/token":                           false,
+		"/v2/a/manifests/v1?to=/elsewhere": false,
+		"/v2/a/blobs/sha256:x":             true,
+		"/v2/a/blobs/sha256:x?to=/storage": true,
+	} {
+		response, err := client.Get(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if (err == nil) != whole || !whole && n > most {
+			t.Errorf("%s: %d bytes, %v", path, n, err)
+		}
+	}
+}
+
 // A registry may lead elsewhere, such as to its token server, but not out of what protects images and credentials.
 func TestGateLeadsElsewhere(t *testing.T) {
 	t.Parallel()

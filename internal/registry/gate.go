@@ -2,7 +2,10 @@ package registry
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -47,14 +50,53 @@ func (g *Gate) RoundTrip(request *http.Request) (*http.Response, error) {
 		out.Body = content
 	}
 	response, err := g.Next.RoundTrip(out)
-	if err != nil || !isTransient(response.StatusCode) {
-		return response, err
+	if err != nil {
+		return nil, err
+	}
+	if !isBlob(request) {
+		response.Body = &bounded{response.Body, answerLimit}
+	}
+	if !isTransient(response.StatusCode) {
+		return response, nil
 	}
 	defer response.Body.Close()
 	fault := answered(g.Host, response.StatusCode, diagnostics(response.Body))
 	fault.Kind = Unavailable
 	fault.RetryAfter = outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now())
 	return nil, fault
+}
+
+// answerLimit is how large an answer is at most, in bytes, if it is no blob: manifests, tokens and errors are small,
+// and are held whole.
+const answerLimit = 16 << 20
+
+// isBlob tells whether a request is for a blob, also one that leads on to where blobs are kept.
+func isBlob(request *http.Request) bool {
+	for {
+		if strings.Contains(request.URL.Path, "/blobs/") {
+			return true
+		}
+		if request.Response == nil || request.Response.Request == nil {
+			return false
+		}
+		request = request.Response.Request
+	}
+}
+
+// bounded is an answer of which no more than left bytes are read.
+type bounded struct {
+	io.ReadCloser
+	left int64
+}
+
+var errTooLarge = fmt.Errorf("its answer is larger than %d bytes", answerLimit)
+
+func (b *bounded) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		return 0, errTooLarge
+	}
+	return n, err
 }
 
 func closeBody(request *http.Request) error {

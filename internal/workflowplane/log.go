@@ -17,6 +17,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/replay"
 )
 
@@ -74,10 +75,13 @@ type podLog struct {
 	built     bool          // the log of the container before main has been read
 	body      io.ReadCloser // nil: to be opened
 	lines     *bufio.Reader // of body
-	line      string        // the unread rest of a line
+	line      string        // the unread rest of a line, or of a piece of a long one
 	read      int64         // bytes of the container's lines before
 	whole     bool          // the container had ended before body was opened
 	done      bool
+
+	goesOn bool // the line that was read last has no end yet: it is longer than lines keeps
+	out    bool // that line is left out
 }
 
 // Read implements io.Reader.
@@ -91,13 +95,18 @@ func (l *podLog) Read(into []byte) (int, error) {
 				return 0, err
 			}
 		}
-		line, err := l.lines.ReadString('\n')
-		if err == nil {
+		piece, err := l.lines.ReadSlice('\n')
+		line, goesOn := string(piece), l.goesOn
+		l.goesOn = errors.Is(err, bufio.ErrBufferFull)
+		if err == nil || l.goesOn {
 			l.read += int64(len(line))
 		} else if err := l.ended(err); err != nil {
 			return 0, err
 		}
-		if line != "" && !l.left(line) {
+		if !goesOn {
+			l.out = l.left(line)
+		}
+		if line != "" && !l.out {
 			l.line = strings.TrimSuffix(line, "\n") + "\n"
 		}
 	}
@@ -181,7 +190,7 @@ func (l *podLog) open() error {
 	if err != nil {
 		return l.plane.explain(l.ctx, "log of pod "+l.namespace+"/"+pod.Name, err)
 	}
-	l.body, l.lines = body, bufio.NewReader(body)
+	l.body, l.lines = body, bufio.NewReaderSize(body, quote.LineLimit)
 	if _, err := io.CopyN(io.Discard, l.lines, l.read); err != nil && !errors.Is(err, io.EOF) {
 		return l.plane.explain(l.ctx, "log of pod "+l.namespace+"/"+pod.Name, err)
 	}

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"golang.org/x/term"
 
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // New returns the view that suits out: live when it is a terminal that can move its cursor. Close it when the pipeline
@@ -57,7 +57,7 @@ func (p *Plain) Started(string) {}
 
 // Line implements pipeline.Observer.
 func (p *Plain) Line(step, text string) {
-	fmt.Fprintf(p.out, "%-*s │ %s\n", p.width, step, clean(text))
+	fmt.Fprintf(p.out, "%-*s │ %s\n", p.width, step, quote.Output(text, false))
 }
 
 // Ended implements pipeline.Observer.
@@ -80,8 +80,9 @@ func cost(how outcome.Report, took time.Duration) string {
 }
 
 const (
-	shown     = 6   // lines of the running step
-	kept      = 400 // lines that are printed when it fails
+	shown     = 6    // lines of the running step
+	kept      = 400  // lines that are printed when it fails
+	keptBytes = 4096 // of each
 	frameTime = 100 * time.Millisecond
 )
 
@@ -149,9 +150,9 @@ func (l *Live) Started(step string) { l.change(step, func(t *task) { t.started =
 // Line implements pipeline.Observer.
 func (l *Live) Line(step, text string) {
 	l.change(step, func(t *task) {
-		t.lines = append(t.lines, clean(text))
-		if len(t.lines) > kept {
-			t.lines = t.lines[len(t.lines)-kept:]
+		t.lines = append(t.lines, quote.Line(quote.Uncoloured(strings.ReplaceAll(text, "\t", " ")), keptBytes))
+		if len(t.lines) > 2*kept {
+			t.lines = append([]string(nil), t.lines[len(t.lines)-kept:]...)
 		}
 	})
 }
@@ -171,7 +172,7 @@ func (l *Live) Close() error {
 	for _, t := range l.tasks {
 		if t.ended != nil && t.ended.Failed() {
 			fmt.Fprintf(l.out, "\n%s wrote:\n", t.name)
-			for _, line := range t.lines {
+			for _, line := range t.lines[max(0, len(t.lines)-kept):] {
 				fmt.Fprintf(l.out, "  %s\n", line)
 			}
 		}
@@ -216,19 +217,6 @@ func (l *Live) paint(code, text string) string {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
-}
-
-// clean drops what would move a terminal's cursor or change its colours: the line comes from a stranger's build.
-func clean(line string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case unicode.IsControl(r):
-			return -1
-		}
-		return r
-	}, line)
 }
 
 // cut shortens a line to the terminal's width: a wrapped line would spoil the redraw.

@@ -21,7 +21,7 @@ func TestPlain(t *testing.T) {
 		PeakMemoryBytes: 30 << 20,
 	}, 1500*time.Millisecond)
 	p.Ended("build", outcome.Report{Reason: outcome.BuildFailed}, 2*time.Second)
-	for _, want := range []string{"checkout-source │ Clo[2Jned\n", "checkout-source │ ✓ 1.50s, 30 MiB\n",
+	for _, want := range []string{"checkout-source │ Clo\\x1b[2Jned\n", "checkout-source │ ✓ 1.50s, 30 MiB\n",
 		"build           │ ✗ BuildFailed 2.00s, 0 MiB\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
@@ -79,7 +79,7 @@ func TestLive(t *testing.T) {
 	if len(lines) != len(steps)+shown+1 {
 		t.Fatalf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
 	}
-	for i, want := range []string{"· checkout-source", "", "    line 14[2A wide", "    line 15"} {
+	for i, want := range []string{"· checkout-source", "", "    line 14\\x1b[2A wide", "    line 15"} {
 		if !strings.HasPrefix(lines[i], want) || len([]rune(lines[i])) >= 40 {
 			t.Errorf("line %d is %q, want %q…", i, lines[i], want)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // Record writes down a run while it runs. It is a pipeline.Observer; what it cannot write, End returns.
@@ -141,7 +142,7 @@ func (r *Record) End(err error, annotations map[string]string) (*v1alpha1.Workfl
 	r.closeLog()
 	if tasks := r.run.Status.Tasks; len(tasks) > 0 && tasks[len(tasks)-1].Phase == runstatus.TaskRunning {
 		last := &tasks[len(tasks)-1]
-		last.Phase, last.CompletedAt, last.Message = runstatus.TaskError, now(), err.Error()
+		last.Phase, last.CompletedAt, last.Message = runstatus.TaskError, now(), quote.Text(err.Error(), 4096)
 	}
 	r.run.Status.CompletedAt = now()
 	if len(annotations) > 0 {

@@ -3,20 +3,18 @@
 package pipeline
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/replay"
 )
 
@@ -112,7 +110,7 @@ func Run(ctx context.Context, steps []Step, see Observer) (Outputs, error) {
 func (p *Process) outputs() (map[string]string, error) {
 	all := map[string]string{}
 	for name, output := range p.Outputs {
-		raw, err := os.ReadFile(output.Path)
+		raw, err := outcome.ReadResult(output.Path)
 		switch {
 		case errors.Is(err, os.ErrNotExist) && output.Default != nil:
 			all[name] = *output.Default
@@ -183,28 +181,19 @@ func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string))
 	cmd.WaitDelay = grace
 	// Ctrl-C goes to the whole foreground group; the step is told once, by us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	read, write := io.Pipe()
-	cmd.Stdout, cmd.Stderr = write, write
+	lines := quote.Lines(func(text string) error {
+		if text != "" {
+			line(quote.Output(text, false))
+		}
+		return nil
+	})
+	cmd.Stdout, cmd.Stderr = lines, lines
 
 	if err := cmd.Start(); err != nil {
 		return outcome.Report{}, err
 	}
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		lines := bufio.NewReader(read)
-		for {
-			text, err := lines.ReadString('\n')
-			if text = strings.TrimRight(text, "\r\n"); text != "" {
-				line(text)
-			}
-			if err != nil {
-				return
-			}
-		}
-	})
 	err := cmd.Wait()
-	write.Close()
-	reading.Wait()
+	lines.Close()
 	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended && ctx.Err() == nil {
 		return outcome.Report{}, err
 	}
@@ -229,13 +218,19 @@ func (p *Process) outcome(state *os.ProcessState) outcome.Report {
 		)
 	}
 	how, err := outcome.Read(p.Results)
-	if err == nil && how.ExitCode == state.ExitCode() {
+	if err == nil && (how.ExitCode == state.ExitCode() || how.Reason == outcome.Killed && killed(state)) {
 		return how
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return how.FailedBy(outcome.Errorf(outcome.Failed, "the process left no valid outcome: %s: %w", state, err))
 	}
 	return how.FailedBy(outcome.Errorf(outcome.Failed, "the process ended without an outcome: %s", state))
+}
+
+// killed tells whether a process was ended by a signal that it cannot hear of.
+func killed(state *os.ProcessState) bool {
+	status, ok := state.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
 // inherited are the variables that a step gets from this process: what it needs to find programs and the network.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/replay"
 )
 
@@ -47,6 +48,25 @@ func TestMain(m *testing.M) {
 		p, _ := os.FindProcess(os.Getpid())
 		p.Kill()
 		select {}
+	case "killed at work":
+		if err := outcome.Started("test", time.Now()).Write(dir, ""); err != nil {
+			panic(err)
+		}
+		p, _ := os.FindProcess(os.Getpid())
+		p.Kill()
+		select {}
+	case "crashed":
+		if err := outcome.Started("test", time.Now()).Write(dir, ""); err != nil {
+			panic(err)
+		}
+		os.Exit(2)
+	case "pipe":
+		os.MkdirAll(dir, 0o755)
+		syscall.Mkfifo(dir+"/outcome.json", 0o644)
+		os.Exit(3)
+	case "hostile":
+		fmt.Print("\x1b[31mred\x1b[m\ta\x1b[2J\r\n::error::x\rgood\u202e\n" + strings.Repeat("x", 3*quote.LineLimit))
+		report(nil)
 	case "unknown reason":
 		os.MkdirAll(dir, 0o755)
 		os.WriteFile(dir+"/outcome.json", []byte(`{"reason":"Fialed","exitCode":3}`), 0o644)
@@ -163,6 +183,12 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 		{"a step that fails", "fail", outcome.RevisionNotFound, "build: line\n"},
 		{"a step that is killed", "killed", outcome.Failed,
 			"build: the process ended without an outcome: signal: killed"},
+		{"a step that is killed at work", "killed at work", outcome.Killed,
+			"build: the step was killed before it could say how it ended, most likely for want of memory"},
+		{"a step that crashes", "crashed", outcome.Failed,
+			"build: the process ended without an outcome: exit status 2"},
+		{"a step that leaves a pipe", "pipe", outcome.Failed,
+			"build: the process left no valid outcome: exit status 3: "},
 		{
 			"a step whose word does not match its exit code", "liar", outcome.Failed,
 			"build: the process ended without an outcome: exit status 3",
@@ -186,6 +212,22 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 				t.Error("the next step was started")
 			}
 		})
+	}
+}
+
+// What a step prints is quoted and divided into lines of bounded length.
+func TestRunQuotes(t *testing.T) {
+	see := &recorder{}
+	if _, err := Run(t.Context(), []Step{step(t, "build", "hostile", nil)}, see); err != nil {
+		t.Fatal(err)
+	}
+	piece := "build: " + strings.Repeat("x", quote.LineLimit)
+	want := []string{
+		"start build", "build: red\ta\\x1b[2J", "build: \\x3a:error::x\\rgood\\u202e", piece, piece, piece,
+		"end build Succeeded 0",
+	}
+	if !slices.Equal(see.events, want) {
+		t.Errorf("got %.200q", see.events)
 	}
 }
 

@@ -259,6 +259,7 @@ func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
 	cmd := &exec.Cmd{
 		Path:       "/proc/self/exe",
 		Args:       []string{childName},
+		Env:        append(os.Environ(), wholeLog...),
 		Stdin:      bytes.NewReader(settings),
 		Stdout:     stderr,
 		Stderr:     stderr,

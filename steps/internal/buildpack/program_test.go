@@ -291,9 +291,7 @@ func (p pod) container(t testing.TB, command string, mounts []mount, tmp string)
 	if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
 		t.Fatal(err)
 	}
-	// What a buildpack prints stands behind a bar.
-	said := strings.ReplaceAll("\n"+output.String(), "\n| ", "\n")[1:]
-	e := podEnding{code: cmd.ProcessState.ExitCode(), output: said, took: time.Since(started)}
+	e := podEnding{code: cmd.ProcessState.ExitCode(), output: unmarked(output.String()), took: time.Since(started)}
 	raw, err := os.ReadFile(filepath.Join(tmp, "results/outcome.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &e.outcome)
@@ -302,6 +300,11 @@ func (p pod) container(t testing.TB, command string, mounts []mount, tmp string)
 		t.Fatalf("%s: %v\n%s", command, err, e.output)
 	}
 	return e
+}
+
+// unmarked is a log without the marks of what is another's.
+func unmarked(log string) string {
+	return strings.TrimPrefix(strings.ReplaceAll("\n"+log, "\n| ", "\n"), "\n")
 }
 
 // watched is output that is waited for.
@@ -317,7 +320,7 @@ func (w *watched) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.text.Write(p)
-	if w.until != "" && strings.Contains(w.text.String(), w.until) {
+	if w.until != "" && strings.Contains(unmarked(w.text.String()), w.until) {
 		w.once.Do(func() { go w.reached() })
 	}
 	return len(p), nil

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/secret"
 )
 
@@ -216,9 +217,7 @@ func copyBindings(from string, conceal func(...string)) error {
 			return err
 		}
 		for name, value := range values {
-			if name != "type" && name != "provider" {
-				conceal(string(value))
-			}
+			conceal(redact.Named(name, string(value))...)
 		}
 		if err := writeBinding(binding.Name(), values); err != nil {
 			return err

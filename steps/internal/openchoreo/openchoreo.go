@@ -19,6 +19,7 @@ import (
 	"golang.org/x/oauth2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/internal/trust"
 )
@@ -352,4 +353,4 @@ func redirected(parameter, what string, resp *http.Response) error {
 		WithHint("Give the URL that it redirects to, if that is to be trusted with the client's credentials.")
 }
 
-func short(text string) string { return outcome.Clip(strings.TrimSpace(text), messageLimit) }
+func short(text string) string { return quote.Line(strings.TrimSpace(text), messageLimit) }

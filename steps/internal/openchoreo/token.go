@@ -193,7 +193,7 @@ func (c *Client) clientSecret() (string, error) {
 // denial is the error for a token that was not given. The server's body is never quoted whole: it may echo what was
 // sent.
 func (c *Client) denial(what string, resp *http.Response, answer tokenAnswer) error {
-	e := &StatusError{Status: resp.StatusCode, Code: answer.Error, Message: answer.Error}
+	e := &StatusError{Status: resp.StatusCode, Code: answer.Error, Message: short(answer.Error)}
 	if answer.Description != "" {
 		e.Message = short(strings.TrimPrefix(answer.Error+": "+answer.Description, ": "))
 	}

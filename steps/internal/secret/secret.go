@@ -4,10 +4,12 @@ package secret
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Limit is how large one value may be, in bytes: Kubernetes takes no Secret larger than 1 MiB.
@@ -40,12 +42,31 @@ func ReadDir(dir string) (map[string][]byte, error) {
 		if !info.Mode().IsRegular() {
 			continue
 		}
-		if info.Size() > Limit {
-			return nil, fmt.Errorf("%s is larger than %d bytes", path, Limit)
-		}
-		if values[entry.Name()], err = os.ReadFile(path); err != nil {
+		if values[entry.Name()], err = ReadFile(path); err != nil {
 			return nil, err
 		}
 	}
 	return values, nil
+}
+
+// ReadFile reads a value of at most Limit bytes, also through links. What is not a regular file, such as a pipe, is an
+// error at once.
+func ReadFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, Limit+1))
+	if err == nil && len(raw) > Limit {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, Limit)
+	}
+	return raw, err
 }

@@ -3,6 +3,7 @@ package secret
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -48,5 +49,22 @@ func TestReadDir(t *testing.T) {
 	}
 	if _, err := ReadDir(dir); err == nil {
 		t.Error("a value over the limit was read")
+	}
+}
+
+// What is no file of a Secret is neither waited for nor read.
+func TestReadFile(t *testing.T) {
+	dir := t.TempDir()
+	pipe := filepath.Join(dir, "pipe")
+	if err := syscall.Mkfifo(pipe, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, "/dev/zero", dir, filepath.Join(dir, "absent")} {
+		if raw, err := ReadFile(path); err == nil {
+			t.Errorf("of %s %d bytes were read", path, len(raw))
+		}
+	}
+	if got, err := ReadDir(dir); err != nil || len(got) != 0 {
+		t.Errorf("%v, %v", got, err)
 	}
 }

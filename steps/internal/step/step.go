@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/schemas"
@@ -42,7 +44,7 @@ type NameValue struct {
 type Environment struct {
 	Log     *slog.Logger    // for people, already masked; a duration goes in an attribute "took"
 	Stdout  io.Writer       // for what the step makes, such as the JSON of a dry run; nothing else
-	Stderr  io.Writer       // for the raw output of what the step runs, already masked
+	Stderr  io.Writer       // for the raw output of what the step runs; it is masked, quoted, and marked as such
 	Secrets *redact.Secrets // every secret is added here the moment it is read
 	Retry   outcome.Retry   // for what may fail for a transient reason
 	Note    func(string)    // see Say; may be nil
@@ -100,14 +102,10 @@ func Run[P any](
 
 	secrets := &redact.Secrets{}
 	secrets.Add(set.Secrets()...)
-	stderr := secrets.Writer(streams.Stderr)
-	defer stderr.Close()
-	env := Environment{
-		Log:     newLogger(stderr, common.LogFormat),
-		Stdout:  streams.Stdout,
-		Stderr:  stderr,
-		Secrets: secrets,
-	}
+	log, raw := newLogs(streams.Stderr, common.LogFormat, secrets, isTerminal(streams.Stderr))
+	env := Environment{Log: log, Stdout: streams.Stdout, Stderr: raw, Secrets: secrets}
+	// Where it cannot be written, the end will say so.
+	_ = outcome.Started(name, started).Write(common.ResultsDir, common.TerminationMessagePath)
 	env.Retry = outcome.Retry{Attempts: common.MaxAttempts, Log: env.Log}
 	var said atomic.Value // by a step that may outlive its context
 	env.Note = func(message string) { said.Store(secrets.String(message)) }
@@ -127,8 +125,9 @@ func Run[P any](
 
 	report := outcome.NewReport(name, started, outcome.Of(err), results, secrets.String)
 	if message, ok := said.Load().(string); ok && err == nil {
-		report.Message = message
+		report = report.Saying(message)
 	}
+	raw.Close() // what was printed last comes before how it ended
 	werr := errors.Join(
 		report.Write(common.ResultsDir, common.TerminationMessagePath),
 		report.WriteGitHub(variable(environ, "GITHUB_OUTPUT"), variable(environ, "GITHUB_STEP_SUMMARY")),
@@ -148,6 +147,11 @@ func Run[P any](
 		env.Log.Info("Done", "took", time.Since(started))
 	}
 	return report.ExitCode
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // variable is the value of one of these variables (KEY=value); the last one wins, as for exec.

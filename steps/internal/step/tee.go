@@ -11,10 +11,10 @@ import (
 // and masked as the first. A failure to write there is no failure of the step. flush writes the rest of an unfinished
 // line there.
 func (e Environment) Tee(to io.Writer) (both Environment, flush func()) {
-	masked := e.Secrets.Writer(quiet{to})
-	e.Log = slog.New(fanout{e.Log.Handler(), newLogger(masked, "text").Handler()})
-	e.Stderr = io.MultiWriter(e.Stderr, masked)
-	return e, func() { _ = masked.Close() }
+	log, raw := newLogs(quiet{to}, "text", e.Secrets, false)
+	e.Log = slog.New(fanout{e.Log.Handler(), log.Handler()})
+	e.Stderr = io.MultiWriter(e.Stderr, raw)
+	return e, func() { _ = raw.Close() }
 }
 
 // quiet is a writer that never fails.

@@ -2,11 +2,11 @@
 package transcript
 
 import (
-	"regexp"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
-	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // Tail keeps the last bytes that are written to it. It is safe for concurrent use, holds at most twice its limit, and
@@ -32,28 +32,30 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String returns the kept text, without bytes that are no UTF-8.
+// String returns the kept text, without a rune that is kept in part.
 func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return strings.ToValidUTF8(string(t.kept[max(0, len(t.kept)-t.Limit):]), "")
+	kept := t.kept[max(0, len(t.kept)-t.Limit):]
+	for i := 1; i < utf8.UTFMax && len(kept) > 0 && !utf8.RuneStart(kept[0]); i++ {
+		kept = kept[1:]
+	}
+	return string(kept)
 }
-
-// colours are what programs put in for terminals.
-var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
 
 // lineLimit is how much of a line is shown, in bytes.
 const lineLimit = 500
 
 // LastLines returns the last lines of a text that are not empty, at most that many, as a terminal would show them:
-// where a line goes back to its beginning, the overwritten text is left out. Long lines are cut.
+// where a line goes back to its beginning, the overwritten text is left out. Colours are left out, too, what else a
+// terminal would obey is quoted, and long lines are cut.
 func LastLines(text string, most int) string {
 	var lines []string
-	for line := range strings.Lines(colours.ReplaceAllString(text, "")) {
+	for line := range strings.Lines(quote.Uncoloured(text)) {
 		line = strings.TrimRight(line, " \t\r\n")
 		line = line[strings.LastIndexByte(line, '\r')+1:]
 		if line != "" {
-			lines = append(lines, outcome.Clip(line, lineLimit))
+			lines = append(lines, quote.Text(line, lineLimit))
 		}
 	}
 	return strings.Join(lines[max(0, len(lines)-most):], "\n")

@@ -28,7 +28,7 @@ func TestTail(t *testing.T) {
 		"a piece as long as the rest": {[]string{"abcdefghij", "0123456789", "ABCDEFGHIJ"}, "ABCDEFGHIJ"},
 		"one byte at a time":          {strings.Split(strings.Repeat("0123456789", 7)+"abc", ""), "3456789abc"},
 		"the middle of a rune":        {[]string{"é23456789a"}, "23456789a"},
-		"what is no text":             {[]string{"a\xffb"}, "ab"},
+		"what is no text":             {[]string{"a\xffb"}, "a\xffb"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -104,6 +104,7 @@ func TestLastLines(t *testing.T) {
 		"ends of Windows":          {"one\r\ntwo\r\n", 2, "one\ntwo"},
 		"a progress bar":           {"one\n 1%\r50%\r100%\r\nthree", 3, "one\n100%\nthree"},
 		"colours":                  {"\x1b[31mfailed\x1b[0m: \x1b[1;32mwhy\x1b[m", 1, "failed: why"},
+		"what terminals obey":      {"\x1b[2Ja\x1b]8;;x\a\u202e\xff\tb", 1, `\x1b[2Ja\x1b]8;;x\x07\u202e\xff` + "\tb"},
 		"nothing but colours":      {"one\n\x1b[0m\n", 2, "one"},
 		"a long line":              {"one\n" + strings.Repeat("x", 600), 2, "one\n" + strings.Repeat("x", 500) + "…"},
 		"a long line of long ones": {strings.Repeat("é", 400), 1, strings.Repeat("é", 250) + "…"},

@@ -3,6 +3,7 @@ package workload
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -26,7 +27,7 @@ func (in Parameters) image() (string, error) {
 	case in.Image != "":
 		return "", outcome.Invalid("image-file: image is given, too, and only one of them can count")
 	}
-	raw, err := os.ReadFile(in.ImageFile)
+	raw, err := readImage(in.ImageFile)
 	if err != nil {
 		return "", outcome.Errorf(outcome.InvalidParameters, "image-file: %w", err).WithHint(
 			"Name the file that the build or the push left the image's reference in.",
@@ -40,6 +41,16 @@ func (in Parameters) image() (string, error) {
 		)
 	}
 	return image, checkImage("image-file: "+in.ImageFile, image)
+}
+
+// readImage reads a little more than a reference can be. The file may be a pipe of the CI's.
+func readImage(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 2*imageLimit))
 }
 
 // checkImage fails unless a text is an image's reference by the grammar that container runtimes share, and names more

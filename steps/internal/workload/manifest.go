@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -95,7 +96,7 @@ func load(from reader, root, appPath string, target Target) (*Manifest, error) {
 	if what := o.seems(); what != "" {
 		return nil, outcome.Errorf(
 			outcome.DescriptorInvalid, "%s seems to be %s, not a workload descriptor: it has %s at its top", name,
-			what, strings.Join(o.foreign, ", "),
+			what, quote.Line(strings.Join(o.foreign, ", "), noteLimit),
 		).WithHint("A descriptor has endpoints and configurations.env as lists, and dependencies, directly at its " +
 			"top, without spec; owner and image come from the pipeline. Without a descriptor only the image is " +
 			"changed.")
@@ -185,6 +186,7 @@ type loader struct {
 	*outline
 	escaped bool  // whether a path leads out of the repository
 	changed error // the first file that is not what was checked out
+	inlined int   // bytes of files that are part of the Workload
 }
 
 func (l *loader) reason() outcome.Reason {
@@ -212,6 +214,9 @@ var (
 	dependencyVisibilities = endpointVisibilities[:2]
 )
 
+// nameLimit is how long the name of an endpoint is at most, in bytes, as other names of Kubernetes.
+const nameLimit = 253
+
 func (l *loader) endpoints(list []endpoint) map[string]v1alpha1.WorkloadEndpoint {
 	if len(list) == 0 {
 		return nil
@@ -222,6 +227,10 @@ func (l *loader) endpoints(list []endpoint) map[string]v1alpha1.WorkloadEndpoint
 		if l.required(at+".name", e.Name) {
 			if _, twice := made[e.Name]; twice {
 				l.fault(at+".name", "there is an endpoint %q already", e.Name)
+			}
+			if quote.Line(e.Name, nameLimit) != e.Name {
+				l.fault(at+".name", "must be at most %d visible characters; is %q", nameLimit,
+					quote.Line(e.Name, nameLimit))
 			}
 		}
 		w := v1alpha1.WorkloadEndpoint{
@@ -397,8 +406,15 @@ func oneOf[T ~string](l *loader, at string, value T, allowed []T) {
 	l.fault(at, "must be one of %s; is %q", strings.Join(texts, ", "), string(value))
 }
 
+// inlinedLimit bounds what is read of all files together, in bytes: a descriptor can name the same large file many
+// times.
+const inlinedLimit = 4 * bodyLimit
+
 // read returns the text of a file that the descriptor names, relative to its own directory.
 func (l *loader) read(at, name string) string {
+	if l.inlined > inlinedLimit {
+		return "" // it is told already that this is too much
+	}
 	raw, err := l.ReadFile(path.Join(l.dir, name), descriptorLimit)
 	failure := outcome.Of(err)
 	switch {
@@ -417,6 +433,12 @@ func (l *loader) read(at, name string) string {
 		l.fault(at, "%v", err)
 	case !utf8.Valid(raw):
 		l.fault(at, "%q is not a UTF-8 text", name)
+	}
+	if l.inlined += len(raw); l.inlined > inlinedLimit {
+		l.fault(
+			at, "the files up to this one have more than %d bytes; OpenChoreo takes at most %d in all", inlinedLimit,
+			bodyLimit,
+		)
 	}
 	return string(raw)
 }

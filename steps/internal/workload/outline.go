@@ -9,6 +9,8 @@ import (
 
 	goyaml "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/quote"
 )
 
 // note is something to tell about a line of the descriptor.
@@ -197,6 +199,9 @@ func (o *outline) coerced(n *goyaml.Node, path string) {
 }
 
 // fault adds a fault of the value at a path, unless that value has one already.
+// noteLimit is how long a note is at most, in bytes.
+const noteLimit = 2000
+
 func (o *outline) fault(path, format string, args ...any) {
 	if o.broken[path] {
 		return
@@ -206,11 +211,12 @@ func (o *outline) fault(path, format string, args ...any) {
 	if path != "" {
 		text = path + ": " + text
 	}
-	o.faults = append(o.faults, note{o.line(path), text})
+	o.faults = append(o.faults, note{o.line(path), quote.Line(text, noteLimit)})
 }
 
 func (o *outline) warn(path, format string, args ...any) {
-	o.warnings = append(o.warnings, note{o.line(path), path + ": " + fmt.Sprintf(format, args...)})
+	text := path + ": " + fmt.Sprintf(format, args...)
+	o.warnings = append(o.warnings, note{o.line(path), quote.Line(text, noteLimit)})
 }
 
 // line is the line of a value, or for an absent one the line of the nearest value around it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
@@ -86,7 +87,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		if err := p.writeOutput(); err != nil {
 			return nil, err
 		}
-		_, err := fmt.Fprintf(env.Stdout, "%s\n", p.payload)
+		_, err := fmt.Fprintf(env.Stdout, "%s\n", quote.JSON(p.payload))
 		return p.results(), err
 	}
 	if err := p.register(ctx, env.Retry); err != nil {
