@@ -137,7 +137,7 @@ func secretHosts(repository string) string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	if hostName.MatchString(host) { // else the step says what is wrong with the URL
+	if hostName.MatchString(host) { // else the step tells the fault of the URL
 		hosts = append(hosts, host+":*")
 	}
 	return strings.Join(hosts, ",")

@@ -28,6 +28,8 @@ type checkout struct {
 	LFS               string `json:"lfs"`
 	GitTimeout        int    `json:"git-timeout"`
 	GitSecretRequired bool   `json:"git-secret-required"`
+	GitSecretHosts    string `json:"git-secret-hosts"`
+	InsecureGitHTTP   bool   `json:"insecure-git-http"`
 }
 
 type work = func(context.Context, checkout, Environment) (Results, error)
