@@ -50,6 +50,8 @@ type Fault struct {
 	To         string                 // the host that it leads to; only of Unprotected
 	RetryAfter time.Duration          // how long it asks to wait; 0 when it does not say
 	Cause      error                  // nil when the answer says it all
+
+	TokenServer string // the host, when the fault is of the server that the registry's tokens come from
 }
 
 // FaultOf tells what happened when a request to a registry, given by its host, ended in an error.
@@ -79,12 +81,16 @@ func FaultOf(host string, err error) *Fault {
 	} else if connection, ok := errors.AsType[net.Error](err); ok { // a number of the kernel is one, too
 		fault.Kind, fault.Cause = Unavailable, connection
 	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		fault.Kind, fault.Cause = Unavailable, errBroken
+		fault.Kind, fault.Cause = Unavailable, errBroken{}
 	}
 	return fault
 }
 
-var errBroken = errors.New("the connection broke")
+// errBroken is an answer that ended too early. It stays the error that libraries know.
+type errBroken struct{}
+
+func (errBroken) Error() string { return "the connection broke" }
+func (errBroken) Unwrap() error { return io.ErrUnexpectedEOF }
 
 // answered is the fault of an answer.
 func answered(host string, status int, errors []transport.Diagnostic) *Fault {
@@ -113,6 +119,23 @@ func (f *Fault) kind(request *http.Request) Kind {
 // Says tells whether the registry's answer has one of these codes (OCI distribution specification).
 func (f *Fault) Says(codes ...transport.ErrorCode) bool {
 	return slices.ContainsFunc(f.Errors, func(d transport.Diagnostic) bool { return slices.Contains(codes, d.Code) })
+}
+
+// Names tells whether the registry's answer names a digest as what it is about.
+func (f *Fault) Names(digest string) bool {
+	return slices.ContainsFunc(f.Errors, func(d transport.Diagnostic) bool {
+		switch detail := d.Detail.(type) {
+		case string:
+			return detail == digest
+		case map[string]any:
+			for _, value := range detail {
+				if value == digest {
+					return true
+				}
+			}
+		}
+		return false
+	})
 }
 
 // Said is the registry's answer in one line: its status, and its own words.
@@ -146,10 +169,18 @@ func (f *Fault) Error() string {
 		)
 	}
 	if f.Status != 0 {
-		return f.Host + " answers " + f.Said()
+		return f.who() + " answers " + f.Said()
 	}
 	first, _, _ := strings.Cut(f.Cause.Error(), "\n") // the answer of a token server follows
-	return f.Host + ": " + first
+	return f.who() + ": " + first
+}
+
+// who is the server that the fault is of.
+func (f *Fault) who() string {
+	if f.TokenServer != "" {
+		return fmt.Sprintf("%s, the token server of %s,", f.TokenServer, f.Host)
+	}
+	return f.Host
 }
 
 // IsMissing tells whether an error says that a registry lacks the requested content.
@@ -171,7 +202,7 @@ func (f *Fault) Pulling() *outcome.Error {
 	case Missing:
 		text = f.Host + " does not have it: not found"
 	case Denied:
-		text = f.Host + " does not let us pull it: " + f.Said()
+		text = f.who() + " does not let us pull it: " + f.Said()
 	case Untrusted:
 		hint = "Give the PEM certificate of the registry's authority as ca-bundle."
 	case PlainHTTP:

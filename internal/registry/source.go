@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -244,13 +246,14 @@ func (s Source) each(ctx context.Context, reference string, try func(name.Refere
 	var mirrors []error
 	for _, ref := range places {
 		host := ref.Context().RegistryStr()
-		auth, err := s.Credentials.Authenticator(ref.Context().Name())
-		if err != nil {
-			return fmt.Errorf("image %s: %w", reference, err)
+		login := &Login{
+			Gate: Gate{Host: host, Insecure: IsInsecure(host, s.Insecure), Next: s.Transport},
+			Find: func(string) (authn.Authenticator, error) {
+				return s.Credentials.Authenticator(ref.Context().Name())
+			},
 		}
 		err = try(ref, []remote.Option{
-			remote.WithContext(ctx), remote.WithAuth(auth),
-			remote.WithTransport(&Gate{Host: host, Insecure: IsInsecure(host, s.Insecure), Next: s.Transport}),
+			remote.WithContext(ctx), remote.WithTransport(follow{login}),
 			// the asker tries again
 			remote.WithRetryPredicate(func(error) bool { return false }), remote.WithRetryStatusCodes(),
 		})
@@ -266,6 +269,19 @@ func (s Source) each(ctx context.Context, reference string, try func(name.Refere
 		mirrors = append(mirrors, err)
 	}
 	return nil
+}
+
+// follow follows a registry's redirections, of which ggcr refuses those to a private address. That is where a company's
+// own registry has its storage.
+type follow struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (f follow) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := (&http.Client{Transport: f.next}).Do(request)
+	if wrapped, ok := err.(*url.Error); ok {
+		err = wrapped.Err // ggcr's client wraps it again
+	}
+	return response, err
 }
 
 // joined adds the mirrors' answers to the registry's failure.
