@@ -69,6 +69,9 @@ func FaultOf(host string, err error) *Fault {
 		fault.Kind = PlainHTTP
 	} else if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		fault.Kind, fault.Cause = NotTLS, record
+		if string(record.RecordHeader[:]) == "HTTP/" {
+			fault.Kind = PlainHTTP
+		}
 	} else if authority, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		fault.Kind, fault.Cause = Untrusted, authority
 	} else if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -91,6 +94,16 @@ type errBroken struct{}
 
 func (errBroken) Error() string { return "the connection broke" }
 func (errBroken) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// Answered is the fault of an answer that says no, by a host. It reads the answer's body.
+func Answered(host string, response *http.Response) *Fault {
+	fault := answered(host, response.StatusCode, diagnostics(response.Body))
+	if fault.Kind = fault.kind(response.Request); isTransient(response.StatusCode) {
+		fault.Kind = Unavailable
+	}
+	fault.RetryAfter = outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now())
+	return fault
+}
 
 // answered is the fault of an answer.
 func answered(host string, status int, errors []transport.Diagnostic) *Fault {
@@ -209,6 +222,30 @@ func (f *Fault) Pulling() *outcome.Error {
 		hint = "Where unprotected images are acceptable, name the host in insecure-registries."
 	}
 	return (&outcome.Error{Reason: reason, Message: text, Cause: f}).WithHint(hint).After(f.RetryAfter)
+}
+
+// Pulling is the outcome of a pull that failed everywhere: faults are those of the registry's mirrors, and last its own,
+// which counts. Only where there is no such registry, as in a network without a way out, a mirror's word counts.
+func Pulling(faults []*Fault) *outcome.Error {
+	own := len(faults) - 1
+	if faults[own].Kind == NoHost {
+		for i, f := range faults[:own] {
+			if f.Pulling().Reason != outcome.RegistryUnavailable {
+				own = i
+			}
+		}
+	}
+	failure := faults[own].Pulling()
+	for i, f := range faults {
+		switch {
+		case i == own:
+		case i == len(faults)-1:
+			failure.Message += "; and " + f.Error()
+		default:
+			failure.Message += "; its mirror: " + f.Pulling().Message
+		}
+	}
+	return failure
 }
 
 // diagnostics returns the errors that an answer lists: none, if it is a proxy's page.

@@ -3,9 +3,6 @@ package registry
 import (
 	"errors"
 	"net/http"
-	"time"
-
-	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Gate is the last thing that every request to a registry passes, also requests that authentication sends on its own.
@@ -51,10 +48,7 @@ func (g *Gate) RoundTrip(request *http.Request) (*http.Response, error) {
 		return response, err
 	}
 	defer response.Body.Close()
-	fault := answered(g.Host, response.StatusCode, diagnostics(response.Body))
-	fault.Kind = Unavailable
-	fault.RetryAfter = outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now())
-	return nil, fault
+	return nil, Answered(g.Host, response)
 }
 
 func closeBody(request *http.Request) error {

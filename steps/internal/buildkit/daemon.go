@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +24,7 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
+	httpsource "github.com/moby/buildkit/source/http"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/moby/buildkit/util/network/netproviders"
@@ -45,13 +45,16 @@ type daemon struct {
 	config     Config
 	worker     *base.Worker
 	controller *control.Controller
+	pulls      *pulls
 }
 
 func newDaemon(ctx context.Context, c Config) (*daemon, error) {
-	registries, err := c.registries()
+	t, err := trust.Transport(c.CABundle)
 	if err != nil {
 		return nil, err
 	}
+	t.ForceAttemptHTTP2 = true
+	pulls := newPulls(c, t)
 	// Inside a user namespace the pod's /proc cannot be mounted anew: instructions share the builder's processes.
 	rootless, process := false, oci.ProcessSandbox
 	if userns.RunningInUserNS() {
@@ -64,11 +67,17 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	options.RegistryHosts = registries
+	options.RegistryHosts = pulls.registries
 	w, err := base.NewWorker(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
+	// BuildKit's own reaches servers without the CA bundle.
+	w.HTTPSource, err = httpsource.NewSource(httpsource.Opt{CacheAccessor: w.CacheMgr, Transport: downloads{t}})
+	if err != nil {
+		return nil, err
+	}
+	w.SourceManager.Register(w.HTTPSource)
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
 		return nil, err
@@ -106,7 +115,7 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	return &daemon{config: c, worker: w, controller: controller}, nil
+	return &daemon{config: c, worker: w, controller: controller, pulls: pulls}, nil
 }
 
 // snapshotter stacks layers with overlayfs where the file system under root can carry it, and copies them elsewhere.
@@ -123,7 +132,7 @@ func snapshotter(root string) runc.SnapshotterFactory {
 // serve answers until the listener is closed and all that was asked has ended.
 func (d *daemon) serve(listener net.Listener) {
 	server := grpc.NewServer(
-		grpc.UnaryInterceptor(explainFailures),
+		grpc.UnaryInterceptor(d.pulls.explainFailures),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.WaitForHandlers(true),
 	)
@@ -157,36 +166,25 @@ func (d *daemon) prune() error {
 
 // registries tells where the images of a registry's host are asked for: its mirrors, then itself. Plain HTTP is spoken
 // to hosts that are named as insecure only.
-func (c Config) registries() (docker.RegistryHosts, error) {
-	t, err := trust.Transport(c.CABundle)
-	if err != nil {
-		return nil, err
-	}
-	t.ForceAttemptHTTP2 = true
-	http := &http.Client{Transport: t}
+func (p *pulls) registries(name string) ([]docker.RegistryHost, error) {
+	client := p.client(name)
 	host := func(name string) docker.RegistryHost {
 		name, path, _ := strings.Cut(name, "/")
-		h := docker.RegistryHost{
-			Client:       http,
+		return docker.RegistryHost{
+			Client:       client,
 			Host:         name,
-			Scheme:       "https",
+			Scheme:       p.login(name).Scheme(),
 			Path:         strings.TrimRight("/v2/"+path, "/"),
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 		}
-		if registry.IsInsecure(name, c.Insecure) {
-			h.Scheme = "http"
-		}
-		return h
 	}
-	return func(name string) ([]docker.RegistryHost, error) {
-		var hosts []docker.RegistryHost
-		for _, mirror := range registry.MirrorsOf(name, c.Mirrors) {
-			hosts = append(hosts, host(mirror))
-		}
-		address, err := docker.DefaultHost(name)
-		if err != nil {
-			return nil, err
-		}
-		return append(hosts, host(address)), nil
-	}, nil
+	var hosts []docker.RegistryHost
+	for _, mirror := range registry.MirrorsOf(name, p.config.Mirrors) {
+		hosts = append(hosts, host(mirror))
+	}
+	address, err := docker.DefaultHost(name)
+	if err != nil {
+		return nil, err
+	}
+	return append(hosts, host(address)), nil
 }
