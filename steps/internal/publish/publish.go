@@ -500,7 +500,7 @@ func (p *push) restore(ctx context.Context, blobs []v1.Descriptor) error {
 func (p *push) immutable(ctx context.Context, reference string, err error) error {
 	fault, ok := errors.AsType[*registry.Fault](err)
 	if !ok || reference != p.tag || !fixed(fault) {
-		return err
+		return p.unsupported(fault, err)
 	}
 	seen, unseen := p.repository.names(ctx, p.tag, p.image.Root())
 	if unseen != nil {
@@ -510,11 +510,22 @@ func (p *push) immutable(ctx context.Context, reference string, err error) error
 	case unseen == nil && seen == same:
 		return nil // somebody else was faster with the same image
 	case unseen != nil || seen == nothing:
-		return err
+		return p.unsupported(fault, err)
 	}
 	return outcome.Errorf(
 		outcome.TagImmutable, "%s:%s is another image already, and %s does not let it change: %s", p.repository.name,
 		p.tag, fault.Host, fault.Said(),
+	)
+}
+
+// unsupported adds to a refusal of an index, or of what it lists, how to build without one.
+func (p *push) unsupported(fault *registry.Fault, err error) error {
+	if fault == nil || fault.Kind != registry.Refused || !p.image.Root().MediaType.IsIndex() {
+		return err
+	}
+	return outcome.Of(err).WithHint(
+		"The registry's own words say why. Old registries take neither OCI indexes nor attestations: build with " +
+			"provenance=none.",
 	)
 }
 
