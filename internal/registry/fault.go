@@ -196,6 +196,12 @@ func (f *Fault) who() string {
 	return f.Host
 }
 
+// Temporary tells BuildKit to ask for a blob again at once, rather than to end a build with all that runs meanwhile. Where
+// the registry counts requests, or says when to come back, the whole build waits.
+func (f *Fault) Temporary() bool {
+	return f.Kind == Unavailable && f.Status != http.StatusTooManyRequests && f.RetryAfter == 0
+}
+
 // IsMissing tells whether an error says that a registry lacks the requested content.
 func IsMissing(err error) bool {
 	fault, ok := errors.AsType[*Fault](err)

@@ -637,6 +637,20 @@ func TestCredentialsOfPaths(t *testing.T) {
 	}
 }
 
+// The token server of a company's own registry is at a private address, and gives tokens for single repositories.
+func TestTokensForBaseImages(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t, registrytest.PlainHTTP, registrytest.ByToken("repository:library/secret:pull"))
+	image, _ := busybox()
+	r.Push(t, "library/secret:1", image)
+	r.Push(t, "team/other:1", image)
+	succeed(t, parameters(project(t, map[string]string{
+		"Dockerfile": "FROM " + r.Host + "/library/busybox:1\nCOPY --from=" + r.Host + "/team/other:1 /etc /other\n",
+	}), r))
+	in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/secret:1\n"}), r)
+	fail(t, in, outcome.BaseImageUnavailable, "line 1", "the token server of "+r.Host+", does not let us pull it: 401")
+}
+
 // A file of a URL is no image: the bundle counts for it, and its fault names line, URL and status.
 func TestDownloads(t *testing.T) {
 	t.Parallel()

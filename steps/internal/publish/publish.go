@@ -93,10 +93,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	patient := pulls.Clone() // a registry may take long to store a blob
-	patient.ResponseHeaderTimeout = 0
-	defer patient.CloseIdleConnections()
-	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, patient)
+	pushes := patient(pulls)
+	defer pushes.CloseIdleConnections()
+	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, pushes)
 	for _, c := range []*registry.Credentials{pushing, pulling} {
 		if warning := c.Warning(); warning != "" {
 			env.Log.Warn(warning)
