@@ -65,7 +65,9 @@ func FaultOf(host string, err error) *Fault {
 		return fault
 	}
 	fault := &Fault{Host: host, Cause: err}
-	if errors.Is(err, http.ErrSchemeMismatch) {
+	if failure, ok := errors.AsType[*outcome.Error](err); ok {
+		fault.Cause = failure // not the registry's: it is of credentials, or of what the registry has
+	} else if errors.Is(err, http.ErrSchemeMismatch) {
 		fault.Kind = PlainHTTP
 	} else if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		fault.Kind, fault.Cause = NotTLS, record
@@ -196,8 +198,8 @@ func (f *Fault) who() string {
 	return f.Host
 }
 
-// Temporary tells BuildKit to ask for a blob again at once, rather than to end a build with all that runs meanwhile. Where
-// the registry counts requests, or says when to come back, the whole build waits.
+// Temporary tells BuildKit to ask for a blob again at once, rather than to end a build with all that runs meanwhile.
+// Where the registry counts requests, or says when to come back, the whole build waits.
 func (f *Fault) Temporary() bool {
 	return f.Kind == Unavailable && f.Status != http.StatusTooManyRequests && f.RetryAfter == 0
 }
@@ -212,8 +214,12 @@ func IsMissing(err error) bool {
 func (f *Fault) Unwrap() error { return f.Cause }
 
 // Pulling is the outcome of a fault in a pull: a BaseImageUnavailable, or a RegistryUnavailable, which is
-// worth another try.
+// worth another try; or the outcome that is its cause.
 func (f *Fault) Pulling() *outcome.Error {
+	if failure, ok := errors.AsType[*outcome.Error](f.Cause); ok {
+		own := *failure
+		return &own
+	}
 	reason, text, hint := outcome.BaseImageUnavailable, f.Error(), ""
 	switch f.Kind {
 	case Unknown, Unavailable, Lost, NotTLS, NoHost:

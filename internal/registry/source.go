@@ -183,7 +183,7 @@ func (s Source) Files(ctx context.Context, reference string, platform v1.Platfor
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
 		image, err := get(ref, platform, options)
 		if err == nil {
-			files = &content{mutate.Extract(image), func(err error) error { return explain(ctx, reference, ref, err) }}
+			files = &content{mutate.Extract(image), func(err error) error { return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err)) }}
 		}
 		return err
 	})
@@ -200,7 +200,7 @@ func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opene
 		}
 		compressed, err := layer.Compressed()
 		if err == nil {
-			opened = &content{compressed, func(err error) error { return explain(ctx, reference, ref, err) }}
+			opened = &content{compressed, func(err error) error { return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err)) }}
 		}
 		return err
 	})
@@ -221,16 +221,12 @@ func (c *content) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// explain gives what went wrong with an image, asked for at a place, its outcome.
-func explain(ctx context.Context, reference string, at name.Reference, err error) error {
+// explain gives what went wrong with an image, at the places where it was asked for, its outcome.
+func explain(ctx context.Context, reference string, faults ...*Fault) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	failure, ours := errors.AsType[*outcome.Error](err)
-	if !ours {
-		failure = FaultOf(at.Context().RegistryStr(), err).Pulling()
-	}
-	return fmt.Errorf("image %s: %w", reference, failure)
+	return outcome.Of(fmt.Errorf("image %s: %w", reference, Pulling(faults)))
 }
 
 // each tries the mirrors of a reference's registry in order, then the registry itself, until one succeeds.
@@ -243,7 +239,7 @@ func (s Source) each(ctx context.Context, reference string, try func(name.Refere
 	if err != nil {
 		return err
 	}
-	var mirrors []error
+	var faults []*Fault
 	for _, ref := range places {
 		host := ref.Context().RegistryStr()
 		login := &Login{
@@ -260,15 +256,9 @@ func (s Source) each(ctx context.Context, reference string, try func(name.Refere
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err = explain(ctx, reference, ref, err); len(mirrors)+1 == len(places) {
-			return outcome.Of(joined(err, mirrors))
-		}
-		mirrors = append(mirrors, err)
+		faults = append(faults, FaultOf(host, err))
 	}
-	return nil
+	return explain(ctx, reference, faults...)
 }
 
 // follow follows a registry's redirections, of which ggcr refuses those to a private address. That is where a company's
@@ -282,14 +272,6 @@ func (f follow) RoundTrip(request *http.Request) (*http.Response, error) {
 		err = wrapped.Err // ggcr's client wraps it again
 	}
 	return response, err
-}
-
-// joined adds the mirrors' answers to the registry's failure.
-func joined(err error, mirrors []error) error {
-	for _, m := range mirrors {
-		err = fmt.Errorf("%w; its mirror: %s", err, m)
-	}
-	return err
 }
 
 // places are the references to ask for, one after another.

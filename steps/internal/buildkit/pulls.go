@@ -40,8 +40,8 @@ func newPulls(c Config, next http.RoundTripper) *pulls {
 }
 
 // client returns what asks for images of a registry, by whichever of its hosts.
-func (p *pulls) client(registry string) *http.Client {
-	return &http.Client{Transport: pull{p, registry}}
+func (p *pulls) client(of string) *http.Client {
+	return &http.Client{Transport: pull{p, of}}
 }
 
 func (p *pulls) login(host string) *registry.Login {
@@ -87,7 +87,9 @@ func (p pull) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	if err == nil {
 		p.went(image+asked, nil, image)
-		response.Body = &arriving{response.Body, func(err error) { p.went(image+asked, registry.FaultOf(host, err), image) }}
+		response.Body = &arriving{response.Body, func(err error) {
+			p.went(image+asked, registry.FaultOf(host, err), image)
+		}}
 		return response, nil
 	}
 	if request.Context().Err() != nil {

@@ -637,6 +637,22 @@ func TestCredentialsOfPaths(t *testing.T) {
 	}
 }
 
+// An entry that cannot be read is named, and no registry is blamed for it.
+func TestBrokenCredentials(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+	in.RegistryPullSecret = filepath.Join(t.TempDir(), "config.json")
+	text := `{"auths": {"` + r.Host + `": {"auth": "?"}}, "credHelpers": {"gcr.io": "gcloud"}}`
+	if err := os.WriteFile(in.RegistryPullSecret, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end := fail(t, in, outcome.AuthenticationFailed, "entry of "+r.Host)
+	if !strings.Contains(end.output, "credentials for gcr.io to credential helpers") {
+		t.Errorf("the log does not tell of helpers: %s", end.output)
+	}
+}
+
 // The token server of a company's own registry is at a private address, and gives tokens for single repositories.
 func TestTokensForBaseImages(t *testing.T) {
 	t.Parallel()
