@@ -78,7 +78,8 @@ func TestTokenServerRefuses(t *testing.T) {
 func TestNoTokenServerOfTheLink(t *testing.T) {
 	t.Parallel()
 	for _, realm := range []string{
-		"http://169.254.169.254/latest", "http://[fe80::1]/", "http://[fd00:ec2::254]/", "http://[::ffff:169.254.169.254]/",
+		"http://169.254.169.254/latest", "http://[fe80::1]/", "http://[fd00:ec2::254]/",
+		"http://[::ffff:169.254.169.254]/",
 	} {
 		r := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous, registrytest.Behind(
 			func(http.Handler) http.Handler {
@@ -119,12 +120,13 @@ func TestBrokenEntry(t *testing.T) {
 func TestWarningOfHelpers(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ config, want, helper string }{
-		"none":           {`{"auths": {"r.example.com": {"auth": "dTpw"}}}`, "", ""},
-		"docker desktop": {`{"auths": {"r.example.com": {}}, "credsStore": "desktop"}`, "for r.example.com to", "desktop"},
-		"all are there":  {`{"auths": {"r.example.com": {"auth": "dTpw"}}, "credsStore": "desktop"}`, "", "desktop"},
-		"of a host":      {`{"credHelpers": {"r.example.com": "ecr-login"}}`, "for r.example.com to", "ecr-login"},
-		"of a URL":       {`{"credHelpers": {"https://r.example.com": "gcr"}}`, "for https://r.example.com to", "gcr"},
-		"store alone":    {`{"credsStore": "pass"}`, "all other registries", "pass"},
+		"none": {`{"auths": {"r.example.com": {"auth": "dTpw"}}}`, "", ""},
+		"docker desktop": {`{"auths": {"r.example.com": {}}, "credsStore": "desktop"}`, "for r.example.com to",
+			"desktop"},
+		"all are there": {`{"auths": {"r.example.com": {"auth": "dTpw"}}, "credsStore": "desktop"}`, "", "desktop"},
+		"of a host":     {`{"credHelpers": {"r.example.com": "ecr-login"}}`, "for r.example.com to", "ecr-login"},
+		"of a URL":      {`{"credHelpers": {"https://r.example.com": "gcr"}}`, "for https://r.example.com to", "gcr"},
+		"store alone":   {`{"credsStore": "pass"}`, "all other registries", "pass"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -183,7 +183,9 @@ func (s Source) Files(ctx context.Context, reference string, platform v1.Platfor
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
 		image, err := get(ref, platform, options)
 		if err == nil {
-			files = &content{mutate.Extract(image), func(err error) error { return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err)) }}
+			files = &content{mutate.Extract(image), func(err error) error {
+				return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err))
+			}}
 		}
 		return err
 	})
@@ -200,7 +202,9 @@ func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opene
 		}
 		compressed, err := layer.Compressed()
 		if err == nil {
-			opened = &content{compressed, func(err error) error { return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err)) }}
+			opened = &content{compressed, func(err error) error {
+				return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err))
+			}}
 		}
 		return err
 	})

@@ -412,7 +412,10 @@ func TestRegistryFailures(t *testing.T) {
 		r := newRegistry(t)
 		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
 		in.RegistryPullSecret = ""
-		fail(t, in, outcome.BaseImageUnavailable, "line 1", r.Host+"/library/busybox:1: "+r.Host+" does not let us pull it: 401")
+		fail(
+			t, in, outcome.BaseImageUnavailable, "line 1",
+			r.Host+"/library/busybox:1: "+r.Host+" does not let us pull it: 401",
+		)
 	})
 	t.Run("wrong credentials", func(t *testing.T) {
 		t.Parallel()
@@ -613,8 +616,10 @@ func TestCredentialsOfPaths(t *testing.T) {
 		entries []string
 		works   bool
 	}{
-		"longest path first":            {[]string{entry(r.Host, "wrong"), entry(r.Host+"/library", r.Password)}, true},
-		"repository":                    {[]string{entry(r.Host+"/library", "wrong"), entry(r.Host+"/library/busybox", r.Password)}, true},
+		"longest path first": {[]string{entry(r.Host, "wrong"), entry(r.Host+"/library", r.Password)}, true},
+		"repository": {
+			[]string{entry(r.Host+"/library", "wrong"), entry(r.Host+"/library/busybox", r.Password)}, true,
+		},
 		"host":                          {[]string{entry(r.Host, r.Password), entry(r.Host+"/other", "wrong")}, true},
 		"URL":                           {[]string{entry("https://"+r.Host+"/v2/", r.Password)}, true},
 		"another path":                  {[]string{entry(r.Host+"/other", r.Password)}, false},

@@ -87,9 +87,10 @@ func (r *repository) refusal(doing string, fault *registry.Fault) error {
 		)
 	case doing == connecting && fault.Status == http.StatusBadRequest:
 		return refused(
-			outcome.InvalidParameters, "Where the registry wants a client certificate (mTLS), it needs another address "+
-				"for pushes, or credentials in place of that: a step has no client certificate to show.",
-			"registry: %s answers %s to /v2/: it is not a container registry, or wants a client certificate", host, said,
+			outcome.InvalidParameters, "Where the registry wants a client certificate (mTLS), it needs another "+
+				"address for pushes, or credentials in place of that: a step has no client certificate to show.",
+			"registry: %s answers %s to /v2/: it is not a container registry, or wants a client certificate", host,
+			said,
 		)
 	case doing == connecting:
 		return refused(
