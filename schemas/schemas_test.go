@@ -253,3 +253,23 @@ func TestEnvName(t *testing.T) {
 		}
 	}
 }
+
+// A key that no registry has would never match, and say nothing.
+func TestMirrorsAreOfRegistries(t *testing.T) {
+	t.Parallel()
+	for key, want := range map[string]bool{
+		"docker.io": true, "DOCKER.IO": true, "https://docker.io": true, "https://index.docker.io/v1/": true,
+		"localhost:5000": true, "[::1]:5000": true,
+		"*": false, "*.example.com": false, "docker.io/library": false, "docker.io:": false, "": false, "a b": false,
+	} {
+		faults := MustLoad("containerfile-build").Validate(map[string]any{
+			"registry-mirrors": []any{map[string]any{"registry": key, "mirror": "mirror.example.com"}},
+		})
+		faults = slices.DeleteFunc(faults, func(f Fault) bool {
+			return !slices.Contains(f.Path, "registry-mirrors")
+		})
+		if got := len(faults) == 0; got != want {
+			t.Errorf("%q is accepted: %t, want %t: %v", key, got, want, faults)
+		}
+	}
+}

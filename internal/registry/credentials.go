@@ -2,7 +2,9 @@ package registry
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,57 +19,146 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 )
 
-// Credentials are the credentials in a docker configuration file. Nil has none.
+// Credentials are the credentials in a docker configuration file. Nil has none. As JSON they keep what a file says,
+// and not the programs that it leaves credentials to.
 type Credentials struct {
 	Path string // of the file; empty when there is none
 
 	byKey   map[string]types.AuthConfig // as they stand in the file, the empty ones, too
-	helpers *configfile.ConfigFile      // whose helpers are asked, too; nil when none may be run
+	broken  map[string]bool             // keys whose entries cannot be read
+	store   string                      // suffix of the program that has all other credentials
+	perHost map[string]string           // suffixes of programs that have those of a host
+	helpers *configfile.ConfigFile      // whose programs are asked, too; nil when none may be run
 }
 
 // LoadCredentials reads a docker configuration file, such as a mounted kubernetes.io/dockerconfigjson Secret, and makes
 // its credentials secret. An empty path, and a file that does not exist, give no credentials. Credential helpers that
-// the file names are left out: a step starts no program that a Secret chooses.
+// the file names are left out: a step starts no program that a Secret chooses. An entry that cannot be read is an error
+// only for those who need it.
 func LoadCredentials(path string, secrets *redact.Secrets) (*Credentials, error) {
-	c, _, err := load(path, secrets)
-	return c, err
+	c := &Credentials{Path: path, byKey: map[string]types.AuthConfig{}, broken: map[string]bool{}}
+	if path == "" {
+		return c, nil
+	}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err != nil {
+		return nil, outcome.Errorf(outcome.AuthenticationFailed, "registry credentials: %w", err)
+	}
+	var file struct {
+		Auths       map[string]json.RawMessage `json:"auths"`
+		CredsStore  string                     `json:"credsStore"`
+		CredHelpers map[string]string          `json:"credHelpers"`
+	}
+	if err := json.Unmarshal(raw, &file); err != nil {
+		// The error may quote the file, and so the credentials.
+		return nil, outcome.Errorf(
+			outcome.AuthenticationFailed, "registry credentials: %s is not a docker configuration file", path,
+		)
+	}
+	c.store, c.perHost = file.CredsStore, file.CredHelpers
+	for key, entry := range file.Auths {
+		auth, err := readEntry(entry)
+		secrets.Add(auth.Password, auth.Auth, auth.IdentityToken, auth.RegistryToken)
+		secrets.Add(base64.StdEncoding.EncodeToString([]byte(auth.Username + ":" + auth.Password))) // as it travels
+		if c.byKey[key] = auth; err != nil {
+			c.broken[key] = true
+		}
+	}
+	return c, nil
+}
+
+// readEntry reads one entry of a docker configuration file. What it could read it returns also with an error.
+func readEntry(raw json.RawMessage) (auth types.AuthConfig, err error) {
+	if err := json.Unmarshal(raw, &auth); err != nil || auth.Auth == "" {
+		return auth, err
+	}
+	decoded, err := base64.StdEncoding.DecodeString(strings.TrimSpace(auth.Auth))
+	user, password, ok := strings.Cut(string(decoded), ":")
+	if err != nil || !ok || user == "" {
+		return auth, errors.New("auth is not user:password in base64")
+	}
+	auth.Username, auth.Password = user, strings.Trim(password, "\x00") // as docker does
+	return auth, nil
 }
 
 // LoadOwnCredentials is LoadCredentials for the file of the person who runs the program. It lets the file's credential
 // helpers run.
 func LoadOwnCredentials(path string, secrets *redact.Secrets) (*Credentials, error) {
-	c, file, err := load(path, secrets)
-	if err == nil && (file.CredentialsStore != "" || len(file.CredentialHelpers) > 0) {
-		c.helpers = file
+	c, err := LoadCredentials(path, secrets)
+	if err == nil && (c.store != "" || len(c.perHost) > 0) {
+		c.helpers = configfile.New(path)
+		c.helpers.CredentialsStore, c.helpers.CredentialHelpers = c.store, c.perHost
 	}
 	return c, err
 }
 
-func load(path string, secrets *redact.Secrets) (*Credentials, *configfile.ConfigFile, error) {
-	c, file := &Credentials{Path: path, byKey: map[string]types.AuthConfig{}}, configfile.New(path)
-	if path == "" {
-		return c, file, nil
+// stored is Credentials as JSON.
+type stored struct {
+	Path   string
+	ByKey  map[string]types.AuthConfig
+	Broken map[string]bool
+}
+
+// MarshalJSON implements json.Marshaler.
+func (c *Credentials) MarshalJSON() ([]byte, error) {
+	return json.Marshal(stored{c.Path, c.byKey, c.broken})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (c *Credentials) UnmarshalJSON(raw []byte) error {
+	var s stored
+	err := json.Unmarshal(raw, &s)
+	*c = Credentials{Path: s.Path, byKey: s.ByKey, broken: s.Broken}
+	return err
+}
+
+// Helper returns the suffix of the program that the file leaves a host's credentials to, and that is not run; empty
+// when there is none.
+func (c *Credentials) Helper(host string) string {
+	if c == nil || c.helpers != nil {
+		return ""
 	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return c, file, nil
+	for key, helper := range c.perHost {
+		if keyName(key) == Name(host) {
+			return helper
+		}
 	}
-	if err != nil {
-		return nil, nil, outcome.Errorf(outcome.AuthenticationFailed, "registry credentials: %w", err)
+	return c.store
+}
+
+// Warning says of which credentials the file only tells the programs that have them; empty when it has all.
+func (c *Credentials) Warning() string {
+	if c == nil || c.helpers != nil {
+		return ""
 	}
-	defer f.Close()
-	if err := file.LoadFromReader(f); err != nil {
-		// The error may quote the file, and so the credentials.
-		return nil, nil, outcome.Errorf(
-			outcome.AuthenticationFailed, "registry credentials: %s is not a docker configuration file", path,
-		)
+	left := map[string]bool{}
+	for key, auth := range c.byKey {
+		if c.store != "" && isEmpty(auth) {
+			left[key] = true
+		}
 	}
-	for key, auth := range file.AuthConfigs {
-		secrets.Add(auth.Password, auth.Auth, auth.IdentityToken, auth.RegistryToken)
-		secrets.Add(base64.StdEncoding.EncodeToString([]byte(auth.Username + ":" + auth.Password))) // as it travels
-		c.byKey[key] = auth
+	for key := range c.perHost {
+		if auth, ok := c.byKey[key]; !ok || isEmpty(auth) {
+			left[key] = true
+		}
 	}
-	return c, file, nil
+	if c.store != "" && len(c.byKey) == 0 {
+		left["all other registries"] = true
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(
+		"%s leaves the credentials for %s to credential helpers, programs that a step does not have: write them into "+
+			"the file itself", c.Path, strings.Join(slices.Sorted(maps.Keys(left)), ", "),
+	)
+}
+
+func isEmpty(auth types.AuthConfig) bool {
+	return auth.Password == "" && auth.IdentityToken == "" && auth.RegistryToken == ""
 }
 
 // Keys returns the keys of the file's entries, also of empty ones, in order.
@@ -104,7 +195,7 @@ func (c *Credentials) best(rate func(name string) (int, bool)) (auth types.AuthC
 	var highest int
 	for _, k := range c.Keys() { // in order: of two spellings of one key, the same one is found each time
 		a := c.byKey[k]
-		if a.Password == "" && a.IdentityToken == "" && a.RegistryToken == "" {
+		if isEmpty(a) && !c.broken[k] {
 			continue
 		}
 		if rating, fits := rate(keyName(k)); fits && (!found || rating > highest) {
@@ -127,7 +218,12 @@ func keyName(key string) string {
 // Authenticator returns the credentials to speak to a repository with, given with its host and without a tag: what Find
 // finds, or else what a credential helper has, or else nothing.
 func (c *Credentials) Authenticator(repository string) (authn.Authenticator, error) {
-	found, _, ok := c.Find(repository)
+	found, key, ok := c.Find(repository)
+	if ok && c.broken[key] {
+		return nil, outcome.Errorf(
+			outcome.AuthenticationFailed, "registry credentials: the entry of %s in %s cannot be read", key, c.Path,
+		).WithHint("Its auth is the base64 of user:password; docker login and kubectl create secret write it.")
+	}
 	if !ok && c != nil && c.helpers != nil {
 		host, _, _ := strings.Cut(Name(repository), "/")
 		var err error

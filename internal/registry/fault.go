@@ -51,6 +51,8 @@ type Fault struct {
 	To         string                 // the host that it leads to; only of Unprotected
 	RetryAfter time.Duration          // how long it asks to wait; 0 when it does not say
 	Cause      error                  // nil when the answer says it all
+
+	TokenServer string // the host, when the fault is of the server that the registry's tokens come from
 }
 
 // FaultOf tells what happened when a request to a registry, given by its host, ended in an error.
@@ -64,10 +66,15 @@ func FaultOf(host string, err error) *Fault {
 		return fault
 	}
 	fault := &Fault{Host: host, Cause: err}
-	if errors.Is(err, http.ErrSchemeMismatch) {
+	if failure, ok := errors.AsType[*outcome.Error](err); ok {
+		fault.Cause = failure // not the registry's: it is of credentials, or of what the registry has
+	} else if errors.Is(err, http.ErrSchemeMismatch) {
 		fault.Kind = PlainHTTP
 	} else if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		fault.Kind, fault.Cause = NotTLS, record
+		if string(record.RecordHeader[:]) == "HTTP/" {
+			fault.Kind = PlainHTTP
+		}
 	} else if authority, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		fault.Kind, fault.Cause = Untrusted, authority
 	} else if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
@@ -80,12 +87,26 @@ func FaultOf(host string, err error) *Fault {
 	} else if connection, ok := errors.AsType[net.Error](err); ok { // a number of the kernel is one, too
 		fault.Kind, fault.Cause = Unavailable, connection
 	} else if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		fault.Kind, fault.Cause = Unavailable, errBroken
+		fault.Kind, fault.Cause = Unavailable, errBroken{}
 	}
 	return fault
 }
 
-var errBroken = errors.New("the connection broke")
+// errBroken is an answer that ended too early. It stays the error that libraries know.
+type errBroken struct{}
+
+func (errBroken) Error() string { return "the connection broke" }
+func (errBroken) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// Answered is the fault of an answer that says no, by a host. It reads the answer's body.
+func Answered(host string, response *http.Response) *Fault {
+	fault := answered(host, response.StatusCode, diagnostics(response.Body))
+	if fault.Kind = fault.kind(response.Request); isTransient(response.StatusCode) {
+		fault.Kind = Unavailable
+	}
+	fault.RetryAfter = outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now())
+	return fault
+}
 
 // answered is the fault of an answer.
 func answered(host string, status int, errors []transport.Diagnostic) *Fault {
@@ -114,6 +135,23 @@ func (f *Fault) kind(request *http.Request) Kind {
 // Says tells whether the registry's answer has one of these codes (OCI distribution specification).
 func (f *Fault) Says(codes ...transport.ErrorCode) bool {
 	return slices.ContainsFunc(f.Errors, func(d transport.Diagnostic) bool { return slices.Contains(codes, d.Code) })
+}
+
+// Names tells whether the registry's answer names a digest as what it is about.
+func (f *Fault) Names(digest string) bool {
+	return slices.ContainsFunc(f.Errors, func(d transport.Diagnostic) bool {
+		switch detail := d.Detail.(type) {
+		case string:
+			return detail == digest
+		case map[string]any:
+			for _, value := range detail {
+				if value == digest {
+					return true
+				}
+			}
+		}
+		return false
+	})
 }
 
 // Said is the registry's answer in one line: its status, and its own words.
@@ -147,10 +185,24 @@ func (f *Fault) Error() string {
 		)
 	}
 	if f.Status != 0 {
-		return f.Host + " answers " + f.Said()
+		return f.who() + " answers " + f.Said()
 	}
 	first, _, _ := strings.Cut(f.Cause.Error(), "\n") // the answer of a token server follows
-	return f.Host + ": " + first
+	return f.who() + ": " + first
+}
+
+// who is the server that the fault is of.
+func (f *Fault) who() string {
+	if f.TokenServer != "" {
+		return fmt.Sprintf("%s, the token server of %s,", f.TokenServer, f.Host)
+	}
+	return f.Host
+}
+
+// Temporary tells BuildKit to ask for a blob again at once, rather than to end a build with all that runs meanwhile.
+// Where the registry counts requests, or says when to come back, the whole build waits.
+func (f *Fault) Temporary() bool {
+	return f.Kind == Unavailable && f.Status != http.StatusTooManyRequests && f.RetryAfter == 0
 }
 
 // IsMissing tells whether an error says that a registry lacks the requested content.
@@ -163,8 +215,12 @@ func IsMissing(err error) bool {
 func (f *Fault) Unwrap() error { return f.Cause }
 
 // Pulling is the outcome of a fault in a pull: a BaseImageUnavailable, or a RegistryUnavailable, which is
-// worth another try.
+// worth another try; or the outcome that is its cause.
 func (f *Fault) Pulling() *outcome.Error {
+	if failure, ok := errors.AsType[*outcome.Error](f.Cause); ok {
+		own := *failure
+		return &own
+	}
 	reason, text, hint := outcome.BaseImageUnavailable, f.Error(), ""
 	switch f.Kind {
 	case Unknown, Unavailable, Lost, NotTLS, NoHost:
@@ -172,13 +228,37 @@ func (f *Fault) Pulling() *outcome.Error {
 	case Missing:
 		text = f.Host + " does not have it: not found"
 	case Denied:
-		text = f.Host + " does not let us pull it: " + f.Said()
+		text = f.who() + " does not let us pull it: " + f.Said()
 	case Untrusted:
 		hint = "Give the PEM certificate of the registry's authority as ca-bundle."
 	case PlainHTTP:
 		hint = "Where unprotected images are acceptable, name the host in insecure-registries."
 	}
 	return (&outcome.Error{Reason: reason, Message: text, Cause: f}).WithHint(hint).After(f.RetryAfter)
+}
+
+// Pulling is the outcome of a pull that failed everywhere: faults are those of the registry's mirrors, and last its
+// own, which counts. Only where there is no such registry, as in a network without a way out, a mirror's word counts.
+func Pulling(faults []*Fault) *outcome.Error {
+	own := len(faults) - 1
+	if faults[own].Kind == NoHost {
+		for i, f := range faults[:own] {
+			if f.Pulling().Reason != outcome.RegistryUnavailable {
+				own = i
+			}
+		}
+	}
+	failure := faults[own].Pulling()
+	for i, f := range faults {
+		switch {
+		case i == own:
+		case i == len(faults)-1:
+			failure.Message += "; and " + f.Error()
+		default:
+			failure.Message += "; its mirror: " + f.Pulling().Message
+		}
+	}
+	return failure
 }
 
 // diagnostics returns the errors that an answer lists: none, if it is a proxy's page.

@@ -6,9 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
-
-	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Gate is the last thing that every request to a registry passes, also requests that authentication sends on its own.
@@ -60,10 +57,7 @@ func (g *Gate) RoundTrip(request *http.Request) (*http.Response, error) {
 		return response, nil
 	}
 	defer response.Body.Close()
-	fault := answered(g.Host, response.StatusCode, diagnostics(response.Body))
-	fault.Kind = Unavailable
-	fault.RetryAfter = outcome.RetryAfter(response.Header.Get("Retry-After"), time.Now())
-	return nil, fault
+	return nil, Answered(g.Host, response)
 }
 
 // answerLimit is how large an answer is at most, in bytes, if it is no blob: manifests, tokens and errors are small,

@@ -18,7 +18,7 @@ type Mirror struct {
 func MirrorsOf(host string, mirrors []Mirror) []string {
 	var found []string
 	for _, m := range mirrors {
-		if Name(m.Registry) == Name(host) {
+		if keyName(m.Registry) == Name(host) {
 			found = append(found, strings.TrimRight(m.Mirror, "/"))
 		}
 	}

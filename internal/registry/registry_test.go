@@ -40,6 +40,8 @@ func TestMirrorsOf(t *testing.T) {
 		{Registry: "docker.io", Mirror: "first.example.com"},
 		{Registry: "quay.io", Mirror: "quay.example.com:5000"},
 		{Registry: "https://index.docker.io", Mirror: "second.example.com/hub/"},
+		{Registry: "GHCR.IO", Mirror: "shouted.example.com"},
+		{Registry: "https://gcr.io/v2/", Mirror: "login.example.com"},
 	}
 	for name, test := range map[string]struct {
 		host string
@@ -49,7 +51,9 @@ func TestMirrorsOf(t *testing.T) {
 		"by another name": {"registry-1.docker.io",
 			[]string{"first.example.com", "second.example.com/hub"}},
 		"with a port":              {"quay.io", []string{"quay.example.com:5000"}},
-		"none":                     {"ghcr.io", nil},
+		"none":                     {"registry.k8s.io", nil},
+		"in capital letters":       {"ghcr.io", []string{"shouted.example.com"}},
+		"as docker login writes":   {"gcr.io", []string{"login.example.com"}},
 		"a mirror has none itself": {"first.example.com", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

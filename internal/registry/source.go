@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
@@ -181,7 +183,9 @@ func (s Source) Files(ctx context.Context, reference string, platform v1.Platfor
 	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
 		image, err := get(ref, platform, options)
 		if err == nil {
-			files = &content{mutate.Extract(image), func(err error) error { return explain(ctx, reference, ref, err) }}
+			files = &content{mutate.Extract(image), func(err error) error {
+				return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err))
+			}}
 		}
 		return err
 	})
@@ -198,7 +202,9 @@ func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opene
 		}
 		compressed, err := layer.Compressed()
 		if err == nil {
-			opened = &content{compressed, func(err error) error { return explain(ctx, reference, ref, err) }}
+			opened = &content{compressed, func(err error) error {
+				return explain(ctx, reference, FaultOf(ref.Context().RegistryStr(), err))
+			}}
 		}
 		return err
 	})
@@ -219,16 +225,12 @@ func (c *content) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// explain gives what went wrong with an image, asked for at a place, its outcome.
-func explain(ctx context.Context, reference string, at name.Reference, err error) error {
+// explain gives what went wrong with an image, at the places where it was asked for, its outcome.
+func explain(ctx context.Context, reference string, faults ...*Fault) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	failure, ours := errors.AsType[*outcome.Error](err)
-	if !ours {
-		failure = FaultOf(at.Context().RegistryStr(), err).Pulling()
-	}
-	return fmt.Errorf("image %s: %w", reference, failure)
+	return outcome.Of(fmt.Errorf("image %s: %w", reference, Pulling(faults)))
 }
 
 // each tries the mirrors of a reference's registry in order, then the registry itself, until one succeeds.
@@ -241,39 +243,39 @@ func (s Source) each(ctx context.Context, reference string, try func(name.Refere
 	if err != nil {
 		return err
 	}
-	var mirrors []error
+	var faults []*Fault
 	for _, ref := range places {
 		host := ref.Context().RegistryStr()
-		auth, err := s.Credentials.Authenticator(ref.Context().Name())
-		if err != nil {
-			return fmt.Errorf("image %s: %w", reference, err)
+		login := &Login{
+			Gate: Gate{Host: host, Insecure: IsInsecure(host, s.Insecure), Next: s.Transport},
+			Find: func(string) (authn.Authenticator, error) {
+				return s.Credentials.Authenticator(ref.Context().Name())
+			},
 		}
 		err = try(ref, []remote.Option{
-			remote.WithContext(ctx), remote.WithAuth(auth),
-			remote.WithTransport(&Gate{Host: host, Insecure: IsInsecure(host, s.Insecure), Next: s.Transport}),
+			remote.WithContext(ctx), remote.WithTransport(follow{login}),
 			// the asker tries again
 			remote.WithRetryPredicate(func(error) bool { return false }), remote.WithRetryStatusCodes(),
 		})
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err = explain(ctx, reference, ref, err); len(mirrors)+1 == len(places) {
-			return outcome.Of(joined(err, mirrors))
-		}
-		mirrors = append(mirrors, err)
+		faults = append(faults, FaultOf(host, err))
 	}
-	return nil
+	return explain(ctx, reference, faults...)
 }
 
-// joined adds the mirrors' answers to the registry's failure.
-func joined(err error, mirrors []error) error {
-	for _, m := range mirrors {
-		err = fmt.Errorf("%w; its mirror: %s", err, m)
+// follow follows a registry's redirections, of which ggcr refuses those to a private address. That is where a company's
+// own registry has its storage.
+type follow struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (f follow) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := (&http.Client{Transport: f.next}).Do(request)
+	if wrapped, ok := err.(*url.Error); ok {
+		err = wrapped.Err // ggcr's client wraps it again
 	}
-	return err
+	return response, err
 }
 
 // places are the references to ask for, one after another.

@@ -187,7 +187,7 @@ func TestFailures(t *testing.T) {
 		{"no TLS", plain.Host + "/run:1", from(t, r), outcome.BaseImageUnavailable, "answers in plain HTTP", false},
 		{"nobody there", "127.0.0.1:1/run:1", from(t, r), outcome.RegistryUnavailable, "127.0.0.1:1", false},
 		{"neither there nor in its mirror", "127.0.0.1:1/run:1", mirrored, outcome.RegistryUnavailable,
-			"; its mirror: image 127.0.0.1:1/run:1: " + r.Host + " does not have it", false},
+			"; its mirror: " + r.Host + " does not have it", false},
 		{"too many requests", busyHost + "/run:1", slow, outcome.RegistryUnavailable, "answers 429", false},
 	}
 	for _, test := range tests {

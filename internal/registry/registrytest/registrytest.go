@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +39,7 @@ type Registry struct {
 	transport http.RoundTripper
 	mu        sync.Mutex
 	requests  []Request
+	scopes    [][]string
 }
 
 // Request is one request that reached the registry.
@@ -52,6 +55,8 @@ type Option func(*settings)
 type settings struct {
 	plain, anonymous bool
 	onDisk           bool
+	tokens           bool
+	refused          []string
 	wrap             func(http.Handler) http.Handler
 }
 
@@ -63,6 +68,12 @@ func Anonymous(s *settings) { s.anonymous = true }
 
 // OnDisk keeps the images in a folder: for large ones, memory takes far longer.
 func OnDisk(s *settings) { s.onDisk = true }
+
+// ByToken has the registry take tokens for single repositories, from a token server on loopback, instead of passwords.
+// The token server refuses requests for any of these scopes. It speaks plain HTTP, and so must the registry.
+func ByToken(refused ...string) Option {
+	return func(s *settings) { s.tokens, s.refused = true, refused }
+}
 
 // Behind puts a handler in front of the registry.
 func Behind(wrap func(http.Handler) http.Handler) Option {
@@ -91,7 +102,9 @@ func New(t testing.TB, options ...Option) *Registry {
 	}
 	if !s.anonymous {
 		r.User, r.Password = "publisher", rand.Text()
-		o.Users = map[string]string{r.User: r.Password}
+		if !s.tokens {
+			o.Users = map[string]string{r.User: r.Password}
+		}
 	}
 	if s.onDisk {
 		o.Dir = filepath.Join(dir, "images")
@@ -110,16 +123,72 @@ func New(t testing.TB, options ...Option) *Registry {
 	if s.wrap != nil {
 		handler = s.wrap(handler)
 	}
+	if s.tokens {
+		handler = r.byToken(t, handler, s.refused)
+	}
 	if r.Host, err = registry.StartHandler("", r.record(handler)); err != nil {
 		t.Fatal(err)
 	}
 	r.URL = scheme + r.Host
-	r.transport = transport
+	r.transport = marked{transport}
 	if !s.anonymous {
 		r.DockerConfig = filepath.Join(dir, "config.json")
 		write(t, r.DockerConfig, DockerConfig(t, r.Host, r.User, r.Password))
 	}
 	return r
+}
+
+// ownHeader marks requests of Push, Get and Has, which need no token: ggcr refuses token servers on loopback.
+const ownHeader = "X-Registrytest"
+
+type marked struct{ next http.RoundTripper }
+
+func (m marked) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(request.Context())
+	request.Header.Set(ownHeader, "own")
+	return m.next.RoundTrip(request)
+}
+
+// Scopes returns what tokens were asked for, each time.
+func (r *Registry) Scopes() [][]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.scopes)
+}
+
+// byToken starts the token server. A token is the list of its scopes.
+func (r *Registry) byToken(t testing.TB, next http.Handler, refused []string) http.Handler {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		scopes := req.URL.Query()["scope"]
+		r.mu.Lock()
+		r.scopes = append(r.scopes, scopes)
+		r.mu.Unlock()
+		no := func(scope string) bool { return slices.Contains(refused, scope) }
+		if user, password, _ := req.BasicAuth(); user != r.User || password != r.Password ||
+			slices.ContainsFunc(scopes, no) {
+			w.WriteHeader(http.StatusUnauthorized)
+			io.WriteString(w, `{"details":"canary of the token server"}`)
+			return
+		}
+		json.NewEncoder(w).Encode(map[string]any{"access_token": strings.Join(scopes, " "), "expires_in": 300.0})
+	}))
+	t.Cleanup(server.Close)
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		path := strings.TrimPrefix(req.URL.Path, "/v2/")
+		for _, kind := range []string{"/manifests/", "/blobs/"} {
+			if i := strings.LastIndex(path, kind); i > 0 {
+				path = path[:i]
+			}
+		}
+		token := strings.TrimPrefix(req.Header.Get("Authorization"), "Bearer ")
+		if req.Header.Get(ownHeader) == "" && (token == "" || path != "" && !strings.Contains(token, ":"+path+":")) {
+			w.Header().Add("WWW-Authenticate", `Negotiate abc==, Basic realm="x, y"`)
+			w.Header().Add("WWW-Authenticate", `Bearer realm="`+server.URL+`/token",service="a \"quoted\" one"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, req)
+	})
 }
 
 // DockerConfig is a docker configuration file with credentials for one registry.

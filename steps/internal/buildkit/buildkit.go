@@ -109,6 +109,8 @@ type Config struct {
 	Mirrors   []registry.Mirror // asked before the registry itself, in this order
 	Insecure  []string          // hosts, with port if they have one, that are spoken to over plain HTTP
 	CABundle  string            // PEM file of certificate authorities to trust besides the system's; may be empty
+
+	Credentials *registry.Credentials // to pull with; may be nil
 }
 
 // keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.

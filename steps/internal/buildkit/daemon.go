@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +23,7 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/solver/bboltcachestorage"
+	httpsource "github.com/moby/buildkit/source/http"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"github.com/moby/buildkit/util/network/netproviders"
@@ -44,13 +44,16 @@ type daemon struct {
 	isolation  Isolation
 	worker     *base.Worker
 	controller *control.Controller
+	pulls      *pulls
 }
 
 func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, error) {
-	registries, err := c.registries()
+	t, err := trust.Transport(c.CABundle)
 	if err != nil {
 		return nil, err
 	}
+	t.ForceAttemptHTTP2 = true
+	pulls := newPulls(c, t)
 	rt, err := isolation.runtime(c.Root)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
@@ -62,11 +65,17 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	options.RegistryHosts = registries
+	options.RegistryHosts = pulls.registries
 	w, err := base.NewWorker(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
+	// BuildKit's own reaches servers without the CA bundle.
+	w.HTTPSource, err = httpsource.NewSource(httpsource.Opt{CacheAccessor: w.CacheMgr, Transport: downloads{t}})
+	if err != nil {
+		return nil, err
+	}
+	w.SourceManager.Register(w.HTTPSource)
 	workers := &worker.Controller{}
 	if err := workers.Add(w); err != nil {
 		return nil, err
@@ -104,7 +113,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	return &daemon{config: c, isolation: isolation, worker: w, controller: controller}, nil
+	return &daemon{config: c, isolation: isolation, worker: w, controller: controller, pulls: pulls}, nil
 }
 
 // snapshotter stacks layers with overlayfs where the file system under root can carry it, and copies them elsewhere.
@@ -121,7 +130,7 @@ func snapshotter(root string) runc.SnapshotterFactory {
 // work answers until the listener is closed, which ends all that was asked, and closes the daemon.
 func (d *daemon) work(listener *single) error {
 	server := grpc.NewServer(
-		grpc.UnaryInterceptor(explainFailures),
+		grpc.UnaryInterceptor(d.pulls.explainFailures),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.WaitForHandlers(true),
 	)
@@ -166,36 +175,25 @@ func (d *daemon) prune() error {
 
 // registries tells where the images of a registry's host are asked for: its mirrors, then itself. Plain HTTP is spoken
 // to hosts that are named as insecure only.
-func (c Config) registries() (docker.RegistryHosts, error) {
-	t, err := trust.Transport(c.CABundle)
-	if err != nil {
-		return nil, err
-	}
-	t.ForceAttemptHTTP2 = true
-	http := &http.Client{Transport: t}
+func (p *pulls) registries(name string) ([]docker.RegistryHost, error) {
+	client := p.client(name)
 	host := func(name string) docker.RegistryHost {
 		name, path, _ := strings.Cut(name, "/")
-		h := docker.RegistryHost{
-			Client:       http,
+		return docker.RegistryHost{
+			Client:       client,
 			Host:         name,
-			Scheme:       "https",
+			Scheme:       p.login(name).Scheme(),
 			Path:         strings.TrimRight("/v2/"+path, "/"),
 			Capabilities: docker.HostCapabilityPull | docker.HostCapabilityResolve,
 		}
-		if registry.IsInsecure(name, c.Insecure) {
-			h.Scheme = "http"
-		}
-		return h
 	}
-	return func(name string) ([]docker.RegistryHost, error) {
-		var hosts []docker.RegistryHost
-		for _, mirror := range registry.MirrorsOf(name, c.Mirrors) {
-			hosts = append(hosts, host(mirror))
-		}
-		address, err := docker.DefaultHost(name)
-		if err != nil {
-			return nil, err
-		}
-		return append(hosts, host(address)), nil
-	}, nil
+	var hosts []docker.RegistryHost
+	for _, mirror := range registry.MirrorsOf(name, p.config.Mirrors) {
+		hosts = append(hosts, host(mirror))
+	}
+	address, err := docker.DefaultHost(name)
+	if err != nil {
+		return nil, err
+	}
+	return append(hosts, host(address)), nil
 }

@@ -3,103 +3,100 @@ package buildkit
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
 	"syscall"
+	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remotes "github.com/containerd/containerd/v2/core/remotes/errors"
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 )
 
-// Fault is what went wrong outside of the Dockerfile, as far as the builder could tell.
-type Fault string
+// Fault is what went wrong outside of the Dockerfile, as far as the builder could tell. BuildKit's own error types do
+// not carry it over a connection.
+type Fault struct {
+	DiskFull bool
+	Image    string         // repository, with its registry, of which something could not be pulled; else empty
+	URL      string         // of a file that could not be had, without credentials and query; else empty
+	Outcome  *outcome.Error // of image or URL; nil when there is neither
+}
 
-// The faults that BuildKit's own error types do not carry over a connection.
+// domain tells our details of a gRPC status from others', and these are what they tell.
 const (
-	NoFault     Fault = ""
-	DiskFull    Fault = "DISK_FULL"
-	Absent      Fault = "ABSENT"      // the registry has no such image
-	Denied      Fault = "DENIED"      // the registry does not let this user have it
-	Unreachable Fault = "UNREACHABLE" // the registry does not answer, or with an error of its own
+	domain     = "stepwright.dev"
+	diskFull   = "DISK_FULL"
+	pulling    = "PULLING"
+	downloaded = "DOWNLOADING"
 )
-
-// domain tells our details of a gRPC status from others'.
-const domain = "stepwright.dev"
 
 // explainFailures adds the Fault to the errors that the builder answers with. In here, errors still have their types.
-func explainFailures(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+func (p *pulls) explainFailures(
+	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
 	var cause error
 	resp, err := grpcerrors.UnaryServerInterceptor(ctx, req, info, func(ctx context.Context, req any) (any, error) {
 		resp, err := handler(ctx, req)
 		cause = err
 		return resp, err
 	})
-	fault := faultOf(cause)
-	if err == nil || fault == NoFault {
+	fault := p.faultOf(cause)
+	if err == nil || fault == nil {
 		return resp, err
 	}
 	st, ok := status.FromError(err)
 	if !ok {
 		return resp, err
 	}
-	if detailed, derr := st.WithDetails(&errdetails.ErrorInfo{Domain: domain, Reason: string(fault)}); derr == nil {
+	if detailed, derr := st.WithDetails(fault); derr == nil {
 		err = detailed.Err()
 	}
 	return resp, err
 }
 
-func faultOf(err error) Fault {
+// faultOf returns the Fault of an error, on its way to the step; nil when there is none.
+func (p *pulls) faultOf(err error) *errdetails.ErrorInfo {
 	if err == nil {
-		return NoFault
+		return nil
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return DiskFull
+		return &errdetails.ErrorInfo{Domain: domain, Reason: diskFull}
 	}
-	if answer, ok := errors.AsType[remotes.ErrUnexpectedStatus](err); ok {
-		switch answer.StatusCode {
-		case http.StatusUnauthorized, http.StatusForbidden:
-			return Denied
-		case http.StatusNotFound:
-			return Absent
-		}
-		return Unreachable
+	if d, ok := errors.AsType[*download](err); ok {
+		return detail(downloaded, map[string]string{"url": d.url}, d.outcome())
 	}
-	if errors.Is(err, docker.ErrInvalidAuthorization) || cerrdefs.IsPermissionDenied(err) ||
-		cerrdefs.IsUnauthorized(err) {
-		return Denied
+	if m := p.explain(err); m != nil {
+		return detail(pulling, map[string]string{"image": m.image}, registry.Pulling(m.faults))
 	}
-	if cerrdefs.IsNotFound(err) {
-		return Absent
-	}
-	// Not net.Error: every error number of the kernel is one, also that of a file that does not exist.
-	var request *url.Error
-	var connection *net.OpError
-	if errors.As(err, &request) || errors.As(err, &connection) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return Unreachable
-	}
-	return NoFault
+	return nil
 }
 
 // FaultOf returns the fault that a builder of this package reported with an error. A daemon reports none.
 func FaultOf(err error) Fault {
 	var carrier interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &carrier) {
-		return NoFault
+		return Fault{}
 	}
-	for _, detail := range carrier.GRPCStatus().Details() {
-		if info, ok := detail.(*errdetails.ErrorInfo); ok && info.GetDomain() == domain {
-			return Fault(info.GetReason())
+	for _, d := range carrier.GRPCStatus().Details() {
+		info, ok := d.(*errdetails.ErrorInfo)
+		if !ok || info.GetDomain() != domain {
+			continue
 		}
+		if info.GetReason() == diskFull {
+			return Fault{DiskFull: true}
+		}
+		told := info.GetMetadata()
+		failure := &outcome.Error{Message: told["message"], Hint: told["hint"], Cause: err}
+		if failure.Reason.UnmarshalText([]byte(told["reason"])) != nil {
+			return Fault{}
+		}
+		failure.RetryAfter, _ = time.ParseDuration(told["retryAfter"])
+		return Fault{Image: told["image"], URL: told["url"], Outcome: failure}
 	}
-	return NoFault
+	return Fault{}
 }
 
 // Lost tells whether an error means that the builder is gone.

@@ -6,52 +6,67 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remotes "github.com/containerd/containerd/v2/core/remotes/errors"
-	cerrdefs "github.com/containerd/errdefs"
 	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/grpc"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 )
 
 // A fault is found in an error of any depth, and is still known when the error has crossed a connection.
 func TestFault(t *testing.T) {
 	t.Parallel()
+	const image, other = "docker.io/library/busybox", "quay.io/team/app"
+	limited := &registry.Fault{
+		Kind: registry.Unavailable, Host: "registry-1.docker.io", Status: 429, RetryAfter: 7 * time.Second,
+	}
+	absent := &registry.Fault{Kind: registry.Missing, Host: "quay.io", Status: 404}
+	through := func(err error) error { return &url.Error{Op: "Get", URL: "https://r/v2/", Err: err} }
 	tests := []struct {
-		name string
-		err  error
-		want Fault
+		name   string
+		err    error
+		full   bool
+		image  string
+		url    string
+		reason outcome.Reason
+		after  time.Duration
 	}{
-		{"no error", nil, NoFault},
-		{"a user's mistake", errors.New("unknown instruction"), NoFault},
-		{"a full disk", &os.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}, DiskFull},
-		{"a full quota", &os.PathError{Op: "write", Path: "/x", Err: syscall.EDQUOT}, DiskFull},
-		{"no such image", fmt.Errorf("docker.io/library/x:1: %w", cerrdefs.ErrNotFound), Absent},
-		{"404", remotes.ErrUnexpectedStatus{StatusCode: 404}, Absent},
-		{"401", remotes.ErrUnexpectedStatus{StatusCode: 401}, Denied},
-		{"403", remotes.ErrUnexpectedStatus{StatusCode: 403}, Denied},
-		{"credentials that are refused", fmt.Errorf("pull: %w", docker.ErrInvalidAuthorization), Denied},
-		{"429", remotes.ErrUnexpectedStatus{StatusCode: 429}, Unreachable},
-		{"503", remotes.ErrUnexpectedStatus{StatusCode: 503}, Unreachable},
-		{"nothing listens",
-			&url.Error{Op: "Get", URL: "https://r/v2/", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}},
-			Unreachable},
-		{"a file that is not there", &os.PathError{Op: "lstat", Path: "/x", Err: syscall.ENOENT}, NoFault},
-		{"an answer that breaks off", io.ErrUnexpectedEOF, Unreachable},
-		{"a connection that breaks", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, Unreachable},
+		{name: "no error"},
+		{name: "a user's mistake", err: errors.New("unknown instruction")},
+		{name: "a full disk", err: &os.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}, full: true},
+		{name: "a full quota", err: &os.PathError{Op: "write", Path: "/x", Err: syscall.EDQUOT}, full: true},
+		{name: "429", err: through(limited), image: image, reason: outcome.RegistryUnavailable, after: 7 * time.Second},
+		{name: "404", err: through(absent), image: other, reason: outcome.BaseImageUnavailable},
+		{name: "a file that is not there", err: &os.PathError{Op: "lstat", Path: "/x", Err: syscall.ENOENT}},
+		{name: "an answer that breaks off", err: io.ErrUnexpectedEOF, image: other,
+			reason: outcome.BaseImageUnavailable},
+		{name: "a connection that breaks", err: &net.OpError{Op: "read", Err: syscall.ECONNRESET}, image: other,
+			reason: outcome.BaseImageUnavailable},
+		{name: "a file from a URL", err: through(&download{
+			&registry.Fault{Kind: registry.Missing, Host: "h", Status: 404}, "https://h/f"}),
+			url: "https://h/f", reason: outcome.DownloadFailed},
+		{name: "a server of files that is down", err: through(&download{
+			&registry.Fault{Kind: registry.Unavailable, Host: "h", Status: 503}, "https://h/f"}),
+			url: "https://h/f", reason: outcome.DownloadUnavailable},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			p := newPulls(Config{}, http.DefaultTransport)
+			p.went(image+"/blobs/sha256:1", limited, image)
+			p.went(other+"/manifests/1", absent, other)
 			err := test.err
 			if err != nil {
 				err = fmt.Errorf("solve: %w", err)
 			}
-			_, sent := explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(
+			_, sent := p.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(
 				context.Context, any,
 			) (any, error) {
 				return nil, err
@@ -60,9 +75,36 @@ func TestFault(t *testing.T) {
 			if (received == nil) != (err == nil) {
 				t.Fatalf("%v became %v", err, received)
 			}
-			if got := FaultOf(received); got != test.want {
-				t.Errorf("fault %q, want %q", got, test.want)
+			got := FaultOf(received)
+			if got.DiskFull != test.full || got.Image != test.image || got.URL != test.url {
+				t.Errorf("fault %+v, want image %q, URL %q", got, test.image, test.url)
+			}
+			if (got.Outcome != nil) != (test.reason != "") {
+				t.Fatalf("outcome %+v, want %q", got.Outcome, test.reason)
+			}
+			if got.Outcome != nil && (got.Outcome.Reason != test.reason || got.Outcome.RetryAfter != test.after) {
+				t.Errorf("outcome %+v, want %s after %s", got.Outcome, test.reason, test.after)
 			}
 		})
+	}
+}
+
+// What a mirror lacks, and the registry has, is no fault; what both lack is told of both.
+func TestMirrorsFault(t *testing.T) {
+	t.Parallel()
+	const asked, image = "quay.io/team/app/manifests/1", "quay.io/team/app"
+	p := newPulls(Config{}, http.DefaultTransport)
+	mirror := &registry.Fault{Kind: registry.Missing, Host: "mirror.example.com", Status: 404}
+	p.went(asked, mirror, image)
+	p.went(asked, nil, image)
+	if got := p.explain(io.ErrUnexpectedEOF); got != nil {
+		t.Errorf("got %+v after all went well", got)
+	}
+	p.went(asked, mirror, image)
+	p.went(asked, &registry.Fault{Kind: registry.Denied, Host: "quay.io", Status: 403}, image)
+	const want = "quay.io does not let us pull it: 403 Forbidden; " +
+		"its mirror: mirror.example.com does not have it: not found"
+	if got := p.explain(mirror); got == nil || registry.Pulling(got.faults).Message != want {
+		t.Errorf("got %+v, want %s", got, want)
 	}
 }

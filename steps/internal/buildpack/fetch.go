@@ -112,6 +112,9 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 	if err != nil {
 		return registry.Image{}, err
 	}
+	if warning := credentials.Warning(); warning != "" {
+		env.Log.Warn(warning)
+	}
 	source := registry.Source{
 		Mirrors:     in.RegistryMirrors,
 		Insecure:    in.InsecureRegistries,

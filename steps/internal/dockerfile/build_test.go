@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -411,7 +412,10 @@ func TestRegistryFailures(t *testing.T) {
 		r := newRegistry(t)
 		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
 		in.RegistryPullSecret = ""
-		fail(t, in, outcome.BaseImageUnavailable, "line 1", r.Host+"/library/busybox:1 may not be pulled")
+		fail(
+			t, in, outcome.BaseImageUnavailable, "line 1",
+			r.Host+"/library/busybox:1: "+r.Host+" does not let us pull it: 401",
+		)
 	})
 	t.Run("wrong credentials", func(t *testing.T) {
 		t.Parallel()
@@ -419,7 +423,7 @@ func TestRegistryFailures(t *testing.T) {
 		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
 		in.RegistryPullSecret = filepath.Join(t.TempDir(), "config.json")
 		os.WriteFile(in.RegistryPullSecret, registrytest.DockerConfig(t, r.Host, "someone", "canary-password"), 0o600)
-		end := fail(t, in, outcome.BaseImageUnavailable, "may not be pulled")
+		end := fail(t, in, outcome.BaseImageUnavailable, "does not let us pull it: 401")
 		if strings.Contains(end.output+end.err.Error(), "canary-password") {
 			t.Error("the password is told")
 		}
@@ -429,7 +433,10 @@ func TestRegistryFailures(t *testing.T) {
 		r := newRegistry(t)
 		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
 		in.CABundle = ""
-		fail(t, in, outcome.RegistryUnavailable, "certificate")
+		end := fail(t, in, outcome.BaseImageUnavailable, "authority that is not trusted")
+		if got := strings.Count(end.output, "msg=Building"); got != 1 {
+			t.Errorf("tried %d times", got)
+		}
 	})
 	t.Run("nothing listens", func(t *testing.T) {
 		t.Parallel()
@@ -509,10 +516,220 @@ func TestRegistryFailures(t *testing.T) {
 		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
 		in.InsecureRegistries = nil
 		r.Forget()
-		fail(t, in, outcome.RegistryUnavailable, "HTTPS")
+		fail(t, in, outcome.BaseImageUnavailable, "HTTPS")
 		if n := len(r.Requests("GET", "/")) + len(r.Requests("HEAD", "/")); n > 0 {
 			t.Errorf("%d requests over plain HTTP", n)
 		}
+	})
+}
+
+// faulty is a registry behind faults, and parameters to build a Dockerfile that may name its host as HOST.
+func faulty(
+	t *testing.T, dockerfile string, rule faulttest.Rule, options ...registrytest.Option,
+) (Parameters, *faulttest.Server) {
+	t.Helper()
+	r := newRegistry(t, append(options, registrytest.PlainHTTP, registrytest.Anonymous)...)
+	proxy := faulttest.Before(t, r.URL, rule)
+	host := strings.TrimPrefix(proxy.URL, "http://")
+	in := parameters(project(t, map[string]string{"Dockerfile": strings.ReplaceAll(dockerfile, "HOST", host)}), r)
+	in.InsecureRegistries = append(in.InsecureRegistries, host)
+	return in, proxy
+}
+
+// Whatever of an image cannot be had, and whenever BuildKit wants it: it is the image's fault, at the line that names
+// it, and worth another try if the registry says so.
+func TestFaultsOfBaseImages(t *testing.T) {
+	t.Parallel()
+	blob := func(r *http.Request) bool { return strings.Contains(r.URL.Path, "/blobs/") }
+	layer := func(r *http.Request) bool {
+		return strings.Contains(r.URL.Path, "/blobs/"+must(must(must(busybox()).Layers())[0].Digest()).String())
+	}
+	any := func(*http.Request) bool { return true }
+	const run = "# the base\nFROM HOST/library/busybox:1\nRUN id\n"
+	for _, test := range []struct {
+		name, dockerfile string
+		match            func(*http.Request) bool
+		fault            faulttest.Fault
+		reason           outcome.Reason
+		words            []string
+		tries            int
+		after            time.Duration
+	}{
+		{"layer for RUN, 429", run, layer, faulttest.Fault{Status: 429, RetryAfter: "7"}, outcome.RegistryUnavailable,
+			[]string{"line 2: base image ", "/library/busybox:1: ", "answers 429"}, 3, 7 * time.Second},
+		{"layer for the export, 429", "FROM HOST/library/busybox:1\nCMD id\n", layer, faulttest.Fault{Status: 429},
+			outcome.RegistryUnavailable, []string{"line 1: base image ", "answers 429"}, 3, 0},
+		{"layer for COPY --from, 503", "FROM scratch\nCOPY --from=HOST/library/busybox:1 /bin /bin\n", layer,
+			faulttest.Fault{Status: 503}, outcome.RegistryUnavailable, []string{"line 2: base image ", "answers 503"},
+			3, 0},
+		{"layer for a mount, 500", "FROM docker.io/library/busybox:1\n" +
+			"RUN --mount=from=HOST/library/busybox:1,target=/x ls /x\n", any,
+			faulttest.Fault{Status: 500}, outcome.RegistryUnavailable, []string{"line 2: base image ", "answers 500"},
+			3, 0},
+		{"base image of an argument", "ARG BASE=HOST/library/busybox:1\nFROM $BASE\nRUN id\n", layer,
+			faulttest.Fault{Status: 429}, outcome.RegistryUnavailable,
+			[]string{"base image ", "/library/busybox: ", "answers 429"}, 3, 0},
+		{"layer that is gone", run, layer, faulttest.Fault{Status: 404}, outcome.BaseImageUnavailable,
+			[]string{"line 2: base image ", "does not have it"}, 1, 0},
+		{"layer that may not be read", run, layer, faulttest.Fault{Status: 403,
+			Body: `{"errors":[{"code":"DENIED","message":"quarantined"}]}`}, outcome.BaseImageUnavailable,
+			[]string{"line 2: base image ", "does not let us pull it: 403", "quarantined"}, 1, 0},
+		{"layer that breaks off for ever", run, layer, faulttest.Fault{CutBody: 1}, outcome.RegistryUnavailable,
+			[]string{"line 2: base image "}, 3, 0},
+		{"configuration, 502", run, blob, faulttest.Fault{Status: 502}, outcome.RegistryUnavailable,
+			[]string{"line 2: base image ", "answers 502"}, 3, 0},
+		{"all, 400", run, any, faulttest.Fault{Status: 400}, outcome.BaseImageUnavailable,
+			[]string{"line 2: base image ", "answers 400"}, 1, 0},
+		{"all, no answer", run, any, faulttest.Fault{}, outcome.RegistryUnavailable,
+			[]string{"line 2: base image "}, 3, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			in, _ := faulty(t, test.dockerfile, faulttest.First(1<<30, test.match, test.fault))
+			end := fail(t, in, test.reason, test.words...)
+			if got := strings.Count(end.output, "msg=Building"); got != test.tries {
+				t.Errorf("tried %d times, want %d", got, test.tries)
+			}
+			if got := outcome.Of(end.err).RetryAfter; got != test.after {
+				t.Errorf("Retry-After is %s, want %s", got, test.after)
+			}
+		})
+	}
+	t.Run("429 for a while", func(t *testing.T) {
+		t.Parallel()
+		in, proxy := faulty(t, run, faulttest.First(2, layer, faulttest.Fault{Status: 429}))
+		succeed(t, in)
+		if got := proxy.Faults.Load(); got != 2 {
+			t.Errorf("%d faults were met", got)
+		}
+	})
+}
+
+// Each repository gets its own credentials, by the rules of containers-auth.json.
+func TestCredentialsOfPaths(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	entry := func(key, password string) string {
+		return fmt.Sprintf("%q: {\"username\": %q, \"password\": %q}", key, r.User, password)
+	}
+	for name, test := range map[string]struct {
+		entries []string
+		works   bool
+	}{
+		"longest path first": {[]string{entry(r.Host, "wrong"), entry(r.Host+"/library", r.Password)}, true},
+		"repository": {
+			[]string{entry(r.Host+"/library", "wrong"), entry(r.Host+"/library/busybox", r.Password)}, true,
+		},
+		"host":                          {[]string{entry(r.Host, r.Password), entry(r.Host+"/other", "wrong")}, true},
+		"URL":                           {[]string{entry("https://"+r.Host+"/v2/", r.Password)}, true},
+		"another path":                  {[]string{entry(r.Host+"/other", r.Password)}, false},
+		"another one's entry is broken": {[]string{entry(r.Host, r.Password), `"ghcr.io": {"auth": "?"}`}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+			in.RegistryPullSecret = filepath.Join(t.TempDir(), "config.json")
+			text := `{"auths": {` + strings.Join(test.entries, ", ") + `}}`
+			if err := os.WriteFile(in.RegistryPullSecret, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if !test.works {
+				fail(t, in, outcome.BaseImageUnavailable, "does not let us pull it: 401")
+				return
+			}
+			succeed(t, in)
+		})
+	}
+}
+
+// An entry that cannot be read is named, and no registry is blamed for it.
+func TestBrokenCredentials(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+	in.RegistryPullSecret = filepath.Join(t.TempDir(), "config.json")
+	text := `{"auths": {"` + r.Host + `": {"auth": "?"}}, "credHelpers": {"gcr.io": "gcloud"}}`
+	if err := os.WriteFile(in.RegistryPullSecret, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	end := fail(t, in, outcome.AuthenticationFailed, "entry of "+r.Host)
+	if !strings.Contains(end.output, "credentials for gcr.io to credential helpers") {
+		t.Errorf("the log does not tell of helpers: %s", end.output)
+	}
+}
+
+// The token server of a company's own registry is at a private address, and gives tokens for single repositories.
+func TestTokensForBaseImages(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t, registrytest.PlainHTTP, registrytest.ByToken("repository:library/secret:pull"))
+	image, _ := busybox()
+	r.Push(t, "library/secret:1", image)
+	r.Push(t, "team/other:1", image)
+	succeed(t, parameters(project(t, map[string]string{
+		"Dockerfile": "FROM " + r.Host + "/library/busybox:1\nCOPY --from=" + r.Host + "/team/other:1 /etc /other\n",
+	}), r))
+	in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/secret:1\n"}), r)
+	fail(t, in, outcome.BaseImageUnavailable, "line 1", "the token server of "+r.Host+", does not let us pull it: 401")
+}
+
+// A file of a URL is no image: the bundle counts for it, and its fault names line, URL and status.
+func TestDownloads(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t, registrytest.Behind(func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			switch req.URL.Path {
+			case "/file":
+				io.WriteString(w, "content")
+			case "/absent":
+				http.NotFound(w, req)
+			case "/busy":
+				w.Header().Set("Retry-After", "7")
+				w.WriteHeader(http.StatusServiceUnavailable)
+			default:
+				next.ServeHTTP(w, req)
+			}
+		})
+	}))
+	build := func(t *testing.T, path string) Parameters {
+		return parameters(project(t, map[string]string{
+			"Dockerfile": "FROM busybox:1\n\nADD https://" + r.Host + path + " /f\n",
+		}), r)
+	}
+	t.Run("by the bundle's authority", func(t *testing.T) {
+		t.Parallel()
+		if got := succeed(t, build(t, "/file")).files["f"]; got != "content" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("absent", func(t *testing.T) {
+		t.Parallel()
+		end := fail(t, build(t, "/absent?token=x"), outcome.DownloadFailed, "Dockerfile line 3: ADD",
+			"https://"+r.Host+"/absent", "404")
+		if strings.Contains(end.err.Error(), "token=x") {
+			t.Errorf("the query is told: %v", end.err)
+		}
+	})
+	t.Run("busy", func(t *testing.T) {
+		t.Parallel()
+		end := fail(t, build(t, "/busy"), outcome.DownloadUnavailable, "line 3: ADD", "/busy", "503")
+		if got := outcome.Of(end.err).RetryAfter; got != 7*time.Second {
+			t.Errorf("Retry-After is %s", got)
+		}
+	})
+	t.Run("unknown authority", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, map[string]string{
+			"Dockerfile": "FROM scratch\nADD https://" + r.Host + "/file /f\n",
+		}), r)
+		in.CABundle = ""
+		fail(t, in, outcome.DownloadFailed, "line 2: ADD", "authority that is not trusted")
+	})
+	t.Run("nobody there", func(t *testing.T) {
+		t.Parallel()
+		in := parameters(project(t, map[string]string{
+			"Dockerfile": "FROM scratch\nADD https://127.0.0.1:9/file /f\n",
+		}), r)
+		fail(t, in, outcome.DownloadUnavailable, "line 2: ADD", "refused")
 	})
 }
 

@@ -91,7 +91,10 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 
-	builder, err := open(ctx, in, env)
+	if warning := b.credentials.Warning(); warning != "" {
+		env.Log.Warn(warning)
+	}
+	builder, err := open(ctx, in, b.credentials, env)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +128,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 const mostBases = 64
 
 // open opens the builder: the daemon at the address if there is one, else the process's own.
-func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.BuildKit, error) {
+func open(
+	ctx context.Context, in Parameters, credentials *registry.Credentials, env step.Environment,
+) (*buildkit.BuildKit, error) {
 	started := time.Now()
 	if in.BuildKitAddress != "" {
 		if len(in.RegistryMirrors)+len(in.InsecureRegistries) > 0 || in.CABundle != "" {
@@ -145,6 +150,8 @@ func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.B
 		Mirrors:  in.RegistryMirrors,
 		Insecure: in.InsecureRegistries,
 		CABundle: in.CABundle,
+
+		Credentials: credentials,
 	}
 	if config.Root == "" {
 		config.Temporary = true

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	gateway "github.com/moby/buildkit/frontend/gateway/pb"
 	"github.com/moby/buildkit/solver/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -19,7 +21,7 @@ import (
 func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	err = said{strings.TrimPrefix(err.Error(), "failed to solve: "), err} // the client's words, which say nothing
 	fault := buildkit.FaultOf(err)
-	if fault == buildkit.DiskFull ||
+	if fault.DiskFull ||
 		workspace.IsDiskFull(b.in.Workspace.Image(), string(b.in.Workspace), b.in.BuildKitRoot) {
 		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
 	}
@@ -54,20 +56,14 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 			outcome.BuildFailed, "%s: %s: %w%s", place, instruction, exited(exit.ExitCode, err), output,
 		)
 	}
+	if fault.Outcome != nil {
+		return b.outside(fault, place)
+	}
 	// A daemon does not tell faults. There, what fails before a step runs, or at FROM, is taken for an image that
 	// cannot be had.
 	image, isBase := b.imageAt(first, last)
-	if image != "" && (fault != buildkit.NoFault || b.in.BuildKitAddress != "" && (isBase || !inStep)) {
-		switch fault {
-		case buildkit.Unreachable:
-			return outcome.Errorf(outcome.RegistryUnavailable, "%s: base image %s: %w", place, image, err)
-		case buildkit.Denied:
-			return outcome.Errorf(
-				outcome.BaseImageUnavailable, "%s: base image %s may not be pulled: %w", place, image, err,
-			)
-		default:
-			return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s: %w", place, image, err)
-		}
+	if image != "" && b.in.BuildKitAddress != "" && (isBase || !inStep) {
+		return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s: %w", place, image, err)
 	}
 	switch {
 	case inStep:
@@ -76,6 +72,77 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %s: %w", place, instruction, err)
 	}
 	return fmt.Errorf("build of %s: %w", b.source.name, err)
+}
+
+// outside says of an image or file that could not be had which instruction names it. BuildKit fetches layers late: when
+// an instruction needs them, or the image is exported.
+func (b *build) outside(fault buildkit.Fault, place string) error {
+	what, line := "base image "+fault.Image, 0
+	if fault.URL != "" {
+		what, line = "ADD", b.addOf(fault.URL)
+	} else if image, at := b.useOf(fault.Image); at > 0 {
+		what, line = "base image "+image, at
+	}
+	if line > 0 {
+		place = fmt.Sprintf("%s line %d", b.source.name, line)
+	}
+	failure := *fault.Outcome
+	failure.Message = fmt.Sprintf("%s: %s: %s", place, what, failure.Message)
+	return &failure
+}
+
+// addOf returns the line of the ADD of a URL, given without its query; 0 when none has it as it stands.
+func (b *build) addOf(url string) int {
+	for _, stage := range b.source.stages {
+		for _, command := range stage.Commands {
+			add, ok := command.(*instructions.AddCommand)
+			if !ok {
+				continue
+			}
+			for _, from := range add.SourcePaths {
+				from, _, _ = strings.Cut(from, "?")
+				if from == url && len(add.Location()) > 0 {
+					return add.Location()[0].Start.Line
+				}
+			}
+		}
+	}
+	return 0
+}
+
+// useOf returns how an image of a repository is named where it is first used, and the line; 0 when no instruction has
+// it as it stands.
+func (b *build) useOf(repository string) (image string, line int) {
+	is := func(image string) bool {
+		ref, err := name.ParseReference(image, name.WeakValidation)
+		return err == nil && registry.Name(ref.Context().Name()) == repository
+	}
+	for _, stage := range b.source.stages {
+		if is(stage.BaseName) && len(stage.Location) > 0 {
+			return stage.BaseName, stage.Location[0].Start.Line
+		}
+		for _, command := range stage.Commands {
+			for _, from := range takenBy(command) {
+				if at := command.Location(); is(from) && len(at) > 0 {
+					return from, at[0].Start.Line
+				}
+			}
+		}
+	}
+	return "", 0
+}
+
+// takenBy returns the stages or images that an instruction takes files from.
+func takenBy(command instructions.Command) (from []string) {
+	switch c := command.(type) {
+	case *instructions.CopyCommand:
+		from = append(from, c.From)
+	case *instructions.RunCommand:
+		for _, m := range instructions.GetMounts(c) {
+			from = append(from, m.From)
+		}
+	}
+	return from
 }
 
 // said is an error with another text than its own.
@@ -130,16 +197,9 @@ func (b *build) imageAt(first, last int) (image string, isBase bool) {
 			if len(at) == 0 || at[0].Start.Line > last || at[len(at)-1].End.Line < first {
 				continue
 			}
-			switch c := command.(type) {
-			case *instructions.CopyCommand:
-				if c.From != "" && !hasStage(b.source.stages[:i], c.From) {
-					return c.From, false
-				}
-			case *instructions.RunCommand:
-				for _, m := range instructions.GetMounts(c) {
-					if m.From != "" && !hasStage(b.source.stages[:i], m.From) {
-						return m.From, false
-					}
+			for _, from := range takenBy(command) {
+				if from != "" && !hasStage(b.source.stages[:i], from) {
+					return from, false
 				}
 			}
 		}

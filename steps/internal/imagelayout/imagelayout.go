@@ -209,9 +209,10 @@ func (d directory) open(digest v1.Hash) (io.ReadCloser, int64, error) {
 	return d.file(path.Join("blobs", digest.Algorithm, digest.Hex))
 }
 
-// file opens a regular file. A link is refused even where it stays inside: no builder makes one.
+// file opens a regular file, or what a link to one within the layout leads to: some tools share blobs so. The root lets
+// no link lead out.
 func (d directory) file(name string) (io.ReadCloser, int64, error) {
-	info, err := d.root.Lstat(name)
+	info, err := d.root.Stat(name)
 	if err != nil {
 		return nil, 0, err
 	}

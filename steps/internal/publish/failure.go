@@ -63,9 +63,16 @@ func (r *repository) refusal(doing string, fault *registry.Fault) error {
 	host, repository, said := fault.Host, r.name.RepositoryStr(), fault.Said()
 	switch {
 	case fault.Kind == registry.Denied:
+		if fault.TokenServer != "" {
+			host = fault.TokenServer + ", the token server of " + host + ","
+		}
 		return refused(
 			outcome.PushDenied, "", "%s: %s does not let us push to %s: %s; %s", doing, host, repository, said,
 			r.used(),
+		)
+	case fault.TokenServer != "":
+		return refused(
+			outcome.Failed, "Check that "+fault.TokenServer+" is the token server of "+host+".", "%s: %v", doing, fault,
 		)
 	case fault.Says(transport.NameUnknownErrorCode):
 		return refused(
@@ -73,10 +80,17 @@ func (r *repository) refusal(doing string, fault *registry.Fault) error {
 				"registries do not make them by themselves.",
 			"%s: %s has no repository %s: %s; %s", doing, host, repository, said, r.used(),
 		)
-	case doing == connecting && r.gate.Insecure && fault.Status == http.StatusBadRequest:
+	case doing == connecting && r.login.Insecure && fault.Status == http.StatusBadRequest:
 		return refused(
 			outcome.InvalidParameters, "Most likely the registry speaks HTTPS: leave insecure-plain-http unset.",
 			"insecure-plain-http: %s answers plain HTTP with %s", host, said,
+		)
+	case doing == connecting && fault.Status == http.StatusBadRequest:
+		return refused(
+			outcome.InvalidParameters, "Where the registry wants a client certificate (mTLS), it needs another "+
+				"address for pushes, or credentials in place of that: a step has no client certificate to show.",
+			"registry: %s answers %s to /v2/: it is not a container registry, or wants a client certificate", host,
+			said,
 		)
 	case doing == connecting:
 		return refused(
@@ -100,6 +114,12 @@ func (r *repository) refusal(doing string, fault *registry.Fault) error {
 func (r *repository) used() string {
 	if _, key, found := r.credentials.Find(r.name.Name()); found {
 		return fmt.Sprintf("the credentials for %s in %s were used", key, r.credentials.Path)
+	}
+	if helper := r.credentials.Helper(r.name.RegistryStr()); helper != "" {
+		return fmt.Sprintf(
+			"no credentials were used, since %s leaves them to the program docker-credential-%s, which a step does "+
+				"not have: write them into the file itself", r.credentials.Path, helper,
+		)
 	}
 	keys := r.credentials.Keys()
 	if len(keys) == 0 {

@@ -150,6 +150,91 @@ func TestStalledUpload(t *testing.T) {
 	}
 }
 
+// A registry that is silent while it stores what it got is waited for, within a bound that fits the size. Nobody waits
+// for one that says nothing to a question.
+func TestPatience(t *testing.T) {
+	t.Parallel()
+	if got := toCommit(5e9); got < 15*time.Minute || got > time.Hour {
+		t.Errorf("5 GB may take %s", got)
+	}
+	for name, test := range map[string]struct {
+		silent time.Duration
+		send   bool
+		text   string // of the failure
+	}{
+		"blob, 75 s":        {75 * time.Second, true, ""},
+		"blob, ten minutes": {10 * time.Minute, true, "did not answer for 5m0s"},
+		"question, 75 s":    {75 * time.Second, false, "did not answer for 1m0s"},
+		"question, 50 s":    {50 * time.Second, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				listener := &pipes{make(chan net.Conn), make(chan struct{})}
+				server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body)
+					if r.URL.Path != "/v2/" {
+						time.Sleep(test.silent)
+					}
+					if r.Method == http.MethodPut {
+						w.WriteHeader(http.StatusCreated)
+					}
+				})}
+				go server.Serve(listener)
+				transport := patient(&http.Transport{
+					ResponseHeaderTimeout: time.Minute,
+					DialContext: func(context.Context, string, string) (net.Conn, error) {
+						ours, theirs := net.Pipe()
+						listener.conns <- theirs
+						return ours, nil
+					},
+				})
+				r := testRepository(t, "r.example.com")
+				r.login.Next = transport
+				if err := r.connect(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				blob := v1.Descriptor{Digest: v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("0", 64)}, Size: 4}
+				var err error
+				if test.send {
+					err = r.send(t.Context(), r.url("team/app", "blobs", "uploads/1"), func() (io.ReadCloser, error) {
+						return io.NopCloser(strings.NewReader("blob")), nil
+					}, blob, new(atomic.Int64))
+				} else {
+					_, err = r.has(t.Context(), "team/app", blob)
+				}
+				if (err != nil) != (test.text != "") || err != nil && !strings.Contains(err.Error(), test.text) {
+					t.Errorf("got %v, want %q", err, test.text)
+				}
+				if test.send && err != nil && !errors.Is(err, errNoWord) {
+					t.Error("it is not looked for before it is sent again")
+				}
+				transport.CloseIdleConnections()
+				server.Close()
+				time.Sleep(test.silent) // the server's part of it ends, too
+			})
+		})
+	}
+}
+
+// pipes is a listener within this process.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { close(p.closed); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
 func largest(image *imagelayout.Image) v1.Descriptor {
 	var found v1.Descriptor
 	for _, b := range image.Blobs {

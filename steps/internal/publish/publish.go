@@ -9,15 +9,18 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -61,11 +64,11 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	transport, err := trust.Transport(in.CABundle)
+	pulls, err := trust.Transport(in.CABundle)
 	if err != nil {
 		return nil, err
 	}
-	defer transport.CloseIdleConnections()
+	defer pulls.CloseIdleConnections()
 	pushing, err := registry.LoadCredentials(in.RegistryPushSecret, env.Secrets)
 	if err != nil {
 		return nil, err
@@ -84,13 +87,20 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		Mirrors:     in.RegistryMirrors,
 		Insecure:    in.InsecureRegistries,
 		Credentials: pulling,
-		Transport:   transport,
+		Transport:   pulls,
 	}
 	sources, err := in.sources(to)
 	if err != nil {
 		return nil, err
 	}
-	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, transport)
+	pushes := patient(pulls)
+	defer pushes.CloseIdleConnections()
+	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, pushes)
+	for _, c := range []*registry.Credentials{pushing, pulling} {
+		if warning := c.Warning(); warning != "" {
+			env.Log.Warn(warning)
+		}
+	}
 	if err := env.Retry.Do(ctx, func(ctx context.Context) error {
 		return repository.connect(ctx, sources)
 	}); err != nil {
@@ -111,14 +121,21 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
-	if err := in.pushCache(ctx, repository, env); err != nil && ctx.Err() == nil {
+	if err := in.pushCache(ctx, repository, image.Root(), env); err != nil && ctx.Err() == nil {
 		env.Log.Warn("The cache is not pushed: the component's next build has an older one, or none", "error", err)
 	}
 	return step.Results{"image": published, "image-digest": digest}, nil
 }
 
-// pushCache pushes the cache that the build left for the component's next one, if it left one.
-func (in Parameters) pushCache(ctx context.Context, repository *repository, env step.Environment) error {
+// fixedTag is the tag of a repository whose cache cannot be pushed anew, since its tags are immutable. It saves sending
+// a cache that the registry then refuses.
+const fixedTag = workspace.CacheTag + "-is-immutable"
+
+// pushCache pushes the cache that the build left for the component's next one, if it left one. published is the image's
+// manifest, which the repository has.
+func (in Parameters) pushCache(
+	ctx context.Context, repository *repository, published imagelayout.Manifest, env step.Environment,
+) error {
 	path := in.CacheSource
 	if path == "" {
 		path = in.Workspace.Cache()
@@ -137,8 +154,19 @@ func (in Parameters) pushCache(ctx context.Context, repository *repository, env 
 	if err := in.checkOwner(cache); err != nil {
 		return err
 	}
+	if seen, err := repository.names(ctx, fixedTag, published); err == nil && seen != nothing {
+		env.Log.Info(
+			"The cache stays as it is, since the registry's tags are immutable. Exempt the tag from that, and delete "+
+				"the tag that tells of it", "exempt", workspace.CacheTag, "delete", fixedTag,
+		)
+		return nil
+	}
 	p := &push{repository: repository, image: cache, tag: workspace.CacheTag, env: env, jobs: max(in.Jobs, 1)}
-	if err := p.run(ctx); err != nil {
+	err = p.run(ctx)
+	if outcome.Of(err) != nil && outcome.Of(err).Reason == outcome.TagImmutable {
+		err = errors.Join(err, repository.put(ctx, fixedTag, published))
+	}
+	if err != nil {
 		return err
 	}
 	p.report(repository.name.Name() + ":" + workspace.CacheTag)
@@ -295,7 +323,8 @@ type push struct {
 	started                    time.Time
 	sent                       atomic.Int64 // bytes of blobs, as they go
 	uploaded, skipped, mounted tally
-	unchanged                  bool // the registry had the image under this tag before
+	unchanged                  bool     // the registry had the image under this tag before
+	own                        sync.Map // digests of blobs that this push sent
 }
 
 // tally counts blobs.
@@ -315,9 +344,8 @@ func (t *tally) String() string {
 
 func (p *push) run(ctx context.Context) error {
 	p.started = time.Now()
-	var err error
-	if p.unchanged, err = p.isThere(ctx); err != nil || p.unchanged {
-		return err
+	if p.unchanged = p.isThere(ctx); p.unchanged || ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	if err := p.findAbsent(ctx); err != nil {
 		return err
@@ -332,26 +360,32 @@ func (p *push) run(ctx context.Context) error {
 			reference = p.tag
 		}
 		if err := p.env.Retry.Do(ctx, func(ctx context.Context) error {
-			return p.repository.put(ctx, reference, manifest)
-		}); err != nil {
+			err := p.repository.put(ctx, reference, manifest)
+			if lost := p.lost(err); len(lost) > 0 {
+				err = errors.Join(p.restore(ctx, lost), err) // and once more
+			}
 			return err
+		}); err != nil {
+			if err = p.immutable(ctx, reference, err); err != nil {
+				return err
+			}
 		}
 	}
 	return p.verify(ctx)
 }
 
-// isThere tells whether the registry has this image under this tag already. That is a mere saving: only that the
-// registry cannot be reached is an error, whatever else is wrong shows when pushing.
-func (p *push) isThere(ctx context.Context) (bool, error) {
-	root, there := p.image.Root(), false
-	err := p.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
-		there, err = p.repository.shows(ctx, p.tag, root)
-		if err == nil && there {
-			there, err = p.repository.shows(ctx, root.Digest.String(), root)
-		}
-		return err
-	})
-	return err == nil && there, onlyTransient(err)
+// isThere tells whether the registry has this image under this tag already. That is a mere saving: one question, and
+// whatever is wrong shows when pushing.
+func (p *push) isThere(ctx context.Context) bool {
+	root := p.image.Root()
+	seen, err := p.repository.names(ctx, p.tag, root)
+	if err != nil {
+		seen, err = p.repository.shows(ctx, p.tag, root)
+	}
+	if err != nil && ctx.Err() == nil && outcome.Of(err).Reason.Class() == outcome.Transient {
+		p.env.Log.Warn("It is not known whether the registry has this image already", "because", err)
+	}
+	return err == nil && seen == same
 }
 
 // blobs pushes what the manifests name, the largest first so that none is left to travel alone.
@@ -386,17 +420,121 @@ func (p *push) blob(ctx context.Context, blob v1.Descriptor) error {
 	if mounted, err := p.mount(ctx, blob); err != nil || mounted {
 		return err
 	}
+	err = p.upload(ctx, blob)
+	if errors.Is(err, errNoWord) && p.arrives(ctx, blob) {
+		err = nil
+	}
+	if err == nil {
+		p.uploaded.add(blob)
+		p.own.Store(blob.Digest, true)
+	}
+	return err
+}
+
+// upload sends one blob.
+func (p *push) upload(ctx context.Context, blob v1.Descriptor) error {
 	location, err := p.repository.start(ctx, blob)
 	if err != nil {
 		return err
 	}
-	if err := p.repository.send(ctx, location, func() (io.ReadCloser, error) {
-		return p.open(ctx, blob)
-	}, blob, &p.sent); err != nil {
+	return p.repository.send(ctx, location, func() (io.ReadCloser, error) { return p.open(ctx, blob) }, blob, &p.sent)
+}
+
+// arrives waits for a blob that was sent whole, and of which there is no word: a proxy may have less patience than the
+// registry needs to store it.
+func (p *push) arrives(ctx context.Context, blob v1.Descriptor) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second+time.Duration(blob.Size/10e6)*time.Second)
+	defer cancel()
+	for wait := 200 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		if there, err := p.repository.has(ctx, p.repository.name.RepositoryStr(), blob); err == nil && there {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(wait):
+		}
+	}
+}
+
+// lost returns the blobs that the registry showed, and that it misses now that a manifest names them: it may remove
+// them at any time while no manifest does. Those that this push sent it may not see yet.
+func (p *push) lost(err error) (blobs []v1.Descriptor) {
+	fault, ok := errors.AsType[*registry.Fault](err)
+	if !ok || fault.Kind != registry.Lost ||
+		!fault.Says(transport.BlobUnknownErrorCode, transport.ManifestBlobUnknownErrorCode) {
+		return nil
+	}
+	named := false
+	for _, blob := range p.image.Blobs {
+		if _, own := p.own.Load(blob.Digest); own {
+			named = named || fault.Names(blob.Digest.String())
+			continue
+		}
+		if fault.Names(blob.Digest.String()) {
+			return []v1.Descriptor{blob}
+		}
+		blobs = append(blobs, blob)
+	}
+	if named {
+		return nil
+	}
+	return blobs
+}
+
+// restore sends blobs that the registry has lost.
+func (p *push) restore(ctx context.Context, blobs []v1.Descriptor) error {
+	for _, blob := range blobs {
+		if err := p.upload(ctx, blob); err != nil {
+			return err
+		}
+		p.uploaded.add(blob)
+		p.own.Store(blob.Digest, true)
+		p.env.Log.Warn("Sent a blob that the registry showed, and does not have", "blob", blob.Digest)
+	}
+	return nil
+}
+
+// immutable says of a refused tag that it exists already, if it does.
+func (p *push) immutable(ctx context.Context, reference string, err error) error {
+	fault, ok := errors.AsType[*registry.Fault](err)
+	if !ok || reference != p.tag || !fixed(fault) {
+		return p.unsupported(fault, err)
+	}
+	seen, unseen := p.repository.names(ctx, p.tag, p.image.Root())
+	if unseen != nil {
+		seen, unseen = p.repository.shows(ctx, p.tag, p.image.Root())
+	}
+	switch {
+	case unseen == nil && seen == same:
+		return nil // somebody else was faster with the same image
+	case unseen != nil || seen == nothing:
+		return p.unsupported(fault, err)
+	}
+	return outcome.Errorf(
+		outcome.TagImmutable, "%s:%s is another image already, and %s does not let it change: %s", p.repository.name,
+		p.tag, fault.Host, fault.Said(),
+	)
+}
+
+// unsupported adds to a refusal of an index, or of what it lists, how to build without one.
+func (p *push) unsupported(fault *registry.Fault, err error) error {
+	if fault == nil || fault.Kind != registry.Refused || !p.image.Root().MediaType.IsIndex() {
 		return err
 	}
-	p.uploaded.add(blob)
-	return nil
+	return outcome.Of(err).WithHint(
+		"The registry's own words say why. Old registries take neither OCI indexes nor attestations: build with " +
+			"provenance=none.",
+	)
+}
+
+// fixed tells whether an answer to a tag may mean that it is immutable. Registries say so in many ways.
+func fixed(fault *registry.Fault) bool {
+	switch fault.Status {
+	case http.StatusMethodNotAllowed, http.StatusConflict, http.StatusPreconditionFailed:
+		return true
+	}
+	return fault.Says("TAG_INVALID") || fault.Status == http.StatusBadRequest && fault.Says(transport.DeniedErrorCode)
 }
 
 // mount makes a blob of another repository one of ours, if there is one that has it and the registry wants to.
@@ -453,28 +591,51 @@ func (p *push) findAbsent(ctx context.Context) error {
 	return p.bases.find(ctx, p.image.Path, absent, p.env.Retry)
 }
 
-// verify reads back what was pushed: the tag and the digest must both be this image, byte for byte.
+// verify reads back what was pushed: the tag and the digest must both be this image, byte for byte. Where it cannot be
+// read back, the registry's word that it took the image counts.
 func (p *push) verify(ctx context.Context) error {
 	root := p.image.Root()
+	retry := p.env.Retry
 	for _, reference := range []string{root.Digest.String(), p.tag} {
-		err := p.env.Retry.Do(ctx, func(ctx context.Context) error {
-			same, err := p.repository.shows(ctx, reference, root)
-			if err != nil || same {
-				return err
+		err := retry.Do(ctx, func(ctx context.Context) error {
+			seen, err := p.repository.shows(ctx, reference, root)
+			if err != nil {
+				named, unnamed := p.repository.names(ctx, reference, root)
+				if unnamed != nil {
+					return unreadable{err}
+				}
+				seen = named
+			}
+			shown := "something else than " + root.Digest.String()
+			switch seen {
+			case same:
+				return nil
+			case nothing:
+				shown = "nothing there: not found"
 			}
 			// Some registries take a moment until they show what they took.
 			return outcome.Errorf(
-				outcome.RegistryUnavailable, "%s:%s was pushed, but %s shows something else than %s", p.repository.name,
-				p.tag, reference, root.Digest,
+				outcome.RegistryUnavailable, "%s:%s was pushed, but %s shows %s", p.repository.name, p.tag, reference,
+				shown,
 			).
 				WithHint("Run the step again; if it happens again, look for another build that pushes the same tag.")
 		})
+		if _, ok := errors.AsType[unreadable](err); ok && ctx.Err() == nil {
+			p.env.Log.Warn("The image is pushed, and cannot be read back", "reference", reference, "because", err)
+			retry.Attempts = 1
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("verify: %w", err)
 		}
 	}
 	return nil
 }
+
+// unreadable is why a manifest cannot be read.
+type unreadable struct{ error }
+
+func (u unreadable) Unwrap() error { return u.error }
 
 func (p *push) report(published string) {
 	took := time.Since(p.started)

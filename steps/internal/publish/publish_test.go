@@ -191,7 +191,7 @@ func TestPublish(t *testing.T) {
 				t.Errorf("again: got %v\n%s", again, logged)
 			}
 			if n := len(r.Requests(http.MethodPost, "")) + len(r.Requests(http.MethodPut, "")) +
-				len(r.Requests(http.MethodHead, "")); n > 0 {
+				len(r.Requests(http.MethodHead, "/blobs/")); n > 0 {
 				t.Errorf("the second push made %d requests that were not needed", n)
 			}
 		})
@@ -572,7 +572,6 @@ func TestReadBackIsCut(t *testing.T) {
 			t.Parallel()
 			r := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
 			image := registrytest.RandomImage(t, 1, 1000)
-			r.Push(t, reference, image)
 			proxy := faulttest.Before(t, r.URL, faulttest.First(2, manifestGet, fault))
 			in := to(r, built(t, image))
 			in.Registry = strings.TrimPrefix(proxy.URL, "http://") + "/team"
@@ -602,10 +601,9 @@ func TestLastingFaults(t *testing.T) {
 			[]string{"503", "disk on fire", "upload sha256:"},
 		},
 		"broken connection": {big, faulttest.Fault{ReadBody: 1000}, 5, []string{"upload sha256:"}},
-		// ggcr's ping of a local host asks twice
 		"429 from the start": {func(*http.Request) bool {
 			return true
-		}, faulttest.Fault{Status: 429, RetryAfter: "7"}, 2 * 5,
+		}, faulttest.Fault{Status: 429, RetryAfter: "7"}, 5,
 			[]string{"429 Too Many Requests"}},
 	}
 	for kind, test := range tests {
@@ -767,8 +765,8 @@ func TestRefused(t *testing.T) {
 			if len(err.Error()) > 2000 {
 				t.Errorf("the message has %d bytes", len(err.Error()))
 			}
-			// One job: the first refusal ends it. ggcr's ping of a local host asks twice.
-			if n := proxy.Faults.Load(); n > 2 {
+			// One job: the first refusal ends it.
+			if n := proxy.Faults.Load(); n != 1 {
 				t.Errorf("tried %d times", n)
 			}
 			if r.Has(t, reference) {

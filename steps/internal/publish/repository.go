@@ -9,9 +9,11 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
@@ -33,46 +35,68 @@ const stallAfter = time.Minute
 type repository struct {
 	name        name.Repository
 	credentials *registry.Credentials
-	gate        *registry.Gate
+	login       *registry.Login
 	client      *http.Client
 	stall       time.Duration // stallAfter, but for tests
+	closed      sync.Map      // other repositories, by their names, that these credentials may not read
 }
 
+// patient is a transport that waits for an answer as long as the request's context: a registry may take long to store
+// a blob.
+func patient(t *http.Transport) *http.Transport {
+	t = t.Clone()
+	t.ResponseHeaderTimeout = 0
+	return t
+}
+
+// newRepository takes a transport without a bound for the time until an answer begins: each request has its own.
 func newRepository(
 	at name.Repository, credentials *registry.Credentials, insecure bool, t http.RoundTripper,
 ) *repository {
-	gate := &registry.Gate{Host: at.RegistryStr(), Insecure: insecure, Next: t}
-	return &repository{name: at, credentials: credentials, gate: gate, stall: stallAfter}
+	r := &repository{name: at, credentials: credentials, stall: stallAfter}
+	r.login = &registry.Login{
+		Gate:   registry.Gate{Host: at.RegistryStr(), Insecure: insecure, Next: t},
+		Find:   func(string) (authn.Authenticator, error) { return credentials.Authenticator(at.Name()) },
+		Scopes: []string{at.Scope(transport.PushScope)},
+	}
+	r.client = &http.Client{Transport: r.login}
+	return r
 }
 
 // connect finds out how the registry wants us to authenticate, and gets a token if it is by token: to push, and to pull
-// from the sources.
+// from the sources if the token server gives that.
 func (r *repository) connect(ctx context.Context, sources []string) error {
-	scopes := []string{r.name.Scope(transport.PushScope)}
+	r.login.Extra = nil
 	for _, from := range sources {
-		scopes = append(scopes, r.name.Registry.Repo(from).Scope(transport.PullScope))
+		r.login.Extra = append(r.login.Extra, r.name.Registry.Repo(from).Scope(transport.PullScope))
 	}
-	auth, err := r.credentials.Authenticator(r.name.Name())
-	if err != nil {
-		return err
-	}
-	authenticated, err := transport.NewWithContext(ctx, r.name.Registry, auth, r.gate, scopes)
-	if err != nil {
+	ctx, answered := within(ctx, http.MethodGet)
+	defer answered()
+	if err := r.login.Connect(ctx); err != nil {
 		return r.failure(connecting, err)
 	}
-	r.client = &http.Client{Transport: authenticated}
 	return nil
 }
 
 // has tells whether a repository holds a blob. When the registry does not want to tell, it does not: an upload will
 // show why.
 func (r *repository) has(ctx context.Context, repository string, blob v1.Descriptor) (bool, error) {
-	response, err := r.do(ctx, http.MethodHead, r.url(repository, "blobs", blob.Digest.String()), nil)
-	if err != nil {
-		return false, onlyTransient(r.failure("look for "+blob.Digest.String(), err))
+	if _, closed := r.closed.Load(repository); closed {
+		return false, nil
 	}
-	response.Body.Close()
-	return response.StatusCode == http.StatusOK, nil
+	response, err := r.do(ctx, http.MethodHead, r.url(repository, "blobs", blob.Digest.String()), nil)
+	if err == nil {
+		response.Body.Close()
+		err = transport.CheckError(response, http.StatusOK, http.StatusNotFound)
+	}
+	if err == nil {
+		return response.StatusCode == http.StatusOK, nil
+	}
+	failure := r.failure("look for "+blob.Digest.String(), err)
+	if repository != r.name.RepositoryStr() && outcome.Of(failure).Reason == outcome.PushDenied {
+		r.closed.Store(repository, true)
+	}
+	return false, onlyTransient(failure)
 }
 
 // mount makes a blob of another repository one of ours, if the registry wants to.
@@ -106,20 +130,34 @@ func (r *repository) start(ctx context.Context, blob v1.Descriptor) (*url.URL, e
 	return location, nil
 }
 
-// send uploads a blob in one request, and counts its bytes as they go.
+// errNoWord is an upload that went whole, and of which the registry did not say whether it has it.
+var errNoWord = errors.New("no word of the blob that was sent")
+
+// toCommit is how long a registry may take to store a blob that it got: enough to copy it within its own storage, at
+// 5 MB/s.
+func toCommit(bytes int64) time.Duration { return 5*time.Minute + time.Duration(bytes/5e6)*time.Second }
+
+// send uploads a blob in one request, and counts its bytes as they go. The error wraps errNoWord where the blob may
+// have arrived all the same.
 func (r *repository) send(
 	ctx context.Context, location *url.URL, open func() (io.ReadCloser, error), blob v1.Descriptor, sent *atomic.Int64,
 ) error {
 	doing := "upload " + blob.Digest.String()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	up := &upload{sent: sent, patience: r.stall}
+	up := &upload{sent: sent, patience: r.stall, commit: toCommit(blob.Size)}
 	up.stall = time.AfterFunc(up.patience, func() {
-		cancel(
-			outcome.Errorf(
-				outcome.RegistryUnavailable, "%s: %s took no byte for %s", doing, r.name.RegistryStr(), up.patience,
-			),
-		)
+		host := r.name.RegistryStr()
+		if up.whole.Load() {
+			cancel(outcome.Errorf(
+				outcome.RegistryUnavailable, "%s: %s has all of it, and did not answer for %s: %w", doing, host,
+				up.commit, errNoWord,
+			))
+			return
+		}
+		cancel(outcome.Errorf(
+			outcome.RegistryUnavailable, "%s: %s took no byte for %s", doing, host, up.patience,
+		))
 	})
 	defer up.stall.Stop()
 
@@ -139,6 +177,7 @@ func (r *repository) send(
 		if err != nil {
 			return nil, err
 		}
+		up.whole.Store(false)
 		return &body{content, up}, nil
 	}
 	response, err := r.client.Do(request)
@@ -155,14 +194,26 @@ func (r *repository) send(
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return r.failure(doing, err)
+	failure := r.failure(doing, err)
+	if fault := registry.FaultOf(r.name.RegistryStr(), err); up.whole.Load() && fault.Kind == registry.Unavailable &&
+		(fault.Status == 0 || fault.Status == http.StatusGatewayTimeout) {
+		return noWord{failure}
+	}
+	return failure
 }
+
+// noWord is a failure that is also errNoWord.
+type noWord struct{ error }
+
+func (n noWord) Unwrap() []error { return []error{n.error, errNoWord} }
 
 // upload is a blob on its way, in as many requests as authentication needs.
 type upload struct {
 	sent     *atomic.Int64 // by all uploads
 	bytes    atomic.Int64  // by this one
 	patience time.Duration // with a registry that takes no byte
+	commit   time.Duration // patience with one that has all of them
+	whole    atomic.Bool   // it has all of them
 	stall    *time.Timer
 	damage   atomic.Pointer[error] // why the blob cannot be read
 }
@@ -181,8 +232,12 @@ func (b *body) Read(p []byte) (int, error) {
 		b.stall.Reset(b.patience)
 		return n, nil
 	}
-	// from here on the transport waits for the answer, and has its own measure for that
-	b.stall.Stop()
+	if err == io.EOF {
+		b.whole.Store(true)
+		b.stall.Reset(b.commit)
+	} else {
+		b.stall.Stop()
+	}
 	// the transport closes it while it reads when the connection breaks
 	if err != io.EOF && !errors.Is(err, os.ErrClosed) {
 		b.damage.Store(&err)
@@ -222,33 +277,77 @@ var accepted = []string{
 	string(types.DockerManifestList),
 }
 
-// shows tells whether a tag or digest is this manifest, byte for byte.
-func (r *repository) shows(ctx context.Context, reference string, m imagelayout.Manifest) (bool, error) {
+// sight is what a registry shows under a tag or digest.
+type sight int
+
+const (
+	nothing   sight = iota // there is none
+	something              // another manifest
+	same                   // the manifest, byte for byte
+)
+
+// shows tells what a tag or digest is, seen next to a manifest.
+func (r *repository) shows(ctx context.Context, reference string, m imagelayout.Manifest) (sight, error) {
+	response, err := r.look(ctx, http.MethodGet, reference, m)
+	if err != nil || response == nil {
+		return nothing, err
+	}
+	defer response.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(response.Body, int64(len(m.Raw))+1))
+	if err != nil {
+		return nothing, r.failure("read "+reference, err)
+	}
+	if bytes.Equal(raw, m.Raw) {
+		return same, nil
+	}
+	return something, nil
+}
+
+// names tells the same by the digest that the registry gives. Registries that count what is read count no HEAD. It
+// fails, too, when the registry gives none.
+func (r *repository) names(ctx context.Context, reference string, m imagelayout.Manifest) (sight, error) {
+	response, err := r.look(ctx, http.MethodHead, reference, m)
+	if err != nil || response == nil {
+		return nothing, err
+	}
+	response.Body.Close()
+	switch response.Header.Get("Docker-Content-Digest") {
+	case m.Digest.String():
+		return same, nil
+	case "":
+		return nothing, outcome.Errorf(
+			outcome.Failed, "read %s: %s does not tell its digest", reference, r.name.RegistryStr(),
+		)
+	}
+	return something, nil
+}
+
+// look asks for what is under a tag or digest. There is no response when there is nothing.
+func (r *repository) look(
+	ctx context.Context, method, reference string, m imagelayout.Manifest,
+) (*http.Response, error) {
 	doing := "read " + reference
 	accept := strings.Join(append([]string{string(m.MediaType)}, accepted...), ", ")
 	response, err := r.do(
-		ctx, http.MethodGet, r.url(r.name.RepositoryStr(), "manifests", reference), nil, "Accept", accept,
+		ctx, method, r.url(r.name.RepositoryStr(), "manifests", reference), nil, "Accept", accept,
 	)
 	if err != nil {
-		return false, r.failure(doing, err)
+		return nil, r.failure(doing, err)
 	}
-	defer response.Body.Close()
 	if response.StatusCode == http.StatusNotFound {
-		return false, nil
+		response.Body.Close()
+		return nil, nil
 	}
 	if err := transport.CheckError(response, http.StatusOK); err != nil {
-		return false, r.failure(doing, err)
+		response.Body.Close()
+		return nil, r.failure(doing, err)
 	}
-	raw, err := io.ReadAll(io.LimitReader(response.Body, int64(len(m.Raw))+1))
-	if err != nil {
-		return false, r.failure(doing, err)
-	}
-	return bytes.Equal(raw, m.Raw), nil
+	return response, nil
 }
 
 func (r *repository) url(repository, kind, reference string) *url.URL {
 	return &url.URL{
-		Scheme: r.gate.Scheme(),
+		Scheme: r.login.Scheme(),
 		Host:   r.name.RegistryStr(),
 		Path:   "/v2/" + repository + "/" + kind + "/" + reference,
 	}
@@ -268,12 +367,33 @@ func (r *repository) do(
 	if content != nil {
 		reader = bytes.NewReader(content)
 	}
+	ctx, answered := within(ctx, method)
 	request, err := http.NewRequestWithContext(ctx, method, at.String(), reader)
 	if err != nil {
+		answered()
 		return nil, err
 	}
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
 	}
-	return r.client.Do(request)
+	response, err := r.client.Do(request)
+	answered()
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return response, err
+}
+
+// within bounds how long a registry may take until its answer begins: longer where it has something to store. The
+// function that it returns says that it has begun.
+func within(ctx context.Context, method string) (context.Context, func()) {
+	bound := time.Minute
+	if method != http.MethodGet && method != http.MethodHead {
+		bound = toCommit(0)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(bound, func() {
+		cancel(outcome.Errorf(outcome.RegistryUnavailable, "the registry did not answer for %s", bound))
+	})
+	return ctx, func() { timer.Stop() }
 }
