@@ -8,7 +8,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
-	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // renderOptions are the flags of stepwright render.
@@ -56,7 +55,7 @@ to find such values.`,
 
 func (o *renderOptions) run(out io.Writer, paths []string) error {
 	if o.output != "yaml" && o.output != "json" {
-		return outcome.Invalid(fmt.Sprintf("--output: %q is none of yaml, json", o.output))
+		return misuse(notAForm(o.output))
 	}
 	set, err := o.templates.objects(paths)
 	if err != nil {

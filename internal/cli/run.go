@@ -25,7 +25,6 @@ import (
 	"github.com/stepwright/stepwright/internal/localplane/history"
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
-	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -109,7 +108,7 @@ func (o *whichOptions) faults() []string {
 	if slices.Contains([]string{"", "yaml", "json"}, o.output) {
 		return nil
 	}
-	return []string{fmt.Sprintf("--output: %q is neither yaml nor json", o.output)}
+	return []string{notAForm(o.output)}
 }
 
 // streams are the command's two outputs: for results, and for messages.
@@ -190,7 +189,7 @@ func addAPI(f *pflag.FlagSet, o *localplane.API) {
 func (o *runOptions) run(ctx context.Context, to streams, files []string) (err error) {
 	run, err := workflowrun.Load(o.name, files...)
 	if err != nil {
-		return err
+		return unreadable(err)
 	}
 	if err := o.check(run); err != nil {
 		return err
@@ -202,7 +201,7 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	plane := localplane.New(o.plane)
 	// Before the plane starts, too: faults of run or templates must not be found only after that.
 	if _, _, err := o.planOf(ctx, run, library, plane, os.TempDir()); err != nil {
-		return err
+		return o.templates.blamed(err)
 	}
 	if err := plane.Start(ctx, run); err != nil {
 		return err
@@ -355,7 +354,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		*given.path = abs
 	}
 	if len(faults) > 0 {
-		return outcome.Invalid(faults...)
+		return misuse(faults...)
 	}
 	return nil
 }

@@ -376,13 +376,13 @@ func TestFlagsThatAreWrong(t *testing.T) {
 		"--insecure-registry", "mirror.example.com/hub", dir,
 	)
 	for _, want := range []string{
-		`InvalidParameters: 5 faults:`, `--output: "toml" is neither yaml nor json`,
+		`UsageError: 5 faults:`, `--output: "toml" is neither yaml nor json`,
 		`--registry-mirror: "docker.io" is not of the form HOST=MIRROR`,
 		`--registry-mirror: registry-mirrors[0].mirror: does not have the right form`,
 		`--insecure-registry: insecure-registries[0]: does not have the right form`,
 		`--ca-bundle: `, `no/such/file: no such file or directory`,
 	} {
-		if got.code != 2 || !strings.Contains(got.stderr, want) {
+		if got.code != 64 || !strings.Contains(got.stderr, want) {
 			t.Errorf("exit code %d; %q is missing in\n%s", got.code, want, got.stderr)
 		}
 	}
@@ -396,7 +396,7 @@ func TestSecretThatIsNotGiven(t *testing.T) {
 	dir := project(t, "", `{repository: {url: "https://git.example.com/cart.git", secretRef: git-credentials}}`)
 	state := filepath.Join(t.TempDir(), "state")
 	got, _ := stepwright(t, "run", "--state", state, dir)
-	if got.code != 2 || !strings.Contains(got.stderr, "--git-secret-dir") {
+	if got.code != 64 || !strings.Contains(got.stderr, "--git-secret-dir") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
 	if _, err := os.Stat(state); err == nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
-	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane"
 )
 
@@ -51,7 +50,7 @@ func refuse(local *pflag.FlagSet) error {
 		}
 	})
 	if len(faults) > 0 {
-		return outcome.Invalid(faults...)
+		return misuse(faults...)
 	}
 	return nil
 }
@@ -59,11 +58,11 @@ func refuse(local *pflag.FlagSet) error {
 // submit has a cluster run the WorkflowRun, and shows its logs until it ends.
 func (o *submitOptions) submit(ctx context.Context, to streams, files []string) error {
 	if faults := o.faults(); len(faults) > 0 {
-		return outcome.Invalid(faults...)
+		return misuse(faults...)
 	}
 	run, err := workflowrun.Load(o.name, files...) // every fault, before anything is asked of the cluster
 	if err != nil {
-		return err
+		return unreadable(err)
 	}
 	plane, err := workflowplane.Open(o.kubeconfig, o.context)
 	if err != nil {

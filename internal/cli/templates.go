@@ -12,6 +12,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/kustomization"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/internal/outcome"
 	installed "github.com/stepwright/stepwright/templates"
 )
 
@@ -79,7 +80,12 @@ func (t templates) files() ([]templateFile, error) {
 func readOrBuild(dir string) ([]templateFile, error) {
 	if kustomization.In(dir) {
 		text, err := kustomization.Text(dir)
-		return []templateFile{{"kubectl kustomize " + dir, text}}, err
+		if err != nil {
+			return nil, outcome.Errorf(outcome.InvalidParameters, "--templates: %w", err).WithHint(
+				"Correct the kustomization: kubectl kustomize on that folder says the same.",
+			)
+		}
+		return []templateFile{{"kubectl kustomize " + dir, text}}, nil
 	}
 	return readFolder(os.DirFS(dir), ".", dir)
 }
@@ -111,26 +117,38 @@ func readFolder(from fs.FS, folder, named string) ([]templateFile, error) {
 func (t templates) library() (*plan.Library, error) {
 	files, err := t.files()
 	if err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	library := new(plan.Library)
 	for _, file := range files {
 		if err := library.Add(file.text); err != nil {
-			return nil, fmt.Errorf("%s: %w", file.name, err)
+			return nil, outcome.Errorf(outcome.InvalidParameters, "%s: %w", file.name, err).WithHint(
+				"Correct the template: kubectl apply --server-side --dry-run=server says the same.",
+			)
 		}
 	}
 	return library, nil
+}
+
+// blamed has templates that somebody gave bear the blame for an error that has no reason of its own.
+func (t templates) blamed(err error) error {
+	if failure := outcome.Of(err); t.dir == "" || failure.Reason != outcome.Failed {
+		return err
+	}
+	return outcome.Errorf(outcome.InvalidParameters, "--templates: %w", err).WithHint(
+		"Correct the templates; without --templates those run that this program was built with.",
+	)
 }
 
 // objects reads files and, after them, the templates: a file's object wins over a template of its name.
 func (t templates) objects(paths []string) (*objects.Set, error) {
 	set, err := objects.Load(paths...)
 	if err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	files, err := t.files()
 	if err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	more := new(objects.Set)
 	for _, file := range files {

@@ -145,7 +145,7 @@ func (o *validateOptions) print(out io.Writer, result findings) error {
 		}
 		return nil
 	}
-	return outcome.Invalid(fmt.Sprintf("--output: %q is none of text, yaml, json", o.output))
+	return misuse(fmt.Sprintf("--output: %q is none of text, yaml, json", o.output))
 }
 
 func plural(n int, word string) string {

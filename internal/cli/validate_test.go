@@ -197,8 +197,8 @@ func TestRenderRefuses(t *testing.T) {
 		{"no run", []string{platform}, 2, "there is no WorkflowRun in these files"},
 		{"several runs", []string{run("standalone"), run("good"), platform}, 2,
 			"choose one of standalone, good with --name"},
-		{"no folder of templates", []string{run("good"), "--templates", "none"}, 1, "none: no such file or directory"},
-		{"another form", []string{run("good"), "-o", "toml"}, 2, `--output: "toml" is none of yaml, json`},
+		{"no folder of templates", []string{run("good"), "--templates", "none"}, 64, "none: no such file or directory"},
+		{"another form", []string{run("good"), "-o", "toml"}, 64, `--output: "toml" is neither yaml nor json`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
