@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	goyaml "go.yaml.in/yaml/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -154,7 +156,7 @@ func Decode[T any](o *Object) (*T, error) {
 // Set is what files hold.
 type Set struct {
 	Objects []*Object // of the kinds that package crds defines, in the order of the files
-	Values  []*Object // Helm values of OpenChoreo's portal: documents without a kind that have a mapping backstage
+	Values  []*Object // Helm values of OpenChoreo's portal: documents without a kind that have backstage, or almost
 	Faults  []Fault
 }
 
@@ -311,7 +313,7 @@ func (s *Set) readObject(o *Object) {
 		}
 		return
 	}
-	if _, portal := o.fields["backstage"].(map[string]any); portal && version == "" && o.Kind == "" {
+	if version == "" && o.Kind == "" && slices.ContainsFunc(slices.Collect(maps.Keys(o.fields)), ofPortal) {
 		o.Kind, o.Name = "Values", filepath.Base(o.file)
 		s.Faults = append(s.Faults, o.twice(o.node, nil)...)
 		s.Values = append(s.Values, o)
@@ -330,6 +332,11 @@ func (s *Set) readObject(o *Object) {
 	if definition := definitions()[o.Kind]; definition != nil {
 		s.admit(o, definition)
 	}
+}
+
+// ofPortal tells whether a key at the top of Helm values is backstage, or meant to be.
+func ofPortal(key string) bool {
+	return levenshtein.Distance(strings.ToLower(key), "backstage", nil) <= 2
 }
 
 var scheme = func() *runtime.Scheme {
