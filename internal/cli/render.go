@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 )
 
@@ -57,7 +58,7 @@ func (o *renderOptions) run(out io.Writer, paths []string) error {
 	if o.output != "yaml" && o.output != "json" {
 		return misuse(notAForm(o.output))
 	}
-	set, err := o.templates.objects(paths)
+	set, err := o.templates.with(objects.Load(paths...))
 	if err != nil {
 		return err
 	}

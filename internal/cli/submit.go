@@ -76,7 +76,7 @@ func (o *submitOptions) submit(ctx context.Context, to streams, files []string) 
 	if openChoreo {
 		create = createRun
 	}
-	set, err := o.templates.objects(files)
+	set, err := o.templates.with(objects.Load(files...))
 	if err != nil {
 		return err
 	}

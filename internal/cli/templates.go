@@ -140,9 +140,9 @@ func (t templates) blamed(err error) error {
 	)
 }
 
-// objects reads files and, after them, the templates: a file's object wins over a template of its name.
-func (t templates) objects(paths []string) (*objects.Set, error) {
-	set, err := objects.Load(paths...)
+// with adds the templates to what was read of files: a file's object wins over a template of its name. The error is that
+// of the reading, if it is not nil.
+func (t templates) with(set *objects.Set, err error) (*objects.Set, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}

@@ -22,6 +22,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/descriptor"
 )
 
 // Position is a place in a file.
@@ -158,6 +160,22 @@ type Set struct {
 	Objects []*Object // of the kinds that package crds defines, in the order of the files
 	Values  []*Object // Helm values of OpenChoreo's portal: documents without a kind that have backstage, or almost
 	Faults  []Fault
+
+	Descriptors []Descriptor // the files named workload.yaml that are no objects
+	Files       []File       // that Load has read, in their order
+	Left        []string     // folders that LoadAll has not entered
+}
+
+// File is a file that was read.
+type File struct {
+	Name  string `json:"file"`
+	Holds int    `json:"holds"` // how many objects, Values and descriptors
+}
+
+// Descriptor is the workload.yaml of an application.
+type Descriptor struct {
+	File string
+	*descriptor.Descriptor
 }
 
 // Find returns the object of that name; nil when there is none. The namespace of a cluster-scoped object is empty.
@@ -185,6 +203,8 @@ func (s *Set) OfKind(kind string) []*Object {
 // Add takes the objects of another set that this one does not have, and all its faults.
 func (s *Set) Add(other *Set) {
 	s.Faults = append(s.Faults, other.Faults...)
+	s.Descriptors = append(s.Descriptors, other.Descriptors...)
+	s.Files, s.Left = append(s.Files, other.Files...), append(s.Left, other.Left...)
 	s.Values = append(s.Values, other.Values...)
 	for _, o := range other.Objects {
 		if s.Find(o.Kind, o.Namespace, o.Name) == nil {
@@ -194,9 +214,15 @@ func (s *Set) Add(other *Set) {
 }
 
 // Load reads files, and the YAML files directly in folders. A document that is neither an object of OpenChoreo nor
-// Values is passed over: folders also hold workload descriptors, API descriptions and templates of other tools. Its
-// error is about a file that cannot be read; faults in a file are in the set.
-func Load(paths ...string) (*Set, error) {
+// Values is passed over: folders also hold API descriptions and templates of other tools. Its error is about a file that
+// cannot be read; faults in a file are in the set.
+func Load(paths ...string) (*Set, error) { return readAll(paths, yamlFiles) }
+
+// LoadAll is Load, and reads the folders in folders, too, but for hidden ones, those of packages of Node.js, and those
+// that a link leads to.
+func LoadAll(paths ...string) (*Set, error) { return readAll(paths, allYAMLFiles) }
+
+func readAll(paths []string, list func(dir string) (files, left []string, err error)) (*Set, error) {
 	set := &Set{}
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -205,39 +231,127 @@ func Load(paths ...string) (*Set, error) {
 		}
 		files := []string{path}
 		if info.IsDir() {
-			if files, err = yamlFiles(path); err != nil {
+			var left []string
+			if files, left, err = list(path); err != nil {
 				return nil, err
 			}
+			set.Left = append(set.Left, left...)
 		}
 		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
+			if slices.ContainsFunc(set.Files, func(f File) bool {
+				return filepath.Clean(f.Name) == filepath.Clean(file)
+			}) {
+				continue
+			}
+			if err := set.load(file, !info.IsDir()); err != nil {
 				return nil, err
 			}
-			set.read(file, text, !info.IsDir())
 		}
 	}
 	return set, nil
 }
 
+// load adds what a file holds.
+func (s *Set) load(file string, named bool) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before := len(s.Objects) + len(s.Values) + len(s.Faults)
+	s.read(file, text, named)
+	holds := len(s.Objects) + len(s.Values) + len(s.Faults) - before
+	if holds == 0 {
+		if holds, err = s.readDescriptor(file, text, named); err != nil {
+			return err
+		}
+	}
+	s.Files = append(s.Files, File{file, holds})
+	return nil
+}
+
+// readDescriptor adds a descriptor, if the file is one by its name, and returns how many it has added. A file whose name
+// is only almost right counts for nothing, which is a fault.
+func (s *Set) readDescriptor(file string, text []byte, named bool) (int, error) {
+	base := strings.ToLower(filepath.Base(file))
+	if base != descriptor.Name && base != strings.TrimSuffix(descriptor.Name, ".yaml")+".yml" {
+		return 0, nil
+	}
+	if object := kubernetes(text); object || !named && bytes.Contains(text, []byte("{{")) { // or a template
+		return 0, nil
+	}
+	d, err := descriptor.Check(file)
+	if err != nil {
+		return 0, err
+	}
+	if filepath.Base(file) == descriptor.Name {
+		s.Descriptors = append(s.Descriptors, Descriptor{file, d})
+		return 1, nil
+	}
+	if d.Foreign() {
+		return 0, nil
+	}
+	s.Faults = append(s.Faults, Fault{
+		Position: Position{file, 1},
+		Message:  "only a file named " + descriptor.Name + " counts as the descriptor of an application: rename it",
+	})
+	return 1, nil
+}
+
+// kubernetes tells whether a text is an object of Kubernetes, of any group.
+func kubernetes(text []byte) bool {
+	var object struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+	}
+	return yaml.Unmarshal(text, &object) == nil && object.APIVersion != "" && object.Kind != ""
+}
+
 // Read adds what the text of a file holds, as Load does for a file in a folder. name is the file's name for people.
 func (s *Set) Read(name string, text []byte) { s.read(name, text, false) }
 
-func yamlFiles(dir string) ([]string, error) {
+func yamlFiles(dir string) (files, left []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var files []string
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && (ext == ".yaml" || ext == ".yml") {
+		if isYAML(e) {
 			files = append(files, filepath.Join(dir, e.Name()))
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: %w: no YAML file in this folder", dir, fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("%s: %w: no YAML file in this folder", dir, fs.ErrNotExist)
 	}
-	return files, nil
+	return files, nil, nil
+}
+
+// allYAMLFiles lists the YAML files in a folder and below, and the folders that it has not entered.
+func allYAMLFiles(dir string) (files, left []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case path != dir && e.IsDir() && (strings.HasPrefix(e.Name(), ".") || e.Name() == "node_modules"):
+			left = append(left, path)
+			return fs.SkipDir
+		case e.Type()&fs.ModeSymlink != 0:
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				left = append(left, path)
+			}
+		case isYAML(e):
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s: %w: no YAML file in this folder or below", dir, fs.ErrNotExist)
+	}
+	return files, left, err
+}
+
+func isYAML(e fs.DirEntry) bool {
+	ext := filepath.Ext(e.Name())
+	return e.Type().IsRegular() && (ext == ".yaml" || ext == ".yml")
 }
 
 // read takes a file apart into its documents. Named says that somebody gave the file itself, not its folder.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Reasons of the conditions that OpenChoreo sets (docs/contract.md section 2).
@@ -34,6 +35,14 @@ func Check(set *objects.Set, partial bool) []objects.Fault {
 			faults = append(faults, checkAllowed(set, o, partial)...)
 		case "Workflow", "ClusterWorkflow":
 			faults = append(faults, checkWorkflow(o)...)
+		}
+	}
+	for _, d := range set.Descriptors {
+		for _, note := range d.Faults {
+			faults = append(faults, objects.Fault{
+				Position: objects.Position{File: d.File, Line: max(note.Line, 1)}, Field: note.Field,
+				Reason: string(outcome.DescriptorInvalid), Message: note.Text,
+			})
 		}
 	}
 	return faults

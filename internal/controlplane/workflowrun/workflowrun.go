@@ -79,7 +79,9 @@ func Pick(set *objects.Set, name string) (*objects.Object, error) {
 	}
 	switch {
 	case len(names) == 0:
-		return nil, invalid(objects.Fault{Message: "there is no WorkflowRun in these files"})
+		return nil, invalid(objects.Fault{
+			Message: "there is no WorkflowRun in these files; of a folder only the files directly in it are read",
+		})
 	case name != "":
 		return nil, invalid(objects.Fault{
 			Message: fmt.Sprintf("there is no WorkflowRun %q; there is %s", name, strings.Join(names, ", ")),
