@@ -140,8 +140,8 @@ func (t templates) blamed(err error) error {
 	)
 }
 
-// with adds the templates to what was read of files: a file's object wins over a template of its name. The error is that
-// of the reading, if it is not nil.
+// with adds the templates to what was read of files: a file's object wins over a template of its name. An error of the
+// reading goes through it.
 func (t templates) with(set *objects.Set, err error) (*objects.Set, error) {
 	if err != nil {
 		return nil, unreadable(err)

@@ -107,8 +107,8 @@ func (o *validateOptions) run(out io.Writer, paths []string) error {
 			c.Note = "standalone: it has no labels of a component, so the component checks are skipped"
 		}
 		if object.Kind == "Workload" && filepath.Base(c.File) == descriptor.Name {
-			c.Note = "it is no descriptor: generate-workload-cr refuses a Workload custom resource as the " +
-				descriptor.Name + " of an application"
+			c.Note = "it is no descriptor: generate-workload-cr refuses a Workload custom resource as an " +
+				"application's " + descriptor.Name
 		}
 		result.Objects = append(result.Objects, c)
 	}
@@ -134,7 +134,9 @@ func (o *validateOptions) run(out io.Writer, paths []string) error {
 	case n > 0:
 		return outcome.Invalid(fmt.Sprintf("%d %s", n, plural(n, "fault")))
 	case held(result.Files) == 0:
-		return outcome.Invalid("there is no object of OpenChoreo's in " + strings.Join(paths, ", ") + ": " + readOf(result))
+		return outcome.Invalid(fmt.Sprintf(
+			"there is no object of OpenChoreo's in %s: %s", strings.Join(paths, ", "), readOf(result),
+		))
 	}
 	return nil
 }
@@ -197,7 +199,7 @@ func readOf(result findings) string {
 		plural(len(folders), "folder"),
 	)
 	if n := len(nothing); n > 0 {
-		text += "; nothing of OpenChoreo's is in " + strings.Join(nothing[:min(n, passedOver)], ", ")
+		text += "; nothing to check is in " + strings.Join(nothing[:min(n, passedOver)], ", ")
 		if n > passedOver {
 			text += fmt.Sprintf(" and %d more", n-passedOver)
 		}

@@ -262,8 +262,8 @@ func tree(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-const cartComponent = "apiVersion: openchoreo.dev/v1alpha1\nkind: Component\nmetadata: {name: cart, namespace: acme}\n" +
-	"spec:\n  owner: {projectName: shop}\n  componentType: {kind: ClusterComponentType, name: deployment/service}\n"
+const cartComponent = "apiVersion: openchoreo.dev/v1alpha1\nkind: Component\n" +
+	"metadata: {name: cart, namespace: acme}\nspec:\n  owner: {projectName: shop}\n  componentType: {kind: ClusterComponentType, name: deployment/service}\n"
 
 // A folder is read with the folders in it, and what was read is said.
 func TestValidateFolders(t *testing.T) {
@@ -285,7 +285,7 @@ func TestValidateFolders(t *testing.T) {
 	stdout := strings.ReplaceAll(got.stdout, dir+"/", "")
 	for _, want := range []string{
 		"app/config/deep/component.yml:5: Component acme/deep: spec.owner.project: there is no such field\n",
-		"Read 4 files in 4 folders; nothing of OpenChoreo's is in app/chart/templates/a.yaml, app/chart/values.yaml; " +
+		"Read 4 files in 4 folders; nothing to check is in app/chart/templates/a.yaml, app/chart/values.yaml; " +
 			"not looked into: app/.github, app/link, app/node_modules\n",
 	} {
 		if got.code != 2 || !strings.Contains(stdout, want) {
@@ -299,7 +299,9 @@ func TestValidateFolders(t *testing.T) {
 		}
 		Left []string
 	}
-	got, _ = stepwright(t, "validate", "--partial", "-o", "json", filepath.Join(dir, "app"), filepath.Join(dir, "app/component.yaml"))
+	got, _ = stepwright(
+		t, "validate", "--partial", "-o", "json", filepath.Join(dir, "app"), filepath.Join(dir, "app/component.yaml"),
+	)
 	if err := json.Unmarshal([]byte(got.stdout), &asJSON); err != nil || len(asJSON.Files) != 4 ||
 		len(asJSON.Left) != 3 || asJSON.Files[2].Holds != 1 {
 		t.Errorf("%v: %s", err, got.stdout)
@@ -328,8 +330,8 @@ func TestValidateDescriptor(t *testing.T) {
 			want: []string{"2 objects, no fault\n"},
 		},
 		"wrong": {
-			files: map[string]string{"workload.yaml": "endpoints:\n- name: web\n  port: \"8080\"\n  type: HTP\n" +
-				"  visibility: [public]\n  schemaFile: none\n"},
+			files: map[string]string{"workload.yaml": "endpoints:\n- name: web\n  port: \"8080\"\n" +
+				"  type: HTP\n  visibility: [public]\n  schemaFile: none\n"},
 			code: 2,
 			want: []string{
 				`app/workload.yaml:3: endpoints[0].port: DescriptorInvalid: must be a number, without quotes; is "8080"`,
@@ -362,7 +364,8 @@ func TestValidateDescriptor(t *testing.T) {
 			},
 		},
 		"another name": {
-			files: map[string]string{"workload.yml": "endpoints: []\n", "x/Workload.yaml": "endpoints: []\n"}, code: 2,
+			files: map[string]string{"workload.yml": "endpoints: []\n", "x/Workload.yaml": "endpoints: []\n"},
+			code:  2,
 			want: []string{
 				"app/workload.yml:1: only a file named workload.yaml counts", "app/x/Workload.yaml:1: only a file",
 			},
@@ -378,7 +381,7 @@ func TestValidateDescriptor(t *testing.T) {
 				"k8s/workload.yaml":       "apiVersion: apps/v1\nkind: Deployment\nspec: {}\n",
 				"templates/workload.yaml": "{{- range .Values.x }}\na: b\n{{- end }}\n",
 			},
-			want: []string{"1 object, no fault\n", "nothing of OpenChoreo's is in app/k8s/workload.yaml, app/templates"},
+			want: []string{"1 object, no fault\n", "nothing to check is in app/k8s/workload.yaml, app/templates"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

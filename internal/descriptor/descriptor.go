@@ -27,13 +27,13 @@ const Name = "workload.yaml"
 // Limit bounds the descriptor, and each file that it names, in bytes. The API would take nothing larger.
 const Limit = 1 << 20
 
-// Files are those of a repository. Paths are relative to its root, with slashes. A path that leads out of it is a
+// Files reads the files of a repository. Paths are relative to its root, with slashes. A path that leads out of it is a
 // PathEscapesRepository, whose cause says otherwise where it does; an absent file wraps fs.ErrNotExist.
 type Files interface {
 	ReadFile(path string, limit int64) ([]byte, error)
 }
 
-// Descriptor is what a descriptor says of its Workload, and what is wrong with it.
+// Descriptor is what a descriptor says of its Workload, and its faults.
 type Descriptor struct {
 	Spec     v1alpha1.WorkloadSpec // endpoints, dependencies and the container's env and files; only without faults
 	Faults   []Note                // by line

@@ -61,7 +61,9 @@ func TestRead(t *testing.T) {
 		`line 9: endpoints[4].schemaFile: there is no file "none"`,
 		`line 10: endpoints[5].schemaFile: app is not a regular file`,
 	}
-	if !slices.EqualFunc(d.Faults, want, func(n Note, want string) bool { return strings.HasPrefix(n.String(), want) }) {
+	if !slices.EqualFunc(d.Faults, want, func(n Note, want string) bool {
+		return strings.HasPrefix(n.String(), want)
+	}) {
 		t.Errorf("faults:\n%v", d.Faults)
 	}
 	if got := outcome.Of(d.Err("app/workload.yaml")); got.Reason != outcome.PathEscapesRepository ||

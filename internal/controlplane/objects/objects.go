@@ -214,8 +214,8 @@ func (s *Set) Add(other *Set) {
 }
 
 // Load reads files, and the YAML files directly in folders. A document that is neither an object of OpenChoreo nor
-// Values is passed over: folders also hold API descriptions and templates of other tools. Its error is about a file that
-// cannot be read; faults in a file are in the set.
+// Values is passed over: folders also hold API descriptions and templates of other tools. Its error is about a file
+// that cannot be read; faults in a file are in the set.
 func Load(paths ...string) (*Set, error) { return readAll(paths, yamlFiles) }
 
 // LoadAll is Load, and reads the folders in folders, too, but for hidden ones, those of packages of Node.js, and those
@@ -269,8 +269,8 @@ func (s *Set) load(file string, named bool) error {
 	return nil
 }
 
-// readDescriptor adds a descriptor, if the file is one by its name, and returns how many it has added. A file whose name
-// is only almost right counts for nothing, which is a fault.
+// readDescriptor adds a descriptor, if the file is one by its name, and returns how many it has added. A file whose
+// name is only almost right counts for nothing, which is a fault.
 func (s *Set) readDescriptor(file string, text []byte, named bool) (int, error) {
 	base := strings.ToLower(filepath.Base(file))
 	if base != descriptor.Name && base != strings.TrimSuffix(descriptor.Name, ".yaml")+".yml" {

@@ -53,7 +53,9 @@ func checkKeys(o *objects.Object) []objects.Fault {
 			}
 			switch {
 			case meant != "":
-				faults = append(faults, o.Fault(at, "", fmt.Sprintf("the chart has no such value; is %s meant?", meant)))
+				faults = append(faults, o.Fault(at, "", fmt.Sprintf(
+					"the chart has no such value; is %s meant?", meant,
+				)))
 			case !there && strict:
 				faults = append(faults, o.Fault(at, "", fmt.Sprintf(
 					"the chart has no such value; there is %s", strings.Join(names, ", "),

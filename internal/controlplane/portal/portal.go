@@ -290,7 +290,8 @@ func checkValues(o *objects.Object) []objects.Fault {
 	case github.Enabled && id == "":
 		fault(
 			ofGitHub,
-			"oauth.clientId is missing: the card asks GitHub as the person who looks at it, who signs in by an OAuth App",
+			"oauth.clientId is missing: the card asks GitHub as the person who looks at it, and an OAuth App signs "+
+				"people in",
 		)
 	case id != "" && !client.MatchString(id):
 		fault(ofGitHub+".oauth.clientId", "%q is not the client ID of an OAuth App, such as Ov23liabcdefghij0123", id)

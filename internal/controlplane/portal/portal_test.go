@@ -210,7 +210,7 @@ func read(text string) *objects.Set {
 	return set
 }
 
-// The keys are those of OpenChoreo's chart.
+// OpenChoreo's chart has exactly these keys.
 func TestKeysAreThoseOfTheChart(t *testing.T) {
 	t.Parallel()
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/openchoreo/openchoreo").Output()
