@@ -245,7 +245,7 @@ func TestOneCommitIsOneImage(t *testing.T) {
 	for range 2 {
 		project := project(
 			t, "",
-			fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: 1.0}]}`, server+"/cart.git"),
+			fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: "1.0"}]}`, server+"/cart.git"),
 		)
 		got, _ := stepwright(t, withStandIns(t, "run", "--state", t.TempDir(), project)...)
 		found := digest.FindStringSubmatch(got.stdout)

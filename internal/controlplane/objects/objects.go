@@ -18,9 +18,11 @@ import (
 	"github.com/agext/levenshtein"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	goyaml "go.yaml.in/yaml/v3"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/descriptor"
@@ -111,6 +113,100 @@ func child(node *goyaml.Node, step string) (*goyaml.Node, int) {
 		}
 	}
 	return nil, 0
+}
+
+// Scalar is a value of a file that YAML 1.1 reads as a number, a boolean or nothing, since it stands there without
+// quotes.
+type Scalar struct {
+	Path    []string
+	Written string // as the file has it
+	Value   any    // as it is read: int64, float64, bool or nil
+}
+
+// Scalars lists those at a path and below, in the order of the file.
+func (o *Object) Scalars(path ...string) []Scalar {
+	node, value := o.node, any(o.fields)
+	for _, step := range path {
+		if node = descend(node, step); node == nil {
+			return nil
+		}
+		value = within(value, step)
+	}
+	budget := mostNodes
+	return scalars(node, value, path, &budget)
+}
+
+// mostNodes bounds how many values are looked at: aliases can make a small text a huge tree.
+const mostNodes = 100_000
+
+func scalars(node *goyaml.Node, value any, path []string, budget *int) []Scalar {
+	if *budget--; *budget < 0 {
+		return nil
+	}
+	if node.Kind == goyaml.AliasNode {
+		node = node.Alias
+	}
+	var found []Scalar
+	switch node.Kind {
+	case goyaml.ScalarNode:
+		if _, text := value.(string); !text && node.Style == 0 {
+			return []Scalar{{path, node.Value, value}}
+		}
+	case goyaml.MappingNode:
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			key := node.Content[i].Value
+			if _, there := value.(map[string]any)[key]; there {
+				inner := within(value, key)
+				found = append(found, scalars(node.Content[i+1], inner, append(slices.Clip(path), key), budget)...)
+			}
+		}
+	case goyaml.SequenceNode:
+		for i, item := range node.Content {
+			step := strconv.Itoa(i)
+			found = append(found, scalars(item, within(value, step), append(slices.Clip(path), step), budget)...)
+		}
+	}
+	return found
+}
+
+// descend is child without the line, through aliases.
+func descend(node *goyaml.Node, step string) *goyaml.Node {
+	if node.Kind == goyaml.AliasNode {
+		node = node.Alias
+	}
+	next, _ := child(node, step)
+	return next
+}
+
+// within returns one value of an object or a list; nil when there is none.
+func within(value any, step string) any {
+	switch value := value.(type) {
+	case map[string]any:
+		return value[step]
+	case []any:
+		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(value) {
+			return value[i]
+		}
+	}
+	return nil
+}
+
+// Quote is the fault of a scalar where text is wanted. arrives is the text that comes of it; empty for none.
+func (s Scalar) Quote(arrives string) string {
+	read := fmt.Sprintf("the number %v", s.Value)
+	switch s.Value.(type) {
+	case nil:
+		return fmt.Sprintf(
+			"%s is read as nothing, as YAML 1.1 does: put it in quotes to keep it as text, or leave it out", s.Written,
+		)
+	case bool:
+		read = fmt.Sprint(s.Value)
+	}
+	read += ", as YAML 1.1 does"
+	if arrives != "" && arrives != fmt.Sprint(s.Value) {
+		read += fmt.Sprintf(", and arrives as %q", arrives)
+	}
+	return fmt.Sprintf("%s is read as %s: put it in quotes to keep it as written", s.Written, read)
 }
 
 // Fault is a fault of a field, and is at its line.
@@ -488,13 +584,44 @@ func (s *Set) admit(o *Object, d *definition) {
 		if refusal == unasked {
 			continue // it comes with others
 		}
-		s.Faults = append(s.Faults, o.Fault(Path(refusal.Field), "", refusal.ErrorBody()))
+		s.Faults = append(s.Faults, o.Fault(Path(refusal.Field), "", refusal.ErrorBody()+o.quoteHint(d, refusal)))
 	}
 	if first := s.Find(o.Kind, o.Namespace, o.Name); first != nil && o.Name != "" {
 		s.Faults = append(s.Faults, o.Fault([]string{"metadata", "name"}, "", "is already in "+first.At().String()))
 		return
 	}
 	s.Objects = append(s.Objects, o)
+}
+
+// quoteHint says what to do about a scalar where a definition wants text; empty for other refusals.
+func (o *Object) quoteHint(d *definition, refusal *field.Error) string {
+	path := Path(refusal.Field)
+	if refusal.Type != field.ErrorTypeTypeInvalid || !WantsText(d.structural, path) {
+		return ""
+	}
+	if found := o.Scalars(path...); len(found) == 1 && slices.Equal(found[0].Path, path) {
+		return ": " + found[0].Quote("")
+	}
+	return ""
+}
+
+// WantsText tells whether the schema of a custom resource wants text at a path.
+func WantsText(at *schema.Structural, path []string) bool {
+	for _, step := range path {
+		if at == nil {
+			return false
+		}
+		if inner, known := at.Properties[step]; known {
+			at = &inner
+		} else if _, err := strconv.Atoi(step); err == nil && at.Items != nil {
+			at = at.Items
+		} else if at.AdditionalProperties != nil && at.AdditionalProperties.Structural != nil {
+			at = at.AdditionalProperties.Structural
+		} else {
+			return false
+		}
+	}
+	return at != nil && at.Type == "string"
 }
 
 // twice finds keys that stand twice in one mapping: the last one would win, in silence.

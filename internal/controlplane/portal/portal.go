@@ -3,9 +3,12 @@
 package portal
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -227,7 +230,16 @@ func slugOf(text string) string {
 func checkValues(o *objects.Object) []objects.Fault {
 	faults := checkKeys(o)
 	v, err := objects.Decode[values](o)
-	if err != nil {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		wanted := map[reflect.Kind]string{
+			reflect.String: "text", reflect.Bool: "true or false", reflect.Slice: "a list", reflect.Struct: "a mapping",
+		}
+		message := fmt.Sprintf("must be %s, but is read as %s", wanted[wrong.Type.Kind()], wrong.Value)
+		if wrong.Type.Kind() == reflect.String {
+			message += ": put it in quotes"
+		}
+		return append(faults, o.Fault(strings.Split(wrong.Field, "."), "", message))
+	} else if err != nil {
 		return append(faults, o.Fault([]string{"backstage"}, "", err.Error()))
 	}
 	fault := func(path string, format string, args ...any) {

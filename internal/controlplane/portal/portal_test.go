@@ -166,7 +166,10 @@ func TestCheck(t *testing.T) {
 					`"https://old.example.com/api/auth/github/handler/frame" is not of the portal at backstage.baseUrl`,
 			}},
 		{name: "another type", text: "backstage:\n  externalCI: [jenkins]\n",
-			want: []string{"a.yaml:1: Values a.yaml: backstage: json: cannot unmarshal array"}},
+			want: []string{"a.yaml:2: Values a.yaml: backstage.externalCI: must be a mapping, but is read as array"}},
+		{name: "a number as a name",
+			text: "backstage:\n  externalCI:\n    jenkins:\n      username: 0123\n",
+			want: []string{"a.yaml:4: ", "jenkins.username: must be text, but is read as number: put it in quotes"}},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package workflowrun
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -60,11 +61,18 @@ func checkParameters(
 	}
 	defaulting.Default(values, structural)
 	var faults []objects.Fault
+	scalars := o.Scalars(parametersPath...)
 	for _, refusal := range validation.ValidateCustomResource(
 		field.NewPath("spec", "workflow", "parameters"), values, validator,
 	) {
 		refusal.BadValue = field.OmitValueType{} // it may be a secret
-		faults = append(faults, o.Fault(objects.Path(refusal.Field), "", refusal.ErrorBody()))
+		path, message := objects.Path(refusal.Field), refusal.ErrorBody()
+		i := slices.IndexFunc(scalars, func(s objects.Scalar) bool { return slices.Equal(s.Path, path) })
+		if i >= 0 && refusal.Type == field.ErrorTypeTypeInvalid &&
+			objects.WantsText(structural, path[len(parametersPath):]) {
+			message = scalars[i].Quote(arrives(path, scalars[i].Value))
+		}
+		faults = append(faults, o.Fault(path, "", message))
 	}
 	return faults
 }
@@ -81,11 +89,15 @@ func stepParameters(o *objects.Object, builder string, raw *runtime.RawExtension
 		}
 	}
 	schema := schemas.MustLoad(builder)
+	faults := unquoted(o, schema.Properties)
 	schema.Soften(given)
 	values := schema.WithDefaults(given)
-	var faults []objects.Fault
 	for _, f := range schema.Validate(values) {
-		faults = append(faults, o.Fault(slices.Concat(parametersPath, f.Path), "", f.Message))
+		fault := o.Fault(slices.Concat(parametersPath, f.Path), "", f.Message)
+		if !slices.ContainsFunc(faults, func(q objects.Fault) bool { return q.Field == fault.Field }) {
+			faults = append(faults, fault)
+		}
 	}
+	slices.SortStableFunc(faults, func(a, b objects.Fault) int { return cmp.Compare(a.Line, b.Line) })
 	return values, faults
 }
