@@ -43,6 +43,7 @@ type Fault struct {
 	Field   string `json:"field,omitempty"`  // spec.workflow.name
 	Reason  string `json:"reason,omitempty"` // of the condition that OpenChoreo would set
 	Message string `json:"message"`
+	Then    string `json:"then,omitempty"` // whether OpenChoreo tries it again, where it sets a condition
 }
 
 func (f Fault) String() string {
@@ -55,7 +56,11 @@ func (f Fault) String() string {
 			parts = append(parts, part)
 		}
 	}
-	return strings.Join(parts, ": ")
+	text := strings.Join(parts, ": ")
+	if f.Then != "" {
+		text += "; " + f.Then
+	}
+	return text
 }
 
 // Object is one document.

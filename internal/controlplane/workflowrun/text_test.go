@@ -16,7 +16,7 @@ func TestUnquotedText(t *testing.T) {
 		{
 			`repository: {url: U, revision: {commit: 1234567}}`,
 			at + `repository.revision.commit: 1234567 is read as the ` +
-				`number 1234567, as YAML 1.1 does, and arrives as "1.234567e+06": put it in quotes to keep it as written`,
+				`number 1234567, as YAML 1.1 does, and arrives as "1.234567e+06": put it in quotes to keep`,
 		},
 		{`repository: {url: U, revision: {commit: 0123456}}`, `0123456 is read as the number 42798`},
 		{`repository: {url: U, revision: {commit: 12e4567}}`, ""},
