@@ -60,9 +60,17 @@ func (o *submitOptions) submit(ctx context.Context, to streams, files []string) 
 	if faults := o.faults(); len(faults) > 0 {
 		return misuse(faults...)
 	}
-	run, err := workflowrun.Load(o.name, files...) // every fault, before anything is asked of the cluster
+	set, err := o.templates.with(objects.Load(files...))
 	if err != nil {
-		return unreadable(err)
+		return err
+	}
+	run, err := workflowrun.Of(set, o.name, true) // every fault, before anything is asked of the cluster
+	if err != nil {
+		return err
+	}
+	object, err := workflowrun.Pick(set, run.Name)
+	if err != nil {
+		return err
 	}
 	plane, err := workflowplane.Open(o.kubeconfig, o.context)
 	if err != nil {
@@ -75,14 +83,6 @@ func (o *submitOptions) submit(ctx context.Context, to streams, files []string) 
 	}
 	if openChoreo {
 		create = createRun
-	}
-	set, err := o.templates.with(objects.Load(files...))
-	if err != nil {
-		return err
-	}
-	object, err := workflowrun.Pick(set, run.Name)
-	if err != nil {
-		return err
 	}
 	// An interrupt in the middle of it would leave open whether there is a run.
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

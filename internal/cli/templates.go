@@ -19,6 +19,8 @@ import (
 // templates are what a platform engineer would have installed.
 type templates struct {
 	dir string // folder of --templates; empty: those that this program was built with
+
+	known []templateFile // once they were read: building a kustomization takes time
 }
 
 func (t *templates) addTo(f *pflag.FlagSet) {
@@ -40,7 +42,14 @@ type templateFile struct {
 
 // files reads the templates as kubectl applies them: a folder that has a kustomization is built. Those that this
 // program was built with are not: what their kustomizations set is a platform's own.
-func (t templates) files() ([]templateFile, error) {
+func (t *templates) files() (all []templateFile, err error) {
+	if t.known == nil {
+		t.known, err = t.read()
+	}
+	return t.known, err
+}
+
+func (t *templates) read() ([]templateFile, error) {
 	if t.dir == "" {
 		var all []templateFile
 		for _, plane := range planes {
@@ -114,7 +123,7 @@ func readFolder(from fs.FS, folder, named string) ([]templateFile, error) {
 }
 
 // library returns the templates to run.
-func (t templates) library() (*plan.Library, error) {
+func (t *templates) library() (*plan.Library, error) {
 	files, err := t.files()
 	if err != nil {
 		return nil, unreadable(err)
@@ -131,7 +140,7 @@ func (t templates) library() (*plan.Library, error) {
 }
 
 // blamed has templates that somebody gave bear the blame for an error that has no reason of its own.
-func (t templates) blamed(err error) error {
+func (t *templates) blamed(err error) error {
 	if failure := outcome.Of(err); t.dir == "" || failure.Reason != outcome.Failed {
 		return err
 	}
@@ -142,7 +151,7 @@ func (t templates) blamed(err error) error {
 
 // with adds the templates to what was read of files: a file's object wins over a template of its name. An error of the
 // reading goes through it.
-func (t templates) with(set *objects.Set, err error) (*objects.Set, error) {
+func (t *templates) with(set *objects.Set, err error) (*objects.Set, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}

@@ -85,7 +85,7 @@ func checkRun(set *objects.Set, o *objects.Object, partial bool) []objects.Fault
 	if err != nil {
 		return nil // its faults are the set's
 	}
-	faults := checkParameters(
+	_, faults := checkParameters(
 		set, o, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name, run.Spec.Workflow.Parameters,
 	)
 	if f := checkComponent(set, o, run, partial); f != nil {
@@ -274,7 +274,7 @@ func checkAllowed(set *objects.Set, o *objects.Object, partial bool) []objects.F
 		return nil
 	}
 	w := component.Spec.Workflow
-	faults := checkParameters(set, o, component.Namespace, w.Kind, w.Name, w.Parameters)
+	_, faults := checkParameters(set, o, component.Namespace, w.Kind, w.Name, w.Parameters)
 	path := []string{"spec", "workflow", "name"}
 	kind, allowed := componentType(set, component)
 	switch {

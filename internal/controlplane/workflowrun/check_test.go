@@ -64,7 +64,8 @@ func TestCheck(t *testing.T) {
 			}},
 		{file: "no-secret", partial: "-",
 			want: []string{"10: WorkflowRun acme/no-secret: spec.workflow.parameters: WorkflowPending: " +
-				`stays pending until it is mended, and only the controller's log says why: there is no SecretReference "none" ` +
+				`stays pending until it is mended, and only the controller's log says why: there is no ` +
+				`SecretReference "none" ` +
 				`in namespace "acme"`}},
 		{file: "parameters", want: []string{
 			`14: WorkflowRun acme/parameters: spec.workflow.parameters.repository.revision.commit: does not have the ` +
@@ -80,7 +81,8 @@ func TestCheck(t *testing.T) {
 		{file: "platform",
 			want: []string{
 				`55: ClusterWorkflow failing: spec.runTemplate.spec.arguments.parameters[0].value: WorkflowPending: ` +
-					"WorkflowRun acme/failing-expression stays pending until it is mended, and only the controller's log says " +
+					"WorkflowRun acme/failing-expression stays pending until it is mended, and only the " +
+					"controller's log says " +
 					"why: ${parameters.none}: no such key: none",
 			}},
 		{file: "failing-expression"},

@@ -17,46 +17,45 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 	"github.com/stepwright/stepwright/schemas"
-	"github.com/stepwright/stepwright/templates"
 )
 
 // parametersPath is where parameters are in WorkflowRuns and Components.
 var parametersPath = []string{"spec", "workflow", "parameters"}
 
-// checkParameters validates parameters by our own schema of that workflow, or else by the workflow's schema.
-// OpenChoreo does neither: the steps find faults minutes later.
+// checkParameters validates parameters by our own schema of that workflow, or else by the workflow's schema, and
+// returns them with that schema's defaults; nil where no schema is known. OpenChoreo does not validate them: the steps find
+// faults minutes later.
 func checkParameters(
 	set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string,
 	given *runtime.RawExtension,
-) []objects.Fault {
-	if string(kind) == clusterWorkflow && slices.Contains(templates.Workflows(), name) {
-		_, faults := stepParameters(o, name, given)
-		return faults
+) (map[string]any, []objects.Fault) {
+	if isOurs(kind, name) {
+		return stepParameters(o, name, given)
 	}
 	found := findWorkflow(set, namespace, kind, name)
 	if found == nil {
-		return nil
+		return nil, nil
 	}
 	workflow, err := objects.Decode[v1alpha1.Workflow](found)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	props, err := render.Schema(workflow.Spec.Parameters)
 	if err != nil || props == nil {
-		return nil // it is the workflow's fault
+		return nil, nil // it is the workflow's fault
 	}
 	structural, err := schema.NewStructural(props)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	validator, _, err := validation.NewSchemaValidator(props)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	values := map[string]any{}
 	if given != nil {
 		if err := utiljson.Unmarshal(given.Raw, &values); err != nil {
-			return nil
+			return nil, nil
 		}
 	}
 	defaulting.Default(values, structural)
@@ -74,7 +73,7 @@ func checkParameters(
 		}
 		faults = append(faults, o.Fault(path, "", message))
 	}
-	return faults
+	return values, faults
 }
 
 // stepParameters returns parameters with the defaults of our own schema of that ClusterWorkflow, as steps take them,

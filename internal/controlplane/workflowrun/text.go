@@ -42,8 +42,8 @@ func isText(properties []*schemas.Property, path []string) bool {
 	return at.Type == "string"
 }
 
-// arrives is the text that OpenChoreo's controller makes of a value: of a list it makes JSON, and of everything else
-// what Go prints (docs/contract.md section 2). It has read every number as a float64.
+// arrives is the text into which OpenChoreo's controller turns a value: a list becomes JSON, and everything else is
+// printed as Go does (docs/contract.md section 2). The controller has read every number as a float64.
 func arrives(path []string, value any) string {
 	if whole, ok := value.(int64); ok {
 		value = float64(whole)

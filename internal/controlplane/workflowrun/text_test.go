@@ -67,7 +67,7 @@ func TestUnquotedText(t *testing.T) {
 			t.Errorf("%s: more than one fault: %v", parameters, faults)
 		}
 		// The command does not run what it would build otherwise.
-		if _, faults := newRun(set, set.Objects[0]); want != "" && len(faults) == 0 {
+		if _, faults := newRun(set, set.Objects[0], false); want != "" && len(faults) == 0 {
 			t.Errorf("%s: runs", parameters)
 		}
 	}
