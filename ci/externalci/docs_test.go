@@ -156,8 +156,11 @@ func TestTryIt(t *testing.T) {
 	listener.Close()
 	file := filepath.Join(t.TempDir(), "lines.sh")
 	write(t, file, strings.ReplaceAll(strings.Join(lines, "\n"), "127.0.0.1:8090", address))
-	out, code := command(t, dir, []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, "sh", "-e", file)
-	for _, want := range []string{"kind: Workload\n", "name: cart-workload\n", "image: registry.example.com/acme/cart:1\n"} {
+	environ := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	out, code := command(t, dir, environ, "sh", "-e", file)
+	for _, want := range []string{
+		"kind: Workload\n", "name: cart-workload\n", "image: registry.example.com/acme/cart:1\n",
+	} {
 		if code != 0 || !strings.Contains(out, want) {
 			t.Fatalf("exit code %d; no %q in\n%s", code, want, out)
 		}

@@ -23,8 +23,8 @@ import (
 var parametersPath = []string{"spec", "workflow", "parameters"}
 
 // checkParameters validates parameters by our own schema of that workflow, or else by the workflow's schema, and
-// returns them with that schema's defaults; nil where no schema is known. OpenChoreo does not validate them: the steps find
-// faults minutes later.
+// returns them with that schema's defaults; nil where no schema is known. OpenChoreo does not validate them: the steps
+// find faults minutes later.
 func checkParameters(
 	set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string,
 	given *runtime.RawExtension,

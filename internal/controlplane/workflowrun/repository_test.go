@@ -24,7 +24,10 @@ spec:
           properties:
             where: {type: string, x-openchoreo-component-parameter-repository-url: true}
             ref: {type: string, default: trunk, x-openchoreo-component-parameter-repository-branch: true}
-  runTemplate: {apiVersion: argoproj.io/v1alpha1, kind: Workflow, metadata: {name: x, namespace: "${metadata.namespace}"}}
+  runTemplate:
+    apiVersion: argoproj.io/v1alpha1
+    kind: Workflow
+    metadata: {name: x, namespace: "${metadata.namespace}"}
 `
 	own := strings.NewReplacer("ClusterWorkflow", "Workflow", "dockerfile-builder", "own")
 	text := own.Replace(strings.Split(run, "    parameters:")[0]) +
