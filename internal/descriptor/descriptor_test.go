@@ -41,7 +41,8 @@ func TestRead(t *testing.T) {
 			"- {name: b, port: 1, type: HTTP, schemaFile: link}\n" +
 			"- {name: c, port: 1, type: HTTP, schemaFile: ../api.yaml}\n" +
 			"- {name: d, port: 1, type: HTTP, schemaFile: none}\n- {name: e, port: 1, type: HTTP, schemaFile: .}\n" +
-			"more: 1\n",
+			"more: 1\nconfigurations:\n  files: [{name: f, mountPath: /f, valueFrom: {path: ../.git/config}}]\n",
+		".git/config":         "token",
 		"api.yaml":            "openapi: 3.0.0\n",
 		"other/workload.yaml": "kind: Workload\nspec: {}\n",
 	})
@@ -60,6 +61,7 @@ func TestRead(t *testing.T) {
 		`line 7: endpoints[2].schemaFile: "link" leads out of the repository`,
 		`line 9: endpoints[4].schemaFile: there is no file "none"`,
 		`line 10: endpoints[5].schemaFile: app is not a regular file`,
+		`line 13: configurations.files[0].valueFrom.path: "../.git/config" leads to what Git keeps for itself`,
 	}
 	if !slices.EqualFunc(d.Faults, want, func(n Note, want string) bool {
 		return strings.HasPrefix(n.String(), want)
@@ -67,7 +69,7 @@ func TestRead(t *testing.T) {
 		t.Errorf("faults:\n%v", d.Faults)
 	}
 	if got := outcome.Of(d.Err("app/workload.yaml")); got.Reason != outcome.PathEscapesRepository ||
-		!strings.Contains(got.Message, "7 faults:\n  - line 3: ") {
+		!strings.Contains(got.Message, "8 faults:\n  - line 3: ") {
 		t.Errorf("%s: %s", got.Reason, got)
 	}
 	if len(d.Warnings) != 1 || d.Warnings[0].Line != 11 {

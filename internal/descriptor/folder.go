@@ -15,6 +15,9 @@ import (
 // Folder is a repository in a folder of a developer's machine. Nobody else is expected to write there while it is read.
 type Folder string
 
+// errGit is the cause of a PathEscapesRepository that stays in the folder.
+var errGit = errors.New("leads to what Git keeps for itself, which is not part of the repository")
+
 // ReadFile implements Files.
 func (f Folder) ReadFile(path string, limit int64) ([]byte, error) {
 	escapes := outcome.Errorf(outcome.PathEscapesRepository, "%q leads out of the repository", path)
@@ -30,8 +33,14 @@ func (f Folder) ReadFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if inside, err := filepath.Rel(root, real); err != nil || !filepath.IsLocal(inside) {
+	inside, err := filepath.Rel(root, real)
+	if err != nil || !filepath.IsLocal(inside) {
 		return nil, escapes
+	}
+	for part := range strings.SplitSeq(inside, string(filepath.Separator)) {
+		if strings.EqualFold(part, ".git") {
+			return nil, outcome.Errorf(outcome.PathEscapesRepository, "%q %w", path, errGit)
+		}
 	}
 	if info, err := os.Stat(real); err != nil {
 		return nil, err
