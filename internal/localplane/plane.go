@@ -301,14 +301,24 @@ func (p *Plane) Workload(namespace, name string) (map[string]any, error) {
 // WorkflowRun gives and that would have said what to build.
 func (p *Plane) Replaced(run *workflowrun.Run) map[string]string {
 	replaced := map[string]string{}
-	if p.Source.Folder == "" {
+	if p.Source.Folder == "" || run.Spec.Workflow.Parameters == nil {
+		return replaced
+	}
+	var given any
+	if json.Unmarshal(run.Spec.Workflow.Parameters.Raw, &given) != nil {
 		return replaced
 	}
 	for field, here := range map[workflowrun.RepositoryField]string{
 		workflowrun.RepositoryBranch: sourceBranch, workflowrun.RepositoryCommit: "",
 	} {
-		if value := run.Repository(field); value != "" && value != here {
-			replaced[strings.Join(run.RepositoryPath(field), ".")] = value
+		path := run.RepositoryPath(field)
+		at := given
+		for _, name := range path {
+			object, _ := at.(map[string]any)
+			at = object[name]
+		}
+		if value, _ := at.(string); value != "" && value != here {
+			replaced[strings.Join(path, ".")] = value
 		}
 	}
 	return replaced

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -160,8 +159,8 @@ func scalars(node *goyaml.Node, value any, path []string, budget *int) []Scalar 
 	case goyaml.MappingNode:
 		for i := 0; i+1 < len(node.Content); i += 2 {
 			key := node.Content[i].Value
-			if _, there := value.(map[string]any)[key]; there {
-				inner := within(value, key)
+			object, _ := value.(map[string]any) // of a key that stands twice, it may be the other value
+			if inner, there := object[key]; there {
 				found = append(found, scalars(node.Content[i+1], inner, append(slices.Clip(path), key), budget)...)
 			}
 		}
@@ -528,7 +527,7 @@ func (s *Set) readObject(o *Object) {
 		}
 		return
 	}
-	if version == "" && o.Kind == "" && slices.ContainsFunc(slices.Collect(maps.Keys(o.fields)), ofPortal) {
+	if version == "" && o.Kind == "" && ofPortal(o.fields) {
 		o.Kind, o.Name = "Values", filepath.Base(o.file)
 		s.Faults = append(s.Faults, o.twice(o.node, nil)...)
 		s.Values = append(s.Values, o)
@@ -549,9 +548,15 @@ func (s *Set) readObject(o *Object) {
 	}
 }
 
-// ofPortal tells whether a key at the top of Helm values is backstage, or meant to be.
-func ofPortal(key string) bool {
-	return levenshtein.Distance(strings.ToLower(key), "backstage", nil) <= 2
+// ofPortal tells whether Helm values have a mapping backstage, or one that is meant to be it.
+func ofPortal(values map[string]any) bool {
+	for key, value := range values {
+		if _, is := value.(map[string]any); is &&
+			levenshtein.Distance(strings.ToLower(key), "backstage", nil) <= 2 {
+			return true
+		}
+	}
+	return false
 }
 
 var scheme = func() *runtime.Scheme {
