@@ -31,7 +31,7 @@ type bench struct {
 	commit    string
 	registry  string // host:port
 	release   string // URL
-	checksum  string // SHA-256 of its SHA256SUMS
+	checksum  string // what sha256sum prints of its SHA256SUMS
 	path      string // PATH, on which docker is podman
 	home      string
 }
@@ -72,7 +72,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256(sums)
-	b.release, b.checksum = files.URL, hex.EncodeToString(digest[:])
+	b.release, b.checksum = files.URL, hex.EncodeToString(digest[:])+"  dist/bin/SHA256SUMS"
 	b.path = b.docker() + ":" + os.Getenv("PATH")
 	return b
 }
@@ -159,8 +159,8 @@ func (b *bench) environ(more ...string) []string {
 // overHTTP is for the real API, which a test's cluster serves without TLS.
 func overHTTP() string { return fmt.Sprintf("INSECURE_PLAIN_HTTP=%t", *apiURL != "") }
 
-// thunderURL is the identity provider's base, as the guide's credentials have it.
-func (b *bench) thunderURL() string { return strings.TrimSuffix(b.tokenURL, "/oauth2/token") }
+// thunderURL is the identity provider's base, as the guide's credentials have it, with the slash that browsers show.
+func (b *bench) thunderURL() string { return strings.TrimSuffix(b.tokenURL, "oauth2/token") }
 
 // registered wants the component to have one Workload, made of the descriptor, with an image that is in the registry,
 // and returns the image.

@@ -3,6 +3,7 @@ package externalci_test
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -37,7 +38,7 @@ func TestDocsAreTrue(t *testing.T) {
 	t.Parallel()
 	known := map[string]bool{ // neither a parameter, a result nor a part of the examples
 		"publish-image": true, "containerfile-build": true, "generate-workload-cr": true, "register-workload": true,
-		"HTTPS_PROXY": true,
+		"HTTPS_PROXY": true, "dev-api": true,
 	}
 	for _, step := range []string{"generate-workload-cr", "publish-image", "containerfile-build"} {
 		for _, p := range schemas.MustLoad(step).Properties {
@@ -88,13 +89,14 @@ func TestDocsAreTrue(t *testing.T) {
 	for file, names := range map[string][]string{
 		"jenkins/Jenkinsfile": {
 			"workflows-credentials", "thunder-url", "openchoreo-api-url", "registry-credentials",
+			"STEPWRIGHT_URL", "STEPWRIGHT_SHA256",
 		},
 		"jenkins/Jenkinsfile.without-docker": {
 			"workflows-credentials", "thunder-url", "openchoreo-api-url", "registry-push-secret",
 		},
 		"github-actions/workflow.yml": {
 			"OPENCHOREO_CLIENT_ID", "OPENCHOREO_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL", "REGISTRY_USER",
-			"REGISTRY_PASSWORD",
+			"REGISTRY_PASSWORD", "STEPWRIGHT_URL", "STEPWRIGHT_SHA256",
 		},
 		"gitlab/.gitlab-ci.yml": {"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL"},
 	} {
@@ -105,6 +107,79 @@ func TestDocsAreTrue(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestGuideNamesSteps: what the guide says of the workflow's steps is so.
+func TestGuideNamesSteps(t *testing.T) {
+	t.Parallel()
+	page, workflow := read(t, "../../docs/external-ci.md"), read(t, examples+"/github-actions/workflow.yml")
+	for _, name := range []string{"Build and push", "Register the Workload"} {
+		if !strings.Contains(page, `step "`+name+`"`) || !strings.Contains(workflow, "- name: "+name+"\n") {
+			t.Errorf("no step %q in the guide and in the workflow", name)
+		}
+	}
+	for _, link := range []string{"component.yaml", "authorization.yaml"} {
+		if _, err := os.Stat(filepath.Join(examples, link)); err != nil ||
+			!strings.Contains(page, "(../examples/external-ci/"+link+")") {
+			t.Errorf("%s is not linked: %v", link, err)
+		}
+	}
+	backstage := read(t, "../../examples/backstage/README.md")
+	for _, want := range []string{"force-sync=", "rollout restart deployment", "OAuth App", "`repo`"} {
+		if !strings.Contains(backstage, want) {
+			t.Errorf("examples/backstage says nothing of %s", want)
+		}
+	}
+}
+
+// TestTryIt runs the lines of the guide that need no OpenChoreo, as they stand but for the port.
+func TestTryIt(t *testing.T) {
+	t.Parallel()
+	lines := shellLines(t, "../../docs/external-ci.md")
+	dir, bin := t.TempDir(), t.TempDir()
+	if out, code := command(
+		t, "../..", os.Environ(), "go", "build", "-o", filepath.Join(bin, "stepwright"), "./cmd/stepwright",
+	); code != 0 {
+		t.Fatal(out)
+	}
+	if err := os.Symlink(binary("generate-workload-cr"), filepath.Join(bin, "generate-workload-cr")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, examples[len("../../"):]), os.DirFS(examples)); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	file := filepath.Join(t.TempDir(), "lines.sh")
+	write(t, file, strings.ReplaceAll(strings.Join(lines, "\n"), "127.0.0.1:8090", address))
+	environ := []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
+	out, code := command(t, dir, environ, "sh", "-e", file)
+	for _, want := range []string{
+		"kind: Workload\n", "name: cart-workload\n", "image: registry.example.com/acme/cart:1\n",
+	} {
+		if code != 0 || !strings.Contains(out, want) {
+			t.Fatalf("exit code %d; no %q in\n%s", code, want, out)
+		}
+	}
+}
+
+// shellLines are the lines of a page that a comment promises to be run here.
+func shellLines(t *testing.T, page string) []string {
+	t.Helper()
+	_, after, found := strings.Cut(read(t, page), "<!-- These lines are run by go test ./ci/externalci. -->\n\n")
+	block, _, closed := strings.Cut(after, "\n\n")
+	if !found || !closed {
+		t.Fatalf("%s has no lines to run", page)
+	}
+	var lines []string
+	for line := range strings.SplitSeq(block, "\n") {
+		lines = append(lines, strings.TrimPrefix(line, "    "))
+	}
+	return lines
 }
 
 // TestAuthorization: the role is of OpenChoreo's kinds, and allows the step's calls and no more.

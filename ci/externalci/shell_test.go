@@ -62,7 +62,8 @@ func TestShell(t *testing.T) {
 		write(t, file, string(text))
 		log, code := command(t, b.repo, b.credentials("IMAGE=registry.example.com/cart:2", "STEPWRIGHT_SHA256="+
 			checksum), "sh", file)
-		if code == 0 || strings.Contains(log, "generate-workload-cr  ") {
+		if code == 0 || strings.Contains(log, "generate-workload-cr  ") ||
+			!strings.Contains(log, "STEPWRIGHT_SHA256 is '"+checksum+"'") {
 			t.Errorf("%s: exit code %d: %s", name, code, log)
 		}
 	}
@@ -75,19 +76,7 @@ func TestShell(t *testing.T) {
 func TestReadme(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, found := strings.Cut(string(readme), "<!-- These lines are run by go test ./ci/externalci. -->\n\n")
-	block, _, closed := strings.Cut(after, "\n\n")
-	if !found || !closed {
-		t.Fatal("the README has no lines for a pipeline")
-	}
-	var lines []string
-	for line := range strings.SplitSeq(block, "\n") {
-		lines = append(lines, strings.TrimPrefix(line, "    "))
-	}
+	lines := shellLines(t, "../../README.md")
 	if len(lines) != 3 {
 		t.Fatalf("%d lines: %q", len(lines), lines)
 	}

@@ -65,19 +65,20 @@ var nouns = map[string][]string{
 	},
 	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
 	"openchoreo": {"outcome", "redact", "trust"},
-	"workload":   {"openchoreo", "outcome", "redact", "step", "trust", "workspace"},
+	"workload":   {"descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }
 
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
 // may import.
 var ground = map[string][]string{
-	"filelock": {},
-	"quote":    {},
-	"replay":   {},
-	"outcome":  {},
-	"redact":   {},
-	"trust":    {"outcome"},
-	"registry": {"outcome", "redact", "trust"},
+	"descriptor": {"outcome"},
+	"filelock":   {},
+	"outcome":    {},
+	"quote":      {},
+	"redact":     {},
+	"replay":     {},
+	"trust":      {"outcome"},
+	"registry":   {"outcome", "redact", "trust"},
 }
 
 // doors are the folders that people enter by; each may use what stands below it, and nothing uses a door. What a rule

@@ -31,8 +31,20 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(append([]string{}, args...)) // never nil, for which cobra takes the process's own
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	if err := root.ExecuteContext(ctx); err != nil {
-		how := outcomeOf(ctx, err)
+	began := false
+	for _, cmd := range root.Commands() {
+		run := cmd.RunE
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			began = true
+			return run(cmd, args)
+		}
+	}
+	cmd, err := root.ExecuteContextC(ctx)
+	if err != nil && !began { // cobra refuses the command line
+		err = misuse(err.Error())
+	}
+	if err != nil {
+		how := outcomeOf(ctx, withUsage(cmd, err))
 		fmt.Fprintf(stderr, "%s: %s\n%s\n", how.Reason, how.Message, how.Hint)
 		return how.ExitCode
 	}
@@ -48,6 +60,11 @@ func defaultState() string {
 	return filepath.Join(dir, "stepwright")
 }
 
+// notAForm is the fault of an --output that printObject does not know.
+func notAForm(format string) string {
+	return fmt.Sprintf("--output: %q is neither yaml nor json", format)
+}
+
 // printObject prints an object as YAML or JSON.
 func printObject(out io.Writer, format string, object any) error {
 	switch format {
@@ -56,7 +73,7 @@ func printObject(out io.Writer, format string, object any) error {
 	case "json":
 		return printJSON(out, object)
 	}
-	return fmt.Errorf("--output: %q is neither yaml nor json", format)
+	return misuse(notAForm(format))
 }
 
 func printJSON(out io.Writer, value any) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 func devAPICommand() *cobra.Command {
@@ -35,12 +36,12 @@ The objects in FILEs are applied first. It listens on loopback only.`,
 			}
 			secret, err := clientSecret(secretFile)
 			if err != nil {
-				return err
+				return unreadable(err)
 			}
 			server, err := devapi.New(devapi.Options{Dir: dir, ClientID: clientID, ClientSecret: secret,
 				Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))})
 			if err != nil {
-				return err
+				return unreadable(err)
 			}
 			return serveAPI(cmd.Context(), cmd.OutOrStdout(), server, listen, clientID, secretFile, files)
 		},
@@ -75,15 +76,19 @@ func serveAPI(
 	for _, file := range files {
 		raw, err := os.ReadFile(file)
 		if err != nil {
-			return err
+			return unreadable(err)
 		}
 		if err := server.Apply(raw); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
+			return outcome.Errorf(outcome.InvalidParameters, "%s: %w", file, err).WithHint(
+				"Correct the object: stepwright validate names every fault with its line.",
+			)
 		}
 	}
 	base, closer, err := server.Start(listen)
 	if err != nil {
-		return err
+		return outcome.Errorf(outcome.UsageError, "--listen: %w", err).WithHint(
+			"Give an address of loopback at which nothing listens yet; the port 0 takes any that is free.",
+		)
 	}
 	defer closer.Close()
 	fmt.Fprintf(

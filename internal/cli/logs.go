@@ -90,7 +90,7 @@ func (l *logs) print(ctx context.Context) error {
 		if last && l.only != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
 			return t.Name == l.only
 		}) {
-			return fmt.Errorf("run %s has no task %q; it has %s", l.name, l.only, taskNames(run))
+			return misuse(fmt.Sprintf("run %s has no task %q; it has %s", l.name, l.only, taskNames(run)))
 		}
 		var gone error
 		for _, task := range run.Status.Tasks {

@@ -48,7 +48,7 @@ func TestRunsOfACluster(t *testing.T) {
 				"containerfile-build │ cart-2-say-2487319825 line 3\n"}},
 		{"logs of a task", []string{"logs", "-f", "cart-2", "checkout-source"}, 0,
 			[]string{"cart-2-say-2081402942 line 1\ncart-2-say-2081402942 line 2\ncart-2-say-2081402942 line 3\n"}},
-		{"logs of no task", []string{"logs", "cart-2", "push"}, 1,
+		{"logs of no task", []string{"logs", "cart-2", "push"}, 64,
 			[]string{`run cart-2 has no task "push"; it has checkout-source, containerfile-build`}},
 		{"an expired token", []string{"list", "--kubeconfig", s.Kubeconfig(t, "old")}, 41,
 			[]string{"Unauthorized: ", "Log in again"}},

@@ -2,6 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 )
@@ -14,4 +20,39 @@ func outcomeOf(ctx context.Context, err error) outcome.Report {
 		failure = outcome.Errorf(outcome.Cancelled, "%s", failure.Message)
 	}
 	return outcome.Report{}.FailedBy(failure)
+}
+
+// misuse is the failure of a command line that cannot be run, with its faults, at least one.
+func misuse(faults ...string) *outcome.Error {
+	failure := outcome.Invalid(faults...)
+	failure.Reason = outcome.UsageError
+	return failure
+}
+
+// unreadable is the failure of a command that was given the path of a file or folder that it cannot read. Other errors
+// stay as they are.
+func unreadable(err error) error {
+	if _, path := errors.AsType[*fs.PathError](err); !path && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return outcome.Errorf(outcome.UsageError, "%w", err)
+}
+
+// withUsage has the failure of a misused command say how the command is used.
+func withUsage(cmd *cobra.Command, err error) error {
+	failure := outcome.Of(err)
+	if failure.Reason != outcome.UsageError || failure.Hint != "" {
+		return err
+	}
+	usage := cmd.UseLine()
+	if cmd.HasAvailableSubCommands() {
+		var names []string
+		for _, sub := range cmd.Commands() {
+			if sub.IsAvailableCommand() {
+				names = append(names, sub.Name())
+			}
+		}
+		usage = cmd.CommandPath() + " COMMAND, which is one of " + strings.Join(names, ", ")
+	}
+	return failure.WithHint(fmt.Sprintf("Usage: %s\n%s --help explains it.", usage, cmd.CommandPath()))
 }

@@ -1,13 +1,12 @@
 package cli
 
 import (
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
-	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // renderOptions are the flags of stepwright render.
@@ -55,9 +54,9 @@ to find such values.`,
 
 func (o *renderOptions) run(out io.Writer, paths []string) error {
 	if o.output != "yaml" && o.output != "json" {
-		return outcome.Invalid(fmt.Sprintf("--output: %q is none of yaml, json", o.output))
+		return misuse(notAForm(o.output))
 	}
-	set, err := o.templates.objects(paths)
+	set, err := o.templates.with(objects.Load(paths...))
 	if err != nil {
 		return err
 	}

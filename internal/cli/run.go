@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -16,16 +17,18 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/cachedir"
+	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/descriptor"
 	"github.com/stepwright/stepwright/internal/localplane"
 	"github.com/stepwright/stepwright/internal/localplane/console"
 	"github.com/stepwright/stepwright/internal/localplane/history"
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
-	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/schemas"
@@ -110,7 +113,7 @@ func (o *whichOptions) faults() []string {
 	if slices.Contains([]string{"", "yaml", "json"}, o.output) {
 		return nil
 	}
-	return []string{fmt.Sprintf("--output: %q is neither yaml nor json", o.output)}
+	return []string{notAForm(o.output)}
 }
 
 // streams are the command's two outputs: for results, and for messages.
@@ -193,7 +196,7 @@ func addAPI(f *pflag.FlagSet, o *localplane.API) {
 
 // run runs a WorkflowRun on this machine.
 func (o *runOptions) run(ctx context.Context, to streams, files []string) (err error) {
-	run, err := workflowrun.Load(o.name, files...)
+	run, err := o.load(files)
 	if err != nil {
 		return err
 	}
@@ -207,7 +210,16 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	plane := localplane.New(o.plane)
 	// Before the plane starts, too: faults of run or templates must not be found only after that.
 	if _, _, err := o.planOf(ctx, run, library, plane, os.TempDir()); err != nil {
+		return o.templates.blamed(err)
+	}
+	if err := o.checkDescriptor(run); err != nil {
 		return err
+	}
+	for field, value := range sorted(plane.Replaced(run)) {
+		fmt.Fprintf(
+			to.err, "%s %q of the WorkflowRun does not count: --source builds the files of %s as they are\n", field,
+			value, o.plane.Source.Folder,
+		)
 	}
 	if err := plane.Start(ctx, run); err != nil {
 		return err
@@ -255,12 +267,13 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 		return failure
 	}
 	if o.output == "" {
-		if err := report(
-			to.out, run, names, outputs, annotations,
-			filepath.Join(plan.Volume(scratch, names[len(names)-1], "results"), workloadFile),
-		); err != nil {
+		made := made{image: last(names, outputs, "image"), workload: last(names, outputs, "workload")}
+		file := filepath.Join(plan.Volume(scratch, names[len(names)-1], "results"), workloadFile)
+		if made.object, err = stored(plane, run, made.workload, file); err != nil {
 			return err
 		}
+		made.annotations = annotations
+		made.print(to.out, run)
 	}
 	if o.keepServing {
 		fmt.Fprintln(to.out, "\nServing until interrupted:")
@@ -268,6 +281,18 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 		<-ctx.Done()
 	}
 	return nil
+}
+
+// load reads the run. Templates that somebody gave hold workflows, too.
+func (o *runOptions) load(files []string) (*workflowrun.Run, error) {
+	set, err := objects.Load(files...)
+	if o.templates.dir != "" {
+		set, err = o.templates.with(set, err)
+	}
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	return workflowrun.Of(set, o.name, false)
 }
 
 // viewOn shows a pipeline: live where a terminal is.
@@ -285,16 +310,20 @@ func runsOf(state string) history.Store { return history.Store{Dir: filepath.Joi
 func (o *runOptions) planOf(
 	ctx context.Context, run *workflowrun.Run, library *plan.Library, plane *localplane.Plane, scratch string,
 ) (map[string]any, []pipeline.Step, error) {
-	definition, err := library.Workflow(run.Spec.Workflow.Name)
-	if err != nil {
-		return nil, nil, err
+	definition := run.Workflow
+	if definition == nil {
+		installed, err := library.Workflow(run.Spec.Workflow.Name)
+		if err != nil {
+			return nil, nil, err
+		}
+		definition = &installed
 	}
-	from, err := plane.WithSource(run.WorkflowRun)
+	from, err := plane.WithSource(run)
 	if err != nil {
 		return nil, nil, err
 	}
 	rendered, err := render.Render(render.Input{
-		Run: from, Workflow: definition, SecretStore: "local",
+		Run: from, Workflow: *definition, SecretStore: "local",
 		// Whatever the SecretReference is, here its Secret is --git-secret-dir.
 		SecretReference: func(name string) *v1alpha1.SecretReference {
 			return &v1alpha1.SecretReference{
@@ -317,7 +346,7 @@ func (o *runOptions) planOf(
 // check refuses what would fail only after minutes, and makes paths absolute: a step runs in another folder.
 func (o *runOptions) check(run *workflowrun.Run) error {
 	faults := append(o.faults(), o.parseMirrors()...)
-	if ref := run.Text("repository", "secretRef"); ref != "" && o.plane.Source.GitSecret == "" &&
+	if ref := run.Repository(workflowrun.SecretRef); ref != "" && o.plane.Source.GitSecret == "" &&
 		o.plane.Source.Folder == "" {
 		faults = append(
 			faults,
@@ -360,7 +389,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		*given.path = abs
 	}
 	if len(faults) > 0 {
-		return outcome.Invalid(faults...)
+		return misuse(faults...)
 	}
 	return nil
 }
@@ -393,36 +422,71 @@ func (o *runOptions) parseMirrors() (faults []string) {
 	return faults
 }
 
+// checkDescriptor finds faults of the descriptor in --source, which the last step would find after the build.
+func (o *runOptions) checkDescriptor(run *workflowrun.Run) error {
+	if o.plane.Source.Folder == "" {
+		return nil
+	}
+	dir := strings.TrimLeft(run.Repository(workflowrun.AppPath), "/")
+	d, err := descriptor.Read(descriptor.Folder(o.plane.Source.Folder), dir)
+	if err != nil {
+		return nil // there is none, or the steps say why it cannot be read
+	}
+	return d.Err(filepath.Join(o.plane.Source.Folder, dir, descriptor.Name))
+}
+
 // workloadFile is where the last step leaves the Workload, among its results.
 const workloadFile = "workload-cr.yaml"
 
-// report prints what the run made.
-func report(
-	out io.Writer, run *workflowrun.Run, steps []string, outputs pipeline.Outputs,
-	annotations map[string]string, workload string,
-) error {
-	find := func(output string) (value string) {
-		for _, step := range steps {
-			value = cmp.Or(outputs[step][output], value)
-		}
-		return value
+// made is what a run made.
+type made struct {
+	image, workload string
+	object          []byte // the Workload as YAML
+	annotations     map[string]string
+}
+
+// last is an output of the last step that has it.
+func last(steps []string, outputs pipeline.Outputs, output string) (value string) {
+	for _, step := range steps {
+		value = cmp.Or(outputs[step][output], value)
 	}
-	manifest, err := os.ReadFile(workload)
-	if err != nil {
-		return err
+	return value
+}
+
+// stored is a Workload as the API has it, or where that cannot be asked, as the last step left it in a file.
+func stored(plane *localplane.Plane, run *workflowrun.Run, name, file string) ([]byte, error) {
+	object, err := plane.Workload(run.Namespace, name)
+	if err != nil || object == nil {
+		raw, readErr := os.ReadFile(file)
+		return raw, errors.Join(err, readErr)
 	}
+	return yaml.Marshal(object)
+}
+
+// print shows it to people.
+func (m made) print(out io.Writer, run *workflowrun.Run) {
 	fmt.Fprintf(
-		out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", cell(find("image")), run.Namespace, cell(find("workload")),
-		quote.Text(indent(string(manifest)), 0),
+		out, "Image\n  %s\n\nWorkload %s/%s\n%s\n", cell(m.image), run.Namespace, cell(m.workload),
+		quote.Text(indent(string(m.object)), 0),
 	)
-	if len(annotations) == 0 {
-		return nil
+	if len(m.annotations) == 0 {
+		return
 	}
 	fmt.Fprintf(out, "Annotations of WorkflowRun %s/%s\n", run.Namespace, run.Name)
-	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		fmt.Fprintf(out, "  %s: %s\n", cell(key), cell(annotations[key]))
+	for key, value := range sorted(m.annotations) {
+		fmt.Fprintf(out, "  %s: %s\n", cell(key), cell(value))
 	}
-	return nil
+}
+
+// sorted goes through a map by its keys.
+func sorted(m map[string]string) iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for _, key := range slices.Sorted(maps.Keys(m)) {
+			if !yield(key, m[key]) {
+				return
+			}
+		}
+	}
 }
 
 func indent(text string) string {

@@ -14,12 +14,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/testimage/mirror"
@@ -245,7 +248,7 @@ func TestOneCommitIsOneImage(t *testing.T) {
 	for range 2 {
 		project := project(
 			t, "",
-			fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: 1.0}]}`, server+"/cart.git"),
+			fmt.Sprintf(`{repository: {url: %q}, buildArgs: [{name: VERSION, value: "1.0"}]}`, server+"/cart.git"),
 		)
 		got, _ := stepwright(t, withStandIns(t, "run", "--state", t.TempDir(), project)...)
 		found := digest.FindStringSubmatch(got.stdout)
@@ -376,13 +379,13 @@ func TestFlagsThatAreWrong(t *testing.T) {
 		"--insecure-registry", "mirror.example.com/hub", dir,
 	)
 	for _, want := range []string{
-		`InvalidParameters: 5 faults:`, `--output: "toml" is neither yaml nor json`,
+		`UsageError: 5 faults:`, `--output: "toml" is neither yaml nor json`,
 		`--registry-mirror: "docker.io" is not of the form HOST=MIRROR`,
 		`--registry-mirror: registry-mirrors[0].mirror: does not have the right form`,
 		`--insecure-registry: insecure-registries[0]: does not have the right form`,
 		`--ca-bundle: `, `no/such/file: no such file or directory`,
 	} {
-		if got.code != 2 || !strings.Contains(got.stderr, want) {
+		if got.code != 64 || !strings.Contains(got.stderr, want) {
 			t.Errorf("exit code %d; %q is missing in\n%s", got.code, want, got.stderr)
 		}
 	}
@@ -396,7 +399,99 @@ func TestSecretThatIsNotGiven(t *testing.T) {
 	dir := project(t, "", `{repository: {url: "https://git.example.com/cart.git", secretRef: git-credentials}}`)
 	state := filepath.Join(t.TempDir(), "state")
 	got, _ := stepwright(t, "run", "--state", state, dir)
-	if got.code != 2 || !strings.Contains(got.stderr, "--git-secret-dir") {
+	if got.code != 64 || !strings.Contains(got.stderr, "--git-secret-dir") {
+		t.Errorf("exit code %d\n%s", got.code, got.stderr)
+	}
+	if _, err := os.Stat(state); err == nil {
+		t.Error("something was started")
+	}
+}
+
+// A workflow of the run's namespace runs as one of the cluster does. With --source, what the WorkflowRun says of a
+// revision is told not to count. The Workload that is printed is the stored one, with what somebody else has put there.
+func TestRunOfANamespacedWorkflow(t *testing.T) {
+	workflow, err := os.ReadFile("../../templates/control-plane/dockerfile-builder.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := project(
+		t, "FROM scratch\nCOPY . /app\n",
+		`{repository: {url: "https://git.example.com/cart.git", revision: {branch: next, commit: 6dcb09b5}}}`,
+	)
+	run, err := os.ReadFile(filepath.Join(dir, "run.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"run.yaml": strings.NewReplacer(
+			"ClusterWorkflow", "Workflow", "dockerfile-builder", "own",
+		).Replace(string(run)),
+		"workflow.yaml": strings.NewReplacer(
+			"kind: ClusterWorkflow\n", "kind: Workflow\n",
+			"  name: dockerfile-builder\n", "  name: own\n  namespace: acme\n",
+		).Replace(string(workflow)),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := t.TempDir()
+	object := filepath.Join(state, "api", "acme", "workloads", "cart-workload.yaml")
+	for i := range 2 {
+		got, _ := stepwright(t, "run", "--state", state, "--source", filepath.Join(dir, "source"), dir)
+		if got.code != 0 {
+			t.Fatalf("exit code %d\n%s", got.code, got.stderr)
+		}
+		for _, told := range []string{
+			`repository.revision.branch "next" of the WorkflowRun does not count`,
+			`repository.revision.commit "6dcb09b5" of the WorkflowRun does not count`,
+		} {
+			if !strings.Contains(got.stderr, told) {
+				t.Errorf("%q is missing in\n%s", told, got.stderr)
+			}
+		}
+		stored, err := os.ReadFile(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, printed, _ := strings.Cut(got.stdout, "Workload acme/cart-workload\n")
+		printed, _, _ = strings.Cut(printed, "\n\n")
+		var is, want map[string]any
+		if err := errors.Join(yaml.Unmarshal([]byte(printed), &is), yaml.Unmarshal(stored, &want)); err != nil ||
+			len(want) == 0 || !reflect.DeepEqual(is, want) {
+			t.Errorf("run %d: %v: printed\n%s\nstored\n%s", i, err, printed, stored)
+		}
+		if strings.Contains(printed, "GREETING") != (i == 1) {
+			t.Errorf("run %d printed\n%s", i, printed)
+		}
+		edited := strings.Replace(
+			string(stored), "container:\n", "container:\n    env: [{key: GREETING, value: hello}]\n", 1,
+		)
+		if err := os.WriteFile(object, []byte(edited), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "workflow.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := stepwright(t, "run", "--state", state, "--source", filepath.Join(dir, "source"), dir)
+	if got.code != 2 || !strings.Contains(got.stderr, `Workflow "own" is in no file: give its file or folder, too`) {
+		t.Errorf("exit code %d\n%s", got.code, got.stderr)
+	}
+}
+
+// Faults of the descriptor in --source are found before the build, by the last step's own reasons.
+func TestRunWithAFaultyDescriptor(t *testing.T) {
+	dir := project(t, "FROM scratch\n", `{repository: {url: "https://git.example.com/cart.git", appPath: /app}}`)
+	path := filepath.Join(dir, "source", "app", "workload.yaml")
+	if err := errors.Join(
+		os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("endpoints:\n- port: \"80\"\n"), 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	state := filepath.Join(t.TempDir(), "state")
+	got, _ := stepwright(t, "run", "--state", state, "--source", filepath.Join(dir, "source"), dir)
+	if got.code != 40 || !strings.Contains(got.stderr, path+": 3 faults:\n  - line 2: endpoints[0].") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
 	if _, err := os.Stat(state); err == nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stepwright/stepwright/internal/localplane/history"
-	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane"
 )
 
@@ -84,7 +83,7 @@ func (o *runsOptions) source() (source, time.Duration, error) {
 		plane, err := workflowplane.Open(o.kubeconfig, o.context)
 		return plane, workflowplane.Interval, err
 	case o.context != "":
-		return nil, 0, outcome.Invalid("--context: needs --kubeconfig, whose context it is")
+		return nil, 0, misuse("--context: needs --kubeconfig, whose context it is")
 	}
 	return machine{runsOf(o.state)}, pollTime, nil
 }

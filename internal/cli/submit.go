@@ -16,7 +16,6 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
-	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane"
 )
 
@@ -51,7 +50,7 @@ func refuse(local *pflag.FlagSet) error {
 		}
 	})
 	if len(faults) > 0 {
-		return outcome.Invalid(faults...)
+		return misuse(faults...)
 	}
 	return nil
 }
@@ -59,9 +58,17 @@ func refuse(local *pflag.FlagSet) error {
 // submit has a cluster run the WorkflowRun, and shows its logs until it ends.
 func (o *submitOptions) submit(ctx context.Context, to streams, files []string) error {
 	if faults := o.faults(); len(faults) > 0 {
-		return outcome.Invalid(faults...)
+		return misuse(faults...)
 	}
-	run, err := workflowrun.Load(o.name, files...) // every fault, before anything is asked of the cluster
+	set, err := o.templates.with(objects.Load(files...))
+	if err != nil {
+		return err
+	}
+	run, err := workflowrun.Of(set, o.name, true) // every fault, before anything is asked of the cluster
+	if err != nil {
+		return err
+	}
+	object, err := workflowrun.Pick(set, run.Name)
 	if err != nil {
 		return err
 	}
@@ -76,14 +83,6 @@ func (o *submitOptions) submit(ctx context.Context, to streams, files []string) 
 	}
 	if openChoreo {
 		create = createRun
-	}
-	set, err := o.templates.objects(files)
-	if err != nil {
-		return err
-	}
-	object, err := workflowrun.Pick(set, run.Name)
-	if err != nil {
-		return err
 	}
 	// An interrupt in the middle of it would leave open whether there is a run.
 	creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)

@@ -101,9 +101,9 @@ func TestRunThatAClusterRefuses(t *testing.T) {
 		stderr []string
 	}{
 		{"a fault", []string{bad}, nil, 2, []string{"InvalidParameters: ", "spec.workflow.parameters.buildEnv"}},
-		{"flags of this machine", []string{"--source", ".", "--registry-mirror", "docker.io=x", good}, nil, 2,
+		{"flags of this machine", []string{"--source", ".", "--registry-mirror", "docker.io=x", good}, nil, 64,
 			[]string{
-				"InvalidParameters: 2 faults:", "--source: is about runs on this machine",
+				"UsageError: 2 faults:", "--source: is about runs on this machine",
 				"--registry-mirror: is about runs on this machine",
 			}},
 		{"no namespace", []string{good}, func(r *http.Request) int {

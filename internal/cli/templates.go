@@ -12,12 +12,15 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/kustomization"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/internal/outcome"
 	installed "github.com/stepwright/stepwright/templates"
 )
 
 // templates are what a platform engineer would have installed.
 type templates struct {
 	dir string // folder of --templates; empty: those that this program was built with
+
+	known []templateFile // once they were read: building a kustomization takes time
 }
 
 func (t *templates) addTo(f *pflag.FlagSet) {
@@ -39,7 +42,14 @@ type templateFile struct {
 
 // files reads the templates as kubectl applies them: a folder that has a kustomization is built. Those that this
 // program was built with are not: what their kustomizations set is a platform's own.
-func (t templates) files() ([]templateFile, error) {
+func (t *templates) files() (all []templateFile, err error) {
+	if t.known == nil {
+		t.known, err = t.read()
+	}
+	return t.known, err
+}
+
+func (t *templates) read() ([]templateFile, error) {
 	if t.dir == "" {
 		var all []templateFile
 		for _, plane := range planes {
@@ -79,7 +89,12 @@ func (t templates) files() ([]templateFile, error) {
 func readOrBuild(dir string) ([]templateFile, error) {
 	if kustomization.In(dir) {
 		text, err := kustomization.Text(dir)
-		return []templateFile{{"kubectl kustomize " + dir, text}}, err
+		if err != nil {
+			return nil, outcome.Errorf(outcome.InvalidParameters, "--templates: %w", err).WithHint(
+				"Correct the kustomization: kubectl kustomize on that folder says the same.",
+			)
+		}
+		return []templateFile{{"kubectl kustomize " + dir, text}}, nil
 	}
 	return readFolder(os.DirFS(dir), ".", dir)
 }
@@ -108,29 +123,41 @@ func readFolder(from fs.FS, folder, named string) ([]templateFile, error) {
 }
 
 // library returns the templates to run.
-func (t templates) library() (*plan.Library, error) {
+func (t *templates) library() (*plan.Library, error) {
 	files, err := t.files()
 	if err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	library := new(plan.Library)
 	for _, file := range files {
 		if err := library.Add(file.text); err != nil {
-			return nil, fmt.Errorf("%s: %w", file.name, err)
+			return nil, outcome.Errorf(outcome.InvalidParameters, "%s: %w", file.name, err).WithHint(
+				"Correct the template: kubectl apply --server-side --dry-run=server says the same.",
+			)
 		}
 	}
 	return library, nil
 }
 
-// objects reads files and, after them, the templates: a file's object wins over a template of its name.
-func (t templates) objects(paths []string) (*objects.Set, error) {
-	set, err := objects.Load(paths...)
+// blamed has templates that somebody gave bear the blame for an error that has no reason of its own.
+func (t *templates) blamed(err error) error {
+	if failure := outcome.Of(err); t.dir == "" || failure.Reason != outcome.Failed {
+		return err
+	}
+	return outcome.Errorf(outcome.InvalidParameters, "--templates: %w", err).WithHint(
+		"Correct the templates; without --templates those run that this program was built with.",
+	)
+}
+
+// with adds the templates to what was read of files: a file's object wins over a template of its name. An error of the
+// reading goes through it.
+func (t *templates) with(set *objects.Set, err error) (*objects.Set, error) {
 	if err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	files, err := t.files()
 	if err != nil {
-		return nil, err
+		return nil, unreadable(err)
 	}
 	more := new(objects.Set)
 	for _, file := range files {

@@ -69,12 +69,12 @@ func TestRunOfOtherTemplates(t *testing.T) {
 	}{
 		{"a variable", "workflow-plane/checkout-source.yaml", "name: GIT_REPO", "name: GIT_URL", 2,
 			"InvalidParameters: checkout-source: git-repo: is required", true},
-		{"an input parameter", "workflow-plane/publish-image.yaml", "- name: git-revision", "- name: revision", 1,
+		{"an input parameter", "workflow-plane/publish-image.yaml", "- name: git-revision", "- name: revision", 2,
 			"git-revision", false},
-		{"an argument", "control-plane/dockerfile-builder.yaml", "- name: dockerfile-path", "- name: docker-file", 1,
+		{"an argument", "control-plane/dockerfile-builder.yaml", "- name: dockerfile-path", "- name: docker-file", 2,
 			"workflow.parameters.dockerfile-path", false},
 		{"a step's name", "control-plane/dockerfile-builder.yaml", "- - name: checkout-source", "- - name: checkout",
-			1, "steps.checkout-source.outputs.parameters.source-digest", false},
+			2, "steps.checkout-source.outputs.parameters.source-digest", false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -139,7 +139,7 @@ patches:
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
 	patch("LABELS, valueOf: x")
-	if got := run(t, own); got.code != 1 || !strings.Contains(got.stderr, "valueOf") {
+	if got := run(t, own); got.code != 2 || !strings.Contains(got.stderr, "valueOf") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
 }
@@ -317,7 +317,7 @@ func TestRunsOfThisMachine(t *testing.T) {
 		{"get another", []string{"get", "cart-3"}, 44, []string{`NotFound: there is no run "cart-3"; there is`}},
 		{"logs", []string{"logs", "cart-1"}, 0, []string{"checkout-source │ ", "generate-workload-cr │ "}},
 		{"logs of a task", []string{"logs", "cart-1", "publish-image"}, 0, []string{followed.String()}},
-		{"logs of no task", []string{"logs", "cart-1", "push"}, 1,
+		{"logs of no task", []string{"logs", "cart-1", "push"}, 64,
 			[]string{`run cart-1 has no task "push"; it has checkout-source, containerfile-build`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

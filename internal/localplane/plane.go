@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -154,23 +155,50 @@ func free(address string) string {
 
 // WithSource returns the run as it is on this plane: of the folder's one commit, in a public repository, where there is
 // a folder.
-func (p *Plane) WithSource(run *v1alpha1.WorkflowRun) (*v1alpha1.WorkflowRun, error) {
-	run = run.DeepCopy()
-	if p.Source.Folder == "" || run.Spec.Workflow.Parameters == nil {
-		return run, nil
+func (p *Plane) WithSource(run *workflowrun.Run) (*v1alpha1.WorkflowRun, error) {
+	here := run.DeepCopy()
+	if p.Source.Folder == "" {
+		return here, nil
 	}
-	var parameters map[string]any
-	numbers := json.NewDecoder(bytes.NewReader(run.Spec.Workflow.Parameters.Raw))
-	numbers.UseNumber()
-	if err := numbers.Decode(&parameters); err != nil {
-		return nil, err
+	if run.RepositoryPath(workflowrun.RepositoryURL) == nil {
+		return nil, outcome.Errorf(
+			outcome.UsageError, "--source: no parameter of %s %q is marked as the URL of a repository",
+			run.Spec.Workflow.Kind, run.Spec.Workflow.Name,
+		).WithHint("Leave --source out, or mark the parameter with x-openchoreo-component-parameter-repository-url.")
 	}
-	given, _ := parameters["repository"].(map[string]any)
-	given["url"], given["secretRef"] = p.repository, ""
-	given["revision"] = map[string]any{"branch": sourceBranch, "commit": ""}
+	parameters := map[string]any{}
+	if given := run.Spec.Workflow.Parameters; given != nil {
+		numbers := json.NewDecoder(bytes.NewReader(given.Raw))
+		numbers.UseNumber()
+		if err := numbers.Decode(&parameters); err != nil {
+			return nil, err
+		}
+	}
+	for field, value := range map[workflowrun.RepositoryField]string{
+		workflowrun.RepositoryURL: p.repository, workflowrun.RepositoryBranch: sourceBranch,
+		workflowrun.RepositoryCommit: "", workflowrun.SecretRef: "",
+	} {
+		set(parameters, run.RepositoryPath(field), value)
+	}
 	raw, err := json.Marshal(parameters)
-	run.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: raw}
-	return run, err
+	here.Spec.Workflow.Parameters = &runtime.RawExtension{Raw: raw}
+	return here, err
+}
+
+// set gives a field of nested objects a value. An empty path is none.
+func set(object map[string]any, path []string, value any) {
+	for i, name := range path {
+		if i == len(path)-1 {
+			object[name] = value
+			return
+		}
+		inner, ok := object[name].(map[string]any)
+		if !ok {
+			inner = map[string]any{}
+			object[name] = inner
+		}
+		object = inner
+	}
 }
 
 // serveSource makes one commit of the folder and serves it.
@@ -260,6 +288,41 @@ func (p *Plane) Annotations(run *workflowrun.Run) (map[string]string, error) {
 		return nil, err
 	}
 	return stored.Annotations, nil
+}
+
+// Workload is a Workload as the plane's own API has stored it. Of the developer's own API it is not known, and nil.
+func (p *Plane) Workload(namespace, name string) (map[string]any, error) {
+	if p.api == nil {
+		return nil, nil
+	}
+	return p.api.Object(namespace, devapi.Workloads, name)
+}
+
+// Replaced tells which fields of a run's source do not count beside Source.Folder, with their values: those that the
+// WorkflowRun gives and that would have said what to build.
+func (p *Plane) Replaced(run *workflowrun.Run) map[string]string {
+	replaced := map[string]string{}
+	if p.Source.Folder == "" || run.Spec.Workflow.Parameters == nil {
+		return replaced
+	}
+	var given any
+	if json.Unmarshal(run.Spec.Workflow.Parameters.Raw, &given) != nil {
+		return replaced
+	}
+	for field, here := range map[workflowrun.RepositoryField]string{
+		workflowrun.RepositoryBranch: sourceBranch, workflowrun.RepositoryCommit: "",
+	} {
+		path := run.RepositoryPath(field)
+		at := given
+		for _, name := range path {
+			object, _ := at.(map[string]any)
+			at = object[name]
+		}
+		if value, _ := at.(string); value != "" && value != here {
+			replaced[strings.Join(path, ".")] = value
+		}
+	}
+	return replaced
 }
 
 // Describe tells people how to reach what the plane serves.

@@ -134,7 +134,7 @@ func TestOwnServers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	at, err := p.WithSource(run.WorkflowRun)
+	at, err := p.WithSource(run)
 	if err != nil {
 		t.Fatal(err)
 	}

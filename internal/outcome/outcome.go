@@ -51,6 +51,7 @@ const (
 	WorkloadRejected      Reason = "WorkloadRejected"
 	NotFound              Reason = "NotFound"
 	ApiUnavailable        Reason = "ApiUnavailable"
+	UsageError            Reason = "UsageError"
 	OutOfSpace            Reason = "OutOfSpace"
 	Timeout               Reason = "Timeout"
 	Cancelled             Reason = "Cancelled"

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -235,9 +234,7 @@ func (p *Plane) workflow(ctx context.Context, namespace, name string) (*wfv1.Wor
 	case 1:
 		return &found[0], nil
 	}
-	return nil, fmt.Errorf(
-		"there is a run %q in each of the namespaces %s: choose one", name, strings.Join(where, ", "),
-	)
+	return nil, &runstatus.AmbiguousError{Name: name, Namespaces: where}
 }
 
 // place names where the runs of a namespace are.

@@ -14,12 +14,17 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	goyaml "go.yaml.in/yaml/v3"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/descriptor"
 )
 
 // Position is a place in a file.
@@ -37,6 +42,7 @@ type Fault struct {
 	Field   string `json:"field,omitempty"`  // spec.workflow.name
 	Reason  string `json:"reason,omitempty"` // of the condition that OpenChoreo would set
 	Message string `json:"message"`
+	Then    string `json:"then,omitempty"` // whether OpenChoreo tries it again, where it sets a condition
 }
 
 func (f Fault) String() string {
@@ -49,7 +55,11 @@ func (f Fault) String() string {
 			parts = append(parts, part)
 		}
 	}
-	return strings.Join(parts, ": ")
+	text := strings.Join(parts, ": ")
+	if f.Then != "" {
+		text += "; " + f.Then
+	}
+	return text
 }
 
 // Object is one document.
@@ -109,6 +119,100 @@ func child(node *goyaml.Node, step string) (*goyaml.Node, int) {
 	return nil, 0
 }
 
+// Scalar is a value of a file that YAML 1.1 reads as a number, a boolean or nothing, since it stands there without
+// quotes.
+type Scalar struct {
+	Path    []string
+	Written string // as the file has it
+	Value   any    // as it is read: int64, float64, bool or nil
+}
+
+// Scalars lists those at a path and below, in the order of the file.
+func (o *Object) Scalars(path ...string) []Scalar {
+	node, value := o.node, any(o.fields)
+	for _, step := range path {
+		if node = descend(node, step); node == nil {
+			return nil
+		}
+		value = within(value, step)
+	}
+	budget := mostNodes
+	return scalars(node, value, path, &budget)
+}
+
+// mostNodes bounds how many values are looked at: aliases can make a small text a huge tree.
+const mostNodes = 100_000
+
+func scalars(node *goyaml.Node, value any, path []string, budget *int) []Scalar {
+	if *budget--; *budget < 0 {
+		return nil
+	}
+	if node.Kind == goyaml.AliasNode {
+		node = node.Alias
+	}
+	var found []Scalar
+	switch node.Kind {
+	case goyaml.ScalarNode:
+		if _, text := value.(string); !text && node.Style == 0 {
+			return []Scalar{{path, node.Value, value}}
+		}
+	case goyaml.MappingNode:
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			key := node.Content[i].Value
+			object, _ := value.(map[string]any) // of a key that stands twice, it may be the other value
+			if inner, there := object[key]; there {
+				found = append(found, scalars(node.Content[i+1], inner, append(slices.Clip(path), key), budget)...)
+			}
+		}
+	case goyaml.SequenceNode:
+		for i, item := range node.Content {
+			step := strconv.Itoa(i)
+			found = append(found, scalars(item, within(value, step), append(slices.Clip(path), step), budget)...)
+		}
+	}
+	return found
+}
+
+// descend is child without the line, through aliases.
+func descend(node *goyaml.Node, step string) *goyaml.Node {
+	if node.Kind == goyaml.AliasNode {
+		node = node.Alias
+	}
+	next, _ := child(node, step)
+	return next
+}
+
+// within returns one value of an object or a list; nil when there is none.
+func within(value any, step string) any {
+	switch value := value.(type) {
+	case map[string]any:
+		return value[step]
+	case []any:
+		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(value) {
+			return value[i]
+		}
+	}
+	return nil
+}
+
+// Quote is the fault of a scalar where text is wanted. arrives is the text that comes of it; empty for none.
+func (s Scalar) Quote(arrives string) string {
+	read := fmt.Sprintf("the number %v", s.Value)
+	switch s.Value.(type) {
+	case nil:
+		return fmt.Sprintf(
+			"%s is read as nothing, as YAML 1.1 does: put it in quotes to keep it as text, or leave it out", s.Written,
+		)
+	case bool:
+		read = fmt.Sprint(s.Value)
+	}
+	read += ", as YAML 1.1 does"
+	if arrives != "" && arrives != fmt.Sprint(s.Value) {
+		read += fmt.Sprintf(", and arrives as %q", arrives)
+	}
+	return fmt.Sprintf("%s is read as %s: put it in quotes to keep it as written", s.Written, read)
+}
+
 // Fault is a fault of a field, and is at its line.
 func (o *Object) Fault(path []string, reason, message string) Fault {
 	return Fault{Position: o.At(path...), Object: o.String(), Field: Field(path), Reason: reason, Message: message}
@@ -154,8 +258,24 @@ func Decode[T any](o *Object) (*T, error) {
 // Set is what files hold.
 type Set struct {
 	Objects []*Object // of the kinds that package crds defines, in the order of the files
-	Values  []*Object // Helm values of OpenChoreo's portal: documents without a kind that have a mapping backstage
+	Values  []*Object // Helm values of OpenChoreo's portal: documents without a kind that have backstage, or almost
 	Faults  []Fault
+
+	Descriptors []Descriptor // the files named workload.yaml that are no objects
+	Files       []File       // that Load has read, in their order
+	Left        []string     // folders that LoadAll has not entered
+}
+
+// File is a file that was read.
+type File struct {
+	Name  string `json:"file"`
+	Holds int    `json:"holds"` // how many objects, Values and descriptors
+}
+
+// Descriptor is the workload.yaml of an application.
+type Descriptor struct {
+	File string
+	*descriptor.Descriptor
 }
 
 // Find returns the object of that name; nil when there is none. The namespace of a cluster-scoped object is empty.
@@ -183,6 +303,8 @@ func (s *Set) OfKind(kind string) []*Object {
 // Add takes the objects of another set that this one does not have, and all its faults.
 func (s *Set) Add(other *Set) {
 	s.Faults = append(s.Faults, other.Faults...)
+	s.Descriptors = append(s.Descriptors, other.Descriptors...)
+	s.Files, s.Left = append(s.Files, other.Files...), append(s.Left, other.Left...)
 	s.Values = append(s.Values, other.Values...)
 	for _, o := range other.Objects {
 		if s.Find(o.Kind, o.Namespace, o.Name) == nil {
@@ -192,9 +314,15 @@ func (s *Set) Add(other *Set) {
 }
 
 // Load reads files, and the YAML files directly in folders. A document that is neither an object of OpenChoreo nor
-// Values is passed over: folders also hold workload descriptors, API descriptions and templates of other tools. Its
-// error is about a file that cannot be read; faults in a file are in the set.
-func Load(paths ...string) (*Set, error) {
+// Values is passed over: folders also hold API descriptions and templates of other tools. Its error is about a file
+// that cannot be read; faults in a file are in the set.
+func Load(paths ...string) (*Set, error) { return readAll(paths, yamlFiles) }
+
+// LoadAll is Load, and reads the folders in folders, too, but for hidden ones, those of packages of Node.js, and those
+// that a link leads to.
+func LoadAll(paths ...string) (*Set, error) { return readAll(paths, allYAMLFiles) }
+
+func readAll(paths []string, list func(dir string) (files, left []string, err error)) (*Set, error) {
 	set := &Set{}
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -203,39 +331,127 @@ func Load(paths ...string) (*Set, error) {
 		}
 		files := []string{path}
 		if info.IsDir() {
-			if files, err = yamlFiles(path); err != nil {
+			var left []string
+			if files, left, err = list(path); err != nil {
 				return nil, err
 			}
+			set.Left = append(set.Left, left...)
 		}
 		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
+			if slices.ContainsFunc(set.Files, func(f File) bool {
+				return filepath.Clean(f.Name) == filepath.Clean(file)
+			}) {
+				continue
+			}
+			if err := set.load(file, !info.IsDir()); err != nil {
 				return nil, err
 			}
-			set.read(file, text, !info.IsDir())
 		}
 	}
 	return set, nil
 }
 
+// load adds what a file holds.
+func (s *Set) load(file string, named bool) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before := len(s.Objects) + len(s.Values) + len(s.Faults)
+	s.read(file, text, named)
+	holds := len(s.Objects) + len(s.Values) + len(s.Faults) - before
+	if holds == 0 {
+		if holds, err = s.readDescriptor(file, text, named); err != nil {
+			return err
+		}
+	}
+	s.Files = append(s.Files, File{file, holds})
+	return nil
+}
+
+// readDescriptor adds a descriptor, if the file is one by its name, and returns how many it has added. A file whose
+// name is only almost right counts for nothing, which is a fault.
+func (s *Set) readDescriptor(file string, text []byte, named bool) (int, error) {
+	base := strings.ToLower(filepath.Base(file))
+	if base != descriptor.Name && base != strings.TrimSuffix(descriptor.Name, ".yaml")+".yml" {
+		return 0, nil
+	}
+	if object := kubernetes(text); object || !named && bytes.Contains(text, []byte("{{")) { // or a template
+		return 0, nil
+	}
+	d, err := descriptor.Check(file)
+	if err != nil {
+		return 0, err
+	}
+	if filepath.Base(file) == descriptor.Name {
+		s.Descriptors = append(s.Descriptors, Descriptor{file, d})
+		return 1, nil
+	}
+	if d.Foreign() {
+		return 0, nil
+	}
+	s.Faults = append(s.Faults, Fault{
+		Position: Position{file, 1},
+		Message:  "only a file named " + descriptor.Name + " counts as the descriptor of an application: rename it",
+	})
+	return 1, nil
+}
+
+// kubernetes tells whether a text is an object of Kubernetes, of any group.
+func kubernetes(text []byte) bool {
+	var object struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+	}
+	return yaml.Unmarshal(text, &object) == nil && object.APIVersion != "" && object.Kind != ""
+}
+
 // Read adds what the text of a file holds, as Load does for a file in a folder. name is the file's name for people.
 func (s *Set) Read(name string, text []byte) { s.read(name, text, false) }
 
-func yamlFiles(dir string) ([]string, error) {
+func yamlFiles(dir string) (files, left []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var files []string
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); e.Type().IsRegular() && (ext == ".yaml" || ext == ".yml") {
+		if isYAML(e) {
 			files = append(files, filepath.Join(dir, e.Name()))
 		}
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: %w: no YAML file in this folder", dir, fs.ErrNotExist)
+		return nil, nil, fmt.Errorf("%s: %w: no YAML file in this folder", dir, fs.ErrNotExist)
 	}
-	return files, nil
+	return files, nil, nil
+}
+
+// allYAMLFiles lists the YAML files in a folder and below, and the folders that it has not entered.
+func allYAMLFiles(dir string) (files, left []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case path != dir && e.IsDir() && (strings.HasPrefix(e.Name(), ".") || e.Name() == "node_modules"):
+			left = append(left, path)
+			return fs.SkipDir
+		case e.Type()&fs.ModeSymlink != 0:
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				left = append(left, path)
+			}
+		case isYAML(e):
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("%s: %w: no YAML file in this folder or below", dir, fs.ErrNotExist)
+	}
+	return files, left, err
+}
+
+func isYAML(e fs.DirEntry) bool {
+	ext := filepath.Ext(e.Name())
+	return e.Type().IsRegular() && (ext == ".yaml" || ext == ".yml")
 }
 
 // read takes a file apart into its documents. Named says that somebody gave the file itself, not its folder.
@@ -311,7 +527,7 @@ func (s *Set) readObject(o *Object) {
 		}
 		return
 	}
-	if _, portal := o.fields["backstage"].(map[string]any); portal && version == "" && o.Kind == "" {
+	if version == "" && o.Kind == "" && ofPortal(o.fields) {
 		o.Kind, o.Name = "Values", filepath.Base(o.file)
 		s.Faults = append(s.Faults, o.twice(o.node, nil)...)
 		s.Values = append(s.Values, o)
@@ -330,6 +546,17 @@ func (s *Set) readObject(o *Object) {
 	if definition := definitions()[o.Kind]; definition != nil {
 		s.admit(o, definition)
 	}
+}
+
+// ofPortal tells whether Helm values have a mapping backstage, or one that is meant to be it.
+func ofPortal(values map[string]any) bool {
+	for key, value := range values {
+		if _, is := value.(map[string]any); is &&
+			levenshtein.Distance(strings.ToLower(key), "backstage", nil) <= 2 {
+			return true
+		}
+	}
+	return false
 }
 
 var scheme = func() *runtime.Scheme {
@@ -367,13 +594,44 @@ func (s *Set) admit(o *Object, d *definition) {
 		if refusal == unasked {
 			continue // it comes with others
 		}
-		s.Faults = append(s.Faults, o.Fault(Path(refusal.Field), "", refusal.ErrorBody()))
+		s.Faults = append(s.Faults, o.Fault(Path(refusal.Field), "", refusal.ErrorBody()+o.quoteHint(d, refusal)))
 	}
 	if first := s.Find(o.Kind, o.Namespace, o.Name); first != nil && o.Name != "" {
 		s.Faults = append(s.Faults, o.Fault([]string{"metadata", "name"}, "", "is already in "+first.At().String()))
 		return
 	}
 	s.Objects = append(s.Objects, o)
+}
+
+// quoteHint says what to do about a scalar where a definition wants text; empty for other refusals.
+func (o *Object) quoteHint(d *definition, refusal *field.Error) string {
+	path := Path(refusal.Field)
+	if refusal.Type != field.ErrorTypeTypeInvalid || !WantsText(d.structural, path) {
+		return ""
+	}
+	if found := o.Scalars(path...); len(found) == 1 && slices.Equal(found[0].Path, path) {
+		return ": " + found[0].Quote("")
+	}
+	return ""
+}
+
+// WantsText tells whether the schema of a custom resource wants text at a path.
+func WantsText(at *schema.Structural, path []string) bool {
+	for _, step := range path {
+		if at == nil {
+			return false
+		}
+		if inner, known := at.Properties[step]; known {
+			at = &inner
+		} else if _, err := strconv.Atoi(step); err == nil && at.Items != nil {
+			at = at.Items
+		} else if at.AdditionalProperties != nil && at.AdditionalProperties.Structural != nil {
+			at = at.AdditionalProperties.Structural
+		} else {
+			return false
+		}
+	}
+	return at != nil && at.Type == "string"
 }
 
 // twice finds keys that stand twice in one mapping: the last one would win, in silence.

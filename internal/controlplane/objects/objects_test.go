@@ -232,3 +232,18 @@ func TestList(t *testing.T) {
 		t.Errorf("faults are %v, want one of line 22", set.Faults)
 	}
 }
+
+// A key that stands twice is a fault, whatever its two values are.
+func TestScalarsOfAKeyTwice(t *testing.T) {
+	set := load(t, map[string]string{"a.yaml": strings.Replace(
+		run, "        url: https", "        revision: {branch: 1.10}\n        revision: 7\n        url: https", 1,
+	)})
+	if len(set.Faults) == 0 || len(set.Objects) != 1 {
+		t.Fatalf("%v: %v", set.Faults, set.Objects)
+	}
+	for _, scalar := range set.Objects[0].Scalars("spec", "workflow", "parameters", "repository") {
+		if scalar.Written != "7" {
+			t.Errorf("%v", scalar)
+		}
+	}
+}

@@ -3,9 +3,14 @@
 package portal
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
@@ -15,6 +20,10 @@ import (
 const (
 	JobAnnotation  = "jenkins.io/job-full-name"
 	SlugAnnotation = "github.com/project-slug"
+
+	gitLabID       = "gitlab.com/project-id"
+	gitLabSlug     = "gitlab.com/project-slug"
+	gitLabInstance = "gitlab.com/instance"
 )
 
 // callbackPath is where the portal's backend takes what an OAuth provider sends back.
@@ -24,7 +33,9 @@ const callbackPath = "/api/auth/github/handler/frame"
 const public = "github.com"
 
 var (
-	jobPath  = regexp.MustCompile(`^(/job/[^/\s]+)+$`)
+	number   = regexp.MustCompile(`^[1-9][0-9]*$`)
+	project  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+$`)
+	client   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	slug     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+$`)
 	host     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$`)
 	callback = regexp.MustCompile(`^https?://[^/\s?#]+(/[^\s?#]*)?/api/auth/[A-Za-z0-9-]+/handler/frame$`)
@@ -81,54 +92,124 @@ func checkAnnotations(o *objects.Object) []objects.Fault {
 		return nil // its faults are the set's
 	}
 	var faults []objects.Fault
-	fault := func(annotation, format string, args ...any) {
-		faults = append(faults, o.Fault([]string{
-			"metadata", "annotations", annotation,
-		}, "", fmt.Sprintf(format, args...)))
-	}
-	if job, given := component.Metadata.Annotations[JobAnnotation]; given && !jobPath.MatchString(job) {
-		fault(
-			JobAnnotation, "%q is not the path of a Jenkins job, which has the form /job/org/job/name%s", job,
-			meant(jobOf(job), jobPath),
-		)
-	}
-	if project, given := component.Metadata.Annotations[SlugAnnotation]; given && (!slug.MatchString(project) ||
-		strings.HasSuffix(project, ".git")) {
-		fault(
-			SlugAnnotation,
-			"%q is not the name of a GitHub repository, which has the form org/repo, without a host and without .git%s",
-			project, meant(slugOf(project), slug),
-		)
+	annotations := component.Metadata.Annotations
+	for _, name := range slices.Sorted(maps.Keys(annotations)) {
+		value := annotations[name]
+		fault := func(format string, args ...any) {
+			faults = append(faults, o.Fault([]string{
+				"metadata", "annotations", name,
+			}, "", fmt.Sprintf(format, args...)))
+		}
+		if check, known := forms[name]; known {
+			if what, suggestion := check(value); what != "" {
+				fault("%q is not %s%s", value, what, suggestion)
+			}
+		} else if meant := near(name, annotationsOfCards); meant != "" {
+			fault("no card of the portal reads this annotation; is %s meant?", meant)
+		}
 	}
 	return faults
 }
 
+// forms check the annotations that lead a card to its builds. Each says what a value is not, or nothing, and what may
+// be meant.
+var forms = map[string]func(value string) (what, suggestion string){
+	JobAnnotation: func(value string) (string, string) {
+		if isJob(value) {
+			return "", ""
+		}
+		return "the full name of a Jenkins job, which has the form folder/job", meant(jobOf(value), isJob)
+	},
+	SlugAnnotation: func(value string) (string, string) {
+		isSlug := func(text string) bool { return slug.MatchString(text) && !strings.HasSuffix(text, ".git") }
+		if isSlug(value) {
+			return "", ""
+		}
+		return "the name of a GitHub repository, which has the form org/repo, without a host and without .git",
+			meant(slugOf(value), isSlug)
+	},
+	gitLabSlug: func(value string) (string, string) {
+		isProject := func(text string) bool { return project.MatchString(text) && !strings.HasSuffix(text, ".git") }
+		if isProject(value) && !number.MatchString(value) {
+			return "", ""
+		}
+		if number.MatchString(value) {
+			return "the path of a GitLab project but a number, which belongs into " + gitLabID, ""
+		}
+		return "the path of a GitLab project, which has the form group/project or group/subgroup/project, without " +
+			"a host and without .git", meant(strings.TrimSuffix(slugOf(value), "/-"), isProject)
+	},
+	gitLabID: func(value string) (string, string) {
+		if number.MatchString(value) {
+			return "", ""
+		}
+		return "the number of a GitLab project, which its page shows; a path belongs into " + gitLabSlug, ""
+	},
+	gitLabInstance: func(value string) (string, string) {
+		if host.MatchString(value) {
+			return "", ""
+		}
+		return "the host of a GitLab, such as gitlab.example.com, without scheme and path",
+			meant(hostOf(value), host.MatchString)
+	},
+}
+
+// annotationsOfCards are the annotations that cards of the portal and its plugins for CI read.
+var annotationsOfCards = []string{
+	JobAnnotation, "jenkins.io/github-folder",
+	SlugAnnotation, "github.com/team-slug", "github.com/user-login",
+	gitLabID, gitLabSlug, gitLabInstance, "gitlab.com/codeowners-path", "gitlab.com/readme-path",
+}
+
 // meant suggests a value, if it has the right form.
-func meant(value string, form *regexp.Regexp) string {
-	if !form.MatchString(value) {
+func meant(value string, right func(string) bool) string {
+	if !right(value) {
 		return ""
 	}
 	return fmt.Sprintf("; is %s meant?", value)
 }
 
-// jobOf makes the path of a job of what people give instead: its URL, or its full name, folder/name.
+// isJob tells whether a text is the full name of a job: the names of its folders and its own. The path of a job's URL,
+// where job stands before each name, is not.
+func isJob(text string) bool {
+	names := strings.Split(text, "/")
+	if names[0] == "job" && len(names) > 1 {
+		return false
+	}
+	return !strings.ContainsAny(text, `\?#*<>|"`) && !slices.ContainsFunc(names, func(name string) bool {
+		return name == "" || strings.TrimSpace(name) != name
+	})
+}
+
+// jobOf makes the full name of a job of what people give instead: its URL or the path of that, as /job/folder/job/name,
+// or the full name with a slash too many.
 func jobOf(text string) string {
 	text = strings.TrimSpace(text)
 	if u, err := url.Parse(text); err == nil && u.Host != "" {
 		text = u.Path
-		if i := strings.Index(text, "/job/"); i >= 0 {
-			text = text[i:]
+	}
+	var all, named []string
+	for name := range strings.SplitSeq(text, "/") {
+		if name != "" {
+			all = append(all, name)
 		}
 	}
-	var path strings.Builder
-	names := strings.Split(strings.Trim(text, "/"), "/")
-	for i, name := range names {
-		if name == "job" && i%2 == 0 && len(names)%2 == 0 {
-			continue
-		}
-		path.WriteString("/job/" + name)
+	for i := max(slices.Index(all, "job"), 0); i+1 < len(all) && all[i] == "job"; i += 2 {
+		named = append(named, all[i+1])
 	}
-	return path.String()
+	if len(named) == 0 {
+		named = all
+	}
+	return strings.Join(named, "/")
+}
+
+// hostOf is the host of a URL.
+func hostOf(text string) string {
+	u, err := url.Parse(strings.TrimSpace(text))
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // slugOf makes org/repo of what people give instead: a URL of the repository, for HTTPS or SSH.
@@ -147,11 +228,20 @@ func slugOf(text string) string {
 }
 
 func checkValues(o *objects.Object) []objects.Fault {
+	faults := checkKeys(o)
 	v, err := objects.Decode[values](o)
-	if err != nil {
-		return []objects.Fault{o.Fault([]string{"backstage"}, "", err.Error())}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		wanted := map[reflect.Kind]string{
+			reflect.String: "text", reflect.Bool: "true or false", reflect.Slice: "a list", reflect.Struct: "a mapping",
+		}
+		message := fmt.Sprintf("must be %s, but is read as %s", wanted[wrong.Type.Kind()], wrong.Value)
+		if wrong.Type.Kind() == reflect.String {
+			message += ": put it in quotes"
+		}
+		return append(faults, o.Fault(strings.Split(wrong.Field, "."), "", message))
+	} else if err != nil {
+		return append(faults, o.Fault([]string{"backstage"}, "", err.Error()))
 	}
-	var faults []objects.Fault
 	fault := func(path string, format string, args ...any) {
 		faults = append(faults, o.Fault(strings.Split(path, "."), "", fmt.Sprintf(format, args...)))
 	}
@@ -206,6 +296,17 @@ func checkValues(o *objects.Object) []objects.Fault {
 		)
 	case at != public && api != "https://"+at+"/api/v3" && api != "http://"+at+"/api/v3":
 		fault(ofGitHub+".apiBaseUrl", "%q is not the API of %s, which is https://%s/api/v3", github.APIBaseURL, at, at)
+	}
+
+	switch id := github.OAuth.ClientID; {
+	case github.Enabled && id == "":
+		fault(
+			ofGitHub,
+			"oauth.clientId is missing: the card asks GitHub as the person who looks at it, and an OAuth App signs "+
+				"people in",
+		)
+	case id != "" && !client.MatchString(id):
+		fault(ofGitHub+".oauth.clientId", "%q is not the client ID of an OAuth App, such as Ov23liabcdefghij0123", id)
 	}
 
 	base := strings.TrimSuffix(v.Backstage.BaseURL, "/")

@@ -10,16 +10,43 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Reasons of the conditions that OpenChoreo sets (docs/contract.md section 2).
 const (
-	ReasonComponentValidationFailed = "ComponentValidationFailed" // on a WorkflowRun: it has failed
-	ReasonWorkflowFailed            = "WorkflowFailed"            // on a WorkflowRun: it has failed
-	ReasonWorkflowPending           = "WorkflowPending"           // on a WorkflowRun: it never starts
-	ReasonWorkflowNotAllowed        = "WorkflowNotAllowed"        // on a Component: it is not ready
-	ReasonWorkflowNotFound          = "WorkflowNotFound"          // on a Component: it is not ready
+	ReasonComponentValidationFailed = "ComponentValidationFailed" // on a WorkflowRun
+	ReasonWorkflowFailed            = "WorkflowFailed"            // on a WorkflowRun
+	ReasonWorkflowPlaneNotFound     = "WorkflowPlaneNotFound"     // on a WorkflowRun
+	ReasonWorkflowPending           = "WorkflowPending"           // on a WorkflowRun, before and after other faults
+	ReasonWorkflowNotAllowed        = "WorkflowNotAllowed"        // on a Component
+	ReasonWorkflowNotFound          = "WorkflowNotFound"          // on a Component
 )
+
+// Whether OpenChoreo tries again what has failed.
+const (
+	permanent  = "permanent: the run has failed, and another one is needed"
+	eachMinute = "tried again each minute"
+	growing    = "tried again, with growing waits"
+	onChange   = "tried again when the Component, its type or the workflow changes"
+)
+
+// then says what OpenChoreo does after it has set a condition with that reason (docs/before-a-run.md has the table).
+var then = map[string]string{
+	ReasonComponentValidationFailed: permanent,
+	ReasonWorkflowFailed:            permanent,
+	ReasonWorkflowPlaneNotFound:     eachMinute,
+	ReasonWorkflowPending:           growing,
+	ReasonWorkflowNotAllowed:        onChange,
+	ReasonWorkflowNotFound:          onChange,
+}
+
+// stops is the fault at which OpenChoreo stops, with that reason.
+func stops(o *objects.Object, path []string, reason, message string) objects.Fault {
+	f := o.Fault(path, reason, message)
+	f.Then = then[reason]
+	return f
+}
 
 // Check returns every fault of a set: those of the files, those of parameters, and of each WorkflowRun, Component and
 // workflow what OpenChoreo would stop at first. With partial, what no file holds may be in the cluster, and counts as
@@ -36,6 +63,14 @@ func Check(set *objects.Set, partial bool) []objects.Fault {
 			faults = append(faults, checkWorkflow(o)...)
 		}
 	}
+	for _, d := range set.Descriptors {
+		for _, note := range d.Faults {
+			faults = append(faults, objects.Fault{
+				Position: objects.Position{File: d.File, Line: max(note.Line, 1)}, Field: note.Field,
+				Reason: string(outcome.DescriptorInvalid), Message: note.Text,
+			})
+		}
+	}
 	return faults
 }
 
@@ -50,7 +85,7 @@ func checkRun(set *objects.Set, o *objects.Object, partial bool) []objects.Fault
 	if err != nil {
 		return nil // its faults are the set's
 	}
-	faults := checkParameters(
+	_, faults := checkParameters(
 		set, o, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name, run.Spec.Workflow.Parameters,
 	)
 	if f := checkComponent(set, o, run, partial); f != nil {
@@ -58,11 +93,14 @@ func checkRun(set *objects.Set, o *objects.Object, partial bool) []objects.Fault
 	}
 	if findWorkflow(set, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name) == nil {
 		if !partial {
-			faults = append(faults, o.Fault([]string{
+			faults = append(faults, stops(o, []string{
 				"spec", "workflow", "name",
 			}, ReasonWorkflowFailed, "Workflow is not found in the cluster"))
 		}
 		return faults
+	}
+	if f := checkPlane(set, o, run); f != nil && !partial {
+		return append(faults, *f)
 	}
 	if len(set.Faults) > 0 || len(faults) > 0 {
 		return faults // rendering would fail of the same faults
@@ -75,11 +113,58 @@ func checkRun(set *objects.Set, o *objects.Object, partial bool) []objects.Fault
 	return faults
 }
 
+// planeKinds are the kinds of workflow planes.
+var planeKinds = []v1alpha1.WorkflowPlaneRefKind{
+	v1alpha1.WorkflowPlaneRefKindClusterWorkflowPlane, v1alpha1.WorkflowPlaneRefKindWorkflowPlane,
+}
+
+// checkPlane finds a workflow without its plane, in a set that holds planes: few people keep theirs beside
+// applications, so that a set without any says nothing of them.
+func checkPlane(set *objects.Set, o *objects.Object, run *v1alpha1.WorkflowRun) *objects.Fault {
+	var there []string
+	for _, kind := range planeKinds {
+		for _, plane := range set.OfKind(string(kind)) {
+			there = append(there, plane.String())
+		}
+	}
+	found := findWorkflow(set, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name)
+	workflow, err := objects.Decode[v1alpha1.Workflow](found) // a ClusterWorkflow has the same spec
+	if err != nil || len(there) == 0 || findPlane(set, run.Namespace, workflow.Spec.WorkflowPlaneRef) != nil {
+		return nil
+	}
+	wanted := "a plane named default"
+	if ref := workflow.Spec.WorkflowPlaneRef; ref != nil {
+		wanted = fmt.Sprintf("%s %q", ref.Kind, ref.Name)
+	}
+	f := stops(o, []string{"spec", "workflow", "name"}, ReasonWorkflowPlaneNotFound, fmt.Sprintf(
+		"No workflow plane found for the workflow associated with this workflow run: %s wants %s, and there is %s",
+		found, wanted, strings.Join(there, ", "),
+	))
+	return &f
+}
+
+// findPlane finds a workflow's plane; nil when the set does not hold it. Without a reference it is the one named
+// default, of the namespace or else of the cluster.
+func findPlane(set *objects.Set, namespace string, ref *v1alpha1.WorkflowPlaneRef) *objects.Object {
+	const byDefault = "default"
+	cluster, own := string(planeKinds[0]), string(planeKinds[1])
+	switch {
+	case ref == nil:
+		if found := set.Find(own, namespace, byDefault); found != nil {
+			return found
+		}
+		return set.Find(cluster, "", byDefault)
+	case ref.Kind == v1alpha1.WorkflowPlaneRefKindWorkflowPlane:
+		return set.Find(own, namespace, ref.Name)
+	}
+	return set.Find(cluster, "", ref.Name)
+}
+
 // checkComponent makes the checks of OpenChoreo's controller in its order and in its words, and returns the first that
 // fails.
 func checkComponent(set *objects.Set, o *objects.Object, run *v1alpha1.WorkflowRun, partial bool) *objects.Fault {
 	fail := func(path []string, format string, args ...any) *objects.Fault {
-		f := o.Fault(path, ReasonComponentValidationFailed, fmt.Sprintf(format, args...))
+		f := stops(o, path, ReasonComponentValidationFailed, fmt.Sprintf(format, args...))
 		return &f
 	}
 	labels, workflow := []string{"metadata", "labels"}, []string{"spec", "workflow", "name"}
@@ -189,19 +274,19 @@ func checkAllowed(set *objects.Set, o *objects.Object, partial bool) []objects.F
 		return nil
 	}
 	w := component.Spec.Workflow
-	faults := checkParameters(set, o, component.Namespace, w.Kind, w.Name, w.Parameters)
+	_, faults := checkParameters(set, o, component.Namespace, w.Kind, w.Name, w.Parameters)
 	path := []string{"spec", "workflow", "name"}
 	kind, allowed := componentType(set, component)
 	switch {
 	case kind == nil: // a run of the component says so
 	case len(allowed) == 0:
-		return append(faults, o.Fault(path, ReasonWorkflowNotAllowed,
+		return append(faults, stops(o, path, ReasonWorkflowNotAllowed,
 			fmt.Sprintf(
 				"No workflows are allowed by ComponentType %q, but component specifies workflow %q", kind.Name,
 				w.Name,
 			)))
 	case !allows(allowed, w.Kind, w.Name):
-		return append(faults, o.Fault(path, ReasonWorkflowNotAllowed,
+		return append(faults, stops(o, path, ReasonWorkflowNotAllowed,
 			fmt.Sprintf(
 				"Workflow %q (kind %s) is not allowed by ComponentType %q; allowed workflows: %v", w.Name, w.Kind,
 				kind.Name, allowed,
@@ -209,7 +294,7 @@ func checkAllowed(set *objects.Set, o *objects.Object, partial bool) []objects.F
 	case !partial && findWorkflow(set, component.Namespace, w.Kind, w.Name) == nil:
 		return append(
 			faults,
-			o.Fault(path, ReasonWorkflowNotFound, fmt.Sprintf("Workflow %q (kind %s) not found", w.Name, w.Kind)),
+			stops(o, path, ReasonWorkflowNotFound, fmt.Sprintf("Workflow %q (kind %s) not found", w.Name, w.Kind)),
 		)
 	}
 	return faults

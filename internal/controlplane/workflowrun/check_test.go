@@ -1,6 +1,7 @@
 package workflowrun
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -63,7 +64,8 @@ func TestCheck(t *testing.T) {
 			}},
 		{file: "no-secret", partial: "-",
 			want: []string{"10: WorkflowRun acme/no-secret: spec.workflow.parameters: WorkflowPending: " +
-				`stays pending for ever, and only the controller's log says why: there is no SecretReference "none" ` +
+				`stays pending until it is mended, and only the controller's log says why: there is no ` +
+				`SecretReference "none" ` +
 				`in namespace "acme"`}},
 		{file: "parameters", want: []string{
 			`14: WorkflowRun acme/parameters: spec.workflow.parameters.repository.revision.commit: does not have the ` +
@@ -79,7 +81,8 @@ func TestCheck(t *testing.T) {
 		{file: "platform",
 			want: []string{
 				`55: ClusterWorkflow failing: spec.runTemplate.spec.arguments.parameters[0].value: WorkflowPending: ` +
-					"WorkflowRun acme/failing-expression stays pending for ever, and only the controller's log says " +
+					"WorkflowRun acme/failing-expression stays pending until it is mended, and only the " +
+					"controller's log says " +
 					"why: ${parameters.none}: no such key: none",
 			}},
 		{file: "failing-expression"},
@@ -107,6 +110,83 @@ func TestCheck(t *testing.T) {
 		}
 		if len(found) > 0 {
 			t.Errorf("partial %v: not expected: %v", partial, found)
+		}
+	}
+}
+
+// A workflow whose plane is not among those of the files waits for it; where the files hold none, nothing is known.
+func TestPlane(t *testing.T) {
+	t.Parallel()
+	const workflow = "---\napiVersion: openchoreo.dev/v1alpha1\nkind: KIND\nmetadata: {name: own, namespace: acme}\n" +
+		"spec:\n  REF\n  runTemplate: {apiVersion: argoproj.io/v1alpha1, kind: Workflow, " +
+		"metadata: {name: x, namespace: \"${metadata.namespace}\"}}\n"
+	const plane = "---\napiVersion: openchoreo.dev/v1alpha1\nkind: KIND\nmetadata: {name: NAME, namespace: acme}\n" +
+		"spec: {planeID: p, clusterAgent: {clientCA: {value: x}}}\n"
+	const wanting = "No workflow plane found for the workflow associated with this workflow run: "
+	for name, test := range map[string]struct{ kind, ref, planes, want string }{
+		"no plane in the files": {kind: "ClusterWorkflow"},
+		"the default":           {kind: "ClusterWorkflow", planes: "ClusterWorkflowPlane default"},
+		"another": {
+			kind: "ClusterWorkflow", planes: "ClusterWorkflowPlane other",
+			want: wanting + `ClusterWorkflow own wants ClusterWorkflowPlane "default", and there is ` +
+				"ClusterWorkflowPlane other; tried again each minute",
+		},
+		"another kind": {
+			kind: "ClusterWorkflow", planes: "WorkflowPlane default",
+			want: wanting + `ClusterWorkflow own wants ClusterWorkflowPlane "default", and there is ` +
+				"WorkflowPlane acme/default",
+		},
+		"of the namespace": {
+			kind: "Workflow", ref: "workflowPlaneRef: {kind: WorkflowPlane, name: own}", planes: "WorkflowPlane own",
+		},
+		"not of the namespace": {
+			kind: "Workflow", ref: "workflowPlaneRef: {kind: WorkflowPlane, name: own}",
+			planes: "ClusterWorkflowPlane own", want: wanting + `Workflow acme/own wants WorkflowPlane "own"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			text := "apiVersion: openchoreo.dev/v1alpha1\nkind: WorkflowRun\nmetadata: {name: r, namespace: acme}\n" +
+				"spec: {workflow: {kind: " + test.kind + ", name: own}}\n" +
+				strings.NewReplacer("KIND", test.kind, "REF", test.ref).Replace(workflow)
+			if kind, name, given := strings.Cut(test.planes, " "); given {
+				text += strings.NewReplacer("KIND", kind, "NAME", name).Replace(plane)
+			}
+			set := new(objects.Set)
+			set.Read("a.yaml", []byte(text))
+			faults := Check(set, false)
+			if len(set.Faults) > 0 || (test.want == "") != (len(faults) == 0) || len(faults) > 0 && !strings.HasPrefix(
+				faults[0].String(),
+				"a.yaml:4: WorkflowRun acme/r: spec.workflow.name: WorkflowPlaneNotFound: "+test.want,
+			) {
+				t.Errorf("%v", faults)
+			}
+			if faults := Check(set, true); len(faults) > 0 {
+				t.Errorf("where the cluster may hold it: %v", faults)
+			}
+		})
+	}
+}
+
+// The guide has a row for each reason, and says what OpenChoreo does then.
+func TestGuide(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../../docs/before-a-run.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason, then := range then {
+		rows := 0
+		for row := range strings.Lines(string(text)) {
+			if strings.HasPrefix(row, "| ") && strings.Contains(row, "`"+reason+"`") {
+				rows++
+				if !strings.HasSuffix(row, " | "+then+" |\n") {
+					t.Errorf("%s is %s, but the guide has %s", reason, then, row)
+				}
+			}
+		}
+		if rows == 0 {
+			t.Errorf("the guide lacks %s", reason)
 		}
 	}
 }

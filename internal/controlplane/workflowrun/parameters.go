@@ -2,6 +2,7 @@ package workflowrun
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 
@@ -16,57 +17,63 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/render"
 	"github.com/stepwright/stepwright/schemas"
-	"github.com/stepwright/stepwright/templates"
 )
 
 // parametersPath is where parameters are in WorkflowRuns and Components.
 var parametersPath = []string{"spec", "workflow", "parameters"}
 
-// checkParameters validates parameters by our own schema of that workflow, or else by the workflow's schema.
-// OpenChoreo does neither: the steps find faults minutes later.
+// checkParameters validates parameters by our own schema of that workflow, or else by the workflow's schema, and
+// returns them with that schema's defaults; nil where no schema is known. OpenChoreo does not validate them: the steps
+// find faults minutes later.
 func checkParameters(
 	set *objects.Set, o *objects.Object, namespace string, kind v1alpha1.WorkflowRefKind, name string,
 	given *runtime.RawExtension,
-) []objects.Fault {
-	if string(kind) == clusterWorkflow && slices.Contains(templates.Workflows(), name) {
-		_, faults := stepParameters(o, name, given)
-		return faults
+) (map[string]any, []objects.Fault) {
+	if isOurs(kind, name) {
+		return stepParameters(o, name, given)
 	}
 	found := findWorkflow(set, namespace, kind, name)
 	if found == nil {
-		return nil
+		return nil, nil
 	}
 	workflow, err := objects.Decode[v1alpha1.Workflow](found)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	props, err := render.Schema(workflow.Spec.Parameters)
 	if err != nil || props == nil {
-		return nil // it is the workflow's fault
+		return nil, nil // it is the workflow's fault
 	}
 	structural, err := schema.NewStructural(props)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	validator, _, err := validation.NewSchemaValidator(props)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	values := map[string]any{}
 	if given != nil {
 		if err := utiljson.Unmarshal(given.Raw, &values); err != nil {
-			return nil
+			return nil, nil
 		}
 	}
 	defaulting.Default(values, structural)
 	var faults []objects.Fault
+	scalars := o.Scalars(parametersPath...)
 	for _, refusal := range validation.ValidateCustomResource(
 		field.NewPath("spec", "workflow", "parameters"), values, validator,
 	) {
 		refusal.BadValue = field.OmitValueType{} // it may be a secret
-		faults = append(faults, o.Fault(objects.Path(refusal.Field), "", refusal.ErrorBody()))
+		path, message := objects.Path(refusal.Field), refusal.ErrorBody()
+		i := slices.IndexFunc(scalars, func(s objects.Scalar) bool { return slices.Equal(s.Path, path) })
+		if i >= 0 && refusal.Type == field.ErrorTypeTypeInvalid &&
+			objects.WantsText(structural, path[len(parametersPath):]) {
+			message = scalars[i].Quote(arrives(path, scalars[i].Value))
+		}
+		faults = append(faults, o.Fault(path, "", message))
 	}
-	return faults
+	return values, faults
 }
 
 // stepParameters returns parameters with the defaults of our own schema of that ClusterWorkflow, as steps take them,
@@ -81,11 +88,15 @@ func stepParameters(o *objects.Object, builder string, raw *runtime.RawExtension
 		}
 	}
 	schema := schemas.MustLoad(builder)
+	faults := unquoted(o, schema.Properties)
 	schema.Soften(given)
 	values := schema.WithDefaults(given)
-	var faults []objects.Fault
 	for _, f := range schema.Validate(values) {
-		faults = append(faults, o.Fault(slices.Concat(parametersPath, f.Path), "", f.Message))
+		fault := o.Fault(slices.Concat(parametersPath, f.Path), "", f.Message)
+		if !slices.ContainsFunc(faults, func(q objects.Fault) bool { return q.Field == fault.Field }) {
+			faults = append(faults, fault)
+		}
 	}
+	slices.SortStableFunc(faults, func(a, b objects.Fault) int { return cmp.Compare(a.Line, b.Line) })
 	return values, faults
 }

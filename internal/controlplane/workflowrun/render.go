@@ -61,26 +61,20 @@ func renderRun(set *objects.Set, run *v1alpha1.WorkflowRun, secretStore string) 
 
 // renderFault blames the line of the workflow that fails; of a SecretReference that is missing, the run.
 func renderFault(set *objects.Set, o *objects.Object, run *v1alpha1.WorkflowRun, err error) objects.Fault {
-	const never = "stays pending for ever, and only the controller's log says why: "
+	const never = "stays pending until it is mended, and only the controller's log says why: "
 	if missing, ok := errors.AsType[*render.MissingError](err); ok {
-		return o.Fault(parametersPath, ReasonWorkflowPending, never+missing.Error())
+		return stops(o, parametersPath, ReasonWorkflowPending, never+missing.Error())
 	}
 	if failed, ok := errors.AsType[*render.Error](err); ok && len(failed.Path) > 0 {
 		workflow := findWorkflow(set, run.Namespace, run.Spec.Workflow.Kind, run.Spec.Workflow.Name)
-		return workflow.Fault(failed.Path, ReasonWorkflowPending, o.String()+" "+never+failed.Err.Error())
+		return stops(workflow, failed.Path, ReasonWorkflowPending, o.String()+" "+never+failed.Err.Error())
 	}
-	return o.Fault(nil, ReasonWorkflowPending, never+err.Error())
+	return stops(o, nil, ReasonWorkflowPending, never+err.Error())
 }
 
 // planeStore finds the ClusterSecretStore of a workflow's plane.
 func planeStore(set *objects.Set, namespace string, ref *v1alpha1.WorkflowPlaneRef, otherwise string) string {
-	if ref == nil {
-		return otherwise
-	}
-	if ref.Kind != v1alpha1.WorkflowPlaneRefKindWorkflowPlane {
-		namespace = ""
-	}
-	found := set.Find(string(ref.Kind), namespace, ref.Name)
+	found := findPlane(set, namespace, ref)
 	if found == nil {
 		return otherwise
 	}

@@ -25,8 +25,9 @@ const clusterWorkflow = string(v1alpha1.WorkflowRefKindClusterWorkflow)
 // Run is a WorkflowRun that passed every check, with what belongs to it.
 type Run struct {
 	*v1alpha1.WorkflowRun
-	Component  *v1alpha1.Component // nil when no file holds it
-	Parameters map[string]any      // with the defaults of the workflow's schema
+	Component  *v1alpha1.Component    // nil when no file holds it
+	Workflow   *v1alpha1.WorkflowSpec // nil when no file holds it
+	Parameters map[string]any         // with the defaults of the workflow's schema
 }
 
 // Project and ComponentName are what the run's labels say.
@@ -46,19 +47,29 @@ func (r *Run) Text(path ...string) string {
 	return schemas.Text(value)
 }
 
+// isOurs tells whether a workflow is one of the templates.
+func isOurs(kind v1alpha1.WorkflowRefKind, name string) bool {
+	return string(kind) == clusterWorkflow && slices.Contains(templates.Workflows(), name)
+}
+
 // Load reads files, and the YAML files directly in folders, and returns the WorkflowRun of that name; name may be empty
-// when they hold only one. Faults are an
-// InvalidParameters that lists them all.
+// when they hold only one. Faults are an InvalidParameters that lists them all.
 func Load(name string, paths ...string) (*Run, error) {
 	set, err := objects.Load(paths...)
 	if err != nil {
 		return nil, err
 	}
+	return Of(set, name, false)
+}
+
+// Of is Load for files that were read. Elsewhere says that the run's workflow may be where it will run, if no file
+// holds it; otherwise it is one of ours.
+func Of(set *objects.Set, name string, elsewhere bool) (*Run, error) {
 	o, err := Pick(set, name)
 	if err != nil {
 		return nil, err
 	}
-	run, faults := newRun(set, o)
+	run, faults := newRun(set, o, elsewhere)
 	if len(faults) > 0 {
 		return nil, invalid(faults...)
 	}
@@ -79,7 +90,9 @@ func Pick(set *objects.Set, name string) (*objects.Object, error) {
 	}
 	switch {
 	case len(names) == 0:
-		return nil, invalid(objects.Fault{Message: "there is no WorkflowRun in these files"})
+		return nil, invalid(objects.Fault{
+			Message: "there is no WorkflowRun in these files; of a folder only the files directly in it are read",
+		})
 	case name != "":
 		return nil, invalid(objects.Fault{
 			Message: fmt.Sprintf("there is no WorkflowRun %q; there is %s", name, strings.Join(names, ", ")),
@@ -96,7 +109,7 @@ func Pick(set *objects.Set, name string) (*objects.Object, error) {
 
 // newRun checks what stepwright run needs, which is more than OpenChoreo does in one way, and less in another: a run
 // without labels cannot be run here, and what no file holds may be in the cluster.
-func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
+func newRun(set *objects.Set, o *objects.Object, elsewhere bool) (*Run, []objects.Fault) {
 	decoded, err := objects.Decode[v1alpha1.WorkflowRun](o)
 	if err != nil {
 		return nil, []objects.Fault{o.Fault(nil, "", err.Error())}
@@ -109,12 +122,19 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 		}
 	}
 	w := run.Spec.Workflow
-	ours := string(w.Kind) == clusterWorkflow && slices.Contains(templates.Workflows(), w.Name)
-	if !ours {
+	found := findWorkflow(set, run.Namespace, w.Kind, w.Name)
+	switch {
+	case found != nil:
+		workflow, err := objects.Decode[v1alpha1.Workflow](found) // a ClusterWorkflow has the same spec
+		if err != nil {
+			return nil, append(faults, found.Fault(nil, "", err.Error()))
+		}
+		run.Workflow = &workflow.Spec
+	case !elsewhere && !isOurs(w.Kind, w.Name):
 		faults = append(faults, o.Fault([]string{"spec", "workflow", "name"}, "",
 			fmt.Sprintf(
-				"%s %q cannot be run here; there is %s %s", w.Kind, w.Name, clusterWorkflow,
-				strings.Join(templates.Workflows(), ", "),
+				"%s %q is in no file: give its file or folder, too. Without one there is %s %s", w.Kind, w.Name,
+				clusterWorkflow, strings.Join(templates.Workflows(), ", "),
 			)))
 	}
 	if f := checkComponent(set, o, run.WorkflowRun, true); f != nil {
@@ -125,11 +145,9 @@ func newRun(set *objects.Set, o *objects.Object) (*Run, []objects.Fault) {
 			faults = append(faults, c.Fault(nil, "", err.Error()))
 		}
 	}
-	if ours {
-		var more []objects.Fault
-		run.Parameters, more = stepParameters(o, w.Name, w.Parameters)
-		faults = append(faults, more...)
-	}
+	var more []objects.Fault
+	run.Parameters, more = checkParameters(set, o, run.Namespace, w.Kind, w.Name, w.Parameters)
+	faults = append(faults, more...)
 	return run, faults
 }
 

@@ -121,7 +121,7 @@ func TestLoadListsEveryFault(t *testing.T) {
 				"kind: ClusterWorkflow\n    name: dockerfile-builder", "kind: ClusterWorkflow\n    name: other"},
 			want: []string{"a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/project is required",
 				"a.yaml:15: WorkflowRun acme/cart-1: metadata.labels: openchoreo.dev/component is required",
-				`a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ClusterWorkflow "other" cannot be run here`},
+				`a.yaml:19: WorkflowRun acme/cart-1: spec.workflow.name: ClusterWorkflow "other" is in no file`},
 		},
 		{name: "another project", replace: []string{"openchoreo.dev/project: shop", "openchoreo.dev/project: bank"},
 			want: []string{

@@ -226,6 +226,13 @@ func (s *Server) Delete(namespace string, kind Kind, name string) error {
 	return s.store.remove(namespace, kind, name)
 }
 
+// Object returns an object as it is stored; nil when there is none.
+func (s *Server) Object(namespace string, kind Kind, name string) (map[string]any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.read(namespace, kind, name)
+}
+
 // Workload returns a Workload; nil when there is none.
 func (s *Server) Workload(namespace, name string) (*v1alpha1.Workload, error) {
 	return typed[v1alpha1.Workload](s, namespace, Workloads, name)

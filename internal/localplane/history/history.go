@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/google/renameio/v2"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
@@ -74,9 +73,7 @@ func (s Store) Get(namespace, name string) (*v1alpha1.WorkflowRun, error) {
 	case 1:
 		return run, nil
 	}
-	return nil, fmt.Errorf(
-		"there is a run %q in each of the namespaces %s: choose one", name, strings.Join(found, ", "),
-	)
+	return nil, &runstatus.AmbiguousError{Name: name, Namespaces: found}
 }
 
 // Log is the path of a task's log; the file is there once the task has started.

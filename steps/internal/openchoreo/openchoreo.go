@@ -76,7 +76,14 @@ func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
 	base, fault := endpoint("api-server-url", settings.APIServerURL, settings.InsecurePlainHTTP)
 	tokenFault := ""
 	if settings.TokenFile == "" {
-		_, tokenFault = endpoint("oauth-token-url", settings.TokenURL, settings.InsecurePlainHTTP)
+		var at *url.URL
+		at, tokenFault = endpoint("oauth-token-url", settings.TokenURL, settings.InsecurePlainHTTP)
+		if at != nil && strings.HasPrefix(at.EscapedPath(), "//") {
+			// A pipeline has joined the provider's URL, with a slash at its end, and the path.
+			settings.TokenURL = strings.Replace(
+				settings.TokenURL, at.EscapedPath(), "/"+strings.TrimLeft(at.EscapedPath(), "/"), 1,
+			)
+		}
 	}
 	transport, err := trust.Transport(settings.CABundle)
 	var faults []string

@@ -169,6 +169,22 @@ func TestPathsAreEscaped(t *testing.T) {
 	}
 }
 
+// Pipelines join the URL of the provider and the path, and the URL may end with a slash.
+func TestTokenURLThatWasJoined(t *testing.T) {
+	t.Parallel()
+	s := openchoreotest.Start(t, openchoreotest.Component("acme", "store", "cart"))
+	for _, path := range []string{"/oauth2/token", "//oauth2/token", "///oauth2/token"} {
+		c, err := New(Settings{APIServerURL: s.URL + "/", TokenURL: s.URL + path, ClientID: openchoreotest.ClientID,
+			ClientSecretFile: s.ClientSecretFile, CABundle: s.CABundle}, &redact.Secrets{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.List(t.Context(), "acme", Workloads, nil); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 func TestListReadsAllPages(t *testing.T) {
 	t.Parallel()
 	var objects strings.Builder

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/stepwright/stepwright/internal/descriptor"
 )
 
 // A descriptor that names one large file many times takes no more memory than what could be sent.
@@ -14,7 +16,7 @@ func TestInlinedFilesAreBounded(t *testing.T) {
 	for i := range 5000 {
 		fmt.Fprintf(&d, "  - {name: f%d, mountPath: /f%d, valueFrom: {path: large}}\n", i, i)
 	}
-	b := newBench(t, map[string]string{"workload.yaml": d.String(), "large": strings.Repeat("x", descriptorLimit)})
+	b := newBench(t, map[string]string{"workload.yaml": d.String(), "large": strings.Repeat("x", descriptor.Limit)})
 	b.fails("DescriptorInvalid", "line 8: ", "the files up to this one have more than 6000000 bytes")
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/distribution/reference"
 
+	"github.com/stepwright/stepwright/internal/descriptor"
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
@@ -146,10 +147,10 @@ func (in Parameters) usesWorkspace() (bool, error) {
 		info, err := os.Stat(source)
 		return err == nil && info.IsDir(), nil
 	}
-	if _, err := os.Lstat(filepath.Join(source, descriptorName)); err == nil {
+	if _, err := os.Lstat(filepath.Join(source, descriptor.Name)); err == nil {
 		return false, outcome.Errorf(
 			outcome.InvalidParameters, "workspace: %s has a %s, and nothing says that it is this component's: "+
-				"checkout-source left no revision in %s", source, descriptorName, in.Workspace,
+				"checkout-source left no revision in %s", source, descriptor.Name, in.Workspace,
 		).WithHint(fmt.Sprintf("Give descriptor=%s to use it. To register the image alone, give a workspace that is "+
 			"not there; the variable WORKSPACE is the CI's own with some.", source))
 	}
@@ -167,30 +168,17 @@ func loadFrom(dir string, target Target) (*Manifest, error) {
 	}
 	if info, err := os.Stat(real); err != nil || !info.IsDir() {
 		return nil, outcome.Errorf(outcome.InvalidParameters, "descriptor: %s is not a directory", dir).WithHint(
-			"Name the directory that holds " + descriptorName + ".",
+			"Name the directory that holds " + descriptor.Name + ".",
 		)
 	}
-	if _, err := os.Lstat(filepath.Join(real, descriptorName)); err != nil {
-		return nil, outcome.Errorf(outcome.InvalidParameters, "descriptor: there is no %s in %s", descriptorName, dir).
+	if _, err := os.Lstat(filepath.Join(real, descriptor.Name)); err != nil {
+		return nil, outcome.Errorf(outcome.InvalidParameters, "descriptor: there is no %s in %s", descriptor.Name, dir).
 			WithHint("Name the directory that holds it; without a descriptor leave the parameter empty.")
 	}
-	root := repositoryOf(real)
+	root := descriptor.RepositoryOf(real)
 	appPath, err := filepath.Rel(root, real)
 	if err != nil {
 		return nil, err
 	}
 	return Load(root, appPath, target)
-}
-
-// repositoryOf returns the root of the Git repository that a directory is in, or the directory itself where there is
-// none.
-func repositoryOf(dir string) string {
-	for at := dir; ; at = filepath.Dir(at) {
-		if _, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
-			return at
-		}
-		if at == filepath.Dir(at) {
-			return dir
-		}
-	}
 }

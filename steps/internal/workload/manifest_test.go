@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/internal/descriptor"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -311,7 +312,7 @@ configurations:
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			ws := repository(t, map[string]string{"app/workload.yaml": tc.descriptor, "app/binary": "\xff\xfe\x00",
-				"app/huge": strings.Repeat("x", descriptorLimit+1)})
+				"app/huge": strings.Repeat("x", descriptor.Limit+1)})
 			for link, to := range map[string]string{"link": secret, "linkdir": filepath.Dir(secret)} {
 				if err := os.Symlink(to, filepath.Join(ws.Source(), "app", link)); err != nil {
 					t.Fatal(err)
@@ -436,48 +437,4 @@ func TestYAML(t *testing.T) {
 	if diff := cmp.Diff(payload(t, m), string(rest)); diff != "" {
 		t.Errorf("the YAML is not the payload\n%s", diff)
 	}
-}
-
-// FuzzDescriptor: every descriptor is read or refused with its faults named, and a value is read as
-// the reference does.
-func FuzzDescriptor(f *testing.F) {
-	samples, err := filepath.Glob("testdata/sample-descriptors/*/src/workload.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
-	for _, s := range samples {
-		raw, err := os.ReadFile(s)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(raw)
-	}
-	f.Add([]byte("endpoints: &a\n- <<: *a\n"))
-	f.Add([]byte("\ufeffa: 1\r\n---\n...\n"))
-	f.Add([]byte("configurations: {env: [{name: .nan, value: 1e400}, {name: !!binary aGk=}]}"))
-	ws := repository(f, nil)
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		if len(raw) > 1<<16 {
-			return
-		}
-		if err := os.WriteFile(filepath.Join(ws.Source(), "workload.yaml"), raw, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		m, err := Load(ws.Source(), ".", target)
-		if err != nil {
-			if r := outcome.Of(err).Reason; r != outcome.DescriptorInvalid && r != outcome.PathEscapesRepository {
-				t.Errorf("%s: %v", r, err)
-			}
-			return
-		}
-		var d descriptor
-		if err := yaml.Unmarshal(raw, &d); err != nil {
-			t.Fatalf("accepted what the reference's parser refuses: %v", err)
-		}
-		if len(m.Workload.Spec.Endpoints) != len(d.Endpoints) ||
-			len(m.Workload.Spec.Container.Env) != len(d.Configurations.Env) {
-			t.Error("something was lost")
-		}
-		payload(t, m)
-	})
 }

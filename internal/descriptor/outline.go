@@ -1,4 +1,4 @@
-package workload
+package descriptor
 
 import (
 	"errors"
@@ -13,27 +13,14 @@ import (
 	"github.com/stepwright/stepwright/internal/quote"
 )
 
-// note is something to tell about a line of the descriptor.
-type note struct {
-	line int // 0 when it is not known
-	text string
-}
-
-func (n note) String() string {
-	if n.line == 0 {
-		return n.text
-	}
-	return fmt.Sprintf("line %d: %s", n.line, n.text)
-}
-
 // outline holds the places of a descriptor's values, and the faults of its shape. Values themselves are read by
 // sigs.k8s.io/yaml, which is what the reference uses and the only way to read them alike; it forgets lines and stops at
 // the first fault, so a second parser of the same family supplies those.
 type outline struct {
 	lines    map[string]int  // by path, such as endpoints[0].port
 	broken   map[string]bool // paths that have a fault already
-	faults   []note
-	warnings []note
+	faults   []Note
+	warnings []Note
 	budget   int               // nodes still to visit: aliases can make a small text a huge tree
 	top      map[string]string // keys of the whole, and those of their values that are scalars
 	foreign  []string          // keys of the whole that are not known, in their order
@@ -53,8 +40,8 @@ func newOutline(raw []byte, t reflect.Type) *outline {
 		if first.Content[0].ShortTag() == "!!null" {
 			o.fault("", "the first YAML document is empty, and no other counts")
 		}
-		o.warnings = append(o.warnings, note{
-			second.Line, "only the first YAML document counts; what follows is ignored",
+		o.warnings = append(o.warnings, Note{
+			second.Line, "", "only the first YAML document counts; what follows is ignored",
 		})
 	}
 	return o
@@ -98,7 +85,7 @@ func (o *outline) walk(n *goyaml.Node, t reflect.Type, path string) {
 		o.mapping(n, path, func(key *goyaml.Node, value *goyaml.Node) string {
 			field, ok := fieldNamed(t, key.Value)
 			if !ok {
-				o.warnings = append(o.warnings, note{key.Line,
+				o.warnings = append(o.warnings, Note{key.Line, "",
 					fmt.Sprintf(
 						"%s is not known here and is ignored (known: %s)", within(path, key.Value),
 						strings.Join(fieldNames(t), ", "),
@@ -156,8 +143,8 @@ func (o *outline) mapping(n *goyaml.Node, path string, visit func(key, value *go
 		}
 		name := visit(key, value)
 		if name != "" && seen[name] {
-			o.warnings = append(o.warnings, note{
-				key.Line, within(path, name) + " is given twice; only one of them counts",
+			o.warnings = append(o.warnings, Note{
+				key.Line, "", within(path, name) + " is given twice; only one of them counts",
 			})
 		}
 		seen[name] = true
@@ -190,33 +177,32 @@ func (o *outline) coerced(n *goyaml.Node, path string) {
 		Text string `json:"text"`
 	}
 	if yaml.Unmarshal([]byte("text: "+n.Value), &as) == nil && as.Text != n.Value {
-		o.warnings = append(o.warnings, note{n.Line,
+		o.warnings = append(o.warnings, Note{n.Line, path,
 			fmt.Sprintf(
-				"%s: %s is read as %q, as YAML 1.1 does; put it in quotes to keep it as written", path, n.Value,
-				as.Text,
+				"%s is read as %q, as YAML 1.1 does; put it in quotes to keep it as written", n.Value, as.Text,
 			)})
 	}
 }
 
-// fault adds a fault of the value at a path, unless that value has one already.
 // noteLimit is how long a note is at most, in bytes.
 const noteLimit = 2000
 
+// fault adds a fault of the value at a path, unless that value has one already.
 func (o *outline) fault(path, format string, args ...any) {
 	if o.broken[path] {
 		return
 	}
 	o.broken[path] = true
-	text := fmt.Sprintf(format, args...)
-	if path != "" {
-		text = path + ": " + text
-	}
-	o.faults = append(o.faults, note{o.line(path), quote.Line(text, noteLimit)})
+	o.faults = append(o.faults, Note{o.line(path), quote.Line(path, noteLimit), quoted(format, args...)})
 }
 
 func (o *outline) warn(path, format string, args ...any) {
-	text := path + ": " + fmt.Sprintf(format, args...)
-	o.warnings = append(o.warnings, note{o.line(path), quote.Line(text, noteLimit)})
+	o.warnings = append(o.warnings, Note{o.line(path), quote.Line(path, noteLimit), quoted(format, args...)})
+}
+
+// quoted is the text of a note.
+func quoted(format string, args ...any) string {
+	return quote.Line(fmt.Sprintf(format, args...), noteLimit)
 }
 
 // line is the line of a value, or for an absent one the line of the nearest value around it.
