@@ -27,7 +27,8 @@ import (
 // BuildKit is a builder that is ready.
 type BuildKit struct {
 	*client.Client
-	close func() error
+	Isolation Isolation // of its RUNs; empty: a daemon's, which does not say
+	close     func() error
 }
 
 // Close ends the connection, and the builder if it is the process's own. It returns how that ended if it did not end

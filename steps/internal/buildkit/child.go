@@ -34,23 +34,35 @@ const (
 	readyFD      = 4 // where it says how starting went: nothing, or a failure as JSON
 )
 
+// order is what the child is to be.
+type order struct {
+	Config    Config
+	Isolation Isolation
+}
+
 // failure is an outcome.Error on its way from the child.
 type failure struct {
 	Reason        outcome.Reason
 	Message, Hint string
+	Masked        bool // it was errMasked
 }
 
-// RunIfChild makes this process the builder, and does not return, if Start started it to be one. Every program that
-// calls Start calls it before anything else.
+// RunIfChild makes this process the builder, or its runc, and does not return, if Start or the builder started it to be
+// one. Every program that calls Start calls it before anything else.
 func RunIfChild() {
 	logrus.SetLevel(logrus.ErrorLevel) // BuildKit and containerd tell of much that is of no use to a step
-	if os.Args[0] != childName {
+	switch filepath.Base(os.Args[0]) {
+	case childName:
+	case runtimeName:
+		fmt.Fprintln(os.Stderr, execRunc(os.Args[1:]))
+		os.Exit(1)
+	default:
 		return
 	}
 	ready := os.NewFile(readyFD, "ready")
 	if err := runChild(ready); err != nil {
 		f := outcome.Of(err)
-		if json.NewEncoder(ready).Encode(failure{f.Reason, f.Message, f.Hint}) != nil {
+		if json.NewEncoder(ready).Encode(failure{f.Reason, f.Message, f.Hint, errors.Is(err, errMasked)}) != nil {
 			fmt.Fprintln(os.Stderr, "builder:", err) // it had started: nobody reads there any more
 		}
 		os.Exit(1)
@@ -62,8 +74,12 @@ func runChild(ready *os.File) error {
 	if err := userns.Await(); err != nil {
 		return outcome.Errorf(outcome.BuilderUnavailable, "mount namespace: %w", err)
 	}
-	var config Config
-	if err := json.NewDecoder(os.Stdin).Decode(&config); err != nil {
+	var order order
+	if err := json.NewDecoder(os.Stdin).Decode(&order); err != nil {
+		return err
+	}
+	config, isolation := order.Config, order.Isolation
+	if err := isolation.enter(); err != nil {
 		return err
 	}
 	if err := runcState(filepath.Join(config.Root, "runc")); err != nil {
@@ -81,16 +97,13 @@ func runChild(ready *os.File) error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	d, err := newDaemon(ctx, config)
+	d, err := newDaemon(ctx, config, isolation)
 	if err == nil {
 		listener := newSingle(conn)
-		go func() {
-			<-ctx.Done()
-			listener.Close()
-		}()
+		stopListening := context.AfterFunc(ctx, func() { listener.Close() })
+		defer stopListening()
 		ready.Close()
-		d.serve(listener)
-		err = d.close()
+		err = d.work(listener)
 	}
 	if config.Temporary {
 		// Files of the namespace's other users can be removed only here.
@@ -99,10 +112,12 @@ func runChild(ready *os.File) error {
 	return err
 }
 
-// runcState has runc keep its state in dir. It does so only in a user namespace, and unless it takes itself for root
-// there.
+// runcState has runc keep its state in dir, without what a builder that was killed left there. It does so only in a
+// user namespace, and unless it takes itself for root there.
 func runcState(dir string) error {
-	return errors.Join(os.MkdirAll(dir, 0o700), os.Setenv("XDG_RUNTIME_DIR", dir), os.Unsetenv("USER"))
+	return errors.Join(
+		os.RemoveAll(dir), os.MkdirAll(dir, 0o700), os.Setenv("XDG_RUNTIME_DIR", dir), os.Unsetenv("USER"),
+	)
 }
 
 // patience is how long the child may take to end a build that was cancelled, and to clean up.
@@ -126,7 +141,12 @@ func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, err
 	if err != nil {
 		return nil, err
 	}
-	c, err := start(ctx, config, stderr)
+	isolation := OwnProc
+	c, err := start(ctx, order{config, isolation}, stderr)
+	if errors.Is(err, errMasked) {
+		isolation = SharedProc
+		c, err = start(ctx, order{config, isolation}, stderr)
+	}
 	if err != nil {
 		release()
 		return nil, err
@@ -143,7 +163,7 @@ func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, err
 		release()
 		return nil, err
 	}
-	return &BuildKit{Client: conn, close: sync.OnceValue(func() error {
+	return &BuildKit{Client: conn, Isolation: isolation, close: sync.OnceValue(func() error {
 		conn.Close()
 		defer release()
 		return c.wait()
@@ -204,8 +224,8 @@ func (c *child) wait() error {
 	}
 }
 
-func start(ctx context.Context, config Config, stderr io.Writer) (*child, error) {
-	settings, err := json.Marshal(config)
+func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
+	settings, err := json.Marshal(order)
 	if err != nil {
 		return nil, err
 	}
@@ -238,6 +258,9 @@ func start(ctx context.Context, config Config, stderr io.Writer) (*child, error)
 		// Ctrl-C on a terminal is for the step, which then ends the builder in good order.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
+	if order.Isolation == OwnProc {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+	}
 	if err := launch(cmd); err != nil {
 		conn.Close()
 		return nil, err
@@ -267,6 +290,9 @@ func start(ctx context.Context, config Config, stderr io.Writer) (*child, error)
 	if err := json.Unmarshal(answer, &f); err != nil || f.Reason == outcome.Succeeded {
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "the builder did not start: %v", ended)
 	}
+	if f.Masked {
+		return nil, errMasked
+	}
 	if f.Reason == outcome.Failed {
 		f.Reason = outcome.BuilderUnavailable
 	}
@@ -278,7 +304,7 @@ func start(ctx context.Context, config Config, stderr io.Writer) (*child, error)
 func launch(cmd *exec.Cmd) error {
 	if userns.HasCapabilities(unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN) &&
 		os.Geteuid() == 0 {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS // its mounts end with it, however it ends
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNS // its mounts end with it, however it ends
 		if err := cmd.Start(); err != nil {
 			return outcome.Errorf(outcome.BuilderUnavailable, "start the builder: %w", err)
 		}

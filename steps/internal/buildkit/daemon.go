@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -18,7 +18,6 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cmd/buildkitd/config"
 	"github.com/moby/buildkit/control"
-	"github.com/moby/buildkit/executor/oci"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
@@ -31,7 +30,6 @@ import (
 	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/moby/buildkit/worker/runc"
-	"github.com/moby/sys/userns"
 	bolt "go.etcd.io/bbolt"
 	"google.golang.org/grpc"
 
@@ -43,24 +41,24 @@ import (
 // with runc.
 type daemon struct {
 	config     Config
+	isolation  Isolation
 	worker     *base.Worker
 	controller *control.Controller
 }
 
-func newDaemon(ctx context.Context, c Config) (*daemon, error) {
+func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, error) {
 	registries, err := c.registries()
 	if err != nil {
 		return nil, err
 	}
-	// Inside a user namespace the pod's /proc cannot be mounted anew: instructions share the builder's processes.
-	rootless, process := false, oci.ProcessSandbox
-	if userns.RunningInUserNS() {
-		rootless, process = true, oci.NoProcessSandbox
+	rt, err := isolation.runtime(c.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	options, err := runc.NewWorkerOpt(c.Root, snapshotter(c.Root), rootless, process, nil, nil, netproviders.Opt{
-		Mode: "host",
-	},
-		nil, "runc", "", false, nil, "", "", nil)
+	options, err := runc.NewWorkerOpt(
+		c.Root, snapshotter(c.Root), rt.rootless, rt.mode, nil, nil, netproviders.Opt{Mode: "host"}, nil, rt.command,
+		"", false, nil, "", rt.cgroup, nil,
+	)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
@@ -106,7 +104,7 @@ func newDaemon(ctx context.Context, c Config) (*daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	return &daemon{config: c, worker: w, controller: controller}, nil
+	return &daemon{config: c, isolation: isolation, worker: w, controller: controller}, nil
 }
 
 // snapshotter stacks layers with overlayfs where the file system under root can carry it, and copies them elsewhere.
@@ -120,8 +118,8 @@ func snapshotter(root string) runc.SnapshotterFactory {
 	}}
 }
 
-// serve answers until the listener is closed and all that was asked has ended.
-func (d *daemon) serve(listener net.Listener) {
+// work answers until the listener is closed, which ends all that was asked, and closes the daemon.
+func (d *daemon) work(listener *single) error {
 	server := grpc.NewServer(
 		grpc.UnaryInterceptor(explainFailures),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
@@ -129,7 +127,18 @@ func (d *daemon) serve(listener net.Listener) {
 	)
 	d.controller.Register(server)
 	server.Serve(listener)
-	server.Stop()
+	d.isolation.end()
+	ended := make(chan error, 1)
+	go func() {
+		server.Stop()
+		ended <- d.close()
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(patience): // nobody may be left to kill a builder that hangs
+		return errors.New("the builder does not end")
+	}
 }
 
 // close ends the daemon. State that is kept is brought below its bound before.

@@ -153,7 +153,7 @@ func open(ctx context.Context, in Parameters, env step.Environment) (*buildkit.B
 		}
 		return nil, err
 	}
-	env.Log.Info("Builder is ready", "state", config.Root, "took", time.Since(started))
+	env.Log.Info("Builder is ready", "state", config.Root, "isolation", builder.Isolation, "took", time.Since(started))
 	return builder, nil
 }
 
