@@ -127,7 +127,7 @@ func (d *daemon) work(listener *single) error {
 	)
 	d.controller.Register(server)
 	server.Serve(listener)
-	d.isolation.end()
+	defer d.isolation.end()
 	ended := make(chan error, 1)
 	go func() {
 		server.Stop()

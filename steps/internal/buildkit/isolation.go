@@ -18,7 +18,9 @@ type Isolation string
 
 const (
 	// OwnProc is the better way. The builder is the first process of a PID namespace, so that the kernel ends every
-	// RUN when it ends, however it ends; and every RUN has a /proc that shows its own processes only.
+	// RUN when it ends, however it ends; and every RUN has a /proc that shows its own processes only. The builder need
+	// not wait for orphans, as such a process should: runc waits for what it starts, and a RUN has a first process of
+	// its own.
 	OwnProc Isolation = "own-proc"
 	// SharedProc is for where the kernel lets no /proc be mounted: in a pod whose own has masked paths, as it has
 	// unless its procMount is Unmasked. A RUN sees the pod's /proc, and there the names and command lines of others.

@@ -46,8 +46,8 @@ func amend(file string) error {
 		return err
 	}
 	// A path that is not absolute is below the cgroup of the process that calls runc, in each of version 1's
-	// hierarchies: the limits of the step are those of a RUN, too.
-	spec.Linux.CgroupsPath = strings.TrimLeft(spec.Linux.CgroupsPath, "/")
+	// hierarchies: the limits of the step are those of a RUN, too. One folder leaves none behind.
+	spec.Linux.CgroupsPath = strings.ReplaceAll(strings.Trim(spec.Linux.CgroupsPath, "/"), "/", "-")
 	if !slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
 		return n.Type == specs.PIDNamespace
 	}) {

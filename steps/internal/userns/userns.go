@@ -234,9 +234,17 @@ const await = "await-id-maps"
 // Start starts a command, which must be this executable, in namespaces for users and mounts of its own. The program
 // must call Await before anything else.
 func (m Mapping) Start(cmd *exec.Cmd) error {
-	// Capabilities from the file make a process undumpable, and its maps are root's alone then.
+	// Capabilities from the file make a process undumpable, and its maps are root's alone then. Afterwards it is that
+	// again: what the builder runs has the same user, to which the files of /proc are closed then.
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return err
+	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
 		return err
+	}
+	if before != 1 {
+		defer unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
