@@ -60,6 +60,9 @@ var daemonWait = 15 * time.Second
 //
 // The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	if err := in.checkArguments(); err != nil {
+		return nil, err
+	}
 	tree, revision, err := in.Workspace.Chained(in.SourceDigest, in.Revision)
 	if err != nil {
 		return nil, err
@@ -273,6 +276,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 	for name, value := range b.labels() {
 		attrs["label:"+name] = value
 	}
+	b.in.confine(attrs)
 	export := map[string]string{"tar": "false"}
 	if b.epoch != nil {
 		attrs["build-arg:SOURCE_DATE_EPOCH"] = strconv.FormatInt(b.epoch.Unix(), 10)
@@ -291,6 +295,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 		attrs["vcs:source"], attrs["vcs:revision"] = b.revision.URL, b.revision.Commit
 	}
 	return client.SolveOpt{
+		SharedKey:     b.in.sharedKey(),
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attrs,
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},

@@ -25,6 +25,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
@@ -102,9 +103,10 @@ func arguments(t testing.TB, in Parameters, results string) []string {
 
 // rootlessWay is a way in which a user who is not root can build.
 type rootlessWay struct {
-	name    string
-	prepare func(t testing.TB, program string)
-	command func(program string, args []string) *exec.Cmd
+	name      string
+	isolation buildkit.Isolation
+	prepare   func(t testing.TB, program string)
+	command   func(program string, args []string) *exec.Cmd
 }
 
 func asUser(program string, args []string) *exec.Cmd {
@@ -115,18 +117,30 @@ func asUser(program string, args []string) *exec.Cmd {
 	return cmd
 }
 
+func setCapabilities(t testing.TB, program string) {
+	if out, err := exec.Command("setcap", "cap_setuid,cap_setgid+p", program).CombinedOutput(); err != nil {
+		t.Fatalf("setcap is in the Debian package libcap2-bin: %v\n%s", err, out)
+	}
+}
+
 var rootlessWays = []rootlessWay{
+	{name: "file capabilities", isolation: buildkit.OwnProc, prepare: setCapabilities, command: asUser},
 	{
-		name: "file capabilities",
-		prepare: func(t testing.TB, program string) {
-			if out, err := exec.Command("setcap", "cap_setuid,cap_setgid+p", program).CombinedOutput(); err != nil {
-				t.Fatalf("setcap is in the Debian package libcap2-bin: %v\n%s", err, out)
-			}
+		// As in a pod, where parts of /proc are covered: the kernel does not let a user namespace mount one without.
+		name:      "masked proc",
+		isolation: buildkit.SharedProc,
+		prepare:   setCapabilities,
+		command: func(program string, args []string) *exec.Cmd {
+			script := `mount --bind /dev/null /proc/version && mount --bind /proc/sys /proc/sys &&
+mount -o remount,ro,bind /proc/sys && setpriv --reuid 1000 --regid 1000 --groups 2000 "$@"; exit $?`
+			return exec.Command("unshare", append([]string{
+				"--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", script, "sh", program,
+			}, args...)...)
 		},
-		command: asUser,
 	},
 	{
-		name: "newuidmap",
+		name:      "newuidmap",
+		isolation: buildkit.OwnProc,
 		prepare: func(t testing.TB, _ string) {
 			if _, err := exec.LookPath("newuidmap"); err != nil {
 				t.Fatalf("newuidmap is in the Debian package uidmap: %v", err)

@@ -1,0 +1,67 @@
+package dockerfile
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+)
+
+// The Dockerfile frontend takes build arguments of this prefix for settings of its own, many of which would give a
+// developer what the platform keeps: another frontend or a scanner, both programs from a registry
+// (BUILDKIT_SYNTAX, BUILDKIT_ATTEST_SBOM), or another component's cache mounts (BUILDKIT_CACHE_MOUNT_NS).
+const settingPrefix = "BUILDKIT_"
+
+// harmlessSettings are those that reach nothing but the build itself.
+var harmlessSettings = []string{
+	"BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+	"BUILDKIT_DOCKERFILE_CHECK",
+	"BUILDKIT_INLINE_CACHE", // buildx's; nothing here knows it
+	"BUILDKIT_MULTI_PLATFORM",
+	"BUILDKIT_SANDBOX_HOSTNAME",
+	"BUILDKIT_SBOM_SCAN_CONTEXT", // there is no scan
+	"BUILDKIT_SBOM_SCAN_STAGE",
+}
+
+// checkArguments refuses build arguments that are settings of the builder, and not harmless.
+func (in Parameters) checkArguments() error {
+	for _, a := range in.BuildArgs {
+		// Nobody but BuildKit means anything by such a name, in whatever case.
+		name := strings.ToUpper(strings.TrimSpace(a.Name))
+		if strings.HasPrefix(name, settingPrefix) && !slices.Contains(harmlessSettings, a.Name) {
+			return outcome.Errorf(
+				outcome.InvalidParameters, "build-args: %q is a setting of the builder, which a build may not make",
+				a.Name,
+			).WithHint("Remove it. A build may set " + strings.Join(harmlessSettings, ", ") + ".")
+		}
+	}
+	return nil
+}
+
+// confine keeps what a builder remembers of this component's builds, and uses again, from those of others:
+//   - cache mounts, whatever id the Dockerfile gives them;
+//   - results of RUN in a daemon. To BuildKit, the same instruction on the same files has the same result; but secrets,
+//     cache mounts and proxies, of which its key knows nothing, are a component's own and can make it what they like.
+//     The name of a parent of the cgroups that a RUN is in is part of that key, and of nothing in the image.
+//
+// Files of the context are confined by sharedKey.
+func (in Parameters) confine(attrs map[string]string) {
+	owner := in.Owner.Label()
+	attrs["build-arg:BUILDKIT_CACHE_MOUNT_NS"] = owner
+	if in.BuildKitAddress != "" {
+		sum := sha256.Sum256([]byte(owner))
+		attrs["cgroup-parent"] = "stepwright-" + hex.EncodeToString(sum[:8])
+	}
+}
+
+// sharedKey names what may be taken for an earlier state of the same context. BuildKit asks only for files whose path,
+// size and time differ from it: with a key in common, a build that guesses them gets the files of another component.
+func (in Parameters) sharedKey() string {
+	if owner := in.Owner.Label(); owner != "" {
+		return owner
+	}
+	return rand.Text()
+}
