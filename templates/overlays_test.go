@@ -52,17 +52,20 @@ func TestOverlaysAndComponents(t *testing.T) {
 		{"anonymous-push", overlay(t, "anonymous-push"), anonymous(push), nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
 			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
-		{"user-namespaces", overlay(t, "user-namespaces"), rules{buildSecurity: userNamespace, hostUsers: true}, nil},
+		{"user-namespaces", overlay(t, "user-namespaces"),
+			rules{buildSecurity: unmasked(userNamespace), hostUsers: true}, nil},
 		{"registry-cache", overlay(t, "registry-cache"), byDefault,
 			[]string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
 		{"plain-image-names", overlay(t, "plain-image-names"), byDefault, nil},
 		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted},
-			[]string{"Namespace", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}},
+			[]string{"Namespace", "ConfigMap", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}},
+		{"buildkit-daemon-per-namespace", overlay(t, "buildkit-daemon-per-namespace"), rules{buildSecurity: restricted},
+			[]string{"Namespace"}},
 		{
 			"all that go together",
 			overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces",
 				"plain-image-names"),
-			rules{buildSecurity: profiled, hostUsers: true, anonymous: []string{pull, push}},
+			rules{buildSecurity: unmasked(profiled), hostUsers: true, anonymous: []string{pull, push}},
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
 	}
@@ -95,6 +98,77 @@ func TestOverlaysAndComponents(t *testing.T) {
 				t.Errorf("there are %v besides, want %v", kinds, want)
 			}
 		})
+	}
+}
+
+// converted is an object of Kubernetes' own as its type.
+func converted[T any](t *testing.T, object map[string]any) T {
+	t.Helper()
+	v, err := convert[T](object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// A RUN cannot signal a daemon that many tenants use: it has a PID namespace and a /proc of its own, which takes a user
+// namespace. A daemon that cannot have them is one namespace's.
+func TestDaemonsKeepTenantsApart(t *testing.T) {
+	t.Parallel()
+	const flag = "--oci-worker-no-process-sandbox"
+	shared := ofKind(build(t, overlay(t, "buildkit-daemon")), "StatefulSet")[0]
+	pod := converted[appsv1.StatefulSet](t, shared).Spec.Template.Spec
+	context := pod.Containers[0].SecurityContext
+	if pod.HostUsers == nil || *pod.HostUsers || context.ProcMount == nil ||
+		*context.ProcMount != corev1.UnmaskedProcMount || slices.Contains(pod.Containers[0].Args, flag) {
+		t.Errorf("the shared daemon has no process sandbox: %+v", pod)
+	}
+
+	dir := t.TempDir()
+	root, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	up, err := filepath.Rel(dir, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the base's comment tells an overlay to have.
+	var own strings.Builder
+	for line := range strings.Lines(string(readFile(t, "buildkit-daemon-of-namespace/kustomization.yaml"))) {
+		if code, ok := strings.CutPrefix(line, "#   "); ok {
+			own.WriteString(strings.ReplaceAll(code, "<path>/templates", up))
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(own.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	objects := build(t, dir)
+	set := converted[appsv1.StatefulSet](t, ofKind(objects, "StatefulSet")[0])
+	if !slices.Contains(set.Spec.Template.Spec.Containers[0].Args, flag) || set.Spec.Template.Spec.HostUsers != nil ||
+		set.Spec.Template.Spec.Containers[0].SecurityContext.ProcMount != nil {
+		t.Errorf("the daemon of a namespace: %+v", set.Spec.Template.Spec)
+	}
+	policy := converted[networkingv1.NetworkPolicy](t, ofKind(objects, "NetworkPolicy")[0])
+	if from := policy.Spec.Ingress[0].From[0].NamespaceSelector; from == nil ||
+		from.MatchLabels["kubernetes.io/metadata.name"] != "workflows-acme" || len(policy.Spec.Ingress) != 1 ||
+		len(policy.Spec.Ingress[0].From) != 1 {
+		t.Errorf("others may speak to the daemon of a namespace: %+v", policy.Spec.Ingress)
+	}
+	service := converted[corev1.Service](t, ofKind(objects, "Service")[0])
+	for key, value := range service.Spec.Selector {
+		if set.Spec.Template.Labels[key] != value || policy.Spec.PodSelector.MatchLabels[key] != value {
+			t.Errorf("%s=%s selects the service's pods only", key, value)
+		}
+	}
+	if service.Spec.Selector["stepwright.dev/namespace"] != "acme" || service.Name != "buildkitd-acme" {
+		t.Errorf("the service %s selects %v", service.Name, service.Spec.Selector)
+	}
+	address := fmt.Sprintf("tcp://buildkitd-{{workflow.parameters.namespace-name}}.%s.svc:1234", service.Namespace)
+	for _, object := range ofKind(build(t, overlay(t, "buildkit-daemon-per-namespace")), "ClusterWorkflowTemplate") {
+		if at(object, "metadata", "name") == "containerfile-build" && !strings.Contains(fmt.Sprint(object), address) {
+			t.Error("builds do not go to the daemon of their namespace")
+		}
 	}
 }
 

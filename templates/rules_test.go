@@ -77,6 +77,11 @@ const (
 		`"seccompProfile":{"type":"Localhost","localhostProfile":"stepwright/buildkit.json"}}`
 )
 
+// unmasked is a security context with all of /proc, which Kubernetes allows in a user namespace of its own only.
+func unmasked(context string) string {
+	return strings.TrimSuffix(context, "}") + `,"procMount":"Unmasked"}`
+}
+
 // rules are the freedoms of an installation beyond the default.
 type rules struct {
 	buildSecurity string   // of the build's container, as JSON
