@@ -53,6 +53,8 @@ func RunIfChild() {
 	logrus.SetLevel(logrus.ErrorLevel) // BuildKit and containerd tell of much that is of no use to a step
 	switch filepath.Base(os.Args[0]) {
 	case childName:
+	case probeName:
+		os.Exit(0)
 	case runtimeName:
 		fmt.Fprintln(os.Stderr, execRunc(os.Args[1:]))
 		os.Exit(1)

@@ -4,12 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/moby/buildkit/executor/oci"
 	"github.com/moby/sys/userns"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // Isolation is how the processes of one RUN are kept from all others. In each way a RUN has a PID namespace of its
@@ -41,16 +46,51 @@ func (i Isolation) String() string {
 // errMasked tells that the kernel lets no /proc be mounted here.
 var errMasked = errors.New("/proc cannot be mounted")
 
-// enter has this process, the first one of a PID namespace, see that namespace in /proc.
+// enter tries what the isolation needs. With OwnProc it has this process, the first one of a PID namespace, see that
+// namespace in /proc.
 func (i Isolation) enter() error {
-	if i != OwnProc {
-		return nil
+	if i == SharedProc {
+		return tryNamespaces()
 	}
 	err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return errMasked
 	}
 	return err
+}
+
+// probeName is the name by which the executable does nothing.
+const probeName = "stepwright-probe"
+
+// tryNamespaces makes the namespaces that a RUN has with SharedProc, once.
+func tryNamespaces() error {
+	uids, err := identity("/proc/self/uid_map")
+	if err != nil {
+		return err
+	}
+	gids, err := identity("/proc/self/gid_map")
+	if err != nil {
+		return err
+	}
+	mapped := func(ids []specs.LinuxIDMapping) (all []syscall.SysProcIDMap) {
+		for _, id := range ids {
+			all = append(all, syscall.SysProcIDMap{
+				ContainerID: int(id.ContainerID), HostID: int(id.HostID), Size: int(id.Size),
+			})
+		}
+		return all
+	}
+	probe := &exec.Cmd{Path: "/proc/self/exe", Args: []string{probeName}, SysProcAttr: &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+		UidMappings: mapped(uids), GidMappings: mapped(gids), GidMappingsEnableSetgroups: true,
+	}}
+	if err := probe.Run(); err != nil {
+		return outcome.Errorf(
+			outcome.BuilderUnavailable, "/proc is masked, and a RUN cannot get a user namespace of its own: %v", err,
+		).WithHint("Give the pod hostUsers: false and procMount: Unmasked, raise the node's " +
+			"user.max_user_namespaces, or let a daemon build: buildkit-address.")
+	}
+	return nil
 }
 
 // end ends all that the builder started, at once.

@@ -53,8 +53,8 @@ type Parameters struct {
 var daemonWait = 15 * time.Second
 
 // Run builds the image. It results in image-digest, the digest of the layout's one root (an index when there is
-// provenance, else the image's manifest), and base-images, a JSON array of the images that BuildKit resolved for it,
-// each a reference with tag and digest.
+// provenance, else the image's manifest); in base-images, a JSON array of the images that BuildKit resolved for it,
+// each a reference with tag and digest; and in run-isolation, the buildkit.Isolation of the step's own builder.
 //
 // With a source digest, the source is verified before the build, and again, file by file, as the builder gets it.
 //
@@ -113,7 +113,12 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	return step.Results{"image-digest": built.digest, "base-images": string(bases)}, nil
+	results := step.Results{"image-digest": built.digest, "base-images": string(bases)}
+	if builder.Isolation != "" {
+		// Not in the provenance: the image's digest is the same wherever it is built.
+		results["run-isolation"] = string(builder.Isolation)
+	}
+	return results, nil
 }
 
 // mostBases is how many base images publish-image takes. It only looks in them for layers that it need not push.

@@ -118,6 +118,9 @@ RUN (sleep %[1]s &) ; kill -9 -1; kill -TERM 1; echo alive > /alive
 		if got := reported(t, results).Reason; got != outcome.Succeeded {
 			t.Errorf("outcome %s", got)
 		}
+		if got := string(must(os.ReadFile(filepath.Join(results, "run-isolation")))); got != string(way.isolation) {
+			t.Errorf("result run-isolation is %q, want %q", got, string(way.isolation))
+		}
 		if pids := running(left); len(pids) > 0 {
 			t.Errorf("it left processes: %v", pids)
 		}
