@@ -47,7 +47,8 @@ var modes = []mode{
 	}},
 	// As in a pod: parts of /proc are covered, and so no user namespace may mount one without.
 	{"user with masked proc", false, func(program string, args []string) *exec.Cmd {
-		script := `mount --bind /dev/null /proc/version && setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; exit $?`
+		script := `mount --bind /dev/null /proc/version &&
+setpriv --reuid=1000 --regid=1000 --clear-groups "$@"; exit $?`
 		return exec.Command("unshare", append([]string{
 			"--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script, "sh", program,
 		}, args...)...)
@@ -237,7 +238,8 @@ look() {
 		for t in $p/task/[0-9]*; do
 			if ls -d $t/root$WORKSPACE >/dev/null 2>&1; then found "$t leads to the workspace"; fi
 		done
-		if ! cat $p/environ 2>/dev/null | tr '\0' '\n' | grep -q MARK=$MARK && head -c 1 $p/maps 2>/dev/null | grep -q .; then
+		if ! cat $p/environ 2>/dev/null | tr '\0' '\n' | grep -q MARK=$MARK &&
+			head -c 1 $p/maps 2>/dev/null | grep -q .; then
 			found "$p/maps"
 		fi
 		if grep -q -a sesam[e] $p/cmdline 2>/dev/null; then found "$p/cmdline"; fi
@@ -258,7 +260,10 @@ func TestRunReachesNobodyElse(t *testing.T) {
 			secrets:  map[string]string{"s": "open-sesame"},
 			files: map[string]string{
 				"search.sh": search + fmt.Sprintf(`
-i=0; until grep -q ':%04[2]X 0*:0000 0A' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; i=$((i+1)); [ $i -lt 300 ] || exit 9; done
+i=0
+until grep -q ':%04[2]X 0*:0000 0A' /proc/net/tcp /proc/net/tcp6; do
+	sleep 0.1; i=$((i+1)); [ $i -lt 300 ] || exit 9
+done
 look
 # Processes of others cannot be named, whatever /proc shows.
 for p in /proc/[0-9]*; do kill -9 ${p#/proc/} 2>/dev/null; done
@@ -330,7 +335,8 @@ func limited(t *testing.T, limits map[string]string) (within []string) {
 		}
 		t.Cleanup(func() {
 			// What was killed leaves its cgroup a moment later.
-			for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			deadline := time.Now().Add(10 * time.Second)
+			for ; time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 				if syscall.Rmdir(dir) == nil {
 					return
 				}
