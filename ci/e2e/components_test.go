@@ -100,6 +100,9 @@ func inUserNamespace(t *testing.T, run string) {
 			t.Errorf("the pod of %s is in the node's user namespace", step(pod))
 		}
 	}
+	if said := logs(t, run); !strings.Contains(said, "a /proc of its own") {
+		t.Errorf("RUNs see more than their own processes:\n%s", said)
+	}
 }
 
 // buildkitCertificates are the platform engineer's part of the component buildkit-daemon: mutual TLS.
