@@ -84,6 +84,12 @@ func runChild(ready *os.File) error {
 	if err := isolation.enter(); err != nil {
 		return err
 	}
+	state := config.Root
+	place, leave, err := isolation.place(state)
+	if err != nil {
+		return err
+	}
+	config.Root = place
 	if err := runcState(filepath.Join(config.Root, "runc")); err != nil {
 		return err
 	}
@@ -109,7 +115,7 @@ func runChild(ready *os.File) error {
 	}
 	if config.Temporary {
 		// Files of the namespace's other users can be removed only here.
-		err = errors.Join(err, os.RemoveAll(config.Root))
+		err = errors.Join(err, leave(), os.RemoveAll(state))
 	}
 	return err
 }

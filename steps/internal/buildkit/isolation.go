@@ -93,6 +93,27 @@ func tryNamespaces() error {
 	return nil
 }
 
+// place returns where the builder has its state, a directory, and what undoes that. With SharedProc, that is a place
+// whose parents anybody may search: in a user namespace of its own, runc gives up the groups by which the step may
+// search those of a volume, and root there has no power over what belongs to users outside.
+func (i Isolation) place(root string) (string, func() error, error) {
+	nothing := func() error { return nil }
+	if i != SharedProc {
+		return root, nothing, nil
+	}
+	// None of these has anything for the builder, and no RUN sees them.
+	for _, dir := range []string{"/dev/shm", "/mnt", "/media", "/srv"} {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue
+		}
+		if err := unix.Mount(root, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return "", nil, outcome.Errorf(outcome.BuilderUnavailable, "bind %s to %s: %w", root, dir, err)
+		}
+		return dir, func() error { return unix.Unmount(dir, unix.MNT_DETACH) }, nil
+	}
+	return root, nothing, nil
+}
+
 // end ends all that the builder started, at once.
 func (i Isolation) end() {
 	if i == OwnProc {

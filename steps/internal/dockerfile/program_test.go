@@ -60,8 +60,8 @@ func openDir(t testing.TB) string {
 // user is who builds where the step is not root.
 const user = 1000
 
-// give hands everything under a directory to the user, with a group of the directory's that is not theirs, as fsGroup
-// does.
+// give hands everything under a directory to the user. The directory itself is root's, and the user's by a group only, as
+// a volume with fsGroup is.
 func give(t testing.TB, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -71,7 +71,7 @@ func give(t testing.TB, dir string) {
 		return os.Lchown(path, user, user)
 	})
 	if err == nil {
-		err = os.Chown(dir, user, 2000)
+		err = os.Chown(dir, 0, 2000)
 	}
 	if err == nil {
 		err = os.Chmod(dir, 0o770|os.ModeSetgid)
