@@ -60,8 +60,8 @@ func openDir(t testing.TB) string {
 // user is who builds where the step is not root.
 const user = 1000
 
-// give hands everything under a directory to the user. The directory itself is root's, and the user's by a group only, as
-// a volume with fsGroup is.
+// give hands everything under a directory to the user. The directory itself is root's, and the user's by a group only,
+// as a volume with fsGroup is.
 func give(t testing.TB, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
