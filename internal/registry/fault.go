@@ -237,8 +237,9 @@ func (f *Fault) Pulling() *outcome.Error {
 	return (&outcome.Error{Reason: reason, Message: text, Cause: f}).WithHint(hint).After(f.RetryAfter)
 }
 
-// Pulling is the outcome of a pull that failed everywhere: faults are those of the registry's mirrors, and last its
-// own, which counts. Only where there is no such registry, as in a network without a way out, a mirror's word counts.
+// Pulling is the outcome of a pull that failed everywhere: faults are what its mirrors said, and last what the registry
+// said itself, which counts. Only where there is no such registry, as in a network without a way out, a mirror's word
+// counts.
 func Pulling(faults []*Fault) *outcome.Error {
 	own := len(faults) - 1
 	if faults[own].Kind == NoHost {
