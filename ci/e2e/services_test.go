@@ -156,7 +156,7 @@ func newKey() ([]byte, ssh.PublicKey, error) {
 
 const busyFor = 20 * time.Second
 
-// faults denies pushes to repositories that are named …-denied, and answers 503 for a while to those named …-busy. The
+// faults denies pushes of the component denied, and answers 503 for a while to components that are named …-busy. The
 // puller may only read.
 func (s *services) faults(registry http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -165,7 +165,7 @@ func (s *services) faults(registry http.Handler) http.Handler {
 		user, _, _ := r.BasicAuth()
 		reads := r.Method == http.MethodGet || r.Method == http.MethodHead
 		switch {
-		case strings.HasSuffix(repository, "-denied") && r.Method == http.MethodPost, user == pullUser && !reads:
+		case strings.HasSuffix(repository, "_denied") && r.Method == http.MethodPost, user == pullUser && !reads:
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusForbidden)
 			io.WriteString(w, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`)

@@ -272,7 +272,7 @@ type follow struct{ next http.RoundTripper }
 // RoundTrip implements http.RoundTripper.
 func (f follow) RoundTrip(request *http.Request) (*http.Response, error) {
 	response, err := (&http.Client{Transport: f.next}).Do(request)
-	if wrapped, ok := err.(*url.Error); ok {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err // ggcr's client wraps it again
 	}
 	return response, err
