@@ -431,9 +431,10 @@ const mostMemory = 512 << 20
 
 func (e ending) within(t *testing.T, name string, began time.Time) {
 	t.Helper()
-	t.Logf("%s: %d MiB, %s: %s", name, e.peak>>20, time.Since(began).Round(time.Millisecond), e.report.Message)
-	if e.peak > mostMemory {
-		t.Errorf("%s takes %d MiB", name, e.peak>>20)
+	peak := e.report.PeakMemoryBytes
+	t.Logf("%s: %d MiB, %s: %s", name, peak>>20, time.Since(began).Round(time.Millisecond), e.report.Message)
+	if peak > mostMemory {
+		t.Errorf("%s takes %d MiB", name, peak>>20)
 	}
 	if took := time.Since(began); took > time.Minute {
 		t.Errorf("%s takes %s", name, took)
@@ -524,18 +525,17 @@ func TestEndlessAnswers(t *testing.T) {
 		"an object that unpacks without end": {oneRef(commit), func(w io.Writer) {
 			head := "PACK\x00\x00\x00\x02\x00\x00\x00\x01\xbf" + strings.Repeat("\xff", 5) + "\x7f"
 			gitPacket(w, "\x01"+head, "")
-			z := zlib.NewWriter(writerFunc(func(p []byte) (int, error) {
-				for part := range slices.Chunk(p, 60_000) {
-					if err := gitPacket(w, "\x01"+string(part), ""); err != nil {
-						return 0, err
-					}
-				}
-				return len(p), nil
-			}))
-			for zeros := make([]byte, 1<<20); ; {
-				if _, err := z.Write(zeros); err != nil {
-					return
-				}
+			// Zeros as a block that may follow itself: the test has less to do than the step then.
+			var stream bytes.Buffer
+			z := zlib.NewWriter(&stream)
+			block := func() string {
+				stream.Reset()
+				z.Write(make([]byte, 16<<20))
+				z.Flush()
+				return stream.String()
+			}
+			gitPacket(w, "\x01"+block(), "")
+			for same := "\x01" + block(); gitPacket(w, same, "") == nil; {
 			}
 		}},
 	} {
@@ -545,10 +545,6 @@ func TestEndlessAnswers(t *testing.T) {
 		got.refused(t, outcome.RepositoryInvalid)
 	}
 }
-
-type writerFunc func([]byte) (int, error)
-
-func (w writerFunc) Write(p []byte) (int, error) { return w(p) }
 
 // An answer that is compressed is no way around the bounds, nor are heads and pages without end.
 func TestEndlessHTTP(t *testing.T) {

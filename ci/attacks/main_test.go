@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -49,7 +48,6 @@ type ending struct {
 	results string // folder of the results
 	stdout  string
 	stderr  string
-	peak    int64 // bytes of memory that the step had at most
 }
 
 // result is the content of a file of results, or empty.
@@ -87,7 +85,6 @@ func step(t *testing.T, name string, flags ...string) ending {
 		e.code = exit.ExitCode()
 	}
 	e.stdout, e.stderr = stdout.String(), stderr.String()
-	e.peak = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
 	raw, err := os.ReadFile(filepath.Join(e.results, "outcome.json"))
 	if err == nil {
 		err = json.Unmarshal(raw, &e.report)

@@ -81,6 +81,13 @@ func (p pull) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err == nil && response.StatusCode == http.StatusMethodNotAllowed && request.Method == http.MethodHead {
 		return response, nil
 	}
+	if err == nil && request.Method == http.MethodHead &&
+		(response.StatusCode == http.StatusForbidden || response.StatusCode == http.StatusUnauthorized) {
+		response.Body.Close()
+		again := request.Clone(request.Context())
+		again.Method = http.MethodGet // only its answer says why
+		response, err = p.login(host).RoundTrip(again)
+	}
 	if err == nil && response.StatusCode >= 400 {
 		err = registry.Answered(host, response)
 		response.Body.Close()
