@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -23,6 +24,10 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() { // every exploit takes the released binaries, and most take long
+		return
+	}
 	os.Exit(func() int {
 		var err error
 		if bin, err = os.MkdirTemp("", "attacks-"); err != nil {
