@@ -8,6 +8,7 @@ import (
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/stepwright/stepwright/steps/internal/transcript"
 )
@@ -17,9 +18,16 @@ type watch struct {
 	statuses chan *client.SolveStatus // the builder sends them here, and closes it
 	shown    chan struct{}
 
-	names map[string]string           // of vertices, by digest
-	tails map[string]*transcript.Tail // their last output, by digest
-	src   *source
+	names  map[string]string           // of vertices, by digest
+	tails  map[string]*transcript.Tail // their last output, by digest
+	begins map[stream]*client.VertexLog
+	src    *source
+}
+
+// stream is an output of a vertex.
+type stream struct {
+	vertex digest.Digest
+	number int
 }
 
 func newWatch(w io.Writer, src *source) (*watch, error) {
@@ -32,6 +40,7 @@ func newWatch(w io.Writer, src *source) (*watch, error) {
 		shown:    make(chan struct{}),
 		names:    map[string]string{},
 		tails:    map[string]*transcript.Tail{},
+		begins:   map[stream]*client.VertexLog{},
 		src:      src,
 	}
 	show := make(chan *client.SolveStatus)
@@ -44,8 +53,14 @@ func newWatch(w io.Writer, src *source) (*watch, error) {
 		defer close(show)
 		for status := range s.statuses {
 			s.note(status)
+			status.Logs = s.whole(status.Logs)
 			show <- status
 		}
+		last := &client.SolveStatus{}
+		for _, begin := range s.begins {
+			last.Logs = append(last.Logs, begin)
+		}
+		show <- last
 	}()
 	return s, nil
 }
@@ -68,6 +83,38 @@ func (s *watch) note(status *client.SolveStatus) {
 	for _, w := range status.Warnings {
 		s.relocate(w)
 	}
+}
+
+// mostOfLine is how much of a line is kept back at most, in bytes.
+const mostOfLine = 64 << 10
+
+// whole keeps the beginning of a line back until its end comes. The display would end it where a vertex ends, whose
+// last output can come after that.
+func (s *watch) whole(logs []*client.VertexLog) []*client.VertexLog {
+	var all []*client.VertexLog
+	for _, l := range logs {
+		from := stream{l.Vertex, l.Stream}
+		data := l.Data
+		if begin := s.begins[from]; begin != nil {
+			data = append(begin.Data, data...)
+			delete(s.begins, from)
+		}
+		end := bytes.LastIndexByte(data, '\n') + 1
+		if len(data)-end > mostOfLine {
+			end = len(data)
+		}
+		if end < len(data) {
+			rest := *l
+			rest.Data = bytes.Clone(data[end:])
+			s.begins[from] = &rest
+		}
+		if end > 0 {
+			shown := *l
+			shown.Data = data[:end]
+			all = append(all, &shown)
+		}
+	}
+	return all
 }
 
 // relocate makes a warning speak of the Dockerfile as it is in the repository.

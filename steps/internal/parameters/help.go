@@ -27,13 +27,15 @@ func (s *Set) Help() string {
 		} else {
 			fmt.Fprintf(&b, "  --%s, %s", p.Name, schemas.EnvName(p.Name))
 		}
-		switch {
+		about := p.Description
+		switch preset := schemas.Text(p.Default); {
 		case p.Required:
 			b.WriteString(" (required)")
-		case p.Default != nil && schemas.Text(p.Default) != "":
-			fmt.Fprintf(&b, " (default %s)", schemas.Text(p.Default))
+		case p.Default != nil && len(preset) > helpWidth/2:
+			about += " Default: " + strings.ReplaceAll(preset, ",", ", ") + "."
+		case p.Default != nil && preset != "":
+			fmt.Fprintf(&b, " (default %s)", preset)
 		}
-		about := p.Description
 		if len(p.Enum) > 0 {
 			about += " One of " + strings.Join(p.Enum, ", ") + "."
 		} else if len(p.Examples) > 0 {
