@@ -211,8 +211,8 @@ func TestNoSecretOnACommandLine(t *testing.T) {
 		schema := schemas.MustLoad(name)
 		for _, p := range schema.Properties {
 			if strings.Contains(p.Name, "secret") && p.Type == "string" && !p.WriteOnly &&
-				!strings.Contains(p.Name, "file") &&
-				!strings.HasSuffix(p.Name, "-dir") && !strings.HasSuffix(p.Name, "-hosts") && !strings.Contains(p.Description, "file") &&
+				!strings.Contains(p.Name, "file") && !strings.HasSuffix(p.Name, "-dir") &&
+				!strings.HasSuffix(p.Name, "-hosts") && !strings.Contains(p.Description, "file") &&
 				name != "dockerfile-builder" {
 				t.Errorf("%s: %s is not writeOnly and names no file", name, p.Name)
 			}
