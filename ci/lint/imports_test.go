@@ -48,9 +48,9 @@ func packages(t *testing.T, patterns ...string) []pkg {
 // nouns are the packages that steps share, and which of each other they may import, and of the ground floor in
 // internal. A step imports no other step: they meet in the workspace only.
 var nouns = map[string][]string{
-	"workspace":   {"outcome"},
+	"workspace":   {"outcome", "regularfile"},
 	"parameters":  {"outcome", "redact"},
-	"secret":      {},
+	"secret":      {"regularfile"},
 	"step":        {"outcome", "parameters", "redact", "workspace"},
 	"userns":      {"outcome"},
 	"buildkit":    {"filelock", "outcome", "registry", "trust", "userns"},
@@ -61,7 +61,8 @@ var nouns = map[string][]string{
 		"buildkit", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",
 	},
 	"buildpack": {
-		"imagelayout", "outcome", "redact", "registry", "replay", "secret", "step", "transcript", "trust", "workspace",
+		"imagelayout", "outcome", "redact", "registry", "regularfile", "replay", "secret", "step", "transcript",
+		"trust", "workspace",
 	},
 	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
 	"openchoreo": {"outcome", "redact", "trust"},
@@ -71,14 +72,15 @@ var nouns = map[string][]string{
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
 // may import.
 var ground = map[string][]string{
-	"descriptor": {"outcome"},
-	"filelock":   {},
-	"outcome":    {},
-	"quote":      {},
-	"redact":     {},
-	"replay":     {},
-	"trust":      {"outcome"},
-	"registry":   {"outcome", "redact", "trust"},
+	"descriptor":  {"outcome"},
+	"filelock":    {},
+	"outcome":     {"regularfile"},
+	"quote":       {},
+	"redact":      {},
+	"regularfile": {},
+	"replay":      {},
+	"trust":       {"outcome"},
+	"registry":    {"outcome", "redact", "trust"},
 }
 
 // doors are the folders that people enter by; each may use what stands below it, and nothing uses a door. What a rule

@@ -293,14 +293,14 @@ func TestRead(t *testing.T) {
 				`"message":"a\u001b]8;;x\u0007\ud800","hint":"\u202e","results":{"image":"x\n{{workflow.name}}"}}`)
 		}, ""},
 		"nothing":  {func(*testing.T, string) {}, "no such file"},
-		"a link":   {link("/etc/hostname"), "symbolic links"},
-		"a device": {link("/dev/zero"), "symbolic links"},
+		"a link":   {link("/etc/hostname"), "not a regular file"},
+		"a device": {link("/dev/zero"), "not a regular file"},
 		"a folder": {func(_ *testing.T, dir string) {
 			os.Mkdir(filepath.Join(dir, reportFile), 0o755)
-		}, "no regular file"},
+		}, "not a regular file"},
 		"a pipe": {func(_ *testing.T, dir string) {
 			syscall.Mkfifo(filepath.Join(dir, reportFile), 0o644)
-		}, "no regular file"},
+		}, "not a regular file"},
 		"no JSON":        {func(t *testing.T, dir string) { report(t, dir, "{") }, "outcome.json"},
 		"no reason":      {func(t *testing.T, dir string) { report(t, dir, "{}") }, "no reason"},
 		"unknown reason": {func(t *testing.T, dir string) { report(t, dir, `{"reason":"X"}`) }, "no reason"},

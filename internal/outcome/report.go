@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/quote"
+	"github.com/stepwright/stepwright/internal/regularfile"
 )
 
 // Report is what a step leaves about its end: schemas/outcome.schema.json.
@@ -166,26 +166,8 @@ const reportFile = "outcome.json"
 const resultLimit = 1 << 20
 
 // ReadResult reads a file of results. Others may have left anything there: what is no regular file, is a link, or is
-// larger than 1 MiB is an error at once.
-func ReadResult(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, resultLimit+1))
-	if err == nil && len(raw) > resultLimit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, resultLimit)
-	}
-	return raw, err
-}
+// larger than 1 MiB is an error at once (package regularfile).
+func ReadResult(path string) ([]byte, error) { return regularfile.Read(path, resultLimit) }
 
 // Read reads the report that a step has left in its folder of results (see ReadResult). A reason that is not in the
 // list is an error. The texts of the report are fit to be shown.

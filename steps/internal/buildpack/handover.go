@@ -13,9 +13,9 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
+	"github.com/stepwright/stepwright/internal/regularfile"
 	"github.com/stepwright/stepwright/internal/replay"
 	"github.com/stepwright/stepwright/steps/internal/transcript"
-	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // handover is the folder in which Build tells Seal how it ended, and leaves what was printed. The user's code can write
@@ -63,7 +63,7 @@ func (h handover) write(failure *outcome.Error, mask func(string) string) error 
 
 // read returns the failure that Build ended with; nil when it ended well. What cannot be one is a BuildFailed.
 func (h handover) read() *outcome.Error {
-	raw, err := workspace.ReadRegular(h.ending(), endingLimit)
+	raw, err := regularfile.Read(h.ending(), endingLimit)
 	var how ending
 	if err == nil {
 		err = json.Unmarshal(raw, &how)
@@ -133,7 +133,7 @@ func (r *recorder) Close() error {
 
 // replay prints the transcript once more, each line marked.
 func (h handover) replay(to io.Writer) error {
-	raw, err := workspace.ReadRegular(h.transcript(), transcriptLimit)
+	raw, err := regularfile.Read(h.transcript(), transcriptLimit)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

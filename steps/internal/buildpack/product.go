@@ -16,6 +16,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
+	"github.com/stepwright/stepwright/internal/regularfile"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
@@ -111,7 +112,7 @@ type extension struct {
 }
 
 func readGroup(layers string) (group groupTOML, err error) {
-	raw, err := workspace.ReadRegular(filepath.Join(layers, groupFile), tomlLimit)
+	raw, err := regularfile.Read(filepath.Join(layers, groupFile), tomlLimit)
 	if err == nil {
 		_, err = toml.Decode(string(raw), &group)
 	}

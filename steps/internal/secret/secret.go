@@ -3,13 +3,12 @@ package secret
 
 import (
 	"errors"
-	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/stepwright/stepwright/internal/regularfile"
 )
 
 // Limit is how large one value may be, in bytes: Kubernetes takes no Secret larger than 1 MiB.
@@ -52,21 +51,9 @@ func ReadDir(dir string) (map[string][]byte, error) {
 // ReadFile reads a value of at most Limit bytes, also through links. What is not a regular file, such as a pipe, is an
 // error at once.
 func ReadFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", path)
-	}
-	raw, err := io.ReadAll(io.LimitReader(f, Limit+1))
-	if err == nil && len(raw) > Limit {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, Limit)
-	}
-	return raw, err
+	return regularfile.Read(real, Limit)
 }

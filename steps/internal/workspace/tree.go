@@ -19,6 +19,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/regularfile"
 )
 
 // TreeFolder is the folder of the manifest.
@@ -119,8 +120,8 @@ func (w Workspace) OpenTree(digest string) (*Tree, error) {
 			outcome.InvalidParameters, "source-digest: %q is not sha256: and 64 digits in hex", digest,
 		)
 	}
-	f, size, err := openRegular(w.manifest())
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotRegular) {
+	f, size, err := regularfile.Open(w.manifest())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, regularfile.ErrNotRegular) {
 		return nil, changed("its manifest: %v", err)
 	}
 	if err != nil {
@@ -198,7 +199,7 @@ func (t *Tree) ReadFile(path string, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case r.mode == modeFolder:
-		return nil, fmt.Errorf("%s %w", path, errNotRegular)
+		return nil, fmt.Errorf("%s %w", path, regularfile.ErrNotRegular)
 	case r.size > limit:
 		return nil, tooLarge(path, limit)
 	}
@@ -505,8 +506,8 @@ func hashFile(ctx context.Context, path string, size int64, state hash.Hash, buf
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	f, _, err := openRegular(path)
-	if errors.Is(err, errNotRegular) || errors.Is(err, fs.ErrNotExist) {
+	f, _, err := regularfile.Open(path)
+	if errors.Is(err, regularfile.ErrNotRegular) || errors.Is(err, fs.ErrNotExist) {
 		return "", changed("%v", err)
 	}
 	if err != nil {

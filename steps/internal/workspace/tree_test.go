@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/regularfile"
 )
 
 // checkedOut is a workspace with the files of repository, Git's own, an empty folder and names that sort oddly, and its
@@ -417,20 +418,20 @@ func TestReadsWaitForNothing(t *testing.T) {
 		if err := make(path); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ReadRegular(path, 10); !errors.Is(err, errNotRegular) {
+		if _, err := regularfile.Read(path, 10); !errors.Is(err, regularfile.ErrNotRegular) {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
 	if err := syscall.Mkfifo(filepath.Join(w.Source(), "pipe"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.ReadFile("pipe", 10); !errors.Is(err, errNotRegular) {
+	if _, err := w.ReadFile("pipe", 10); !errors.Is(err, regularfile.ErrNotRegular) {
 		t.Errorf("got %v", err)
 	}
 	if err := syscall.Mkfifo(w.revision(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.ReadRevision(); !errors.Is(err, errNotRegular) {
+	if _, err := w.ReadRevision(); !errors.Is(err, regularfile.ErrNotRegular) {
 		t.Errorf("got %v", err)
 	}
 }

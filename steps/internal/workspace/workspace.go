@@ -17,6 +17,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/regularfile"
 )
 
 // Workspace is that directory (docs/contract.md section 1).
@@ -126,7 +127,7 @@ func (w Workspace) WriteRevision(r Revision) error {
 // ReadRevision returns what was checked out. The error wraps fs.ErrNotExist when checkout-source did not run here.
 func (w Workspace) ReadRevision() (Revision, error) {
 	var r Revision
-	raw, err := ReadRegular(w.revision(), revisionLimit)
+	raw, err := regularfile.Read(w.revision(), revisionLimit)
 	if err != nil {
 		return r, err
 	}
@@ -230,12 +231,16 @@ func ReadFile(root, path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := ReadRegular(real, limit)
+	raw, err := regularfile.Read(real, limit)
 	switch {
-	case errors.Is(err, errNotRegular):
-		return nil, fmt.Errorf("%s %w", path, errNotRegular)
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, regularfile.ErrNotRegular):
+		return nil, fmt.Errorf("%s %w", path, regularfile.ErrNotRegular)
+	case errors.Is(err, regularfile.ErrTooLarge):
 		return nil, tooLarge(path, limit)
 	}
 	return raw, err
+}
+
+func tooLarge(path string, limit int64) error {
+	return fmt.Errorf("%s is larger than %d bytes", path, limit)
 }

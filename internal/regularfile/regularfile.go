@@ -1,0 +1,60 @@
+// Package regularfile reads files whose names may be a stranger's: only what is a regular file, and only so much of it.
+// A link is not followed, a pipe is not waited for, and a device is not opened.
+package regularfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+)
+
+var (
+	// ErrNotRegular is in the error for a link, a folder, a pipe, a socket or a device.
+	ErrNotRegular = errors.New("is not a regular file")
+	// ErrTooLarge is in the error for a file of more bytes than are wanted.
+	ErrTooLarge = errors.New("is larger than the limit")
+)
+
+// Read reads a file of at most limit bytes. The error wraps ErrNotRegular, ErrTooLarge or the operating system's.
+func Read(path string, limit int64) ([]byte, error) {
+	f, _, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		return nil, fmt.Errorf("%s %w of %d bytes", path, ErrTooLarge, limit)
+	}
+	return raw, err
+}
+
+// Open opens a file for reading, and returns its size in bytes. The error wraps ErrNotRegular or the operating
+// system's.
+func Open(path string) (*os.File, int64, error) {
+	irregular := fmt.Errorf("%s %w", path, ErrNotRegular)
+	// To open a device may have effects of its own, so the name is looked at first; then what was opened counts.
+	if info, err := os.Lstat(path); err != nil {
+		return nil, 0, err
+	} else if !info.Mode().IsRegular() {
+		return nil, 0, irregular
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, 0, irregular
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = irregular
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, info.Size(), nil
+}
