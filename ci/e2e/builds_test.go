@@ -116,6 +116,7 @@ func testGoldenPath(t *testing.T) {
 	if !strings.HasPrefix(image, prefix) {
 		t.Errorf("the Workload's image is %s, want %s…", image, prefix)
 	}
+	checkLaptop(t, b, image)
 	config := must(serving.image(t, image).ConfigFile())(t)
 	if got := config.Config.Labels["org.opencontainers.image.revision"]; got != commit {
 		t.Errorf("the image is of revision %q, want %s", got, commit)

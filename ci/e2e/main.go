@@ -72,6 +72,7 @@ func (r runner) all(ctx context.Context) (err error) {
 		return errors.Join(
 			r.command(ctx, "go", "build", "-o", clusterBin, "./ci/cluster"),
 			r.command(ctx, "go", "build", "-o", cliBin, "./cmd/stepwright"),
+			r.command(ctx, "go", "build", "-o", "bin/", "./steps/..."), // which it runs
 			// What the images of components run.
 			r.command(
 				ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause",
