@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
+	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // gRPC's own refuses names of files that are no UTF-8
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
