@@ -20,6 +20,7 @@ import (
 
 	"github.com/moby/buildkit/client"
 	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // gRPC's own refuses names of files that are no UTF-8
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
@@ -28,7 +29,8 @@ import (
 // BuildKit is a builder that is ready.
 type BuildKit struct {
 	*client.Client
-	Isolation Isolation // of its RUNs; empty: a daemon's, which does not say
+	Isolation Isolation         // of its RUNs; empty: a daemon's, which does not say
+	Platform  *ocispec.Platform // of a daemon's machine; nil: this machine's
 	close     func() error
 }
 
@@ -53,7 +55,11 @@ func Dial(ctx context.Context, address, tlsDir string, wait time.Duration) (*Bui
 	for {
 		workers, err := c.ListWorkers(waiting)
 		if err == nil && len(workers) > 0 {
-			return &BuildKit{Client: c, close: c.Close}, nil
+			builder := &BuildKit{Client: c, close: c.Close}
+			if offers := workers[0].Platforms; len(offers) > 0 {
+				builder.Platform = &offers[0] // what the frontend takes
+			}
+			return builder, nil
 		}
 		if err == nil {
 			err = errors.New("it has no worker")

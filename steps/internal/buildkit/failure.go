@@ -2,7 +2,9 @@ package buildkit
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"os"
 	"syscall"
 	"time"
 
@@ -14,12 +16,15 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/disk"
 )
 
 // Fault is what went wrong outside of the Dockerfile, as far as the builder could tell. BuildKit's own error types do
 // not carry it over a connection.
 type Fault struct {
 	DiskFull bool
+	Disk     disk.Disk      // the one that is full; the zero value when the builder could not tell
+	Machine  bool           // the kernel did not do what it was asked to
 	Image    string         // repository, with its registry, of which something could not be pulled; else empty
 	URL      string         // of a file that could not be had, without credentials and query; else empty
 	Outcome  *outcome.Error // of image or URL; nil when there is neither
@@ -29,6 +34,7 @@ type Fault struct {
 const (
 	domain     = "stepwright.dev"
 	diskFull   = "DISK_FULL"
+	machine    = "MACHINE"
 	pulling    = "PULLING"
 	downloaded = "DOWNLOADING"
 )
@@ -63,7 +69,7 @@ func (p *pulls) faultOf(err error) *errdetails.ErrorInfo {
 		return nil
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return &errdetails.ErrorInfo{Domain: domain, Reason: diskFull}
+		return fullDisk(err, p.config.Root)
 	}
 	if d, ok := errors.AsType[*download](err); ok {
 		return detail(downloaded, map[string]string{"url": d.url}, d.outcome())
@@ -71,7 +77,25 @@ func (p *pulls) faultOf(err error) *errdetails.ErrorInfo {
 	if m := p.explain(err); m != nil {
 		return detail(pulling, map[string]string{"image": m.image}, registry.Pulling(m.faults))
 	}
+	if _, ok := errors.AsType[syscall.Errno](err); ok {
+		return &errdetails.ErrorInfo{Domain: domain, Reason: machine}
+	}
 	return nil
+}
+
+// fullDisk tells which disk is full while it is: that of the file which an error names, or else one of the builder's.
+func fullDisk(err error, root string) *errdetails.ErrorInfo {
+	info := &errdetails.ErrorInfo{Domain: domain, Reason: diskFull}
+	full, found := disk.OfError(err)
+	if !found || !full.IsFull() {
+		if other, is := disk.Full(root, os.TempDir()); is {
+			full, found = other, true
+		}
+	}
+	if text, err := json.Marshal(full); found && err == nil {
+		info.Metadata = map[string]string{"disk": string(text)}
+	}
+	return info
 }
 
 // FaultOf returns the fault that a builder of this package reported with an error. A daemon reports none.
@@ -85,10 +109,15 @@ func FaultOf(err error) Fault {
 		if !ok || info.GetDomain() != domain {
 			continue
 		}
-		if info.GetReason() == diskFull {
-			return Fault{DiskFull: true}
-		}
 		told := info.GetMetadata()
+		switch info.GetReason() {
+		case diskFull:
+			fault := Fault{DiskFull: true}
+			_ = json.Unmarshal([]byte(told["disk"]), &fault.Disk) // it is absent when it is not known
+			return fault
+		case machine:
+			return Fault{Machine: true}
+		}
 		failure := &outcome.Error{Message: told["message"], Hint: told["hint"], Cause: err}
 		if failure.Reason.UnmarshalText([]byte(told["reason"])) != nil {
 			return Fault{}
@@ -97,6 +126,21 @@ func FaultOf(err error) Fault {
 		return Fault{Image: told["image"], URL: told["url"], Outcome: failure}
 	}
 	return Fault{}
+}
+
+// IsRefusal tells whether a builder says no to what it is asked, before any step of the build fails: an error of its
+// frontend, and no error of a connection or of the builder itself.
+func IsRefusal(err error) bool {
+	var answer interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &answer) || FaultOf(err) != (Fault{}) {
+		return false
+	}
+	switch grpcerrors.Code(err) {
+	case codes.Unknown, codes.InvalidArgument, codes.NotFound, codes.PermissionDenied, codes.FailedPrecondition,
+		codes.Unimplemented:
+		return true
+	}
+	return false
 }
 
 // Lost tells whether an error means that the builder is gone.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
+	"github.com/stepwright/stepwright/steps/internal/disk"
 	"github.com/stepwright/stepwright/steps/internal/transcript"
-	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // Exit codes of the lifecycle (CNB platform specification).
@@ -31,9 +31,13 @@ func (j *job) explain(err error, ran string) error {
 		return err
 	}
 	output := failed.output
+	full, isFull := disk.Full(j.in.Workspace.Image(), j.in.Workspace.Cache(), layersDir, appDir, os.TempDir())
 	switch {
-	case workspace.IsDiskFull(j.in.Workspace.Image(), j.in.Workspace.Cache(), layersDir, appDir, os.TempDir()):
-		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w:\n%s", failed, transcript.LastLines(output, 5))
+	case isFull:
+		return outcome.Errorf(
+			outcome.OutOfSpace, "the disk is full: of %s, %s: %w:\n%s", full.Path, full, failed,
+			transcript.LastLines(output, 5),
+		).WithHint("Give the volume of " + full.Path + " more space.")
 	case failed.code == -1:
 		return outcome.Errorf(
 			outcome.BuildFailed, "%s was killed: %w, most likely for want of memory:\n%s",

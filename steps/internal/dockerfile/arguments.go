@@ -5,7 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
+	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 )
@@ -26,7 +31,7 @@ var harmlessSettings = []string{
 	"BUILDKIT_SBOM_SCAN_STAGE",
 }
 
-// checkArguments refuses build arguments that are settings of the builder, and not harmless.
+// checkArguments refuses build arguments that are settings of the builder, and not harmless, or not what it takes.
 func (in Parameters) checkArguments() error {
 	for _, a := range in.BuildArgs {
 		// Nobody but BuildKit means anything by such a name, in whatever case.
@@ -36,6 +41,16 @@ func (in Parameters) checkArguments() error {
 				outcome.InvalidParameters, "build-args: %q is a setting of the builder, which a build may not make",
 				a.Name,
 			).WithHint("Remove it. A build may set " + strings.Join(harmlessSettings, ", ") + ".")
+		}
+		var err error
+		switch a.Name {
+		case "BUILDKIT_MULTI_PLATFORM":
+			_, err = strconv.ParseBool(a.Value)
+		case "BUILDKIT_DOCKERFILE_CHECK":
+			_, err = linter.ParseLintOptions(a.Value)
+		}
+		if err != nil && a.Value != "" {
+			return outcome.Errorf(outcome.InvalidParameters, "build-args: %s: %w", a.Name, err)
 		}
 	}
 	return nil
@@ -64,4 +79,57 @@ func (in Parameters) sharedKey() string {
 		return owner
 	}
 	return rand.Text()
+}
+
+// predefined are the arguments that need no ARG: proxies, which every RUN has, and what the frontend takes for itself.
+var predefined = []string{
+	"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
+	"ALL_PROXY", "all_proxy", "SOURCE_DATE_EPOCH",
+	"BUILDPLATFORM", "BUILDOS", "BUILDOSVERSION", "BUILDARCH", "BUILDVARIANT",
+	"TARGETPLATFORM", "TARGETOS", "TARGETOSVERSION", "TARGETARCH", "TARGETVARIANT", "TARGETSTAGE",
+}
+
+// unused returns the build arguments that the Dockerfile does nothing with, in the order given.
+func (s *source) unused(in Parameters) []string {
+	declared := s.declared()
+	var unused []string
+	for _, a := range in.BuildArgs {
+		if !slices.Contains(predefined, a.Name) && !strings.HasPrefix(a.Name, settingPrefix) &&
+			!slices.Contains(declared, a.Name) && !slices.Contains(unused, a.Name) {
+			unused = append(unused, a.Name)
+		}
+	}
+	return unused
+}
+
+// declared returns the names of all ARGs, those that a stage leaves to the stages upon it included.
+func (s *source) declared() []string {
+	var names []string
+	add := func(command instructions.Command) {
+		if c, ok := command.(*instructions.ArgCommand); ok {
+			for _, arg := range c.Args {
+				names = append(names, arg.Key)
+			}
+		}
+	}
+	for i := range s.global {
+		add(&s.global[i])
+	}
+	for _, stage := range s.stages {
+		for _, command := range stage.Commands {
+			add(command)
+			trigger, ok := command.(*instructions.OnbuildCommand)
+			if !ok {
+				continue
+			}
+			if tree, err := parser.Parse(strings.NewReader(trigger.Expression)); err == nil {
+				for _, node := range tree.AST.Children {
+					if later, err := instructions.ParseCommand(node); err == nil {
+						add(later)
+					}
+				}
+			}
+		}
+	}
+	return names
 }

@@ -22,8 +22,9 @@ func TestOddFiles(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				in := parameters(project(t, map[string]string{
-					"Dockerfile": "FROM busybox:1 AS a\nCOPY . /src\nRUN ls /src\nFROM scratch\nCOPY --from=a /src /to\n",
-					odd:          "file", "d/" + odd + "/" + odd: "below", "link": "-> " + odd,
+					"Dockerfile": "FROM busybox:1 AS a\nCOPY . /src\nRUN ls /src\n" +
+						"FROM scratch\nCOPY --from=a /src /to\n",
+					odd: "file", "d/" + odd + "/" + odd: "below", "link": "-> " + odd,
 				}), r)
 				if verified {
 					in = chained(t, in)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +83,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err := in.checkPlatform(); err != nil {
 		return nil, err
 	}
+	for _, warning := range src.warnings(in) {
+		env.Log.Warn(warning)
+	}
 	b := &build{in: in, env: env, source: src, revision: revision}
 	b.epoch = in.epoch(b.revision)
 	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
@@ -97,6 +101,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	builder, err := open(ctx, in, b.credentials, env)
 	if err != nil {
 		return nil, err
+	}
+	if builder.Platform != nil {
+		src.setEnvironment(in, *builder.Platform)
 	}
 	defer func() {
 		if err := builder.Close(); err != nil {
@@ -282,7 +289,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 	for _, a := range b.in.BuildArgs {
 		attrs["build-arg:"+a.Name] = a.Value
 	}
-	for name, value := range b.source.args {
+	for name, value := range b.source.environmentArgs {
 		attrs["build-arg:"+name] = value
 	}
 	for name, value := range b.labels() {
@@ -343,23 +350,33 @@ func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 	if s.tree != nil {
 		tree = &verifiedFS{tree, s}
 	}
-	for _, a := range args {
-		if keep, err := strconv.ParseBool(a.Value); err == nil && keep && a.Name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" {
-			return tree, nil
-		}
+	if keepsGit(args) {
+		return tree, nil
 	}
 	return fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: []string{"**/.git"}})
 }
 
-// writeDockerfile writes the Dockerfile as it is to be built, and its own ignore file, where the repository has it, but
-// under dir.
+// keepsGit tells whether the build arguments ask for the folders of Git.
+func keepsGit(args []step.NameValue) bool {
+	for _, a := range args {
+		if keep, err := strconv.ParseBool(a.Value); err == nil && keep && a.Name == "BUILDKIT_CONTEXT_KEEP_GIT_DIR" {
+			return true
+		}
+	}
+	return false
+}
+
+// writeDockerfile writes the Dockerfile as it is to be built where the repository has it, but under dir, and the ignore
+// file next to it.
 func (s *source) writeDockerfile(dir string) error {
 	path := filepath.Join(dir, s.name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	if s.ignore != nil {
-		if err := os.WriteFile(path+".dockerignore", s.ignore, 0o644); err != nil {
+		// Where the frontend looks first, and never empty: then it would look further.
+		text := append(slices.Clip(s.ignore.text), '\n')
+		if err := os.WriteFile(path+".dockerignore", text, 0o644); err != nil {
 			return err
 		}
 	}

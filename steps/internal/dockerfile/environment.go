@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -25,9 +24,9 @@ import (
 func lineArg(i int) string { return fmt.Sprintf("STEPWRIGHT_BUILD_ENV_%d", i) }
 
 // addEnvironment returns the Dockerfile with the environment in it, where its lines are in the original, and the build
-// arguments it needs.
+// arguments it needs. bases are the bases of its stages.
 func addEnvironment(
-	original []byte, tree *parser.Result, stages []instructions.Stage, env []step.NameValue,
+	original []byte, tree *parser.Result, bases []int, env []step.NameValue,
 ) ([]byte, lineMap, map[string]string) {
 	if len(env) == 0 {
 		return original, lineMap{}, nil
@@ -48,17 +47,14 @@ func addEnvironment(
 
 	var out bytes.Buffer
 	lines := lineMap{count: strings.Count(insert.String(), "\n")}
-	names := map[string]bool{}
 	number, stage := 1, 0
 	rest := original
 	for _, node := range tree.AST.Children {
 		if !strings.EqualFold(node.Value, "from") {
 			continue
 		}
-		from := stages[stage]
+		inherits := bases[stage] >= 0
 		stage++
-		inherits := names[strings.ToLower(from.BaseName)]
-		names[strings.ToLower(from.Name)] = from.Name != ""
 		if inherits {
 			continue
 		}

@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -14,16 +15,18 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
-	"github.com/stepwright/stepwright/steps/internal/workspace"
+	"github.com/stepwright/stepwright/steps/internal/disk"
 )
 
 // explain gives a build's failure its reason.
 func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	err = said{strings.TrimPrefix(err.Error(), "failed to solve: "), err} // the client's words, which say nothing
 	fault := buildkit.FaultOf(err)
-	if fault.DiskFull ||
-		workspace.IsDiskFull(b.in.Workspace.Image(), string(b.in.Workspace), b.in.BuildKitRoot) {
-		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
+	if fault.DiskFull {
+		return b.outOfSpace(fault.Disk, err)
+	}
+	if full, is := disk.Full(b.in.Workspace.Image(), string(b.in.Workspace), b.in.BuildKitRoot); is {
+		return b.outOfSpace(full, err)
 	}
 	if buildkit.Lost(err) {
 		return outcome.Errorf(
@@ -41,15 +44,15 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 
 	var vertex *errdefs.VertexError
 	inStep := errors.As(err, &vertex)
+	if inStep && instruction == "" {
+		instruction = w.names[vertex.Digest]
+	}
 	var exit *gateway.ExitError
 	if errors.As(err, &exit) {
 		output := ""
 		if inStep {
 			if output = w.lastLines(vertex.Digest); output != "" {
 				output = ":\n" + output
-			}
-			if instruction == "" {
-				instruction = w.names[vertex.Digest]
 			}
 		}
 		return outcome.Errorf(
@@ -65,13 +68,50 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	if image != "" && b.in.BuildKitAddress != "" && (isBase || !inStep) {
 		return outcome.Errorf(outcome.BaseImageUnavailable, "%s: base image %s: %w", place, image, err)
 	}
+	refused := !w.failed && buildkit.IsRefusal(err)
 	switch {
 	case inStep:
+		if failure := b.absent(first, last, err); failure != nil {
+			failure.Message = fmt.Sprintf("%s: %s: %s", place, instruction, failure.Message)
+			return failure
+		}
 		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w", place, instruction, err)
 	case first > 0:
 		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %s: %w", place, instruction, err)
+	case refused && len(w.checks) > 0 && b.source.checksFail(b.in):
+		return outcome.Errorf(
+			outcome.DockerfileInvalid, "%s: its checks found %d faults, and check=error=true makes them errors:\n  %s",
+			b.source.name, len(w.checks), strings.Join(w.checks, "\n  "),
+		).WithHint("Correct these lines, or name the rules to leave out: # check=skip=RULE;error=true.")
+	case refused:
+		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %w", place, err).WithHint(
+			"Correct the Dockerfile, or what the build is given besides, such as build-args, where the message says.",
+		)
 	}
 	return fmt.Errorf("build of %s: %w", b.source.name, err)
+}
+
+// outOfSpace names the disk that is full, and whose it is.
+func (b *build) outOfSpace(full disk.Disk, err error) error {
+	if full.Path == "" {
+		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
+	}
+	where, hint := full.Path, "Give the volume of "+full.Path+" more space."
+	for _, place := range []struct{ path, name, hint string }{
+		{string(b.in.Workspace), "the workspace, %s", outcome.OutOfSpace.Hint()},
+		{b.in.BuildKitRoot, "buildkit-root, %s", "Give the volume of buildkit-root more space, or empty it between " +
+			"builds: layers and caches are in it."},
+		{os.TempDir(), "the folder for temporary files, %s", "Give the volume of " + os.TempDir() + " more space."},
+	} {
+		if place.path == "" {
+			continue
+		}
+		if d, err := disk.Of(place.path); err == nil && d.Device == full.Device {
+			where, hint = fmt.Sprintf(place.name, place.path), place.hint
+			break
+		}
+	}
+	return outcome.Errorf(outcome.OutOfSpace, "the disk is full: of %s, %s: %w", where, full, err).WithHint(hint)
 }
 
 // outside says of an image or file that could not be had which instruction names it. BuildKit fetches layers late: when

@@ -14,8 +14,11 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 
@@ -25,21 +28,24 @@ import (
 
 // source is the Dockerfile and its context.
 type source struct {
-	name    string            // the Dockerfile's path in the repository
-	context string            // the context's real path
-	text    []byte            // the Dockerfile as the builder gets it: with the build environment
-	ignore  []byte            // its own ignore file; nil when there is none
-	args    map[string]string // build arguments that text needs besides the user's
+	name    string      // the Dockerfile's path in the repository
+	context string      // the context's real path
+	text    []byte      // the Dockerfile as the builder gets it: with the build environment
+	ignore  *ignoreFile // says what of the context stays out; nil when there is none
 
-	tree *workspace.Tree // what the source must be; nil when it is believed
-	at   string          // where the context is in the source, with slashes; empty for all of it
+	environmentArgs map[string]string // build arguments that text needs besides the user's
+
+	tree  *workspace.Tree // what the source must be; nil when it is believed
+	below string          // where the context is in the source, with slashes; empty for all of it
 
 	mu    sync.Mutex
 	wrong error // the first thing in the context that is not what it must be
 
 	original []byte  // the Dockerfile as it is in the repository
 	lines    lineMap // from lines of text to lines of original
-	stages   []instructions.Stage
+	recipe
+	args     values // what FROM sees
+	inherits []int  // the bases of the stages
 }
 
 // dockerfileLimit is how large a Dockerfile may be, in bytes.
@@ -70,7 +76,7 @@ func findSource(in Parameters, tree *workspace.Tree) (*source, error) {
 			outcome.DockerfileNotFound, "docker-context: %q is not a directory", in.DockerContext,
 		)
 	}
-	if s.at, err = relative(w.Source(), s.context); err != nil {
+	if s.below, err = relative(w.Source(), s.context); err != nil {
 		return nil, err
 	}
 	real, err := w.Resolve(in.DockerfilePath)
@@ -88,12 +94,8 @@ func findSource(in Parameters, tree *workspace.Tree) (*source, error) {
 		}
 		return nil, outcome.Errorf(outcome.DockerfileInvalid, "dockerfile-path: %w", err)
 	}
-	switch s.ignore, err = read(in.DockerfilePath+".dockerignore", dockerfileLimit); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, fmt.Errorf("%s.dockerignore: %w", in.DockerfilePath, err)
-	case s.ignore == nil:
-		s.ignore = []byte{}
+	if s.ignore, err = findIgnore(read, in.DockerfilePath, s.below); err != nil {
+		return nil, err
 	}
 	if err := s.parse(in); err != nil {
 		return nil, err
@@ -173,7 +175,9 @@ func (v *verifiedFS) Open(name string) (io.ReadCloser, error) {
 	return &noted{v.source.tree.Guard(v.path(name), content), v.source}, nil
 }
 
-func (v *verifiedFS) path(name string) string { return path.Join(v.source.at, filepath.ToSlash(name)) }
+func (v *verifiedFS) path(name string) string {
+	return path.Join(v.source.below, filepath.ToSlash(name))
+}
 
 // noted tells the source of a failure to read it, which comes back from the builder as a text only.
 type noted struct {
@@ -192,54 +196,23 @@ func (s *source) parse(in Parameters) error {
 	if err != nil {
 		return s.invalid(err)
 	}
-	if s.stages, _, err = instructions.Parse(tree.AST, nil); err != nil {
+	s.recipe = recipe{parsed: tree, lex: shell.NewLex(tree.EscapeToken)}
+	if s.stages, s.global, err = instructions.Parse(tree.AST, nil); err != nil {
 		return s.invalid(err)
 	}
-	if in.Target != "" && !hasStage(s.stages, in.Target) {
-		return outcome.Errorf(
-			outcome.DockerfileInvalid, "target: %s has no stage %q; there is %s", s.name, in.Target,
-			stageNames(s.stages),
-		).
-			WithHint("Name a stage of the Dockerfile (FROM … AS name) in target, or leave it empty for the last one.")
+	if err := s.check(in); err != nil {
+		return err
 	}
-	s.text, s.lines, s.args = addEnvironment(s.original, tree, s.stages, in.BuildEnv)
-	return nil
+	s.setEnvironment(in, platforms.Normalize(platforms.DefaultSpec()))
+	return s.checkRun(in)
 }
 
-func (s *source) invalid(err error) error {
-	var at *parser.LocationError
-	if errors.As(err, &at) && len(at.Locations) > 0 && len(at.Locations[0]) > 0 {
-		line := at.Locations[0][0].Start.Line
-		return outcome.Errorf(
-			outcome.DockerfileInvalid, "%s line %d: %w: %s", s.name, line, err, excerpt(s.original, line, line),
-		)
-	}
-	return outcome.Errorf(outcome.DockerfileInvalid, "%s: %w", s.name, err)
-}
-
-func hasStage(stages []instructions.Stage, target string) bool {
-	if i, ok := instructions.HasStage(stages, target); ok && i >= 0 {
-		return true
-	}
-	for i := range stages {
-		if target == fmt.Sprint(i) {
-			return true
-		}
-	}
-	return false
-}
-
-func stageNames(stages []instructions.Stage) string {
-	var names []string
-	for _, stage := range stages {
-		if stage.Name != "" {
-			names = append(names, fmt.Sprintf("%q", stage.Name))
-		}
-	}
-	if len(names) == 0 {
-		return "none that has a name"
-	}
-	return strings.Join(names, ", ")
+// setEnvironment puts the build environment into the Dockerfile. Which stage starts from which can depend on machine,
+// the platform of the builder.
+func (s *source) setEnvironment(in Parameters, machine ocispec.Platform) {
+	s.args = s.arguments(in, machine)
+	s.inherits = s.bases(s.args)
+	s.text, s.lines, s.environmentArgs = addEnvironment(s.original, s.parsed, s.inherits, in.BuildEnv)
 }
 
 // missing says that a path is not there, and what is. Other errors it leaves as they are.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/util/progress/progressui"
@@ -22,6 +23,9 @@ type watch struct {
 	tails  map[string]*transcript.Tail // their last output, by digest
 	begins map[stream]*client.VertexLog
 	src    *source
+
+	failed bool     // whether any vertex has
+	checks []string // what the frontend's checks have found, with lines
 }
 
 // stream is an output of a vertex.
@@ -71,6 +75,7 @@ func (s *watch) wait() { <-s.shown }
 func (s *watch) note(status *client.SolveStatus) {
 	for _, v := range status.Vertexes {
 		s.names[v.Digest.String()] = v.Name
+		s.failed = s.failed || v.Error != ""
 	}
 	for _, l := range status.Logs {
 		t := s.tails[l.Vertex.String()]
@@ -82,6 +87,9 @@ func (s *watch) note(status *client.SolveStatus) {
 	}
 	for _, w := range status.Warnings {
 		s.relocate(w)
+		if found := string(w.Short); !slices.Contains(s.checks, found) {
+			s.checks = append(s.checks, found)
+		}
 	}
 }
 

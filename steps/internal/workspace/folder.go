@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // MakeFolders makes the folders of the workspace that a pod may have alone, for any user of the volume's group: what
@@ -134,21 +132,4 @@ func MakeReadable(dir string) error {
 		}
 		return nil
 	})
-}
-
-// IsDiskFull tells whether there is next to nothing left on a file system that one of these folders is on. It asks the
-// kernel, for those who have only the words of a program that met the end of a disk. Empty names and absent folders do
-// not count.
-func IsDiskFull(dirs ...string) bool {
-	for _, dir := range dirs {
-		var fs unix.Statfs_t
-		if dir == "" || unix.Statfs(dir, &fs) != nil {
-			continue
-		}
-		const little = 64 << 10
-		if fs.Bavail*uint64(fs.Bsize) < little || fs.Files > 0 && fs.Ffree == 0 {
-			return true
-		}
-	}
-	return false
 }

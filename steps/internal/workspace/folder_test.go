@@ -159,30 +159,3 @@ func TestMakeReadable(t *testing.T) {
 		}
 	}
 }
-
-func TestIsDiskFull(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("it mounts a disk, for which it must be root")
-	}
-	roomy, full := t.TempDir(), filepath.Join(t.TempDir(), "full")
-	if os.Geteuid() != 0 {
-		t.Fatal("this test mounts a disk, so it needs root")
-	}
-	if err := os.Mkdir(full, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", full, "tmpfs", 0, "size=1m"); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(full, unix.MNT_DETACH)
-	if workspace.IsDiskFull("", roomy, full, filepath.Join(full, "absent")) {
-		t.Error("an empty disk is said to be full")
-	}
-	if err := os.WriteFile(filepath.Join(full, "content"), make([]byte, 1<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if !workspace.IsDiskFull("", roomy, full) {
-		t.Error("a full disk is not found")
-	}
-}
