@@ -41,16 +41,21 @@ func Of(path string) (Disk, error) {
 	}
 }
 
-// IsFull tells whether there is next to nothing left.
-func (d Disk) IsFull() bool { return d.Free < little || d.Files > 0 && d.FilesLeft == 0 }
+// Some file systems keep a little for themselves, and a program that has failed has removed some of its files.
+const (
+	little   = 64 << 10 // bytes
+	fewFiles = 64
+)
 
-// little is what some file systems keep for themselves, in bytes.
-const little = 64 << 10
+// IsFull tells whether there is next to nothing left.
+func (d Disk) IsFull() bool { return d.Free < little || d.lacksFiles() }
+
+func (d Disk) lacksFiles() bool { return d.Files > 0 && d.FilesLeft <= min(d.Files/20, fewFiles) }
 
 // String says how much is left.
 func (d Disk) String() string {
-	if d.Files > 0 && d.FilesLeft == 0 {
-		return fmt.Sprintf("no inode of %d is left, and %s of %s", d.Files, size(d.Free), size(d.Size))
+	if d.lacksFiles() {
+		return fmt.Sprintf("%d of %d inodes are left, and %s of %s", d.FilesLeft, d.Files, size(d.Free), size(d.Size))
 	}
 	return fmt.Sprintf("%s of %s are left", size(d.Free), size(d.Size))
 }

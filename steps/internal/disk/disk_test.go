@@ -66,7 +66,7 @@ func TestInodes(t *testing.T) {
 			break
 		}
 	}
-	if d, is := disk.Full(full); !is || !strings.HasPrefix(d.String(), "no inode of 4 is left, and ") {
+	if d, is := disk.Full(full); !is || !strings.HasPrefix(d.String(), "0 of 4 inodes are left, and ") {
 		t.Errorf("got %+v, %t: %s", d, is, d)
 	}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 func TestBuild(t *testing.T) {
@@ -1029,28 +1030,57 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
-// A disk that fills up, by the build or by another process.
+// smallDisk mounts a disk of its own with these options.
+func smallDisk(t *testing.T, options string) string {
+	t.Helper()
+	small := filepath.Join(t.TempDir(), "small")
+	if err := errors.Join(os.Mkdir(small, 0o755), syscall.Mount("none", small, "tmpfs", 0, options)); err != nil {
+		t.Fatalf("mounting takes root: %v", err)
+	}
+	t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
+	return small
+}
+
+// A disk that fills up, by the build or by another process. It is named, with what is to be done about it.
 func TestOutOfSpace(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	for name, dockerfile := range map[string]string{
-		"the build's files": "FROM busybox:1\nRUN seq 1 100000000 > /big\n",
-		"the context":       "FROM busybox:1\nCOPY big /\n",
+	const run, files = "FROM busybox:1\nRUN seq 1 100000000 > /big\n", "FROM busybox:1\nCOPY big /\n"
+	const many = "FROM busybox:1\nRUN i=0; while touch /$i; do i=$((i+1)); done; false\n"
+	for name, test := range map[string]struct {
+		dockerfile, options string
+		workspace           bool // whether the small disk is the workspace's
+		words               []string
+		hint                string
+	}{
+		"the build's files": {run, "size=12m", false, []string{"of buildkit-root, /", " of 12.0 MiB are left"},
+			"volume of buildkit-root"},
+		"the context": {files, "size=12m", false, []string{"of buildkit-root, /", " of 12.0 MiB are left"},
+			"volume of buildkit-root"},
+		"the workspace": {run, "size=24m", true, []string{"of the workspace, /", " of 24.0 MiB are left"},
+			"Give the workspace a larger volume."},
+		"inodes": {many, "nr_inodes=600", false, []string{"of buildkit-root, /", "of 600 inodes are left"},
+			"volume of buildkit-root"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			in := parameters(project(t, map[string]string{
-				"Dockerfile": dockerfile,
+				"Dockerfile": test.dockerfile,
 				"big":        strings.Repeat("x", 9<<20),
 			}), r)
-			small := filepath.Join(t.TempDir(), "small")
-			os.Mkdir(small, 0o755)
-			if err := syscall.Mount("none", small, "tmpfs", 0, "size=12m"); err != nil {
-				t.Fatalf("mounting takes root: %v", err)
-			}
-			t.Cleanup(func() { syscall.Unmount(small, syscall.MNT_DETACH) })
+			small := smallDisk(t, test.options)
 			in.BuildKitRoot = filepath.Join(small, "state")
-			fail(t, in, outcome.OutOfSpace, "the disk is full")
+			if test.workspace {
+				in.BuildKitRoot = ""
+				if err := os.CopyFS(small, os.DirFS(string(in.Workspace))); err != nil {
+					t.Fatal(err)
+				}
+				in.Workspace = workspace.Workspace(small)
+			}
+			end := fail(t, in, outcome.OutOfSpace, append(test.words, "the disk is full: ", small)...)
+			if got := outcome.Of(end.err).Hint; !strings.Contains(got, test.hint) {
+				t.Errorf("the hint is %q", got)
+			}
 		})
 	}
 }
