@@ -9,15 +9,19 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/moby/buildkit/util/grpcerrors"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/disk"
 )
 
 // A fault is found in an error of any depth, and is still known when the error has crossed a connection.
@@ -86,6 +90,54 @@ func TestFault(t *testing.T) {
 				t.Errorf("outcome %+v, want %s after %s", got.Outcome, test.reason, test.after)
 			}
 		})
+	}
+}
+
+// A full disk is looked at while it is full, and named where it is not the builder's own.
+func TestFaultNamesTheDisk(t *testing.T) {
+	t.Parallel()
+	path := t.TempDir()
+	want, err := disk.Of(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPulls(Config{}, http.DefaultTransport)
+	_, sent := p.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
+		return nil, fmt.Errorf("solve: %w", &os.PathError{
+			Op: "write", Path: filepath.Join(path, "gone"), Err: syscall.ENOSPC,
+		})
+	})
+	if got := FaultOf(grpcerrors.FromGRPC(sent)); !got.DiskFull || got.Disk.Path != path ||
+		got.Disk.Device != want.Device || got.Disk.Size != want.Size {
+		t.Errorf("got %+v, want %+v", got.Disk, want)
+	}
+}
+
+// What a builder says no to is told from what breaks.
+func TestRefusal(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"none":                        {nil, false},
+		"an error of this process":    {errors.New("x"), false},
+		"an answer":                   {status.Error(codes.Unknown, "network.host is not allowed"), true},
+		"an answer that is wrapped":   {fmt.Errorf("x: %w", status.Error(codes.InvalidArgument, "x")), true},
+		"a connection that is gone":   {status.Error(codes.Unavailable, "x"), false},
+		"a fault of the builder":      {status.Error(codes.Internal, "x"), false},
+		"a message that is too large": {status.Error(codes.ResourceExhausted, "x"), false},
+	} {
+		if got := IsRefusal(test.err); got != test.want {
+			t.Errorf("%s: got %t", name, got)
+		}
+	}
+	p := newPulls(Config{}, http.DefaultTransport)
+	_, sent := p.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
+		return nil, fmt.Errorf("cache: %w", syscall.EIO)
+	})
+	if IsRefusal(grpcerrors.FromGRPC(sent)) {
+		t.Error("a fault of the machine is taken for a refusal")
 	}
 }
 

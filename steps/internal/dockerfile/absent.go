@@ -192,7 +192,7 @@ func folderName(name string) string {
 func quoted(names []string) string {
 	var all []string
 	for _, name := range names {
-		all = append(all, fmt.Sprintf("%q", name))
+		all = append(all, fmt.Sprintf("%q", outcome.Clip(name, nameLimit)))
 	}
 	return strings.Join(all, ", ")
 }
@@ -212,8 +212,13 @@ func fixed(name string) string {
 
 // has tells whether the repository has a file or folder.
 func (s *source) has(name string) bool {
-	_, err := os.Lstat(filepath.Join(s.root(), name))
-	return filepath.IsLocal(name) && err == nil
+	root, err := os.OpenRoot(s.root())
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	_, err = root.Lstat(name)
+	return err == nil
 }
 
 // root is the folder of the whole source.
@@ -236,22 +241,27 @@ func (s *source) inContext(real string) string {
 
 // leaves returns the first link on the way to a file of the context that leads out of it, and where it leads.
 func (s *source) leaves(name string) (link, to string) {
+	root, err := os.OpenRoot(s.context)
+	if err != nil {
+		return "", ""
+	}
+	defer root.Close()
 	at := ""
 	for _, part := range strings.Split(name, "/") {
 		at = path.Join(at, part)
-		target, err := os.Readlink(filepath.Join(s.context, at))
-		if err != nil {
-			continue
-		}
-		if filepath.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(at), target)) {
+		target, err := root.Readlink(at)
+		if err == nil && (filepath.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(at), target))) {
 			return at, target
 		}
 	}
 	return "", ""
 }
 
-// Bounds of what a message tells of what is near.
-const nearLimit = 4
+// Bounds of what a message tells of what is near: how many names, and how much of each, in bytes.
+const (
+	nearLimit = 4
+	nameLimit = 120
+)
 
 // near returns files and folders that may be meant by a path that is not in the context: some of the context, by their
 // paths in it, and some of the repository besides.
@@ -307,8 +317,14 @@ func (s *source) near(name string) (inside, elsewhere []string) {
 
 // beside returns the nearest folder of the context on the way to a file, and some of what is in it.
 func (s *source) beside(name string) (folder string, names []string) {
+	// No link leads further: what else this process can see is nobody's business.
+	root, err := os.OpenRoot(s.context)
+	if err != nil {
+		return "", nil
+	}
+	defer root.Close()
 	for at := path.Dir(name); ; at = path.Dir(at) {
-		entries, err := os.ReadDir(filepath.Join(s.context, at))
+		entries, err := fs.ReadDir(root.FS(), at)
 		if err != nil && at != "." {
 			continue
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/disk"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -1082,6 +1083,31 @@ func TestOutOfSpace(t *testing.T) {
 				t.Errorf("the hint is %q", got)
 			}
 		})
+	}
+}
+
+// Which disk it is, is told by the number of its device, whatever path an error names.
+func TestWhoseDisk(t *testing.T) {
+	folder := t.TempDir()
+	workspaces, roots, others := smallDisk(t, "size=1m"), smallDisk(t, "size=1m"), smallDisk(t, "size=1m")
+	temporary := smallDisk(t, "size=1m")
+	t.Setenv("TMPDIR", temporary)
+	b := &build{in: Parameters{Common: step.Common{Workspace: workspace.Workspace(workspaces)}, BuildKitRoot: roots}}
+	for path, want := range map[string]struct{ words, hint string }{
+		workspaces: {"of the workspace, " + workspaces, "Give the workspace a larger volume."},
+		roots:      {"of buildkit-root, " + roots, "buildkit-root"},
+		temporary:  {"of the folder for temporary files, " + temporary, "volume of " + temporary},
+		others:     {"of " + others, "volume of " + others},
+	} {
+		full, err := disk.Of(filepath.Join(path, "a", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := outcome.Of(b.outOfSpace(full, syscall.ENOSPC))
+		if got.Reason != outcome.OutOfSpace || !strings.Contains(got.Message, want.words) ||
+			!strings.Contains(got.Hint, want.hint) || strings.Contains(got.Message, folder) {
+			t.Errorf("%s: got %+v", path, got)
+		}
 	}
 }
 

@@ -21,9 +21,9 @@ func TestDockerfileFaults(t *testing.T) {
 		words              []string
 	}{
 		"checks that fail": {dockerfile: "# check=error=true\nFROM busybox:1 as a\nCMD true\n",
-			words: []string{"2 faults", "(line 2)", "JSONArgsRecommended", "(line 3)"}},
+			words: []string{"(line 2)", "JSONArgsRecommended", "(line 3)"}},
 		"checks that fail by an argument": {dockerfile: "FROM busybox:1\nCMD true\n",
-			args: []string{"BUILDKIT_DOCKERFILE_CHECK", "error=true"}, words: []string{"1 faults", "(line 2)"}},
+			args: []string{"BUILDKIT_DOCKERFILE_CHECK", "error=true"}, words: []string{"(line 2)"}},
 		"checks that nobody knows": {dockerfile: "# check=fail=true\nFROM busybox:1\n",
 			words: []string{"line 1: # check=fail=true"}},
 		"checks that nobody knows, by an argument": {dockerfile: "FROM busybox:1\n", reason: outcome.InvalidParameters,
@@ -39,33 +39,106 @@ func TestDockerfileFaults(t *testing.T) {
 		"the machine's network, by ONBUILD": {
 			dockerfile: "FROM busybox:1 AS a\nONBUILD RUN --network=host true\nFROM a\n",
 			words:      []string{"network.host is not allowed"}},
-		"a network that is none":           {dockerfile: "FROM busybox:1\nRUN --network=x true\n", words: []string{"line 2"}},
-		"the machine's rights":             {dockerfile: "FROM busybox:1\nRUN --security=insecure true\n", words: []string{"line 2"}},
-		"a device":                         {dockerfile: "FROM busybox:1\nRUN --device=a.b/c=d,required true\n", words: []string{"line 2", "a.b/c=d"}},
-		"only ARG":                         {dockerfile: "ARG X=1\n", words: []string{"has no FROM"}},
-		"nothing":                          {words: []string{"no instructions"}},
-		"only comments":                    {dockerfile: "# a\n\n# b\n", words: []string{"no instructions"}},
-		"an instruction that is none":      {dockerfile: "FROM busybox:1\nRUNN true\n", words: []string{"line 2", "RUNN"}},
-		"a flag that is none":              {dockerfile: "FROM busybox:1\nCOPY --x a b\n", words: []string{"line 2", "--x"}},
-		"a heredoc that does not end":      {dockerfile: "FROM busybox:1\nRUN <<EOF\ntrue\n", words: []string{"line 2", "heredoc"}},
-		"a mount that is none":             {dockerfile: "FROM busybox:1\nRUN --mount=type=x true\n", words: []string{"line 2"}},
-		"a stage that is not there":        {dockerfile: "FROM busybox:1 AS a\n", target: "b", words: []string{`"b"`, `"a"`}},
-		"a stage by its number":            {dockerfile: "FROM busybox:1\nFROM scratch\n", target: "0", words: []string{`"0"`}},
-		"COPY from a stage by its number":  {dockerfile: "FROM busybox:1\nCOPY --from=7 /a /\n", words: []string{"line 2", "no stage 7"}},
-		"COPY from a variable":             {dockerfile: "FROM busybox:1 AS a\nFROM busybox:1\nCOPY --from=$X /a /\n", words: []string{"line 3", "variables"}},
-		"COPY from a later stage":          {dockerfile: "FROM busybox:1 AS a\nCOPY --from=b /a /\nFROM busybox:1 AS b\n", target: "a", words: []string{"line 2", `"b"`}},
-		"COPY from itself":                 {dockerfile: "FROM busybox:1 AS a\nCOPY --from=a /a /\n", words: []string{"line 2", "circular"}},
-		"COPY from a name that is none":    {dockerfile: "FROM busybox:1\nCOPY --from=No:Such:x /a /\n", words: []string{"line 2"}},
-		"a mount from a later stage":       {dockerfile: "FROM busybox:1 AS a\nRUN --mount=from=b,target=/b true\nFROM busybox:1 AS b\n", target: "a", words: []string{"line 2", `"b"`}},
+		"a network that is none": {
+			dockerfile: "FROM busybox:1\nRUN --network=x true\n",
+			words:      []string{"line 2"},
+		},
+		"the machine's rights": {
+			dockerfile: "FROM busybox:1\nRUN --security=insecure true\n",
+			words:      []string{"line 2"},
+		},
+		"a device": {
+			dockerfile: "FROM busybox:1\nRUN --device=a.b/c=d,required true\n",
+			words:      []string{"line 2", "a.b/c=d"},
+		},
+		"only ARG":      {dockerfile: "ARG X=1\n", words: []string{"has no FROM"}},
+		"nothing":       {words: []string{"no instructions"}},
+		"only comments": {dockerfile: "# a\n\n# b\n", words: []string{"no instructions"}},
+		"an instruction that is none": {
+			dockerfile: "FROM busybox:1\nRUNN true\n",
+			words:      []string{"line 2", "RUNN"},
+		},
+		"a flag that is none": {
+			dockerfile: "FROM busybox:1\nCOPY --x a b\n",
+			words:      []string{"line 2", "--x"},
+		},
+		"a heredoc that does not end": {
+			dockerfile: "FROM busybox:1\nRUN <<EOF\ntrue\n",
+			words:      []string{"line 2", "heredoc"},
+		},
+		"a mount that is none": {
+			dockerfile: "FROM busybox:1\nRUN --mount=type=x true\n",
+			words:      []string{"line 2"},
+		},
+		"a stage that is not there": {
+			dockerfile: "FROM busybox:1 AS a\n",
+			target:     "b",
+			words:      []string{`"b"`, `"a"`},
+		},
+		"a stage by its number": {
+			dockerfile: "FROM busybox:1\nFROM scratch\n",
+			target:     "0",
+			words:      []string{`"0"`},
+		},
+		"COPY from a stage by its number": {
+			dockerfile: "FROM busybox:1\nCOPY --from=7 /a /\n",
+			words:      []string{"line 2", "no stage 7"},
+		},
+		"COPY from a variable": {
+			dockerfile: "FROM busybox:1 AS a\nFROM busybox:1\nCOPY --from=$X /a /\n",
+			words:      []string{"line 3", "variables"},
+		},
+		"COPY from a later stage": {
+			dockerfile: "FROM busybox:1 AS a\nCOPY --from=b /a /\nFROM busybox:1 AS b\n",
+			target:     "a",
+			words:      []string{"line 2", `"b"`},
+		},
+		"COPY from itself": {
+			dockerfile: "FROM busybox:1 AS a\nCOPY --from=a /a /\n",
+			words:      []string{"line 2", "circular"},
+		},
+		"COPY from a name that is none": {
+			dockerfile: "FROM busybox:1\nCOPY --from=No:Such:x /a /\n",
+			words:      []string{"line 2"},
+		},
+		"a mount from a later stage": {
+			dockerfile: "FROM busybox:1 AS a\nRUN --mount=from=b,target=/b true\nFROM busybox:1 AS b\n",
+			target:     "a",
+			words:      []string{"line 2", `"b"`},
+		},
 		"a base image's name that is none": {dockerfile: "FROM BusyBox:1\n", words: []string{"line 1", "lowercase"}},
-		"a platform that is none":          {dockerfile: "FROM --platform=a/b/c/d/e busybox:1\n", words: []string{"line 1", "a/b/c/d/e"}},
-		"a platform that is empty":         {dockerfile: "FROM --platform=$X busybox:1\n", words: []string{"line 1", "$X"}},
-		"ONBUILD that may not be":          {dockerfile: "FROM busybox:1\nONBUILD FROM a\n", words: []string{"line 2", "ONBUILD"}},
-		"ONBUILD that is none":             {dockerfile: "FROM busybox:1 AS a\nONBUILD X\nFROM a\n", words: []string{"line 3", "X"}},
-		"a port that is none":              {dockerfile: "FROM busybox:1\nEXPOSE 99999999\n", words: []string{"line 2", "99999999"}},
-		"a variable that cannot be":        {dockerfile: "FROM busybox:1\nENV A=${x:^}\n", words: []string{"line 2", "${x:^}"}},
-		"COPY of a URL":                    {dockerfile: "FROM busybox:1\nCOPY https://x/y /\n", words: []string{"line 2", "URL"}},
-		"a mode that is none":              {dockerfile: "FROM busybox:1\nCOPY --chmod=x Dockerfile /\n", words: []string{"line 2"}},
+		"a platform that is none": {
+			dockerfile: "FROM --platform=a/b/c/d/e busybox:1\n",
+			words:      []string{"line 1", "a/b/c/d/e"},
+		},
+		"a platform that is empty": {
+			dockerfile: "FROM --platform=$X busybox:1\n",
+			words:      []string{"line 1", "$X"},
+		},
+		"ONBUILD that may not be": {
+			dockerfile: "FROM busybox:1\nONBUILD FROM a\n",
+			words:      []string{"line 2", "ONBUILD"},
+		},
+		"ONBUILD that is none": {
+			dockerfile: "FROM busybox:1 AS a\nONBUILD X\nFROM a\n",
+			words:      []string{"line 3", "X"},
+		},
+		"a port that is none": {
+			dockerfile: "FROM busybox:1\nEXPOSE 99999999\n",
+			words:      []string{"line 2", "99999999"},
+		},
+		"a variable that cannot be": {
+			dockerfile: "FROM busybox:1\nENV A=${x:^}\n",
+			words:      []string{"line 2", "${x:^}"},
+		},
+		"COPY of a URL": {
+			dockerfile: "FROM busybox:1\nCOPY https://x/y /\n",
+			words:      []string{"line 2", "URL"},
+		},
+		"a mode that is none": {
+			dockerfile: "FROM busybox:1\nCOPY --chmod=x Dockerfile /\n",
+			words:      []string{"line 2"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +177,9 @@ func TestOtherFrontends(t *testing.T) {
 	} {
 		t.Run(syntax, func(t *testing.T) {
 			t.Parallel()
-			in := parameters(project(t, map[string]string{"Dockerfile": "# syntax=" + syntax + "\nFROM busybox:1\n"}), r)
+			in := parameters(project(t, map[string]string{
+				"Dockerfile": "# syntax=" + syntax + "\nFROM busybox:1\n",
+			}), r)
 			end := run(t, t.Context(), in)
 			if end.err != nil {
 				t.Fatal(end.err)
@@ -128,8 +203,8 @@ func TestUnusedArguments(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	in := parameters(project(t, map[string]string{
-		"Dockerfile": "ARG GLOBAL=1\nFROM busybox:1 AS base\nONBUILD ARG LATER\nFROM scratch AS unbuilt\nARG ELSEWHERE\n" +
-			"FROM base\nARG VERSION OTHER=1\nENV ENVIRONMENT=1\n",
+		"Dockerfile": "ARG GLOBAL=1\nFROM busybox:1 AS base\nONBUILD ARG LATER\n" +
+			"FROM scratch AS unbuilt\nARG ELSEWHERE\nFROM base\nARG VERSION OTHER=1\nENV ENVIRONMENT=1\n",
 	}), r)
 	in.BuildArgs = named(
 		"GLOBAL", "1", "LATER", "1", "ELSEWHERE", "1", "VERSION", "1", "OTHER", "1", "HTTP_PROXY", "", "no_proxy", "*",
@@ -140,7 +215,8 @@ func TestUnusedArguments(t *testing.T) {
 	if end.err != nil || strings.Contains(end.output, "not consumed") {
 		t.Errorf("%v\n%s", end.err, end.output)
 	}
-	in.BuildArgs = append(in.BuildArgs, named("version", "1", "ENVIRONMENT", "1", "Global", "1", "NONE", "1", "NONE", "2")...)
+	unused := named("version", "1", "ENVIRONMENT", "1", "Global", "1", "NONE", "1", "NONE", "2")
+	in.BuildArgs = append(in.BuildArgs, unused...)
 	end = run(t, t.Context(), in)
 	const want = "One or more build-args [version ENVIRONMENT Global NONE] were not consumed"
 	if end.err != nil || strings.Count(end.output, want) != 1 ||
@@ -186,23 +262,45 @@ func TestInheriting(t *testing.T) {
 		"suffix cut off":             {head: "ARG BASE=builder:1", from: "${BASE%:*}", want: 0},
 		"replaced":                   {head: "ARG BASE=maker", from: "${BASE/mak/build}", want: 0},
 		"part of a name":             {head: "ARG ER=er", from: "build$ER", want: 0},
-		"given":                      {head: "ARG BASE=busybox:1", from: "$BASE", args: []string{"BASE", "builder"}, want: 0},
-		"given without a default":    {head: "ARG BASE", from: "$BASE", args: []string{"BASE", "builder"}, want: 0},
-		"given, an image":            {head: "ARG BASE=builder", from: "$BASE", args: []string{"BASE", "busybox:1"}, want: -1},
-		"given, but not declared":    {from: "${BASE:-busybox:1}", args: []string{"BASE", "builder"}, want: -1},
-		"of another argument":        {head: "ARG X=build\nARG BASE=${X}er", from: "$BASE", want: 0},
-		"of another that is given":   {head: "ARG X=none\nARG BASE=${X}er", from: "$BASE", args: []string{"X", "build"}, want: 0},
-		"several in one ARG":         {head: "ARG X=build BASE=${X}er", from: "$BASE", want: 0},
-		"a later ARG wins":           {head: "ARG BASE=busybox:1\nARG BASE=builder", from: "$BASE", want: 0},
-		"other case in AS":           {head: "ARG BASE=builder", from: "$BASE", want: 0},
-		"number":                     {from: "0", want: -1}, // to FROM, it is an image
-		"with a platform":            {from: "--platform=$BUILDPLATFORM builder", want: 0},
-		"by the machine":             {from: "linux-$TARGETARCH", machine: "amd64", want: 1},
-		"by another machine":         {from: "linux-${TARGETARCH}", machine: "arm64", want: 2},
-		"by the platform":            {from: "${TARGETOS}-$TARGETARCH", machine: "amd64", platform: "linux/arm64/v8", want: 2},
-		"by the builder's platform":  {from: "linux-$BUILDARCH", machine: "amd64", platform: "linux/arm64", want: 1},
-		"by a platform that is given": {from: "linux-$TARGETARCH", machine: "amd64", args: []string{"TARGETARCH", "arm64"},
-			want: 2},
+		"given": {
+			head: "ARG BASE=busybox:1",
+			from: "$BASE",
+			args: []string{"BASE", "builder"},
+			want: 0,
+		},
+		"given without a default": {head: "ARG BASE", from: "$BASE", args: []string{"BASE", "builder"}, want: 0},
+		"given, an image": {
+			head: "ARG BASE=builder",
+			from: "$BASE",
+			args: []string{"BASE", "busybox:1"},
+			want: -1,
+		},
+		"given, but not declared": {from: "${BASE:-busybox:1}", args: []string{"BASE", "builder"}, want: -1},
+		"of another argument":     {head: "ARG X=build\nARG BASE=${X}er", from: "$BASE", want: 0},
+		"of another that is given": {
+			head: "ARG X=none\nARG BASE=${X}er",
+			from: "$BASE",
+			args: []string{"X", "build"},
+			want: 0,
+		},
+		"several in one ARG": {head: "ARG X=build BASE=${X}er", from: "$BASE", want: 0},
+		"a later ARG wins":   {head: "ARG BASE=busybox:1\nARG BASE=builder", from: "$BASE", want: 0},
+		"number":             {from: "0", want: -1}, // to FROM, it is an image
+		"with a platform":    {from: "--platform=$BUILDPLATFORM builder", want: 0},
+		"by the machine":     {from: "linux-$TARGETARCH", machine: "amd64", want: 1},
+		"by another machine": {from: "linux-${TARGETARCH}", machine: "arm64", want: 2},
+		"by the platform": {
+			from:     "${TARGETOS}-$TARGETARCH",
+			machine:  "amd64",
+			platform: "linux/arm64/v8",
+			want:     2,
+		},
+		"by the builder's platform": {from: "linux-$BUILDARCH", machine: "amd64", platform: "linux/arm64", want: 1},
+		"by a platform that is given": {
+			from:    "linux-$TARGETARCH",
+			machine: "amd64",
+			args:    []string{"TARGETARCH", "arm64"},
+			want:    2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -231,7 +329,8 @@ func TestInheriting(t *testing.T) {
 		t.Parallel()
 		r := newRegistry(t)
 		in := parameters(project(t, map[string]string{
-			"Dockerfile": "ARG X=build\nARG BASE=${X}er\nFROM busybox:1 AS Builder\nENV A=own\nFROM ${BASE}\nRUN echo $A > /a\n",
+			"Dockerfile": "ARG X=build\nARG BASE=${X}er\nFROM busybox:1 AS Builder\nENV A=own\n" +
+				"FROM ${BASE}\nRUN echo $A > /a\n",
 		}), r)
 		in.BuildEnv = named("A", "parameter")
 		if got := succeed(t, in).files["a"]; got != "own\n" {

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client"
@@ -21,6 +23,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/disk"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -116,6 +119,10 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		built, err = b.solve(ctx, builder)
 		return err
 	})
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		full, _ := disk.OfError(err)
+		err = b.outOfSpace(full, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -349,6 +356,12 @@ func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 	}
 	if s.tree != nil {
 		tree = &verifiedFS{tree, s}
+	}
+	if s.ignore != nil && !utf8.Valid(s.ignore.text) {
+		// On its way to the builder, a pattern becomes UTF-8 and another one.
+		if tree, err = fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: s.ignore.patterns}); err != nil {
+			return nil, err
+		}
 	}
 	if keepsGit(args) {
 		return tree, nil

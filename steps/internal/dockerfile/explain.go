@@ -80,8 +80,8 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %s: %w", place, instruction, err)
 	case refused && len(w.checks) > 0 && b.source.checksFail(b.in):
 		return outcome.Errorf(
-			outcome.DockerfileInvalid, "%s: its checks found %d faults, and check=error=true makes them errors:\n  %s",
-			b.source.name, len(w.checks), strings.Join(w.checks, "\n  "),
+			outcome.DockerfileInvalid, "%s: its checks found these faults, which check=error=true makes errors:\n  %s",
+			b.source.name, strings.Join(w.checks, "\n  "),
 		).WithHint("Correct these lines, or name the rules to leave out: # check=skip=RULE;error=true.")
 	case refused:
 		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %w", place, err).WithHint(
@@ -91,10 +91,11 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	return fmt.Errorf("build of %s: %w", b.source.name, err)
 }
 
-// outOfSpace names the disk that is full, and whose it is.
+// outOfSpace names the disk that is full, and whose it is. It tells err and does not wrap it: of an error number of a
+// full disk, outcome.Of keeps nothing else.
 func (b *build) outOfSpace(full disk.Disk, err error) error {
 	if full.Path == "" {
-		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %w", err)
+		return outcome.Errorf(outcome.OutOfSpace, "the disk is full: %v", err)
 	}
 	where, hint := full.Path, "Give the volume of "+full.Path+" more space."
 	for _, place := range []struct{ path, name, hint string }{
@@ -111,7 +112,7 @@ func (b *build) outOfSpace(full disk.Disk, err error) error {
 			break
 		}
 	}
-	return outcome.Errorf(outcome.OutOfSpace, "the disk is full: of %s, %s: %w", where, full, err).WithHint(hint)
+	return outcome.Errorf(outcome.OutOfSpace, "the disk is full: of %s, %s: %v", where, full, err).WithHint(hint)
 }
 
 // outside says of an image or file that could not be had which instruction names it. BuildKit fetches layers late: when

@@ -17,9 +17,10 @@ import (
 // ignoreFile says which files of the context stay out of the build. Docker and podman read the same patterns from files
 // of different names, and each would find its own: see ignoreFiles.
 type ignoreFile struct {
-	name  string // its path in the repository
-	text  []byte
-	rules []ignoreRule
+	name     string // its path in the repository
+	text     []byte
+	patterns []string
+	rules    []ignoreRule // one for each pattern
 }
 
 // ignoreRule is a line of an ignore file.
@@ -81,6 +82,7 @@ func parseIgnore(name string, text []byte) (*ignoreFile, error) {
 		}
 		for _, pattern := range patterns {
 			rule := ignoreRule{line: i + 1, text: strings.TrimSpace(string(line))}
+			f.patterns = append(f.patterns, pattern)
 			pattern, rule.keeps = strings.CutPrefix(pattern, "!")
 			if rule.pattern, err = patternmatcher.New([]string{pattern}); err != nil {
 				return nil, err

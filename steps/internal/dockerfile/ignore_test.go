@@ -30,20 +30,28 @@ func TestIgnoreFileNames(t *testing.T) {
 		ignore map[string]string
 		out    string // the file that stays out; empty: none
 	}{
-		"none":                          {nil, ""},
-		"Docker's":                      {map[string]string{"app/.dockerignore": "a"}, "a"},
-		"podman's":                      {map[string]string{"app/.containerignore": "a"}, "a"},
-		"podman's wins in the context":  {map[string]string{"app/.containerignore": "a", "app/.dockerignore": "b"}, "a"},
-		"podman's, empty":               {map[string]string{"app/.containerignore": "", "app/.dockerignore": "b"}, ""},
-		"podman's, next to it":          {map[string]string{podmansNextTo: "a"}, "a"},
-		"Docker's, next to it":          {map[string]string{nextTo: "a", "app/.containerignore": "b"}, "a"},
-		"Docker's wins next to it":      {map[string]string{nextTo: "a", podmansNextTo: "b"}, "a"},
-		"next to it, empty":             {map[string]string{nextTo: "", "app/.dockerignore": "b"}, ""},
-		"next to another Dockerfile":    {map[string]string{"docker/Dockerfile.containerignore": "a"}, ""},
-		"outside of the context":        {map[string]string{".containerignore": "a", ".dockerignore": "b"}, ""},
-		"a link":                        {map[string]string{"app/.containerignore": "-> ../rules", "rules": "a"}, "a"},
-		"a link that leads nowhere":     {map[string]string{"app/.containerignore": "-> nowhere"}, ""},
-		"a link nowhere, and another's": {map[string]string{"app/.containerignore": "-> no", "app/.dockerignore": "b"}, "b"},
+		"none":     {nil, ""},
+		"Docker's": {map[string]string{"app/.dockerignore": "a"}, "a"},
+		"podman's": {map[string]string{"app/.containerignore": "a"}, "a"},
+		"podman's wins in the context": {
+			map[string]string{"app/.containerignore": "a", "app/.dockerignore": "b"}, "a",
+		},
+		"podman's, empty": {
+			map[string]string{"app/.containerignore": "", "app/.dockerignore": "b"}, "",
+		},
+		"podman's, next to it":       {map[string]string{podmansNextTo: "a"}, "a"},
+		"Docker's, next to it":       {map[string]string{nextTo: "a", "app/.containerignore": "b"}, "a"},
+		"Docker's wins next to it":   {map[string]string{nextTo: "a", podmansNextTo: "b"}, "a"},
+		"next to it, empty":          {map[string]string{nextTo: "", "app/.dockerignore": "b"}, ""},
+		"next to another Dockerfile": {map[string]string{"docker/Dockerfile.containerignore": "a"}, ""},
+		"outside of the context":     {map[string]string{".containerignore": "a", ".dockerignore": "b"}, ""},
+		"a link": {
+			map[string]string{"app/.containerignore": "-> ../rules", "rules": "a"}, "a",
+		},
+		"a link that leads nowhere": {map[string]string{"app/.containerignore": "-> nowhere"}, ""},
+		"a link nowhere, and another's": {
+			map[string]string{"app/.containerignore": "-> no", "app/.dockerignore": "b"}, "b",
+		},
 	} {
 		for _, verified := range []bool{false, true} {
 			t.Run(name, func(t *testing.T) {
@@ -67,7 +75,20 @@ func TestIgnoreFileNames(t *testing.T) {
 	}
 }
 
-// What is wrong with an ignore file is told before a builder is started.
+// A pattern may be no UTF-8, as a name may. Docker loses such patterns on their way to BuildKit.
+func TestOddPatterns(t *testing.T) {
+	t.Parallel()
+	newRegistry(t)
+	in := parameters(project(t, map[string]string{
+		"Dockerfile": "FROM scratch\nCOPY . /\n", ".dockerignore": "Dockerfile\ncaf\xe9\n.dockerignore\n", "a": "",
+		"caf\xe9": "", "caf\xe8": "",
+	}), nil)
+	if got := succeed(t, in).files; !maps.Equal(got, map[string]string{"a": "", "caf\xe8": ""}) {
+		t.Errorf("the image has %q", got)
+	}
+}
+
+// A fault of an ignore file is told before a builder is started.
 func TestIgnoreFileFaults(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

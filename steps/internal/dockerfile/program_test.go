@@ -475,6 +475,34 @@ func TestDaemon(t *testing.T) {
 		})
 		fail(t, in, outcome.BuildFailed, "line 2: COPY")
 	})
+	t.Run("what its frontend refuses", func(t *testing.T) {
+		fail(t, by(t, socket, "", map[string]string{
+			"Dockerfile": "# check=error=true\nFROM busybox:1\nCMD true\n",
+		}), outcome.DockerfileInvalid, "(line 3)")
+		fail(t, by(t, socket, "", map[string]string{
+			"Dockerfile": "FROM busybox:1 AS a\nONBUILD RUN --network=host true\nFROM a\n",
+		}), outcome.DockerfileInvalid, "network.host is not allowed")
+	})
+	t.Run("what the context does not have", func(t *testing.T) {
+		fail(t, by(t, socket, "", map[string]string{
+			"Dockerfile": "FROM busybox:1\nCOPY a /\n", ".containerignore": "a", "a": "",
+		}), outcome.BuildFailed, "line 2: COPY a /", "line 1 of .containerignore")
+	})
+	t.Run("names that are no UTF-8", func(t *testing.T) {
+		if b := succeed(t, by(t, socket, "", map[string]string{
+			"Dockerfile": "FROM scratch\nCOPY . /\n", "caf\xe9": "x",
+		})); b.files["caf\xe9"] != "x" {
+			t.Errorf("the image has %q", b.files)
+		}
+	})
+	t.Run("stages by its platform", func(t *testing.T) {
+		in := by(t, socket, "", map[string]string{"Dockerfile": "FROM busybox:1 AS base-amd64\nENV A=own\n" +
+			"FROM busybox:1 AS base-arm64\nENV A=own\nFROM base-${TARGETARCH}\nRUN echo $A > /a\n"})
+		in.BuildEnv = named("A", "parameter")
+		if got := succeed(t, in).files["a"]; got != "own\n" {
+			t.Errorf("RUN sees %q", got)
+		}
+	})
 	t.Run("settings that the daemon does not take", func(t *testing.T) {
 		in := by(t, socket, "", reproducible)
 		in.CABundle = r.CAFile

@@ -265,7 +265,7 @@ func candidates(root string) []string {
 		}
 		name := strings.ToLower(d.Name())
 		for _, kind := range []string{"dockerfile", "containerfile"} {
-			if name == kind || strings.HasPrefix(name, kind+".") && name != kind+".dockerignore" ||
+			if name == kind || strings.HasPrefix(name, kind+".") && !strings.HasSuffix(name, "ignore") ||
 				strings.HasSuffix(name, "."+kind) {
 				found = append(found, local)
 			}
