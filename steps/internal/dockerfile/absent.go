@@ -24,14 +24,14 @@ func (b *build) absent(first, last int, err error) *outcome.Error {
 	if first == 0 {
 		return nil
 	}
-	for i, stage := range b.source.stages {
-		for _, command := range stage.Commands {
-			at := command.Location()
+	for i := range b.source.stages {
+		for _, command := range b.source.commands(i, b.source.inherits) {
+			at := command.at
 			if len(at) == 0 || at[0].Start.Line > last || at[len(at)-1].End.Line < first {
 				continue
 			}
-			env := b.source.environment(b.in, b.source.args, b.source.inherits, i, command)
-			for _, taken := range b.source.takes(command, env) {
+			env := b.source.environment(b.in, b.source.args, b.source.inherits, i, command.Command)
+			for _, taken := range b.source.takes(command.Command, env) {
 				if failure := b.missing(taken, err); failure != nil {
 					return failure
 				}
@@ -116,7 +116,7 @@ func (b *build) missing(t taken, cause error) *outcome.Error {
 				"the image then differs between two clones of one commit.",
 				"%q: not found: .git is left out of every context", "/"+local)
 		}
-		if rule := b.source.ignore.leavesOut(name); rule != nil {
+		if rule := b.source.ignore.leavesOut(name); rule != nil && !b.source.keepsBelow(name) {
 			return b.absentError(
 				cause, fmt.Sprintf("Remove the line, or take the file back by a later line: !%s.", name),
 				"%q: not found, since line %d of %s, %q, leaves it out of %s", "/"+local, rule.line,
@@ -125,6 +125,24 @@ func (b *build) missing(t taken, cause error) *outcome.Error {
 		}
 	}
 	return nil
+}
+
+// keepsBelow tells whether the ignore file takes back a file in a folder that it leaves out: the folder is there then.
+func (s *source) keepsBelow(name string) bool {
+	if !slices.ContainsFunc(s.ignore.rules, func(r ignoreRule) bool { return r.keeps }) {
+		return false
+	}
+	entries, kept := 0, false
+	filepath.WalkDir(filepath.Join(s.context, name), func(at string, d fs.DirEntry, err error) error {
+		if entries++; err != nil || entries > entryLimit {
+			return errEnough
+		}
+		if kept = !d.IsDir() && s.ignore.leavesOut(s.inContext(at)) == nil; kept {
+			return errEnough
+		}
+		return nil
+	})
+	return kept
 }
 
 // notThere explains why a file is not in the context.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
-	"github.com/moby/buildkit/frontend/dockerfile/parser"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 )
@@ -115,20 +114,9 @@ func (s *source) declared() []string {
 	for i := range s.global {
 		add(&s.global[i])
 	}
-	for _, stage := range s.stages {
-		for _, command := range stage.Commands {
+	for i, stage := range s.stages {
+		for _, command := range slices.Concat(stage.Commands, s.triggers[i]) {
 			add(command)
-			trigger, ok := command.(*instructions.OnbuildCommand)
-			if !ok {
-				continue
-			}
-			if tree, err := parser.Parse(strings.NewReader(trigger.Expression)); err == nil {
-				for _, node := range tree.AST.Children {
-					if later, err := instructions.ParseCommand(node); err == nil {
-						add(later)
-					}
-				}
-			}
 		}
 	}
 	return names

@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,10 +40,10 @@ func (s *source) invalid(err error) error {
 }
 
 // at is a fault of an instruction.
-func (s *source) at(instruction instructions.Command, format string, args ...any) *outcome.Error {
+func (s *source) at(place []parser.Range, format string, args ...any) *outcome.Error {
 	first, last := 0, 0
-	if at := instruction.Location(); len(at) > 0 {
-		first, last = at[0].Start.Line, at[len(at)-1].End.Line
+	if len(place) > 0 {
+		first, last = place[0].Start.Line, place[len(place)-1].End.Line
 	}
 	return outcome.Errorf(outcome.DockerfileInvalid, "%s line %d: %s: %w", s.name, first,
 		excerpt(s.original, first, last), fmt.Errorf(format, args...))
@@ -83,13 +84,13 @@ func (s *source) check(in Parameters) error {
 // checkFrom finds faults of COPY --from, which the frontend tells without a line.
 func (s *source) checkFrom(c *instructions.CopyCommand) error {
 	if from, ok := s.expand(c.From, nil); !ok || from != c.From {
-		return s.at(c, "--from cannot have variables").WithHint(fmt.Sprintf(
+		return s.at(c.Location(), "--from cannot have variables").WithHint(fmt.Sprintf(
 			"Give it a stage of its own: ARG before the first FROM, then FROM %s AS name, and COPY --from=name.",
 			c.From,
 		))
 	}
 	if number, err := strconv.Atoi(c.From); err == nil && (number < 0 || number >= len(s.stages)) {
-		return s.at(c, "there is no stage %d; the Dockerfile has %d, from 0", number, len(s.stages)).WithHint(
+		return s.at(c.Location(), "there is no stage %d; the Dockerfile has %d, from 0", number, len(s.stages)).WithHint(
 			"Name the stage (FROM … AS name), and copy from its name.",
 		)
 	}
@@ -98,20 +99,20 @@ func (s *source) checkFrom(c *instructions.CopyCommand) error {
 
 // checkRun finds what no build may do, in the stages that are built. A daemon may have devices.
 func (s *source) checkRun(in Parameters) error {
-	for c := range s.runs(in) {
+	for c, at := range s.runs(in) {
 		switch {
 		case instructions.GetNetwork(c) == instructions.NetworkHost:
-			return s.at(c, "a build may not use the network of its machine").WithHint(
+			return s.at(at, "a build may not use the network of its machine").WithHint(
 				"Remove --network=host: without it, RUN reaches what the build step's pod reaches.",
 			)
 		case instructions.GetSecurity(c) == instructions.SecurityInsecure:
-			return s.at(c, "a build may not have the rights of its machine").WithHint(
+			return s.at(at, "a build may not have the rights of its machine").WithHint(
 				"Remove --security=insecure, and do without what needs it.",
 			)
 		}
 		for _, device := range instructions.GetDevices(c) {
 			if device.Required && in.BuildKitAddress == "" {
-				return s.at(c, "the builder has no devices, and %q is required", device.Name).WithHint(
+				return s.at(at, "the builder has no devices, and %q is required", device.Name).WithHint(
 					"Remove --device, or let a daemon build that has the device: buildkit-address.",
 				)
 			}
@@ -120,15 +121,15 @@ func (s *source) checkRun(in Parameters) error {
 	return nil
 }
 
-// runs yields each RUN of the stages that are built.
-func (s *source) runs(in Parameters) func(func(*instructions.RunCommand) bool) {
-	return func(yield func(*instructions.RunCommand) bool) {
+// runs yields each RUN of the stages that are built, and its place.
+func (s *source) runs(in Parameters) iter.Seq2[*instructions.RunCommand, []parser.Range] {
+	return func(yield func(*instructions.RunCommand, []parser.Range) bool) {
 		for i, built := range s.built(in.Target, s.inherits) {
 			if !built {
 				continue
 			}
-			for _, command := range s.stages[i].Commands {
-				if c, ok := command.(*instructions.RunCommand); ok && !yield(c) {
+			for _, command := range s.commands(i, s.inherits) {
+				if c, ok := command.Command.(*instructions.RunCommand); ok && !yield(c, command.at) {
 					return
 				}
 			}
@@ -144,12 +145,11 @@ func (s *source) warnings(in Parameters) []string {
 			"%s line %d: %s is not used: the built-in frontend reads the Dockerfile", s.name, at, frontend,
 		))
 	}
-	for c := range s.runs(in) {
+	for c, at := range s.runs(in) {
 		for _, device := range instructions.GetDevices(c) {
 			if !device.Required && in.BuildKitAddress == "" {
 				all = append(all, fmt.Sprintf(
-					"%s line %d: the builder has no devices, so RUN goes without %q", s.name, line(c.Location()),
-					device.Name,
+					"%s line %d: the builder has no devices, so RUN goes without %q", s.name, line(at), device.Name,
 				))
 			}
 		}

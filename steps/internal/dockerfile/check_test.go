@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -38,7 +39,7 @@ func TestDockerfileFaults(t *testing.T) {
 			words: []string{"line 3: RUN --network=host true: "}},
 		"the machine's network, by ONBUILD": {
 			dockerfile: "FROM busybox:1 AS a\nONBUILD RUN --network=host true\nFROM a\n",
-			words:      []string{"network.host is not allowed"}},
+			words:      []string{"line 3: FROM a: ", "network"}},
 		"a network that is none": {
 			dockerfile: "FROM busybox:1\nRUN --network=x true\n",
 			words:      []string{"line 2"},
@@ -164,6 +165,32 @@ func TestStagesThatAreNotBuilt(t *testing.T) {
 			"RUN --network=none true\n",
 	}), r)
 	succeed(t, in)
+}
+
+// What a base image brings by ONBUILD is known to the builder only, and still the user's to mend.
+func TestTriggersOfBaseImages(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	for trigger, words := range map[string]string{
+		"RUN --network=host true": "network.host is not allowed", "RUN --security=insecure true": "security.insecure",
+		"RUNN true": "line 1: FROM team/base:1: unknown instruction: RUNN",
+	} {
+		t.Run(trigger, func(t *testing.T) {
+			t.Parallel()
+			base := must(busybox())
+			config := must(base.ConfigFile()).DeepCopy()
+			config.Config.OnBuild = []string{trigger}
+			name := "team/base:" + strings.ToLower(strings.Trim(strings.Map(func(r rune) rune {
+				if r < 'A' || r > 'z' {
+					return '-'
+				}
+				return r
+			}, trigger), "-"))
+			r.Push(t, name, must(mutate.ConfigFile(base, config)))
+			in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + name + "\n"}), r)
+			fail(t, in, outcome.DockerfileInvalid, strings.ReplaceAll(words, "team/base:1", name))
+		})
+	}
 }
 
 // A `# syntax=` line is never followed: a frontend is a program from a registry. That is told where it may matter.

@@ -75,7 +75,9 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 			failure.Message = fmt.Sprintf("%s: %s: %s", place, instruction, failure.Message)
 			return failure
 		}
-		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w", place, instruction, err)
+		return outcome.Errorf(outcome.BuildFailed, "%s: %s: %w", place, instruction, err).WithHint(
+			"Correct the instruction that the message names, or what it takes.", // no command has said anything
+		)
 	case first > 0:
 		return outcome.Errorf(outcome.DockerfileInvalid, "%s: %s: %w", place, instruction, err)
 	case refused && len(w.checks) > 0 && b.source.checksFail(b.in):

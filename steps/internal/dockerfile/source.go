@@ -200,6 +200,7 @@ func (s *source) parse(in Parameters) error {
 	if s.stages, s.global, err = instructions.Parse(tree.AST, nil); err != nil {
 		return s.invalid(err)
 	}
+	s.setTriggers()
 	if err := s.check(in); err != nil {
 		return err
 	}

@@ -19,6 +19,49 @@ type recipe struct {
 	lex    *shell.Lex
 	global []instructions.ArgCommand // those before the first FROM
 	stages []instructions.Stage
+
+	triggers [][]instructions.Command // what each stage leaves, by ONBUILD, to those that start from it
+}
+
+// placed is an instruction of a stage, and where the Dockerfile has it: a trigger's place is the FROM that pulls it.
+type placed struct {
+	instructions.Command
+	at []parser.Range
+}
+
+// setTriggers reads the triggers of all stages. The frontend does so when it builds a stage upon them, and finds their
+// faults then.
+func (p *recipe) setTriggers() {
+	p.triggers = make([][]instructions.Command, len(p.stages))
+	for i, stage := range p.stages {
+		for _, command := range stage.Commands {
+			trigger, ok := command.(*instructions.OnbuildCommand)
+			if !ok {
+				continue
+			}
+			if tree, err := parser.Parse(strings.NewReader(trigger.Expression)); err == nil {
+				for _, node := range tree.AST.Children {
+					if later, err := instructions.ParseCommand(node); err == nil {
+						p.triggers[i] = append(p.triggers[i], later)
+					}
+				}
+			}
+		}
+	}
+}
+
+// commands returns the instructions of a stage, those first that the stage below has left to it.
+func (p *recipe) commands(stage int, bases []int) []placed {
+	var all []placed
+	if below := bases[stage]; below >= 0 {
+		for _, trigger := range p.triggers[below] {
+			all = append(all, placed{trigger, p.stages[stage].Location})
+		}
+	}
+	for _, command := range p.stages[stage].Commands {
+		all = append(all, placed{command, command.Location()})
+	}
+	return all
 }
 
 // values are arguments or environment variables, by name.
@@ -150,8 +193,8 @@ func (p *recipe) built(target string, bases []int) []bool {
 		}
 		built[i] = true
 		add(bases[i])
-		for _, command := range p.stages[i].Commands {
-			for _, from := range takenBy(command) {
+		for _, command := range p.commands(i, bases) {
+			for _, from := range takenBy(command.Command) {
 				if from != "" {
 					add(p.stage(from))
 				}
@@ -178,11 +221,11 @@ func (p *recipe) environment(in Parameters, args values, bases []int, stage int,
 		}
 	}
 	given := in.given()
-	for _, command := range p.stages[stage].Commands {
-		if command == until {
+	for _, command := range p.commands(stage, bases) {
+		if command.Command == until {
 			break
 		}
-		switch c := command.(type) {
+		switch c := command.Command.(type) {
 		case *instructions.ArgCommand:
 			p.declare(env, *c, given, args)
 		case *instructions.EnvCommand:
