@@ -128,8 +128,8 @@ func FaultOf(err error) Fault {
 	return Fault{}
 }
 
-// IsRefusal tells whether a builder says no to what it is asked, before any step of the build fails: an error of its
-// frontend, and no error of a connection or of the builder itself.
+// IsRefusal tells whether an error may be a builder's no to what it is asked, as its frontend says it: no fault, and no
+// error of a connection or of the builder itself. It is one when no step of the build has failed.
 func IsRefusal(err error) bool {
 	var answer interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &answer) || FaultOf(err) != (Fault{}) {

@@ -13,7 +13,6 @@ import (
 
 	continuity "github.com/containerd/continuity/fs"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/util/suggest"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 )
@@ -32,7 +31,7 @@ func (b *build) absent(first, last int, err error) *outcome.Error {
 			}
 			env := b.source.environment(b.in, b.source.args, b.source.inherits, i, command.Command)
 			for _, taken := range b.source.takes(command.Command, env) {
-				if failure := b.missing(taken, err); failure != nil {
+				if failure := b.whyAbsent(taken, err); failure != nil {
 					return failure
 				}
 			}
@@ -81,8 +80,8 @@ func (s *source) takes(command instructions.Command, env values) []taken {
 	return all
 }
 
-// missing explains why a file is not found; nil when it is there.
-func (b *build) missing(t taken, cause error) *outcome.Error {
+// whyAbsent explains why a file is not found; nil when it is there.
+func (b *build) whyAbsent(t taken, cause error) *outcome.Error {
 	local := strings.TrimPrefix(path.Join("/", t.path), "/")
 	if t.from != "" {
 		if local == "" {
@@ -306,8 +305,8 @@ func (s *source) near(name string) (inside, elsewhere []string) {
 			below, within = strings.CutPrefix(local, s.below+"/")
 		}
 		alike := strings.EqualFold(d.Name(), base)
-		if !alike && within && path.Dir(below) == path.Dir(name) {
-			_, alike = suggest.Search(d.Name(), []string{base}, false)
+		if within && path.Dir(below) == path.Dir(name) {
+			alike = isSimilar(d.Name(), base)
 		}
 		switch {
 		case !alike:

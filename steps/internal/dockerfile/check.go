@@ -90,9 +90,8 @@ func (s *source) checkFrom(c *instructions.CopyCommand) error {
 		))
 	}
 	if number, err := strconv.Atoi(c.From); err == nil && (number < 0 || number >= len(s.stages)) {
-		return s.at(c.Location(), "there is no stage %d; the Dockerfile has %d, from 0", number, len(s.stages)).WithHint(
-			"Name the stage (FROM … AS name), and copy from its name.",
-		)
+		return s.at(c.Location(), "there is no stage %d; the Dockerfile has %d, from 0", number, len(s.stages)).
+			WithHint("Name the stage (FROM … AS name), and copy from its name.")
 	}
 	return nil
 }
@@ -158,20 +157,26 @@ func (s *source) warnings(in Parameters) []string {
 		told := fmt.Sprintf(
 			"One or more build-args [%s] were not consumed: %s has no ARG for them", strings.Join(unused, " "), s.name,
 		)
-		declared := s.declared()
 		for _, arg := range unused {
-			for _, name := range declared {
-				if meant, ok := suggest.Search(arg, []string{name}, true); ok || strings.EqualFold(arg, name) {
-					if meant = name; meant != arg {
-						told += fmt.Sprintf("; instead of %s, it has %s", arg, name)
-						break
-					}
+			for _, other := range s.declared() {
+				if isSimilar(arg, other) {
+					told += fmt.Sprintf("; instead of %s, it has %s", arg, other)
+					break
 				}
 			}
 		}
 		all = append(all, told)
 	}
 	return all
+}
+
+// isSimilar tells whether one name may be a slip for another. Between short ones, too much is.
+func isSimilar(name, other string) bool {
+	if strings.EqualFold(name, other) {
+		return true
+	}
+	_, is := suggest.Search(name, []string{other}, false)
+	return is && len(name) > 3
 }
 
 // checksFail tells whether what the frontend's checks find fails the build.

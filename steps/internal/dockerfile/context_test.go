@@ -19,6 +19,9 @@ func TestOddFiles(t *testing.T) {
 		"longest": strings.Repeat("x", 255),
 	} {
 		for _, verified := range []bool{false, true} {
+			if verified && name != "Latin-1" && name != "line break" {
+				continue
+			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				in := parameters(project(t, map[string]string{

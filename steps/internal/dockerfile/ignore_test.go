@@ -54,6 +54,9 @@ func TestIgnoreFileNames(t *testing.T) {
 		},
 	} {
 		for _, verified := range []bool{false, true} {
+			if verified && !strings.HasPrefix(name, "podman's") {
+				continue
+			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				files := map[string]string{
@@ -199,7 +202,7 @@ func TestIgnoreFiles(t *testing.T) {
 	}
 	random := mathrand.New(mathrand.NewPCG(1, 2))
 	parts := []string{"a", "b.txt", "d", "e", "*", "**", "*.txt", "?", "[ab]", "f", "node_modules", "m", ".", "x.go"}
-	for i := range 16 {
+	for i := range 10 {
 		var text strings.Builder
 		for range 1 + random.IntN(5) {
 			if random.IntN(3) == 0 {

@@ -30,22 +30,22 @@ import (
 type source struct {
 	name    string      // the Dockerfile's path in the repository
 	context string      // the context's real path
-	text    []byte      // the Dockerfile as the builder gets it: with the build environment
+	below   string      // where the context is in the source, with slashes; empty for all of it
 	ignore  *ignoreFile // says what of the context stays out; nil when there is none
 
-	environmentArgs map[string]string // build arguments that text needs besides the user's
-
-	tree  *workspace.Tree // what the source must be; nil when it is believed
-	below string          // where the context is in the source, with slashes; empty for all of it
+	tree *workspace.Tree // what the source must be; nil when it is believed
 
 	mu    sync.Mutex
 	wrong error // the first thing in the context that is not what it must be
 
-	original []byte  // the Dockerfile as it is in the repository
-	lines    lineMap // from lines of text to lines of original
+	original []byte // the Dockerfile as it is in the repository
 	recipe
 	args     values // what FROM sees
 	inherits []int  // the bases of the stages
+
+	text            []byte            // the Dockerfile as the builder gets it: with the build environment
+	lines           lineMap           // from lines of text to lines of original
+	environmentArgs map[string]string // build arguments that text needs besides the user's
 }
 
 // dockerfileLimit is how large a Dockerfile may be, in bytes.
