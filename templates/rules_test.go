@@ -351,7 +351,7 @@ const brought = "/opt/stepwright/" + buildpacksBuild
 // inFront are the commands of the init containers of a build by buildpacks. The last one runs strangers' code, in the
 // builder's image.
 var inFront = [][]string{
-	{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright"},
+	{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright", "/var/stepwright/product"},
 	{"/usr/local/bin/" + buildpacksBuild, "fetch"},
 	{brought, "build"},
 }
@@ -399,7 +399,12 @@ func lintStrangers(f *faults, at string, c *corev1.Container, template wfv1.Temp
 			}
 		case isSecret(template, m.Name):
 			f.add(field, "is a Secret, where buildpacks run")
-		case !m.ReadOnly && !slices.Contains([]string{"handover", "layers", "application"}, m.Name):
+		case m.Name == "product":
+			at := map[string]string{"application": "/workspace", "layers": "/layers"}
+			if m.MountPath != at[m.SubPath] {
+				f.add(field, "must be its application at /workspace or its layers at /layers")
+			}
+		case !m.ReadOnly && m.Name != "handover":
 			others := []*corev1.Container{template.Container}
 			for i := range template.InitContainers {
 				others = append(others, &template.InitContainers[i].Container)

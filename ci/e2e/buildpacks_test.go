@@ -118,6 +118,7 @@ func (e example) test(t *testing.T) {
 	if e.name == "reading-list-service" {
 		e.checkAgain(t, b, made.Spec.Container.Image)
 	}
+	checkLaptop(t, b, made.Spec.Container.Image)
 }
 
 // task is the task that builds in a workflow of buildpacks.

@@ -11,9 +11,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
+
+// laptop lets one run at a time have the machine: its registry and API have addresses of their own.
+var laptop sync.Mutex
 
 // checkLaptop runs the same build by `stepwright run`, without the cluster, and wants the image to be the same.
 func checkLaptop(t *testing.T, b build, image string) {
@@ -30,6 +34,8 @@ func checkLaptop(t *testing.T, b build, image string) {
 		t.Fatal(err)
 	}
 	const mirror = "registry.stepwright.test:5000"
+	laptop.Lock()
+	defer laptop.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, *cli, "run", dir, "--state", t.TempDir(),

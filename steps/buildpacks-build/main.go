@@ -1,12 +1,13 @@
 // Command buildpacks-build builds an application of the checked-out source with the buildpacks of the image it runs in.
-// --help lists its parameters. A pod runs it in four containers: "install DIR" copies the program into a folder that
-// the builder's containers see, "fetch" gets what the build needs from registries, "build" runs the buildpacks, and
-// "seal", which is the default, makes the image of what they left. "all" fetches, builds and seals in one container,
-// for an application that is trusted.
+// --help lists its parameters. A pod runs it in four containers: "install DIR PRODUCT" copies the program into a folder
+// that the builder's containers see, and makes the folders for what is built, "fetch" gets what the build needs from
+// registries, "build" runs the buildpacks, and "seal", which is the default, makes the image of what they left. "all"
+// fetches, builds and seals in one container, for an application that is trusted.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -17,8 +18,8 @@ import (
 
 func main() {
 	switch {
-	case len(os.Args) == 3 && os.Args[1] == "install":
-		if err := buildpack.Install(os.Args[2]); err != nil {
+	case len(os.Args) == 4 && os.Args[1] == "install":
+		if err := errors.Join(buildpack.Install(os.Args[2]), buildpack.MakeProduct(os.Args[3])); err != nil {
 			fmt.Fprintln(os.Stderr, "buildpacks-build install:", err)
 			os.Exit(1)
 		}

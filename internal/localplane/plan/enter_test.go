@@ -68,7 +68,7 @@ func TestPlanOfBuildpacks(t *testing.T) {
 	program := filepath.Join(m.Programs, "buildpacks-build")
 	install, fetch, build := process.Before[0], process.Before[1], process.Before[2]
 	if install.Program != program || install.Enter != nil || !cmp.Equal(install.Args, []string{
-		"install", filepath.Join(volumes, "step"),
+		"install", filepath.Join(volumes, "step"), filepath.Join(volumes, "product"),
 	}) {
 		t.Errorf("install is %s %q", install.Program, install.Args)
 	}

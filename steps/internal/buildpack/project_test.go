@@ -170,6 +170,8 @@ func TestCopyApp(t *testing.T) {
 		"a.txt":           0o644,
 		"bin/run":         0o755,
 		"secret":          0o400,
+		"shared.txt":      0o664,
+		"shared/run":      0o775,
 		".git/HEAD":       0o644,
 		"sub/.git/HEAD":   0o644,
 		"sub/mod/.git":    0o644,
@@ -187,6 +189,14 @@ func TestCopyApp(t *testing.T) {
 	}
 	if err := os.MkdirAll(filepath.Join(from, "empty"), 0o755); err != nil {
 		t.Fatal(err)
+	}
+	// As a volume of a pod with an fsGroup has them, whatever the umask.
+	for path, mode := range map[string]os.FileMode{
+		"shared.txt": 0o664, "shared/run": 0o775, "shared": 0o775 | os.ModeSetgid,
+	} {
+		if err := os.Chmod(filepath.Join(from, path), mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.Symlink("../../etc/passwd", filepath.Join(from, "out")); err != nil {
 		t.Fatal(err)
@@ -216,7 +226,8 @@ func TestCopyApp(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"a.txt": "-rw-r--r--", "bin": "drwxr-xr-x", "bin/run": "-rwxr-xr-x", "secret": "-rw-------",
+		"a.txt": "-rw-r--r--", "bin": "drwxr-xr-x", "bin/run": "-rwxr-xr-x", "secret": "-rw-r--r--",
+		"shared.txt": "-rw-r--r--", "shared": "drwxr-xr-x", "shared/run": "-rwxr-xr-x",
 		"sub": "drwxr-xr-x", "sub/mod": "drwxr-xr-x", "sub/mod/a": "-rw-r--r--",
 		"docs": "drwxr-xr-x", "docs/keep": "drwxr-xr-x", "docs/keep/b.txt": "-rw-r--r--", "empty": "drwxr-xr-x",
 		"out": "Lrwxrwxrwx",

@@ -61,7 +61,8 @@ func folders(dir string) string {
 }
 
 // copyApp copies the application's files to where buildpacks find them: they may write there, and the rest of
-// it goes into the image. All files get one time, so that two builds see the same.
+// it goes into the image. All files get one time and a mode of Git's, so that two builds see the same: volumes change
+// the modes of what is in them, as a pod's fsGroup lets groups write.
 func copyApp(ctx context.Context, from, to string, belongs func(path string) bool, at time.Time) error {
 	var made []string // folders, each after the one it is in
 	isMade := map[string]bool{".": true}
@@ -73,12 +74,9 @@ func copyApp(ctx context.Context, from, to string, belongs func(path string) boo
 		if err := mkdir(filepath.Dir(path)); err != nil {
 			return err
 		}
-		info, err := os.Stat(filepath.Join(from, path))
-		if err != nil {
-			return err
-		}
 		isMade[path], made = true, append(made, path)
-		return os.Mkdir(filepath.Join(to, path), info.Mode().Perm()|0o700)
+		folder := filepath.Join(to, path)
+		return errors.Join(os.Mkdir(folder, 0o755), os.Chmod(folder, 0o755))
 	}
 	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == from {
@@ -140,12 +138,16 @@ func copyFile(from, to string, entry fs.DirEntry, at time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm()|0o600)
+	mode := fs.FileMode(0o644)
+	if info.Mode()&0o100 != 0 {
+		mode = 0o755
+	}
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
 	if _, err = io.Copy(out, in); err == nil {
-		err = out.Chmod(info.Mode().Perm() | 0o600)
+		err = out.Chmod(mode)
 	}
 	return errors.Join(err, out.Close(), os.Chtimes(to, at, at))
 }
