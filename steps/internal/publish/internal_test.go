@@ -181,7 +181,7 @@ func TestPatience(t *testing.T) {
 					}
 				})}
 				go server.Serve(listener)
-				transport := patient(&http.Transport{
+				transport := uploads(&http.Transport{
 					ResponseHeaderTimeout: time.Minute,
 					DialContext: func(context.Context, string, string) (net.Conn, error) {
 						ours, theirs := net.Pipe()

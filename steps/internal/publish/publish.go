@@ -93,7 +93,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	pushes := patient(pulls)
+	pushes := uploads(pulls)
 	defer pushes.CloseIdleConnections()
 	repository := newRepository(to.repository, pushing, in.InsecurePlainHTTP, pushes)
 	for _, c := range []*registry.Credentials{pushing, pulling} {

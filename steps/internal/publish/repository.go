@@ -41,14 +41,6 @@ type repository struct {
 	closed      sync.Map      // other repositories, by their names, that these credentials may not read
 }
 
-// patient is a transport that waits for an answer as long as the request's context: a registry may take long to store
-// a blob.
-func patient(t *http.Transport) *http.Transport {
-	t = t.Clone()
-	t.ResponseHeaderTimeout = 0
-	return t
-}
-
 // newRepository takes a transport without a bound for the time until an answer begins: each request has its own.
 func newRepository(
 	at name.Repository, credentials *registry.Credentials, insecure bool, t http.RoundTripper,
