@@ -37,7 +37,8 @@ func openFolder(dir string) (folder, error) {
 	return folder{root}, nil
 }
 
-// write puts a file into the folder by renaming it, in the place of whatever has its name.
+// write puts a file into the folder by renaming it, in the place of whatever has its name. It does not wait for the
+// disk, which takes long on a busy one: what reads the results runs on the same kernel, and ends with it.
 func (f folder) write(name string, content []byte) error {
 	temporary := "." + name + "-" + rand.Text()
 	file, err := f.root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
@@ -46,7 +47,7 @@ func (f folder) write(name string, content []byte) error {
 	}
 	_, err = file.Write(content)
 	// What reads the results is another user than the step, whose umask does not count.
-	err = errors.Join(err, file.Chmod(0o644), file.Sync(), file.Close())
+	err = errors.Join(err, file.Chmod(0o644), file.Close())
 	if err == nil {
 		if err = f.root.Rename(temporary, name); err == nil {
 			return nil

@@ -191,8 +191,11 @@ func TestPublish(t *testing.T) {
 				t.Errorf("again: got %v\n%s", again, logged)
 			}
 			if n := len(r.Requests(http.MethodPost, "")) + len(r.Requests(http.MethodPut, "")) +
-				len(r.Requests(http.MethodHead, "/blobs/")); n > 0 {
+				len(r.Requests(http.MethodHead, "/blobs/")) + len(r.Requests(http.MethodGet, "/manifests/")); n > 0 {
 				t.Errorf("the second push made %d requests that were not needed", n)
+			}
+			if n := len(r.Requests(http.MethodHead, "/manifests/")); n != 1 {
+				t.Errorf("the second push asked %d times for what is there", n)
 			}
 		})
 	}

@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -45,12 +44,12 @@ func uploads(t *http.Transport) *http.Transport {
 		return &connection{conn}, nil
 	}
 	t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, handshake)
-		defer cancel()
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
+		ctx, cancel := context.WithTimeout(ctx, handshake)
+		defer cancel()
 		config := t.TLSClientConfig.Clone()
 		if config.ServerName == "" {
 			config.ServerName, _, _ = net.SplitHostPort(address)
@@ -58,7 +57,8 @@ func uploads(t *http.Transport) *http.Transport {
 		records := &records{Conn: conn}
 		secured := tls.Client(records, config)
 		if err := secured.HandshakeContext(ctx); err != nil {
-			return nil, errors.Join(err, conn.Close())
+			conn.Close()
+			return nil, err // as it is: net/http tells by its type that the server speaks plain HTTP
 		}
 		return &connection{&tlsConnection{secured, records}}, nil
 	}
