@@ -2,6 +2,7 @@
 
 EXAMPLE ?= greeting-service
 ARGS    ?=
+BENCH   ?= .
 
 GO      ?= go
 STRIP   := -trimpath -ldflags '-s -w'
@@ -11,7 +12,7 @@ STEPS   := checkout-source containerfile-build buildpacks-build publish-image ge
 ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin
 
-.PHONY: help build run test test-short lint generate images push-images bundle cluster-up cluster-down e2e binaries clean
+.PHONY: help build run test test-short lint generate bench images push-images bundle cluster-up cluster-down e2e binaries clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -24,6 +25,7 @@ help: ## Show the targets
 	@echo "  REGISTRY=<host>[:port][/path]     where make push-images publishes <path>/<step>:<version>; PLAIN_HTTP=1 where it is on this machine"
 	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster in Docker; see ci/cluster"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
+	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
 	@echo "  DIGESTS=<folder of image layouts> whose digests make bundle puts in"
 
 build: ## Build the steps and the stepwright command into bin/
@@ -62,6 +64,10 @@ lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/li
 
 generate: ## Write anew what is generated in docs, schemas, templates and examples
 	$(GO) run ./ci/generate
+
+bench: ## Measure steps beside what they replace, and write docs/performance.md; BENCH=<regular expression> for some
+	@ci/install/install.sh bench
+	$(GO) test ./ci/bench -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 0 -docs ../../docs
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
 	@ci/install/install.sh images

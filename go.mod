@@ -377,5 +377,7 @@ require (
 tool (
 	github.com/buildpacks/lifecycle/cmd/launcher
 	github.com/buildpacks/lifecycle/cmd/lifecycle
+	github.com/google/go-containerregistry/cmd/crane
+	github.com/moby/buildkit/cmd/buildctl
 	github.com/moby/buildkit/cmd/buildkitd
 )

@@ -3,6 +3,7 @@
 #
 #   ci/install/install.sh run          for make run
 #   ci/install/install.sh test         for make test
+#   ci/install/install.sh bench        for make bench
 #   ci/install/install.sh images       for make images; part of test
 #   ci/install/install.sh images-arm64 for make images on amd64, to have every image for arm64, too
 #   ci/install/install.sh cluster      for make cluster-up
@@ -47,6 +48,11 @@ podman podman to build images as a pipeline with docker does
 make make to build the binaries of a release
 npm npm to fetch the parser of Groovy
 default-jre-headless java to parse the Jenkinsfiles by Groovy'
+for_bench='
+git git to serve and to clone the source
+runc runc to run the steps of a Dockerfile
+skopeo skopeo to push images as others do
+podman podman to build images as others do'
 for_cluster='
 gcc gcc to build runc for the cluster
 libc6-dev /usr/include/stdio.h to build runc for the cluster
@@ -105,6 +111,7 @@ images-arm64)
 	needs=$for_images base_images=
 	[ "$(uname -m)" = aarch64 ] || needs=$for_images$for_images_arm64
 	;;
+bench) needs=$for_bench$for_base_images base_images= ;;
 cluster) needs=$for_cluster base_images= ;;
 e2e) needs=$for_cluster$for_images$for_base_images$for_test base_images= ;;
 base-images) needs=$for_base_images base_images= ;;

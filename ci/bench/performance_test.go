@@ -1,0 +1,213 @@
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"html"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// docs is the folder whose page is brought up to date with what was measured. Tables of benchmarks that did not run
+// stay as they are.
+var docs = flag.String("docs", "", "write performance.md, .svg and .json in this `folder`")
+
+// A table is what one contest found.
+type table struct {
+	Name    string
+	About   string // commit, day and machine
+	Rounds  int
+	Results []result
+}
+
+type result struct {
+	Name                     string
+	Wall, CPU                spread   // seconds
+	Peak                     spread   // MiB
+	Sent, Received, Requests *float64 `json:",omitempty"` // MB, MB, number; nil where nobody counted
+}
+
+func processors() int { return runtime.NumCPU() }
+
+// update puts a table on the page in a folder, in the place of the one of that name.
+func update(dir string, fresh table) error {
+	kept := filepath.Join(dir, "performance.json")
+	var all []table
+	raw, err := os.ReadFile(kept)
+	if err == nil {
+		err = json.Unmarshal(raw, &all)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	all = append(slices.DeleteFunc(all, func(old table) bool { return old.Name == fresh.Name }), fresh)
+	slices.SortFunc(all, func(a, b table) int { return strings.Compare(a.Name, b.Name) })
+	if raw, err = json.MarshalIndent(all, "", " "); err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(kept, append(raw, '\n'), 0o644),
+		os.WriteFile(filepath.Join(dir, "performance.md"), []byte(page(all)), 0o644),
+		os.WriteFile(filepath.Join(dir, "performance.svg"), []byte(plot(all)), 0o644),
+	)
+}
+
+const head = `# Performance
+
+<!-- Written by make bench: do not edit. -->
+
+` + "`make bench`" + ` measures the steps beside the tools that they replace, and writes this page; ` +
+	"`make bench BENCH=Publish`" + ` measures a part of it.
+The contenders of a table run by turns, each as often as the table says. A figure is the median, with the least and the
+most in brackets. CPU is user and system time of the contender's processes, without that of servers. Peak is the memory
+of its largest process. Sent, received and requests are what the registry counted. The registry asks for TLS and a
+password, and runs on the same machine, as all else does, so that a busy machine shows in the wall time of all alike;
+CPU is the steadier figure. The folders that a contender writes are new each time.
+
+The variable ` + "`STEPWRIGHT_BENCH_BEFORE`" + ` lists folders with older binaries, as ` + "`PATH`" + ` does; they take
+part as *before*.
+
+![Wall time of each contender, by the first of its table](performance.svg)
+`
+
+// page writes the tables for people.
+func page(all []table) string {
+	var b strings.Builder
+	b.WriteString(head)
+	for _, t := range all {
+		fmt.Fprintf(&b, "\n## %s\n\n", t.Name)
+		if text := explained[strings.SplitN(t.Name, "/", 2)[0]]; text != "" {
+			fmt.Fprintf(&b, "%s\n\n", text)
+		}
+		counted := slices.ContainsFunc(t.Results, func(r result) bool { return r.Requests != nil })
+		b.WriteString("| | wall, s | × | CPU, s | peak, MiB |")
+		if counted {
+			b.WriteString(" sent, MB | received, MB | requests |")
+		}
+		b.WriteString("\n|---|---|---|---|---|")
+		if counted {
+			b.WriteString("---|---|---|")
+		}
+		for i, r := range t.Results {
+			ratio := ""
+			if i > 0 {
+				ratio = fmt.Sprintf("%.2f", r.Wall.Median/t.Results[0].Wall.Median)
+			}
+			fmt.Fprintf(&b, "\n| %s | %s | %s | %s | %.0f |", r.Name, r.Wall, ratio, r.CPU, r.Peak.Median)
+			if r.Requests != nil {
+				fmt.Fprintf(&b, " %.1f | %.1f | %.0f |", *r.Sent, *r.Received, *r.Requests)
+			}
+		}
+		fmt.Fprintf(&b, "\n\n%d rounds, %s.\n", t.Rounds, t.About)
+	}
+	return b.String()
+}
+
+func (s spread) String() string { return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Min, s.Max) }
+
+// plot draws the wall time of each contender as a multiple of the first in its table, on a logarithmic scale.
+func plot(all []table) string {
+	const left, width, row = 330, 480, 16
+	var rows strings.Builder
+	y := 30
+	at := func(ratio float64) float64 { // from 1/16 to 16
+		return left + width*(min(max(math.Log2(ratio), -4), 4)+4)/8
+	}
+	for _, t := range all {
+		y += row
+		fmt.Fprintf(&rows, `<text x="8" y="%d" font-weight="bold">%s</text>`+"\n", y, html.EscapeString(t.Name))
+		for i, r := range t.Results {
+			y += row
+			first := t.Results[0].Wall
+			ratio, colour := r.Wall.Median/first.Median, "#2e7d32"
+			switch {
+			case i == 0:
+				colour = "#888888"
+			case ratio > 1:
+				colour = "#c0392b"
+			}
+			fmt.Fprintf(
+				&rows, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", left-8, y, html.EscapeString(r.Name),
+			)
+			fmt.Fprintf(&rows, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="%s"/>`+"\n",
+				at(r.Wall.Min/first.Median), at(r.Wall.Max/first.Median), y-4, y-4, colour)
+			fmt.Fprintf(&rows, `<circle cx="%.1f" cy="%d" r="4" fill="%s"/>`+"\n", at(ratio), y-4, colour)
+			fmt.Fprintf(&rows, `<text x="%d" y="%d">%.2f</text>`+"\n", left+width+8, y, ratio)
+		}
+	}
+	var b strings.Builder
+	fmt.Fprintf(
+		&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" `+
+			`font-family="sans-serif" font-size="12">`+"\n"+`<rect width="100%%" height="100%%" fill="white"/>`+"\n",
+		left+width+60, y+20,
+	)
+	for exponent := -4; exponent <= 4; exponent++ {
+		x := at(math.Pow(2, float64(exponent)))
+		label := fmt.Sprintf("%d×", 1<<max(exponent, 0))
+		if exponent < 0 {
+			label = fmt.Sprintf("1/%d", 1<<-exponent)
+		}
+		fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="24" y2="%d" stroke="#dddddd"/>`+"\n", x, x, y+8)
+		fmt.Fprintf(&b, `<text x="%.1f" y="16" text-anchor="middle">%s</text>`+"\n", x, label)
+	}
+	b.WriteString(rows.String())
+	b.WriteString("</svg>\n")
+	return b.String()
+}
+
+// explained says what a benchmark measures, for the page.
+var explained = map[string]string{
+	"Publish": "An image of 20 layers, 475 MB together, is pushed to an empty registry, from an OCI image layout or " +
+		"from a docker-archive, or to a registry that has it (unchanged). publish-image reads what a build left, and " +
+		"verifies each digest; crane and skopeo believe the layout.",
+	"Build": "The Dockerfile of an example, a service in Go, is built from nothing: BuildKit's state is empty, and " +
+		"base images come from a registry on this machine.",
+	"Change": "One change of a source, until the image is in the registry. Before it, the source was built and " +
+		"published in the same way; cold, it was not. Of that only the registry is left, and the state of daemons. " +
+		"A Go service has module dependencies and cache mounts; an image of 150 MB has one large layer, which is its " +
+		"dependency. The checkout is not measured.",
+}
+
+// The page has a row for each contender, keeps tables of other benchmarks, and replaces those that were measured anew.
+func TestUpdate(t *testing.T) {
+	dir := t.TempDir()
+	of := func(name, about string, walls ...float64) table {
+		measured := table{Name: name, About: about, Rounds: 3}
+		for i, wall := range walls {
+			measured.Results = append(measured.Results, result{
+				Name: fmt.Sprintf("%s %d", about, i), Wall: spread{wall, wall / 2, wall * 2},
+			})
+		}
+		return measured
+	}
+	for _, fresh := range []table{of("B/x", "stale", 1, 3), of("A", "other", 2), of("B/x", "new <&>", 4, 2)} {
+		if err := update(dir, fresh); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, wants := range map[string][]string{
+		"performance.md":  {"## A\n", "## B/x\n", "| new <&> 1 | 2.00 (1.00–4.00) | 0.50 |", "3 rounds, other."},
+		"performance.svg": {">A<", "new &lt;&amp;&gt; 1", ">0.50<"},
+	} {
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wants {
+			if !strings.Contains(string(raw), want) {
+				t.Errorf("%s lacks %q: %s", name, want, raw)
+			}
+		}
+		if strings.Contains(string(raw), "stale") {
+			t.Errorf("%s has the old table: %s", name, raw)
+		}
+	}
+}
