@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -186,6 +187,7 @@ type binaries struct{ name, dir string }
 // that the variable STEPWRIGHT_BENCH_BEFORE lists, as PATH does. Folders that lack one of the programs are left out.
 func versions(b *testing.B, packages ...string) []binaries {
 	b.Helper()
+	about()
 	dir := b.TempDir()
 	args := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", dir + "/"}
 	for _, p := range packages {
@@ -268,14 +270,15 @@ func (c *countedResponse) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (c *countedResponse) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// about tells the commit and the machine that figures are of.
-func about() string {
+// about tells the commit and the machine that were measured. It is asked first when programs are built: who works on
+// meanwhile moves HEAD.
+var about = sync.OnceValue(func() string {
 	text := "an unknown commit"
 	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output(); err == nil {
 		text = "commit " + strings.TrimSpace(string(out))
 	}
 	return fmt.Sprintf("%s, %s, on %s", text, time.Now().UTC().Format(time.DateOnly), machine())
-}
+})
 
 // machine describes this machine as far as it matters for figures.
 func machine() string {
