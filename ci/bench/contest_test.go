@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -285,9 +286,11 @@ func machine() string {
 	var kilobytes int64
 	fmt.Sscan(field("/proc/meminfo", "MemTotal"), &kilobytes)
 	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	load, _ := os.ReadFile("/proc/loadavg")
+	busy, _, _ := strings.Cut(string(load), " ")
 	return fmt.Sprintf(
-		"%d processors (%s), %d GiB of memory, Linux %s", processors(),
-		cmp.Or(field("/proc/cpuinfo", "model name"), "of an unknown kind"), kilobytes>>20,
+		"%d processors (%s) with a load of %s at the beginning, %d GiB of memory, Linux %s", runtime.NumCPU(),
+		cmp.Or(field("/proc/cpuinfo", "model name"), "of an unknown kind"), busy, kilobytes>>20,
 		strings.TrimSpace(string(release)),
 	)
 }

@@ -10,7 +10,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -34,8 +33,6 @@ type result struct {
 	Peak                     spread   // MiB
 	Sent, Received, Requests *float64 `json:",omitempty"` // MB, MB, number; nil where nobody counted
 }
-
-func processors() int { return runtime.NumCPU() }
 
 // update puts a table on the page in a folder, in the place of the one of that name.
 func update(dir string, fresh table) error {
