@@ -370,7 +370,7 @@ func (p *place) podmanIn(dir string, args ...string) *exec.Cmd {
 }
 
 func (p *place) podmanBuild(source string) []string {
-	args := []string{"build", "--network=host", "--isolation=chroot", "--tag=" + p.registry.host + "/app:v1"}
+	args := []string{"build", "--network=host", "--tag=" + p.registry.host + "/app:v1"}
 	for _, arg := range p.args {
 		args = append(args, "--build-arg="+arg)
 	}
