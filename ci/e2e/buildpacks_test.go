@@ -63,7 +63,7 @@ func TestBuildpacks(t *testing.T) {
 		workflow := templates.Builders()[0].Workflow
 		failure{
 			task: task(t, workflow), reason: "NoBuildpackDetected",
-			says: []string{"no buildpack of the builder recognises .", "golang", "java", "nodejs", "python"},
+			says: []string{"the builder's buildpacks cannot build .", "golang", "java", "nodejs", "python"},
 		}.check(t, build{name: "cobol", workflow: workflow, url: "https://" + publicGit + "/cobol.git"})
 	})
 }

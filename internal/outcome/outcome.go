@@ -40,6 +40,7 @@ const (
 	BuilderUnsupported    Reason = "BuilderUnsupported"
 	DownloadFailed        Reason = "DownloadFailed"
 	DownloadUnavailable   Reason = "DownloadUnavailable"
+	DetectionFailed       Reason = "DetectionFailed"
 	ImageNotFound         Reason = "ImageNotFound"
 	ImageInvalid          Reason = "ImageInvalid"
 	PushDenied            Reason = "PushDenied"

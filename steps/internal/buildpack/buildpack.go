@@ -174,13 +174,13 @@ func (j *job) takeThrough(ctx context.Context, temporary string, phases []phase,
 		if err != nil {
 			j.env.Log.Warn("Cannot tell which buildpack runs", "error", err)
 		}
-		err = l.run(ctx, phase.name, args...)
-		last := ran.last()
+		err = l.run(ctx, ran, phase.name, args...)
+		last, said := ran.end()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			return j.explain(err, last)
+			return j.explain(err, last, said)
 		}
 		j.env.Log.Info("Phase", "name", phase.name, "took", time.Since(started))
 		if err := after(phase.name); err != nil {
@@ -205,6 +205,7 @@ func (in Parameters) unsupportedVariables() []string {
 var mayFail = map[outcome.Reason]bool{
 	outcome.BuildFailed:           true,
 	outcome.NoBuildpackDetected:   true,
+	outcome.DetectionFailed:       true,
 	outcome.InvalidParameters:     true,
 	outcome.PathEscapesRepository: true,
 	outcome.DescriptorInvalid:     true,

@@ -2,6 +2,7 @@ package buildpack
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -351,12 +352,14 @@ func TestFailures(t *testing.T) {
 	}{
 		{
 			"nothing detects", map[string]string{"main.cob": "x"}, nil, outcome.NoBuildpackDetected,
-			[]string{"recognises .:", "test/greeter@1.0.0: there is no greeting.txt",
-				"test/dependencies@1.0.0: there is no dependencies.txt"},
+			[]string{"the builder's buildpacks cannot build .:\n" +
+				"  test/dependencies@1.0.0: there is no dependencies.txt\n  test/greeter@1.0.0: there is no greeting.txt\n" +
+				"  passed, though no whole group of buildpacks did: test/certificates@1.0.0"},
 		},
 		{
-			"a buildpack cannot detect", map[string]string{"crash-test_greeter": ""}, nil, outcome.NoBuildpackDetected,
-			[]string{"test/greeter@1.0.0: broke; cannot look for greeting.txt"},
+			"a buildpack cannot detect", map[string]string{"crash-test_greeter": ""}, nil, outcome.DetectionFailed,
+			[]string{"a buildpack cannot tell whether it builds .:\n  test/greeter@1.0.0 broke:\n    line 13 before\n",
+				"    line 19 before\n    cannot look for greeting.txt\n  test/dependencies@1.0.0: there is no"},
 		},
 		{
 			"a buildpack fails", with("fail.txt", "compile: main.go:3: undefined: greet\n"), nil, outcome.BuildFailed,
@@ -409,6 +412,29 @@ func TestFailures(t *testing.T) {
 			}
 			if raw, err := os.ReadFile(image); string(raw) != "of the last build" {
 				t.Errorf("the workspace's image is changed: %v", err)
+			}
+		})
+	}
+}
+
+// The lines in the message of a failed build are the failing buildpack's own, however much others printed before it.
+func TestLinesOfTheFailingBuildpack(t *testing.T) {
+	t.Parallel()
+	registry, _ := newRegistry(t)
+	for name, long := range map[string]int{"few lines": 3, "many lines": 40} {
+		t.Run(name, func(t *testing.T) {
+			var own strings.Builder
+			for line := range long {
+				fmt.Fprintf(&own, "own line %d\n", line)
+			}
+			dir := newWorkspace(t, map[string]string{
+				"greeting.txt": "hello\n", "dependencies.txt": "a\n", "fail.txt": own.String(), "quiet.txt": "",
+			})
+			e := newPod(t, registry, dir).run(t)
+			lines := strings.Split(e.outcome.Message, "\n")
+			want := strings.Split(strings.TrimSpace("a line before\n"+own.String()), "\n")
+			if !slices.Equal(lines[1:], want[max(0, len(want)-25):]) {
+				t.Errorf("the message is\n%s", e.outcome.Message)
 			}
 		})
 	}
@@ -471,6 +497,9 @@ func TestBuildersThatCannotBeDriven(t *testing.T) {
 				"cnb/buildpacks/test_greeter/1.0.0/buildpack.toml": strings.ReplaceAll(foreign, "%s", "greeter"),
 				"cnb/buildpacks/test_dependencies/1.0.0/buildpack.toml": strings.ReplaceAll(
 					foreign, "%s", "dependencies",
+				),
+				"cnb/buildpacks/test_certificates/1.0.0/buildpack.toml": strings.ReplaceAll(
+					foreign, "%s", "certificates",
 				),
 			}, nil, "its buildpacks are for windows/amd64, and none for linux/" + runtime.GOARCH,
 		},

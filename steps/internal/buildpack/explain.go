@@ -1,6 +1,7 @@
 package buildpack
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -24,14 +25,18 @@ const (
 )
 
 // explain gives the failure of a phase its reason, by its exit code; its words are only for the message. The name in
-// the journal belongs to the buildpack that ran last, if one did.
-func (j *job) explain(err error, ran string) error {
+// the journal belongs to the buildpack that ran last, if one did, and said is what was written since that one began.
+func (j *job) explain(err error, ran, said string) error {
 	failed, ok := errors.AsType[*phaseError](err)
 	if !ok {
 		return err
 	}
 	output := failed.output
 	full, isFull := disk.Full(j.in.Workspace.Image(), j.in.Workspace.Cache(), layersDir, appDir, os.TempDir())
+	if ran == "" {
+		said = output
+	}
+	own := cmp.Or(withoutVerdict(said), transcript.LastLines(output, 1))
 	switch {
 	case isFull:
 		return outcome.Errorf(
@@ -41,14 +46,19 @@ func (j *job) explain(err error, ran string) error {
 	case failed.code == -1:
 		return outcome.Errorf(
 			outcome.BuildFailed, "%s was killed: %w, most likely for want of memory:\n%s",
-			j.failing(ran, failed.phase), failed.cause, transcript.LastLines(output, 20),
+			j.failing(ran, failed.phase), failed.cause, transcript.LastLines(own, 20),
 		).
 			WithHint("Give the build's container more memory, or let the build use less.")
 	}
 	switch failed.code {
-	case noneDetected, noneDetectedSomeBroke:
+	case noneDetected:
 		return outcome.Errorf(
-			outcome.NoBuildpackDetected, "no buildpack of the builder recognises %s:\n%s", j.in.AppPath,
+			outcome.NoBuildpackDetected, "the builder's buildpacks cannot build %s:\n%s", j.in.AppPath,
+			detections(output),
+		)
+	case noneDetectedSomeBroke:
+		return outcome.Errorf(
+			outcome.DetectionFailed, "a buildpack cannot tell whether it builds %s:\n%s", j.in.AppPath,
 			detections(output),
 		)
 	case incompatiblePlatformAPI, incompatibleBuildpack:
@@ -56,7 +66,7 @@ func (j *job) explain(err error, ran string) error {
 	case buildpackFailed, extensionFailed:
 		return outcome.Errorf(
 			outcome.BuildFailed, "%s failed:\n%s", j.failing(ran, failed.phase),
-			transcript.LastLines(withoutVerdict(output), 25),
+			transcript.LastLines(own, 25),
 		).
 			WithHint("The buildpack's own last lines say why; the whole output is in the log.")
 	}
@@ -85,74 +95,96 @@ func (j *job) failing(ran, phase string) string {
 // withoutVerdict drops the lifecycle's last line, which only says that the build failed.
 func withoutVerdict(output string) string {
 	kept := strings.Split(strings.TrimSpace(output), "\n")
-	if last := len(kept) - 1; last > 0 && strings.HasPrefix(kept[last], "ERROR: failed to build: ") {
+	if last := len(kept) - 1; strings.HasPrefix(kept[last], "ERROR: failed to build: ") {
 		kept = kept[:last]
 	}
 	return strings.Join(kept, "\n")
 }
 
 var (
-	heading = regexp.MustCompile(`^======== (Output|Error): (\S+) ========$`)
-	verdict = regexp.MustCompile(`^(fail|skip|pass|err): +(\S+@\S+)(?: \((\d+)\))?(.*)$`)
+	heading    = regexp.MustCompile(`^======== (Output|Error): (\S+) ========$`)
+	exitStatus = regexp.MustCompile(`^exit status \d+$`)
+	verdict    = regexp.MustCompile(`^(fail|skip|pass|err): +(\S+@\S+)(?: \((\d+)\))?(.*)$`)
 )
 
-// detections tells what each buildpack said when it looked at the source, from the detector's log. Those without words
-// come last, in one line.
+// saying is what one buildpack said when it looked at the source.
+type saying struct {
+	id            string // with its version
+	broke, passed bool
+	words         []string // lines of its output, and what the plan of a group lacks
+}
+
+// detections tells what each buildpack said when it looked at the source, from the detector's log. Those that broke
+// come first, with the end of what they printed, since the rest may only follow from it. Those without words come last:
+// a buildpack that passes may do so for every source, and says nothing about this one.
 func detections(log string) string {
-	var order []string
-	words, verdicts := map[string][]string{}, map[string]string{}
-	note := func(id string) {
-		if !slices.Contains(order, id) {
-			order = append(order, id)
-		}
-	}
-	var speaker string
-	for line := range strings.Lines(log) {
-		line = strings.TrimSpace(line)
-		if m := heading.FindStringSubmatch(line); m != nil {
-			speaker = m[2]
-			note(speaker)
-			continue
-		}
-		if m := verdict.FindStringSubmatch(line); m != nil {
-			speaker = ""
-			note(m[2])
-			switch {
-			case m[4] != "": // requires, or provides what nobody wants
-				words[m[2]] = appendOnce(words[m[2]], strings.TrimSpace(m[4]))
-			case m[1] == "err":
-				verdicts[m[2]] = "broke"
-			case m[1] == "pass":
-				verdicts[m[2]] = "recognises it, but not the buildpacks it goes with"
+	var lines, rest, silent, passed []string
+	for _, s := range sayings(log) {
+		switch {
+		case s.broke:
+			lines = append(lines, "  "+s.id+" broke:")
+			for line := range strings.Lines(transcript.LastLines(strings.Join(s.words, "\n"), 8)) {
+				lines = append(lines, "    "+strings.TrimSuffix(line, "\n"))
 			}
-			continue
-		}
-		if strings.HasPrefix(line, "======== ") {
-			speaker = ""
-		}
-		if speaker != "" && line != "" {
-			words[speaker] = appendOnce(words[speaker], line)
+		case len(s.words) > 0:
+			rest = append(rest, "  "+s.id+": "+outcome.Clip(strings.Join(s.words, "; "), 300))
+		case s.passed:
+			passed = append(passed, s.id)
+		default:
+			silent = append(silent, s.id)
 		}
 	}
-	var lines, silent []string
-	for _, id := range order {
-		said := words[id]
-		if v := verdicts[id]; v != "" {
-			said = append([]string{v}, said...)
-		}
-		if len(said) == 0 {
-			silent = append(silent, id)
-			continue
-		}
-		lines = append(lines, "  "+id+": "+outcome.Clip(strings.Join(said, "; "), 300))
-	}
+	lines = append(lines, rest...)
 	if len(silent) > 0 {
 		lines = append(lines, "  without a word: "+strings.Join(silent, ", "))
+	}
+	if len(passed) > 0 {
+		lines = append(lines, "  passed, though no whole group of buildpacks did: "+strings.Join(passed, ", "))
 	}
 	if len(lines) == 0 {
 		return transcript.LastLines(log, 10)
 	}
 	return strings.Join(lines, "\n")
+}
+
+// sayings reads the detector's log. Each buildpack runs once, and is listed for each group that it is in.
+func sayings(log string) []*saying {
+	var all []*saying
+	of := func(id string) *saying {
+		if i := slices.IndexFunc(all, func(s *saying) bool { return s.id == id }); i >= 0 {
+			return all[i]
+		}
+		all = append(all, &saying{id: id})
+		return all[len(all)-1]
+	}
+	var speaker *saying
+	for line := range strings.Lines(log) {
+		line = strings.TrimSpace(line)
+		heading, verdict := heading.FindStringSubmatch(line), verdict.FindStringSubmatch(line)
+		switch {
+		case heading != nil:
+			speaker = of(heading[2])
+		case verdict != nil:
+			speaker = nil
+			s := of(verdict[2])
+			s.broke = s.broke || verdict[1] == "err"
+			s.passed = s.passed || verdict[1] == "pass"
+			if lack := strings.TrimSpace(verdict[4]); lack != "" { // requires, or provides what nobody wants
+				s.words = appendOnce(s.words, lack)
+			}
+		case strings.HasPrefix(line, "======== "):
+			speaker = nil
+		case speaker != nil && line != "":
+			speaker.words = appendOnce(speaker.words, line)
+		}
+	}
+	for _, s := range all {
+		// How its program ended says nothing where the program itself said something.
+		if said := slices.DeleteFunc(slices.Clone(s.words), exitStatus.MatchString); len(said) > 0 {
+			s.words = said
+		}
+	}
+	return all
 }
 
 func appendOnce(list []string, text string) []string {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -41,13 +42,16 @@ func (e *phaseError) Unwrap() error { return e.cause }
 // patience is how long a phase may take to end once it is told to.
 const patience = 2 * time.Second
 
-// run runs a phase to its end. When ctx ends, so does it, with all that it started.
-func (l lifecycle) run(ctx context.Context, phase string, args ...string) error {
-	output := &transcript.Tail{Limit: 256 << 10}
+// outputLimit is how much of a phase's output is kept for messages, in bytes.
+const outputLimit = 256 << 10
+
+// run runs a phase to its end. When ctx ends, so does it, with all that it started. ran takes its output, too.
+func (l lifecycle) run(ctx context.Context, ran *journal, phase string, args ...string) error {
+	output := &transcript.Tail{Limit: outputLimit}
 	cmd := exec.CommandContext(ctx, filepath.Join(lifecycleDir, phase), args...)
 	cmd.Env = l.environ
 	cmd.Dir = "/"
-	cmd.Stdout = io.MultiWriter(l.stderr, output)
+	cmd.Stdout = io.MultiWriter(l.stderr, output, ran)
 	cmd.Stderr = cmd.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
@@ -70,11 +74,14 @@ func (l lifecycle) run(ctx context.Context, phase string, args ...string) error 
 	return &phaseError{phase, exit.ExitCode(), output.String(), err}
 }
 
-// journal tells which buildpack the builder phase ran last. For each the lifecycle makes a folder in TMPDIR, named by
-// the buildpack's ID, and removes it at its end; the kernel keeps the names.
+// journal tells which buildpack the builder phase ran last, and what was written since that one began. For each the
+// lifecycle makes a folder in TMPDIR, named by the buildpack's ID, and removes it at its end; the kernel keeps the
+// names. A nil journal tells nothing.
 type journal struct {
-	fd  int
-	dir string
+	mu   sync.Mutex
+	fd   int    // -1 at its end
+	name string // that was made last, as far as it was read
+	tail *transcript.Tail
 }
 
 // watch begins a journal of a folder that the phase gets as its TMPDIR, and nothing else writes to.
@@ -87,24 +94,51 @@ func watch(dir string) (*journal, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	return &journal{fd, dir}, nil
+	return &journal{fd: fd, tail: &transcript.Tail{Limit: outputLimit}}, nil
 }
 
-// last returns the name that was made last, and ends the journal. It is empty where there was none, and no journal.
-func (j *journal) last() string {
+// Write implements io.Writer: it takes what the phase and its buildpacks write. What comes in one piece with the
+// beginning of a buildpack counts as this one's, although the end of another may be in it: nothing may be missing.
+func (j *journal) Write(p []byte) (int, error) {
 	if j == nil {
-		return ""
+		return len(p), nil
 	}
-	defer unix.Close(j.fd)
-	var name string
-	for buf := make([]byte, 64<<10); ; {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.read()
+	return j.tail.Write(p)
+}
+
+// end ends the journal. name is of the folder that was made last, and output the last of what was written since then;
+// each is empty where there was none.
+func (j *journal) end() (name, output string) {
+	if j == nil {
+		return "", ""
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.read()
+	if j.fd >= 0 {
+		unix.Close(j.fd)
+		j.fd = -1
+	}
+	return j.name, j.tail.String()
+}
+
+// read takes notice of the folders that were made by now.
+func (j *journal) read() {
+	for buf := make([]byte, 4<<10); j.fd >= 0; {
 		n, err := unix.Read(j.fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
 		if err != nil || n < unix.SizeofInotifyEvent {
-			return name
+			return
 		}
 		for rest := buf[:n]; len(rest) >= unix.SizeofInotifyEvent; {
 			length := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(rest[12:]))
-			name = string(bytes.TrimRight(rest[unix.SizeofInotifyEvent:length], "\x00"))
+			j.name = string(bytes.TrimRight(rest[unix.SizeofInotifyEvent:length], "\x00"))
+			j.tail = &transcript.Tail{Limit: outputLimit}
 			rest = rest[length:]
 		}
 	}

@@ -82,7 +82,7 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	}
 	place("launcher", "cnb/lifecycle/launcher")
 	place("buildpacks-build", "opt/stepwright/buildpacks-build")
-	for _, id := range []string{"dependencies", "greeter"} {
+	for _, id := range []string{"dependencies", "certificates", "greeter"} {
 		dir := "cnb/buildpacks/test_" + id + "/1.0.0/"
 		place("buildpack", dir+"bin/detect")
 		place("buildpack", dir+"bin/build")
@@ -98,6 +98,7 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	write(
 		"cnb/order.toml",
 		"[[order]]\n[[order.group]]\nid = \"test/dependencies\"\nversion = \"1.0.0\"\noptional = true\n"+
+			"[[order.group]]\nid = \"test/certificates\"\nversion = \"1.0.0\"\noptional = true\n"+
 			"[[order.group]]\nid = \"test/greeter\"\nversion = \"1.0.0\"\n",
 	)
 	write("etc/passwd", "root:x:0:0::/root:/bin/false\ncnb:x:1001:1000::/home/cnb:/bin/false\n")

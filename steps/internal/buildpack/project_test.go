@@ -242,21 +242,29 @@ func TestDetections(t *testing.T) {
 no go.mod
 ======== Error: a/two@1.0 ========
 exit status 2
+======== Output: a/six@1.0 ========
+go.mod:1: unknown directive: modul
+======== Error: a/six@1.0 ========
+exit status 1
 ======== Results ========
+pass: a/five@1.0
 fail: a/one@1.0
 err:  a/two@1.0 (2)
+err:  a/six@1.0 (1)
 skip: a/three@1.0
 ======== Output: a/one@1.0 ========
 no go.mod
 ======== Results ========
+pass: a/five@1.0
 fail: a/one@1.0
 pass: a/four@1.0
 Resolving plan... (try #1)
 fail: a/four@1.0 requires node
 ERROR: No buildpack groups passed detection.
 `
-	const want = "  a/one@1.0: no go.mod\n  a/two@1.0: broke; exit status 2\n" +
-		"  a/four@1.0: recognises it, but not the buildpacks it goes with; requires node\n  without a word: a/three@1.0"
+	const want = "  a/two@1.0 broke:\n    exit status 2\n  a/six@1.0 broke:\n    go.mod:1: unknown directive: modul\n" +
+		"  a/one@1.0: no go.mod\n  a/four@1.0: requires node\n  without a word: a/three@1.0\n" +
+		"  passed, though no whole group of buildpacks did: a/five@1.0"
 	if got := detections(log); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -1,6 +1,7 @@
-// Command buildpack is two buildpacks for tests, detection and build of each, told apart by where the program
-// lies: test/dependencies keeps a layer for the next build, and test/greeter makes the application of greeting.txt and
-// tells of the container that it runs in.
+// Command buildpack is three buildpacks for tests, detection and build of each, told apart by where the program
+// lies: test/certificates passes for every source, as Paketo's ca-certificates does, test/dependencies keeps a layer
+// for the next build, and test/greeter makes the application of greeting.txt and tells of the container that it runs
+// in.
 package main
 
 import (
@@ -18,6 +19,7 @@ func main() {
 	id := filepath.Base(filepath.Dir(os.Getenv("CNB_BUILDPACK_DIR")))
 	var err error
 	switch name := filepath.Base(os.Args[0]); id + " " + name {
+	case "test_certificates detect", "test_certificates build":
 	case "test_dependencies detect", "test_greeter detect":
 		err = detect(id)
 	case "test_dependencies build":
@@ -36,6 +38,9 @@ func main() {
 func detect(id string) error {
 	file := map[string]string{"test_dependencies": "dependencies.txt", "test_greeter": "greeting.txt"}[id]
 	if _, err := os.Stat("crash-" + id); err == nil {
+		for line := range 20 {
+			fmt.Printf("line %d before\n", line)
+		}
 		return fmt.Errorf("cannot look for %s", file)
 	}
 	if _, err := os.Stat(file); err != nil {
@@ -50,6 +55,9 @@ func dependencies(layers string) error {
 	wanted, err := os.ReadFile("dependencies.txt")
 	if err != nil {
 		return err
+	}
+	for line := range 60 {
+		fmt.Printf("dependencies: line %d\n", line)
 	}
 	digest := fmt.Sprintf("%x", sha256.Sum256(wanted))
 	layer := filepath.Join(layers, "modules")
@@ -74,6 +82,9 @@ func dependencies(layers string) error {
 }
 
 func greeter(layers string) error {
+	if _, err := os.Stat("quiet.txt"); err == nil {
+		return end()
+	}
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return err
@@ -111,12 +122,8 @@ func greeter(layers string) error {
 		fmt.Println("waiting")
 		time.Sleep(time.Hour)
 	}
-	if _, err := os.Stat("kill.txt"); err == nil {
-		return syscall.Kill(os.Getppid(), syscall.SIGKILL) // the lifecycle, as a kernel without memory might
-	}
-	if message, err := os.ReadFile("fail.txt"); err == nil {
-		fmt.Printf("a line before\n%s", message)
-		os.Exit(3)
+	if err := end(); err != nil {
+		return err
 	}
 	bill := `{"bomFormat":"CycloneDX","specVersion":"1.4","components":[]}`
 	for _, kind := range []string{"launch", "build"} {
@@ -127,4 +134,16 @@ func greeter(layers string) error {
 	launch := "[[processes]]\ntype = \"web\"\ncommand = [\"cat\"]\nargs = [\"/workspace/greeting.txt\"]\n" +
 		"default = true\n"
 	return os.WriteFile(filepath.Join(layers, "launch.toml"), []byte(launch), 0o644)
+}
+
+// end ends the build where the source wants it.
+func end() error {
+	if _, err := os.Stat("kill.txt"); err == nil {
+		return syscall.Kill(os.Getppid(), syscall.SIGKILL) // the lifecycle, as a kernel without memory might
+	}
+	if message, err := os.ReadFile("fail.txt"); err == nil {
+		fmt.Printf("a line before\n%s", message)
+		os.Exit(3)
+	}
+	return nil
 }
