@@ -56,6 +56,7 @@ type build struct {
 	*job
 	app     string // the application's real path
 	project *project
+	order   []orderGroup // that project.toml asks for; none: the builder's
 }
 
 // newBuild finds the faults of parameters, source and builder before a buildpack runs.
@@ -74,7 +75,10 @@ func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build,
 	if b.project, err = readProject(b.app, env.Log); err != nil {
 		return nil, err
 	}
-	b.job, err = newJob(ctx, in, env)
+	if b.job, err = newJob(ctx, in, env); err != nil {
+		return nil, err
+	}
+	b.order, err = b.project.order(b.builder, b.app)
 	return b, err
 }
 
@@ -147,7 +151,7 @@ func (b *build) phases(ctx context.Context, base registry.Image) error {
 		return err
 	}
 	defer os.RemoveAll(temporary)
-	order, err := b.project.writeOrder(b.builder)
+	order, err := writeOrder(b.order, layersDir)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ const (
 	appDir        = "/workspace"
 	layersDir     = "/layers"
 	platformDir   = "/platform"
+	defaultOrder  = "/cnb/order.toml"
 )
 
 // platform is the platform of images: a builder builds for the machine it runs on.

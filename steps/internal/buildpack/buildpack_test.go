@@ -329,13 +329,17 @@ func TestProjectDescriptorDecides(t *testing.T) {
 			t.Errorf("%q, want %t", text, want)
 		}
 	}
-	// Only the buildpack that is asked for.
-	e = builds(
-		t,
-		newPod(t, registry, newWorkspace(t, with("project.toml", "[[build.buildpacks]]\nid = \"test/greeter\"\n"))),
-	)
-	if strings.Contains(e.output, "dependencies: ") {
-		t.Error("a buildpack ran that project.toml did not name")
+	// Only the buildpacks that are asked for.
+	for text, want := range map[string]bool{
+		`id = "test/greeter"`:                     false,
+		`uri = "urn:cnb:builder:test/greeter"`:    false,
+		`uri = "from=builder:test/greeter@1.0.0"`: false,
+		`uri = "from=builder"`:                    true,
+	} {
+		e = builds(t, newPod(t, registry, newWorkspace(t, with("project.toml", "[[build.buildpacks]]\n"+text+"\n"))))
+		if strings.Contains(e.output, "dependencies: ") != want {
+			t.Errorf("%s: the buildpack that it does not name ran: %t", text, !want)
+		}
 	}
 }
 
@@ -353,12 +357,13 @@ func TestFailures(t *testing.T) {
 		{
 			"nothing detects", map[string]string{"main.cob": "x"}, nil, outcome.NoBuildpackDetected,
 			[]string{"the builder's buildpacks cannot build .:\n" +
-				"  test/dependencies@1.0.0: there is no dependencies.txt\n  test/greeter@1.0.0: there is no greeting.txt\n" +
+				"  test/dependencies@1.0.0: there is no dependencies.txt\n" +
+				"  test/greeter@1.0.0: there is no greeting.txt\n" +
 				"  passed, though no whole group of buildpacks did: test/certificates@1.0.0"},
 		},
 		{
 			"a buildpack cannot detect", map[string]string{"crash-test_greeter": ""}, nil, outcome.DetectionFailed,
-			[]string{"a buildpack cannot tell whether it builds .:\n  test/greeter@1.0.0 broke:\n    line 13 before\n",
+			[]string{"a buildpack cannot tell whether it builds .:\n  test/greeter@1.0.0 broke:\n    line 13 before",
 				"    line 19 before\n    cannot look for greeting.txt\n  test/dependencies@1.0.0: there is no"},
 		},
 		{
@@ -386,9 +391,9 @@ func TestFailures(t *testing.T) {
 		{"no user", greeter, []string{"CNB_GROUP_ID", ""}, outcome.BuilderUnsupported,
 			[]string{"does not set CNB_GROUP_ID"}},
 		{"project.toml", with("project.toml", "[[build.buildpacks]]\nuri = \"docker://x\"\n"), nil,
-			outcome.DescriptorInvalid, []string{"project.toml: buildpack docker://x has a uri"}},
+			outcome.DescriptorInvalid, []string{"project.toml: buildpack docker://x is an image of its own"}},
 		{"a buildpack that the builder lacks", with("project.toml", "[[build.buildpacks]]\nid = \"a/b\"\n"), nil,
-			outcome.DescriptorInvalid, []string{"no buildpack a/b", "test/greeter 1.0.0"}},
+			outcome.DescriptorInvalid, []string{"project.toml: the builder has no buildpack a/b"}},
 		{
 			"several faults", greeter,
 			[]string{"CACHE", "yes", "IMAGE_NAME", "Cart", "BUILD_ENV", `[{"name":"1A","value":"b"}]`},

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -92,6 +91,9 @@ func parseProject(text []byte, log *slog.Logger) (*project, error) {
 		log.Warn(
 			"project.toml asks for a builder, but which one builds is the workflow's choice", "asked", build.Builder,
 		)
+	}
+	if len(build.Buildpacks) > 0 && len(build.Pre.Buildpacks)+len(build.Post.Buildpacks) > 0 {
+		log.Warn("project.toml names all buildpacks in group, so those before and after the builder's do not count")
 	}
 	p := &project{Build: build}
 	return p, p.check()
@@ -192,29 +194,19 @@ func decodeProject(text []byte, version string) (build types.Build, unknown []st
 	return descriptor.Build, unknown, nil
 }
 
-// check refuses what contradicts itself, or what the step cannot do: it uses the builder's buildpacks and fetches none.
+// check refuses what contradicts itself.
 func (p *project) check() error {
 	var faults []string
 	if p.Include != nil && p.Exclude != nil {
 		faults = append(faults, "it has both include and exclude")
 	}
-	for _, b := range p.Buildpacks {
+	for _, asked := range p.Buildpacks {
 		switch {
-		case b.URI != "":
-			faults = append(
-				faults,
-				fmt.Sprintf("buildpack %s has a uri: only the builder's own buildpacks are used, by id", b.URI),
-			)
-		case b.Script.Inline != "":
-			faults = append(faults, fmt.Sprintf("buildpack %q has an inline script, which is not run", b.ID))
-		case b.ID == "":
-			faults = append(faults, "a buildpack has no id")
+		case asked.ID == "" && asked.URI == "":
+			faults = append(faults, "a buildpack has neither id nor uri")
+		case asked.URI != "" && asked.Version != "":
+			faults = append(faults, fmt.Sprintf("buildpack %s has both uri and version", asked.URI))
 		}
-	}
-	if len(p.Pre.Buildpacks)+len(p.Post.Buildpacks) > 0 {
-		faults = append(
-			faults, "it has buildpacks before or after the builder's: name all that are to be used in group",
-		)
 	}
 	for _, v := range p.Env {
 		if fault := nameFault(v.Name); fault != "" {
@@ -242,55 +234,6 @@ func (p *project) variables() []step.NameValue {
 		if len(v.ExecEnv) == 0 || slices.Contains(v.ExecEnv, "production") || slices.Contains(v.ExecEnv, "*") {
 			all = append(all, step.NameValue{Name: v.Name, Value: v.Value})
 		}
-	}
-	return all
-}
-
-// writeOrder writes the buildpacks that project.toml asks for as the lifecycle's order, and returns the file's path;
-// empty when it asks for none.
-func (p *project) writeOrder(b *builder) (string, error) {
-	if len(p.Buildpacks) == 0 {
-		return "", nil
-	}
-	type element struct {
-		ID      string `toml:"id"`
-		Version string `toml:"version"`
-	}
-	type group struct {
-		Group []element `toml:"group"`
-	}
-	var chosen group
-	for _, asked := range p.Buildpacks {
-		var versions []string
-		for _, has := range b.buildpacks {
-			if has.ID == asked.ID && (asked.Version == "" || asked.Version == has.Version) {
-				versions = append(versions, has.Version)
-			}
-		}
-		switch {
-		case len(versions) == 0:
-			return "", invalidProject(
-				"the builder has no buildpack %s %s; it has %s", asked.ID, asked.Version, strings.Join(b.ids(), ", "),
-			)
-		case len(versions) > 1:
-			return "", invalidProject(
-				"the builder has buildpack %s in versions %s: name one", asked.ID, strings.Join(versions, ", "),
-			)
-		}
-		chosen.Group = append(chosen.Group, element{asked.ID, versions[0]})
-	}
-	var text bytes.Buffer
-	if err := toml.NewEncoder(&text).Encode(map[string]any{"order": []group{chosen}}); err != nil {
-		return "", err
-	}
-	path := filepath.Join(layersDir, "order.toml")
-	return path, os.WriteFile(path, text.Bytes(), 0o644)
-}
-
-func (b *builder) ids() []string {
-	var all []string
-	for _, pack := range b.buildpacks {
-		all = append(all, pack.ID+" "+pack.Version)
 	}
 	return all
 }

@@ -33,7 +33,7 @@ var descriptors = []string{
 		"[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"new\"\n[com.example.tool]\na = 1\n",
 	"[_]\nschema-version = \"0.3\"\n[[io.buildpacks.build.env]]\nname = \"A\"\nvalue = \"b\"\nexec-env = [\"test\"]\n" +
 		"[[io.buildpacks.build.env]]\nname = \"B\"\nvalue = \"b\"\nexec-env = [\"*\"]\n",
-	"[[build.buildpacks]]\nuri = \"docker://x\"\n",
+	"[[build.buildpacks]]\nuri = \"docker://x\"\n", "[[build.buildpacks]]\nuri = \"a/b\"\nversion = \"1\"\n",
 	"[[build.buildpacks]]\nid = \"a\"\n[build.buildpacks.script]\ninline = \"make\"\napi = \"0.10\"\n",
 	"[_]\nschema-version = \"0.2\"\n[[io.buildpacks.pre.group]]\nid = \"a\"\n[[io.buildpacks.post.group]]\n" +
 		"uri = \"b\"\n",
@@ -98,12 +98,9 @@ func TestProjectsThatAreRefused(t *testing.T) {
 		{"a version to come", "[_]\nschema-version = \"1.0\"\n",
 			`its schema-version is "1.0", and not 0.1, 0.2 or 0.3`},
 		{"both filters", "[build]\ninclude = [\"a\"]\nexclude = [\"b\"]\n", "it has both include and exclude"},
-		{"a uri", "[[build.buildpacks]]\nuri = \"urn:cnb:registry:a/b\"\n", "buildpack urn:cnb:registry:a/b has a uri"},
-		{"a script", "[[build.buildpacks]]\nid = \"a\"\n[build.buildpacks.script]\ninline = \"make\"\n",
-			`buildpack "a" has an inline script`},
-		{"nothing", "[[build.buildpacks]]\nversion = \"1\"\n", "a buildpack has no id"},
-		{"before", "[_]\nschema-version = \"0.2\"\n[[io.buildpacks.pre.group]]\nid = \"a\"\n",
-			"it has buildpacks before or after the builder's"},
+		{"nothing", "[[build.buildpacks]]\nversion = \"1\"\n", "a buildpack has neither id nor uri"},
+		{"a uri and a version", "[[build.buildpacks]]\nuri = \"a/b\"\nversion = \"1\"\n",
+			"a/b has both uri and version"},
 		{"a path for a variable", "[[build.env]]\nname = \"../../bin/sh\"\nvalue = \"x\"\n",
 			`variable "../../bin/sh" does not have the name of a variable`},
 		{
