@@ -57,6 +57,8 @@ type build struct {
 	app     string // the application's real path
 	project *project
 	order   []orderGroup // that project.toml asks for; none: the builder's
+	// variables that buildpacks see where neither the developer nor another buildpack sets them
+	defaults map[string]string
 }
 
 // newBuild finds the faults of parameters, source and builder before a buildpack runs.
@@ -129,6 +131,9 @@ func (b *build) lay(ctx context.Context) error {
 	for _, v := range append(b.project.variables(), b.in.BuildEnv...) {
 		variables[v.Name] = v.Value
 	}
+	if _, set := variables[revisionVariable]; !set && b.revision.Commit != "" {
+		b.defaults = map[string]string{revisionVariable: b.revision.Commit}
+	}
 	if err := trustAuthorities(b.in.CABundle, variables); err != nil {
 		return err
 	}
@@ -155,7 +160,11 @@ func (b *build) phases(ctx context.Context, base registry.Image) error {
 	if err != nil {
 		return err
 	}
-	layout := []string{"-layout", "-layout-dir", b.in.fetched().layout()}
+	config := filepath.Join(temporary, "build-config")
+	if err := writeDefaults(b.defaults, config); err != nil {
+		return err
+	}
+	layout, configured := []string{"-layout", "-layout-dir", b.in.fetched().layout()}, []string{"-build-config", config}
 	var cache, chosen []string
 	if b.in.Cache != cacheDisabled {
 		// The lifecycle writes there, and the fetched one is not the build's to change.
@@ -170,9 +179,9 @@ func (b *build) phases(ctx context.Context, base registry.Image) error {
 	}
 	return b.takeThrough(ctx, temporary, []phase{
 		{"analyzer", [][]string{where, layout, user(), {"-run-image", localReference(base), b.output()}}},
-		{"detector", [][]string{where, tools, chosen}},
+		{"detector", [][]string{where, tools, configured, chosen}},
 		{"restorer", [][]string{where, layout, user(), cache}},
-		{"builder", [][]string{where, tools}},
+		{"builder", [][]string{where, tools, configured}},
 	}, func(phase string) error {
 		if phase == "detector" {
 			return b.builder.refuseExtensions()

@@ -30,6 +30,7 @@ const (
 	layersDir     = "/layers"
 	platformDir   = "/platform"
 	defaultOrder  = "/cnb/order.toml"
+	defaultConfig = "/cnb/build-config"
 )
 
 // platform is the platform of images: a builder builds for the machine it runs on.

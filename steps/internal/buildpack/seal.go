@@ -20,12 +20,13 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// Annotations and labels of the OCI image specification, and the lifecycle's own label.
+// Annotations and labels of the OCI image specification, and labels of buildpacks.
 const (
 	baseName       = "org.opencontainers.image.base.name"
 	baseDigest     = "org.opencontainers.image.base.digest"
 	refName        = "org.opencontainers.image.ref.name"
 	lifecycleLabel = "io.buildpacks.lifecycle.metadata"
+	projectLabel   = "io.buildpacks.project.metadata"
 )
 
 // Seal makes the image of what Build left in the layers and the application's folder, with the lifecycle of a pristine
@@ -178,6 +179,9 @@ func (s *sealing) finish(layout imagelayout.Dir, tag string) (string, error) {
 	if err := s.label(config.Config.Labels); err != nil {
 		return "", err
 	}
+	if err := s.setRevision(&config.Config); err != nil {
+		return "", err
+	}
 	if manifest.Annotations == nil {
 		manifest.Annotations = map[string]string{}
 	}
@@ -246,8 +250,12 @@ func (s *sealing) label(labels map[string]string) error {
 		for name := range (workspace.Revision{URL: "-", Commit: "-"}).Labels(time.Unix(0, 0)) {
 			delete(labels, name)
 		}
+		delete(labels, projectLabel)
 	}
 	maps.Copy(labels, s.revision.Labels(s.epoch))
+	if err := labelProject(s.revision, labels); err != nil {
+		return err
+	}
 	for _, l := range s.in.Labels {
 		labels[l.Name] = l.Value
 	}

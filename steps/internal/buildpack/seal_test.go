@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/replay"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
@@ -343,17 +345,13 @@ func find(t *testing.T, dir, text string) bool {
 	return found
 }
 
-// labels are the labels of the one image in a layout.
-func labels(t *testing.T, layout string) map[string]string {
+// configOf is the configuration of the one image in a layout.
+func configOf(t *testing.T, layout string) v1.Config {
 	t.Helper()
 	dir := imagelayout.Dir(layout)
-	var index, manifest struct {
-		Manifests []struct{ Digest digest }
-		Config    struct{ Digest digest }
-	}
-	var config struct {
-		Config struct{ Labels map[string]string }
-	}
+	var index v1.IndexManifest
+	var manifest v1.Manifest
+	var config v1.ConfigFile
 	err := dir.ReadIndex(&index)
 	if err == nil {
 		err = dir.ReadJSON(index.Manifests[0].Digest, &manifest)
@@ -364,14 +362,16 @@ func labels(t *testing.T, layout string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config.Config.Labels
+	return config.Config
+}
+
+// labels are the labels of the one image in a layout.
+func labels(t *testing.T, layout string) map[string]string {
+	t.Helper()
+	return configOf(t, layout).Labels
 }
 
 func labelsOfCache(t *testing.T, workspace string) map[string]string {
 	t.Helper()
 	return labels(t, filepath.Join(workspace, "cache"))
 }
-
-type digest string
-
-func (d digest) String() string { return string(d) }

@@ -78,7 +78,22 @@ func dependencies(layers string) error {
 	if err := os.WriteFile(filepath.Join(layer, "modules.txt"), wanted, 0o644); err != nil {
 		return err
 	}
+	if err := revision(layer); err != nil {
+		return err
+	}
 	return os.WriteFile(layer+".toml", []byte(metadata), 0o644)
+}
+
+// revision sets a variable in a layer as Paketo's buildpack for Git does, where the source has a value for it.
+func revision(layer string) error {
+	value, err := os.ReadFile("revision.txt")
+	if err != nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Join(layer, "env"), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(layer, "env", "REVISION.default"), value, 0o644)
 }
 
 func greeter(layers string) error {
