@@ -151,8 +151,8 @@ func (s *sealing) keep(layout, cache string) (step.Results, error) {
 	}, nil
 }
 
-// finish turns the lifecycle's layout into the published one: the image gets its labels and names its base, by name
-// instead of by a path of this machine. It returns the image's digest.
+// finish turns the lifecycle's layout into the published one: the image gets its labels, OCI's media types whatever
+// those of its base are, and names that base, by name instead of by a path of this machine. It returns the image's digest.
 func (s *sealing) finish(layout imagelayout.Dir, tag string) (string, error) {
 	var index v1.IndexManifest
 	if err := layout.ReadIndex(&index); err != nil {
@@ -182,6 +182,10 @@ func (s *sealing) finish(layout imagelayout.Dir, tag string) (string, error) {
 	if err := s.setRevision(&config.Config); err != nil {
 		return "", err
 	}
+	if err := imagelayout.ToOCI(&manifest); err != nil {
+		return "", err
+	}
+	image.MediaType = manifest.MediaType
 	if manifest.Annotations == nil {
 		manifest.Annotations = map[string]string{}
 	}
