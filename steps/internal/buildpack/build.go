@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -54,9 +57,10 @@ func Build(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 // build is an application that is being built.
 type build struct {
 	*job
-	app     string // the application's real path
-	project *project
-	order   []orderGroup // that project.toml asks for; none: the builder's
+	app      string // the application's real path
+	project  *project
+	order    []orderGroup // that project.toml asks for; none: the builder's
+	bindings map[string]binding
 	// variables that buildpacks see where neither the developer nor another buildpack sets them
 	defaults map[string]string
 }
@@ -66,11 +70,14 @@ func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build,
 	if faults := in.unsupportedVariables(); faults != nil {
 		return nil, outcome.Invalid(faults...)
 	}
+	bindings, err := in.waitForBindings(ctx, env)
+	if err != nil {
+		return nil, err
+	}
 	if err := in.verifySource(ctx, env); err != nil {
 		return nil, err
 	}
-	b := &build{}
-	var err error
+	b := &build{bindings: bindings}
 	if b.app, err = findApp(in); err != nil {
 		return nil, err
 	}
@@ -137,14 +144,17 @@ func (b *build) lay(ctx context.Context) error {
 	if err := trustAuthorities(b.in.CABundle, variables); err != nil {
 		return err
 	}
-	if err := copyBindings(b.in.BindingsDir, b.env.Secrets.Add); err != nil {
-		return fmt.Errorf("bindings-dir: %w", err)
+	for name, values := range b.bindings {
+		if err := writeBinding(name, values); err != nil {
+			return err
+		}
 	}
 	if err := writeVariables(variables); err != nil {
 		return err
 	}
 	b.env.Log.Info(
-		"Laid out the application", "from", b.in.AppPath, "variables", len(variables), "took", time.Since(started),
+		"Laid out the application", "from", b.in.AppPath, "variables", len(variables),
+		"bindings", strings.Join(slices.Sorted(maps.Keys(b.bindings)), ","), "took", time.Since(started),
 	)
 	return nil
 }

@@ -37,6 +37,8 @@ type Parameters struct {
 	PlatformAPI        string            `json:"platform-api"`
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
 	BindingsDir        string            `json:"bindings-dir"`
+	BindingsRequired   bool              `json:"bindings-required"`
+	BindingsTimeout    int               `json:"bindings-timeout"` // seconds
 	Cache              string            `json:"cache"`
 	Registry           string            `json:"registry"`
 	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`

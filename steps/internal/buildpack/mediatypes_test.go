@@ -1,9 +1,9 @@
 package buildpack
 
 import (
+	"fmt"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 
 	"github.com/stepwright/stepwright/internal/testimage/imagetest"
@@ -14,10 +14,9 @@ import (
 func TestFormsOfRunImages(t *testing.T) {
 	t.Parallel()
 	registry, _ := newRegistry(t)
-	for _, kind := range imagetest.Kinds(t, runImage(t, runtime.GOARCH)) {
+	for i, kind := range imagetest.Kinds(t, runImage(t, runtime.GOARCH)) {
 		t.Run(kind.Name, func(t *testing.T) {
-			reference := "base/" + strings.ReplaceAll(strings.ToLower(strings.ReplaceAll(kind.Name, "'", "")), " ", "-") +
-				":1"
+			reference := fmt.Sprintf("base/form%d:1", i)
 			registry.Push(t, reference, kind.Image)
 			dir := newWorkspace(t, greeter)
 			e := builds(t, newPod(t, registry, dir, "RUN_IMAGE", registry.Host+"/"+reference))

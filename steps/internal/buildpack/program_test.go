@@ -47,8 +47,9 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 	root := filepath.Join(scratch, "builder")
 	for _, dir := range []string{
 		"cnb/lifecycle", "cnb/build-config", "opt/stepwright", "etc", "tmp", "proc", "dev", "sys", "layers",
-		"workspace", "platform", "mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca", "var/stepwright/fetched",
-		"var/stepwright/handover", "mnt/vol/source", "mnt/vol/image", "mnt/vol/cache", "mnt/vol/sbom",
+		"workspace", "platform", "mnt/vol", "etc/secrets", "etc/stepwright/bindings", "etc/stepwright/ca",
+		"var/stepwright/fetched", "var/stepwright/handover", "mnt/vol/source", "mnt/vol/image", "mnt/vol/cache",
+		"mnt/vol/sbom",
 	} {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
 			return "", err

@@ -152,7 +152,8 @@ func (s *sealing) keep(layout, cache string) (step.Results, error) {
 }
 
 // finish turns the lifecycle's layout into the published one: the image gets its labels, OCI's media types whatever
-// those of its base are, and names that base, by name instead of by a path of this machine. It returns the image's digest.
+// those of its base are, and names that base, by name instead of by a path of this machine. It returns the image's
+// digest.
 func (s *sealing) finish(layout imagelayout.Dir, tag string) (string, error) {
 	var index v1.IndexManifest
 	if err := layout.ReadIndex(&index); err != nil {

@@ -14,8 +14,6 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/internal/redact"
-	"github.com/stepwright/stepwright/steps/internal/secret"
 )
 
 // findApp returns the real path of the application's folder.
@@ -200,47 +198,6 @@ func writeVariables(variables map[string]string) error {
 	return nil
 }
 
-// copyBindings gives buildpacks the service bindings in a folder, each a mounted Secret, and adds the values in them to
-// what is never shown.
-func copyBindings(from string, conceal func(...string)) error {
-	bindings, err := os.ReadDir(from)
-	if errors.Is(err, fs.ErrNotExist) || from == "" {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, binding := range bindings {
-		if strings.HasPrefix(binding.Name(), ".") {
-			continue
-		}
-		values, err := secret.ReadDir(filepath.Join(from, binding.Name()))
-		if err != nil {
-			return err
-		}
-		for name, value := range values {
-			conceal(redact.Named(name, string(value))...)
-		}
-		if err := writeBinding(binding.Name(), values); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func writeBinding(name string, values map[string][]byte) error {
-	dir := filepath.Join(platformDir, "bindings", name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for file, value := range values {
-		if err := os.WriteFile(filepath.Join(dir, file), value, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // systemBundle is where most distributions have the certificate authorities of the web.
 const systemBundle = "/etc/ssl/certs/ca-certificates.crt"
 
@@ -254,7 +211,7 @@ func trustAuthorities(bundle string, variables map[string]string) error {
 	if err != nil {
 		return outcome.Errorf(outcome.InvalidParameters, "ca-bundle: %w", err)
 	}
-	if err := writeBinding("stepwright-ca", map[string][]byte{
+	if err := writeBinding(caBinding, map[string][]byte{
 		"type":   []byte("ca-certificates"),
 		"ca.crt": own,
 	}); err != nil {

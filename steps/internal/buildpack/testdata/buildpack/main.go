@@ -117,7 +117,11 @@ func greeter(layers string) error {
 	}
 	bindings, _ := filepath.Glob(filepath.Join(os.Getenv("CNB_PLATFORM_DIR"), "bindings", "*", "*"))
 	for _, path := range bindings {
-		fmt.Println("binding", path)
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("binding %s\nits content: %s\n", path, content)
 	}
 	for _, path := range []string{"/etc/secrets", "/var/run/secrets"} {
 		filepath.WalkDir(path, func(path string, d os.DirEntry, err error) error {
