@@ -387,8 +387,12 @@ func lintInitContainers(f *faults, name string, template wfv1.Template) {
 	lintSeal(f, template)
 }
 
+// bindings is the volume of the Secret that a developer gives to the buildpacks of one build.
+const bindings = "bindings"
+
 // lintStrangers checks what a container that runs strangers' code has: of the workspace the source only, nothing that
-// it could change there, no Secret, and no volume to write to that another container believes.
+// it could change there, no Secret but the developer's own bindings, and no volume to write to that another container
+// believes.
 func lintStrangers(f *faults, at string, c *corev1.Container, template wfv1.Template) {
 	for _, m := range c.VolumeMounts {
 		field := at + "volumeMounts[" + m.Name + "]"
@@ -397,6 +401,7 @@ func lintStrangers(f *faults, at string, c *corev1.Container, template wfv1.Temp
 			if m.SubPath != "source" && m.SubPath != "tree" || m.MountPath != "/mnt/vol/"+m.SubPath || !m.ReadOnly {
 				f.add(field, "must be source or tree alone, read-only: strangers' code runs here")
 			}
+		case isSecret(template, m.Name) && m.Name == bindings && c.Name == "build" && m.ReadOnly:
 		case isSecret(template, m.Name):
 			f.add(field, "is a Secret, where buildpacks run")
 		case m.Name == "product":
@@ -529,9 +534,10 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 				f.add(field+".emptyDir.sizeLimit", "is absent")
 			}
 		case v.Secret != nil:
-			// A Git secret is absent where the repository is public; the step knows when it has to wait.
+			// A Git secret is absent where the repository is public, and bindings where the developer gives none; the
+			// step knows when it has to wait.
 			optional := v.Secret.Optional != nil && *v.Secret.Optional
-			if may := v.Name == "git-secret" || slices.Contains(r.anonymous, v.Name); optional != may {
+			if may := v.Name == "git-secret" || v.Name == bindings || slices.Contains(r.anonymous, v.Name); optional != may {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
 			}
 		case v.ConfigMap == nil:

@@ -4,10 +4,12 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
 
 	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
+	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/templates"
 )
 
@@ -98,11 +100,60 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
 	}
 	text = strings.ReplaceAll(text, templates.DockerfileBuilder, b.Workflow)
 	text = strings.ReplaceAll(text, "{{steps.containerfile-build.", "{{steps."+b.Template+".")
-	text, err = workflowSections(workflowFile(b), text, b.Workflow, []byte(schema))
+	if text, err = workflowSections(workflowFile(b), text, b.Workflow, []byte(schema)); err != nil {
+		return "", err
+	}
+	text, err = withBindings(text, b.Workflow, schema)
 	return fmt.Sprintf(
 		"# Made from %s.yaml and templates/builders.yaml by go run ./ci/generate. Do not edit.\n#\n",
 		templates.DockerfileBuilder,
 	) + text, err
+}
+
+// withBindings adds the Secret of service bindings to a ClusterWorkflow, and what tells the build to wait for it.
+func withBindings(text, name, schema string) (string, error) {
+	parsed, err := schemas.Parse(name, []byte(schema))
+	if err != nil {
+		return "", err
+	}
+	properties := leaves("", parsed.Properties)
+	i := slices.IndexFunc(properties, func(p *schemas.Property) bool { return p.Name == bindingsSecretRef })
+	if i < 0 {
+		return "", fmt.Errorf("schema %s has no %s", name, bindingsSecretRef)
+	}
+	secret := secretReference{bindingsSecretRef, properties[i].Pattern}
+	before := func(place, added string) {
+		if err == nil && strings.Count(text, place) != 1 {
+			err = fmt.Errorf("%s: %q is there %d times", dockerfileBuilderFile, place, strings.Count(text, place))
+		}
+		text = strings.Replace(text, place, added+place, 1)
+	}
+	before("            - - name: publish-image\n", `                    # The step waits for the Secret.
+                    - name: bindings-required
+`+indented("                      ", secret.required()))
+	before("  resources:\n    - id: git-secret\n", `    - id: bindings-reference
+      apiVersion: openchoreo.dev/v1alpha1
+      kind: SecretReference
+`+indented("      ", secret.name()))
+	data := middle(text, "\n          data: |-\n", "    - id: registry-push-secret\n")
+	// The last one: components of operators find the others by their places.
+	text += "    - id: bindings\n" + indented("      ", secret.includeWhen()) + `      template:
+        apiVersion: external-secrets.io/v1
+        kind: ExternalSecret
+        metadata:
+          name: ${metadata.workflowRunName}-bindings
+          namespace: ${metadata.namespace}
+        spec:
+          refreshInterval: 15s
+          secretStoreRef:
+            kind: ClusterSecretStore
+            name: ${workflowplane.secretStore}
+          target:
+            name: ${metadata.workflowRunName}-bindings
+            creationPolicy: Owner
+          data: |-
+` + strings.ReplaceAll(data, "git-secret-reference", "bindings-reference")
+	return text, err
 }
 
 // middle returns the part of a text between two others.

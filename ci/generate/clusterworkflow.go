@@ -27,7 +27,11 @@ var workflowParameters = []struct{ path, name string }{
 	{"buildArgs", "build-args"},
 }
 
-const secretRef = "repository.secretRef"
+// Parameters that name a SecretReference.
+const (
+	secretRef         = "repository.secretRef"
+	bindingsSecretRef = "bindings.secretRef"
+)
 
 // dockerfileWorkflow returns the file of the ClusterWorkflow dockerfile-builder, which others are made from, with its
 // generated sections made anew.
@@ -77,17 +81,34 @@ func workflowSections(path, file, name string, source []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	isName := `type(v) == string && v != "" && v.matches(` + strconv.Quote(reference.Pattern) + `)`
-	return withSections(path, file,
-		schema,
-		arguments.String(),
-		field(
-			"value",
-			lookup(secretRef)+"\n.map(v, v == null || type(v) == string && v == \"\" ? \"false\" : \"true\")[0]",
-		),
-		field("name", lookup(secretRef)+"\n.map(v, "+isName+` ? v : "")[0]`),
-		field("includeWhen", lookup(secretRef)+"\n.exists(v, "+isName+")"),
+	secret := secretReference{secretRef, reference.Pattern}
+	return withSections(
+		path, file, schema, arguments.String(), secret.required(), secret.name(), secret.includeWhen(),
 	)
+}
+
+// secretReference is a parameter that names a SecretReference: its path, and the pattern of names. Each method writes a
+// field of the ClusterWorkflow that depends on it.
+type secretReference struct{ path, pattern string }
+
+func (s secretReference) isName() string {
+	return `type(v) == string && v != "" && v.matches(` + strconv.Quote(s.pattern) + `)`
+}
+
+// required is the value of a step's parameter, whether it has to wait for the Secret. Whatever is there, even what is
+// no name, means that there is to be one.
+func (s secretReference) required() string {
+	return field(
+		"value", lookup(s.path)+"\n.map(v, v == null || type(v) == string && v == \"\" ? \"false\" : \"true\")[0]",
+	)
+}
+
+func (s secretReference) name() string {
+	return field("name", lookup(s.path)+"\n.map(v, "+s.isName()+` ? v : "")[0]`)
+}
+
+func (s secretReference) includeWhen() string {
+	return field("includeWhen", lookup(s.path)+"\n.exists(v, "+s.isName()+")")
 }
 
 // field writes a field whose value is one CEL expression of several lines.

@@ -69,7 +69,12 @@ type volumeMount struct {
 
 var (
 	workflowParameter = regexp.MustCompile(`{{workflow\.parameters\.([a-z-]+)}}`)
-	described         = map[string]string{
+	// whenAbsent says what the absence of an optional Secret means, by the name of its volume.
+	whenAbsent = map[string]string{
+		"git-secret": "the repository is public, unless `git-secret-required`: then the step waits for it",
+		"bindings":   "there are none, unless `bindings-required`: then the step waits for it",
+	}
+	described = map[string]string{
 		"active-deadline-seconds": "How long the step may take in all, in seconds. Argo ends it then.",
 	}
 )
@@ -149,7 +154,7 @@ func (t *clusterWorkflowTemplate) describe(b *strings.Builder) error {
 		}
 		absent := "the pod waits for it"
 		if v.Secret.Optional {
-			absent = "the repository is public, unless `git-secret-required`: then the step waits for it"
+			absent = whenAbsent[v.Name]
 		}
 		fmt.Fprintf(
 			b, "| `%s` | %s | %s |\n", workflowParameter.ReplaceAllString(v.Secret.SecretName, "<$1>"), at, absent,
@@ -235,7 +240,8 @@ func (w workflow) describe(b *strings.Builder) error {
 	for _, r := range object.Spec.Resources {
 		when := "for every run"
 		if r.IncludeWhen != "" {
-			when = "when `" + secretRef + "` names a SecretReference"
+			when = "when `" + map[string]string{"bindings": bindingsSecretRef, "git-secret": secretRef}[r.ID] +
+				"` names a SecretReference"
 		}
 		fmt.Fprintf(b, "| `<run>-%s` | %s |\n", r.ID, when)
 	}
