@@ -401,7 +401,7 @@ func lintStrangers(f *faults, at string, c *corev1.Container, template wfv1.Temp
 			if m.SubPath != "source" && m.SubPath != "tree" || m.MountPath != "/mnt/vol/"+m.SubPath || !m.ReadOnly {
 				f.add(field, "must be source or tree alone, read-only: strangers' code runs here")
 			}
-		case isSecret(template, m.Name) && m.Name == bindings && c.Name == "build" && m.ReadOnly:
+		case c.Name == "build" && m.Name == bindings && m.ReadOnly && isOfTheDeveloper(template):
 		case isSecret(template, m.Name):
 			f.add(field, "is a Secret, where buildpacks run")
 		case m.Name == "product":
@@ -449,6 +449,14 @@ func lintSeal(f *faults, template wfv1.Template) {
 			}
 		}
 	}
+}
+
+// isOfTheDeveloper tells whether the bindings are the Secret that a workflow makes of the developer's SecretReference.
+func isOfTheDeveloper(template wfv1.Template) bool {
+	return slices.ContainsFunc(template.Volumes, func(v corev1.Volume) bool {
+		return v.Name == bindings && v.Secret != nil &&
+			v.Secret.SecretName == "{{workflow.parameters.workflowrun-name}}-bindings"
+	})
 }
 
 func isSecret(template wfv1.Template, volume string) bool {

@@ -451,10 +451,23 @@ for (const dir of ["/etc", "/mnt", "/opt", "/run", "/var/run", "/tmp", "/workspa
 for (const pid of fs.readdirSync("/proc")) try {
   if (fs.readFileSync("/proc/" + pid + "/environ").includes(["push", "me", "not"].join("-")))
     found.push(pid); } catch (e) {}
+for (const name of fs.readdirSync("/platform/bindings/npm").sort())
+  say("binding " + name, fs.readFileSync("/platform/bindings/npm/" + name, "utf8"));
 say("files", files > 10); say("found", found.join(","));
 for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccount"]) {
   let list = []; try { list = fs.readdirSync(dir); } catch (e) {} say(dir, list.join(",")); }
 `
+	// Only its owner may read it, as people keep such files, and the builder's user is another.
+	bindings := filepath.Join(t.TempDir(), "bindings")
+	for name, text := range map[string]string{"type": "npmrc", ".npmrc": "//npm.example.com/:_authToken=not-to-be-shown"} {
+		path := filepath.Join(bindings, "npm", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	paketo := builder(t, "paketo")
 	dir := application(t, paketo, map[string]string{
 		"package.json": `{"name": "cart", "version": "1.0.0", "main": "look.js", "scripts": {"look": "node look.js"}}`,
@@ -462,7 +475,7 @@ for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccoun
 	}, `{repository: {url: "https://git.example.com/cart.git"}, buildEnv: [{name: BP_NODE_RUN_SCRIPTS, value: look}]}`)
 	got, _ := stepwright(t, withBuilder(
 		t, paketo.Name, "run", "--state", buildersState(t), "--docker-config", docker,
-		"--build-secrets-dir", filepath.Dir(docker), "--source", filepath.Join(dir, "source"), dir,
+		"--bindings-dir", bindings, "--source", filepath.Join(dir, "source"), dir,
 	)...)
 	if got.code != 0 {
 		t.Fatal(got.stderr)
@@ -479,7 +492,7 @@ for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccoun
 		"status=NoNewPrivs: 1\n",
 		"status=CapInh: 0000000000000000\n", "status=CapPrm: 0000000000000000\n", "status=CapEff: 0000000000000000\n",
 		"status=CapBnd: 0000000000000000\n", "status=CapAmb: 0000000000000000\n",
-		"step=,APP_PATH,", "processes=true\n", "root=EROFS\n", "files=true\n", "found=\n", "/etc/secrets=\n",
+		"binding type=npmrc\n", "binding .npmrc=***\n", "step=,APP_PATH,", "processes=true\n", "root=EROFS\n", "files=true\n", "found=\n", "/etc/secrets=\n",
 		"/var/run/secrets/kubernetes.io/serviceaccount=\n",
 	} {
 		if !strings.Contains(text, want) {

@@ -169,6 +169,10 @@ func addSource(f *pflag.FlagSet, o *localplane.Source) {
 		&o.InsecureHTTP, "insecure-git-http", false, "send the repository's credentials over plain HTTP, too",
 	)
 	f.StringVar(&o.BuildSecrets, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
+	f.StringVar(
+		&o.Bindings, "bindings-dir", "",
+		"folder of service bindings for buildpacks, each a folder with a file type: npm/type, npm/.npmrc",
+	)
 }
 
 func addRegistry(f *pflag.FlagSet, o *localplane.Registry) {
@@ -339,6 +343,9 @@ func (o *runOptions) planOf(
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := o.checkSecrets(library.Schemas(workflow)); err != nil {
+		return nil, nil, err
+	}
 	steps, err := plan.Plan(ctx, workflow, library, plane.Machine(run, library, o.stepsDir, scratch))
 	return rendered.Workflow, steps, err
 }
@@ -353,6 +360,12 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 			fmt.Sprintf(
 				"repository.secretRef is %q: give the folder with that secret's files with --git-secret-dir", ref,
 			),
+		)
+	}
+	if ref := run.Text("bindings", "secretRef"); ref != "" && o.plane.Source.Bindings == "" {
+		faults = append(
+			faults,
+			fmt.Sprintf("bindings.secretRef is %q: give the folder with that secret's files with --bindings-dir", ref),
 		)
 	}
 	if o.stepsDir == "" {
@@ -371,7 +384,8 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		path *string
 	}{
 		{"--source", &o.plane.Source.Folder}, {"--git-secret-dir", &o.plane.Source.GitSecret},
-		{"--build-secrets-dir", &o.plane.Source.BuildSecrets}, {"--docker-config", &o.plane.Registry.DockerConfig},
+		{"--build-secrets-dir", &o.plane.Source.BuildSecrets}, {"--bindings-dir", &o.plane.Source.Bindings},
+		{"--docker-config", &o.plane.Registry.DockerConfig},
 		{"--oauth-client-secret-file", &o.plane.API.ClientSecretFile}, {"--ca-bundle", &o.plane.CABundle},
 		{"--templates", &o.templates.dir}, {"--steps-dir", &o.stepsDir},
 		{"", &o.plane.State}, {"", &o.plane.Builders}, // made when absent
@@ -390,6 +404,22 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 	}
 	if len(faults) > 0 {
 		return misuse(faults...)
+	}
+	return nil
+}
+
+// checkSecrets refuses secrets for a build that the workflow does not have: nothing would read them.
+func (o *runOptions) checkSecrets(schemas []string) error {
+	const dockerfile, buildpacks = "containerfile-build", "buildpacks-build"
+	for _, given := range []struct{ flag, folder, of, not, instead string }{
+		{"--build-secrets-dir", o.plane.Source.BuildSecrets, dockerfile, buildpacks,
+			"buildpacks, which have no RUN: give them service bindings with --bindings-dir"},
+		{"--bindings-dir", o.plane.Source.Bindings, buildpacks, dockerfile,
+			"a Dockerfile, in which nothing reads bindings: give secrets for RUN with --build-secrets-dir"},
+	} {
+		if given.folder != "" && slices.Contains(schemas, given.not) && !slices.Contains(schemas, given.of) {
+			return misuse(given.flag + ": this workflow builds with " + given.instead)
+		}
 	}
 	return nil
 }

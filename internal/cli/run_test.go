@@ -407,6 +407,44 @@ func TestSecretThatIsNotGiven(t *testing.T) {
 	}
 }
 
+// Secrets for a build of another kind, which nothing would read, are refused before anything starts.
+func TestSecretsThatDoNotApply(t *testing.T) {
+	t.Parallel()
+	secrets := t.TempDir()
+	paketo := builder(t, "paketo")
+	tests := []struct {
+		name, builder, parameters string
+		flags                     []string
+		want                      string // in the message
+	}{
+		{"bindings for a Dockerfile", "", cartRepository, []string{"--bindings-dir", secrets},
+			"--bindings-dir: this workflow builds with a Dockerfile, in which nothing reads bindings"},
+		{"secrets of RUN for buildpacks", paketo.Workflow, cartRepository, []string{"--build-secrets-dir", secrets},
+			"--build-secrets-dir: this workflow builds with buildpacks, which have no RUN"},
+		{"bindings that are not given", paketo.Workflow,
+			`{repository: {url: "https://git.example.com/cart.git"}, bindings: {secretRef: cart-bindings}}`, nil,
+			`bindings.secretRef is "cart-bindings": give the folder with that secret's files with --bindings-dir`},
+		{"bindings that are not there", paketo.Workflow, cartRepository, []string{"--bindings-dir", "no/such"},
+			"--bindings-dir: "},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := project(t, "", test.parameters)
+			if test.builder != "" {
+				dir = application(t, paketo, nil, test.parameters)
+			}
+			state := filepath.Join(t.TempDir(), "state")
+			got, _ := stepwright(t, append([]string{"run", "--state", state, dir}, test.flags...)...)
+			if got.code != 64 || !strings.Contains(got.stderr, test.want) {
+				t.Errorf("exit code %d; %q is missing in\n%s", got.code, test.want, got.stderr)
+			}
+			if _, err := os.Stat(state); err == nil {
+				t.Error("something was started")
+			}
+		})
+	}
+}
+
 // A workflow of the run's namespace runs as one of the cluster does. With --source, what the WorkflowRun says of a
 // revision is told not to count. The Workload that is printed is the stored one, with what somebody else has put there.
 func TestRunOfANamespacedWorkflow(t *testing.T) {

@@ -89,6 +89,9 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 		if image := p.Registry.RunImage; image != "" {
 			settings["run-image"] = image
 		}
+		if p.Source.Bindings != "" { // which are there from the beginning
+			settings["bindings-timeout"] = "0"
+		}
 		all[template.Name] = settings
 	}
 	for _, settings := range all {
@@ -115,6 +118,9 @@ func (p *Plane) secrets(run string) map[string]plan.Source {
 	}
 	if p.Source.GitSecret != "" && p.Source.Folder == "" {
 		all[run+"-git-secret"] = plan.Source{Dir: p.Source.GitSecret}
+	}
+	if p.Source.Bindings != "" {
+		all[run+"-bindings"] = plan.Source{Copy: p.Source.Bindings}
 	}
 	return all
 }

@@ -49,6 +49,7 @@ type Source struct {
 	GitSecret    string // folder of the repository's credentials; empty: none
 	InsecureHTTP bool   // the credentials may go over plain HTTP
 	BuildSecrets string // folder of the files that a Dockerfile's RUN may read; empty: none
+	Bindings     string // folder of the service bindings that buildpacks may read; empty: none
 }
 
 // Registry says where images go to, and where those come from that builds start with.

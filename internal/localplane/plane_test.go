@@ -58,7 +58,7 @@ func TestSecretHosts(t *testing.T) {
 func TestMachine(t *testing.T) {
 	given := New(Options{
 		State: "/state", Builders: "/cache/builders", PlainHTTP: true, CABundle: "/home/me/ca.crt",
-		Source: Source{GitSecret: "/home/me/git", BuildSecrets: "/home/me/build"},
+		Source: Source{GitSecret: "/home/me/git", BuildSecrets: "/home/me/build", Bindings: "/home/me/bindings"},
 		Registry: Registry{
 			Push: "127.0.0.1:5000/acme", DockerConfig: "/home/me/config.json",
 			Mirrors: []registry.Mirror{
@@ -89,6 +89,7 @@ func TestMachine(t *testing.T) {
 	push := map[string]string{"registry": "127.0.0.1:5000/acme", "insecure-plain-http": "true"}
 	build := maps.Clone(push)
 	build["builder-image"], build["run-image"] = "127.0.0.1:5001/builder:1", "registry.example.com/run:1"
+	build["bindings-timeout"] = "0"
 	want := map[string]map[string]string{
 		"checkout-source": {
 			"git-secret-timeout": "10", "ca-bundle": "/etc/stepwright/ca/ca.crt", "insecure-git-http": "false",
@@ -109,6 +110,7 @@ func TestMachine(t *testing.T) {
 	docker := plan.Source{Files: map[string]string{".dockerconfigjson": "/home/me/config.json"}}
 	name := run(t).Name
 	if diff := cmp.Diff(map[string]plan.Source{
+		name + "-bindings":   {Copy: "/home/me/bindings"},
 		name + "-git-secret": {Dir: "/home/me/git"}, name + "-registry-pull-secret": docker,
 		name + "-registry-push-secret": docker,
 		name + "-oauth-client-secret":  {Files: map[string]string{"client-secret": "/home/me/client-secret"}},

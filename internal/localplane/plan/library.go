@@ -102,4 +102,22 @@ func (l *Library) WithSchema(schema string) []*wfv1.ClusterWorkflowTemplate {
 	return found
 }
 
+// Schemas are the schemas of the steps that a workflow runs, as far as its templates name them.
+func (l *Library) Schemas(workflow *wfv1.Workflow) []string {
+	var all []string
+	for _, template := range workflow.Spec.Templates {
+		for _, group := range template.Steps {
+			for _, step := range group.Steps {
+				if step.TemplateRef == nil || l.Templates[step.TemplateRef.Name] == nil {
+					continue
+				}
+				if schema := l.Templates[step.TemplateRef.Name].Annotations[schemaAnnotation]; schema != "" {
+					all = append(all, schema)
+				}
+			}
+		}
+	}
+	return all
+}
+
 func names[V any](m map[string]V) string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }

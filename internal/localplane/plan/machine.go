@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/stepwright/stepwright/internal/localplane/container"
+	"github.com/stepwright/stepwright/internal/regularfile"
 )
 
 // Machine is what stands for the cluster. All paths are absolute.
@@ -34,10 +35,12 @@ type Machine struct {
 	Images     map[string]string // by ClusterWorkflowTemplate: the image that such a container has instead of its own
 }
 
-// Source is what a Secret or ConfigMap holds: the files of a folder, or single files by key. Nothing is copied.
+// Source is what a Secret or ConfigMap holds: the files of a folder, or single files by key. Nothing is copied, but for
+// what a container's user has to read.
 type Source struct {
 	Dir   string
 	Files map[string]string
+	Copy  string // folder of files and of folders of files, of which the run has a copy; links are followed
 }
 
 // mount is a folder of this machine and its path in a container.
@@ -46,6 +49,7 @@ type mount struct {
 	folder string
 	volume string            // the folder's volume, when it is only a part of one
 	links  map[string]string // to make in the folder
+	copied string            // the folder's content is to be that of this one; empty: nothing is copied
 
 	readOnly bool
 	lent     bool // belongs to this run: a container's user may own it, even where it is read-only
@@ -132,6 +136,8 @@ func (m mount) of(kind, name string, sources map[string]Source, optional *bool) 
 		return mount{}, fmt.Errorf("there is no %s %q here; there is %s", kind, name, names(sources))
 	case source.Dir != "":
 		m.folder = source.Dir
+	case source.Copy != "":
+		m.copied, m.lent = source.Copy, true
 	}
 	m.links = source.Files
 	return m, nil
@@ -187,6 +193,11 @@ func (all mounts) make() error {
 		if err := os.MkdirAll(m.folder, 0o755); err != nil {
 			return err
 		}
+		if m.copied != "" {
+			if err := copyFiles(m.copied, m.folder, 1); err != nil {
+				return err
+			}
+		}
 		for key, file := range m.links {
 			// Several containers of a step may have the volume.
 			if err := os.Symlink(file, filepath.Join(m.folder, key)); err != nil && !errors.Is(err, os.ErrExist) {
@@ -196,3 +207,43 @@ func (all mounts) make() error {
 	}
 	return nil
 }
+
+// copyFiles copies the files of a folder, and of folders in it to a depth. Other things than files and folders are left
+// out, as a Secret has none.
+func copyFiles(from, to string, depth int) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path, into := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return err
+		case info.IsDir() && depth > 0:
+			if err := os.MkdirAll(into, 0o700); err != nil {
+				return err
+			}
+			if err := copyFiles(path, into, depth-1); err != nil {
+				return err
+			}
+		case info.Mode().IsRegular():
+			real, err := filepath.EvalSymlinks(path)
+			if err != nil {
+				return err
+			}
+			content, err := regularfile.Read(real, copyLimit)
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(into, content, 0o600); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// copyLimit is how large a copied file may be, in bytes, as with Secrets of Kubernetes.
+const copyLimit = 1 << 20

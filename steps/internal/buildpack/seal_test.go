@@ -208,7 +208,7 @@ func TestLabelsOfABuildpack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"dev.stepwright.owner", "org.opencontainers.image.revision", "mine"} {
+	for _, name := range []string{"dev.stepwright.owner", "org.opencontainers.image.revision", projectLabel, "mine"} {
 		fmt.Fprintf(file, "[[labels]]\nkey = %q\nvalue = \"forged\"\n", name)
 	}
 	if err := file.Close(); err != nil {
@@ -221,6 +221,8 @@ func TestLabelsOfABuildpack(t *testing.T) {
 	for name, want := range map[string]string{
 		"dev.stepwright.owner":              "acme/shop/greeter",
 		"org.opencontainers.image.revision": strings.Repeat("ab", 20), "mine": "forged",
+		projectLabel: `{"source":{"metadata":{"repository":"https://git.example.com/acme/greeter.git","revision":"` +
+			strings.Repeat("ab", 20) + `"},"type":"git","version":{"commit":"` + strings.Repeat("ab", 20) + `"}}}`,
 	} {
 		if labels[name] != want {
 			t.Errorf("label %s is %q, want %q", name, labels[name], want)

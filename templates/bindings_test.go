@@ -1,0 +1,62 @@
+package templates_test
+
+import (
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/stepwright/stepwright/templates"
+)
+
+// A developer's SecretReference becomes the bindings of the build, which waits for them; whatever else stands in its
+// place breaks no run.
+func TestBindingsOfARun(t *testing.T) {
+	t.Parallel()
+	for _, builder := range templates.Builders() {
+		cluster := readYAML(t, "control-plane/"+builder.Workflow+".yaml")
+		render := func(bindings any) (map[string]map[string]any, string) {
+			t.Helper()
+			workflow, resources, err := renderRun(cluster, run{
+				parameters: map[string]any{
+					"repository": map[string]any{"url": "https://git.example.com/acme/cart.git"}, "bindings": bindings,
+				},
+				externalRefs: map[string]any{"bindings-reference": map[string]any{"spec": map[string]any{
+					"data": []any{map[string]any{
+						"secretKey": "npm..npmrc", "remoteRef": map[string]any{"key": "npm", "property": "rc"},
+					}},
+				}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			env, err := stepVariables(t, workflow)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return resources, env[builder.Template+" BINDINGS_REQUIRED"]
+		}
+		resources, required := render(map[string]any{"secretRef": "cart-bindings"})
+		want := []any{map[string]any{
+			"secretKey": "npm..npmrc", "remoteRef": map[string]any{"key": "npm", "property": "rc"},
+		}}
+		if diff := gocmp.Diff(want, at(resources["bindings"], "spec", "data")); diff != "" || required != "true" {
+			t.Errorf("%s: BINDINGS_REQUIRED=%s, the Secret (-want +got)\n%s", builder.Workflow, required, diff)
+		}
+		if resources["git-secret"] != nil {
+			t.Errorf("%s: the bindings are a Git secret", builder.Workflow)
+		}
+		for about, value := range strange {
+			resources, required := render(map[string]any{"secretRef": value})
+			if none := value == nil || value == ""; (required == "false") != none {
+				t.Errorf("%s: secretRef is %s: BINDINGS_REQUIRED=%s", builder.Workflow, about, required)
+			}
+			if name, _ := value.(string); resources["bindings"] != nil && (name == "" || strings.ContainsAny(name, "{$[:")) {
+				t.Errorf("%s: secretRef is %s, and there is a Secret", builder.Workflow, about)
+			}
+			if resources, required := render(value); resources["bindings"] != nil || required != "false" {
+				t.Errorf("%s: bindings is %s: BINDINGS_REQUIRED=%s", builder.Workflow, about, required)
+			}
+		}
+	}
+}
