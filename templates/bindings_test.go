@@ -51,7 +51,8 @@ func TestBindingsOfARun(t *testing.T) {
 			if none := value == nil || value == ""; (required == "false") != none {
 				t.Errorf("%s: secretRef is %s: BINDINGS_REQUIRED=%s", builder.Workflow, about, required)
 			}
-			if name, _ := value.(string); resources["bindings"] != nil && (name == "" || strings.ContainsAny(name, "{$[:")) {
+			name, _ := value.(string)
+			if resources["bindings"] != nil && (name == "" || strings.ContainsAny(name, "{$[:")) {
 				t.Errorf("%s: secretRef is %s, and there is a Secret", builder.Workflow, about)
 			}
 			if resources, required := render(value); resources["bindings"] != nil || required != "false" {

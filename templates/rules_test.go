@@ -451,7 +451,7 @@ func lintSeal(f *faults, template wfv1.Template) {
 	}
 }
 
-// isOfTheDeveloper tells whether the bindings are the Secret that a workflow makes of the developer's SecretReference.
+// isOfTheDeveloper tells whether the bindings are the Secret that a workflow gets by the developer's SecretReference.
 func isOfTheDeveloper(template wfv1.Template) bool {
 	return slices.ContainsFunc(template.Volumes, func(v corev1.Volume) bool {
 		return v.Name == bindings && v.Secret != nil &&
@@ -545,7 +545,8 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 			// A Git secret is absent where the repository is public, and bindings where the developer gives none; the
 			// step knows when it has to wait.
 			optional := v.Secret.Optional != nil && *v.Secret.Optional
-			if may := v.Name == "git-secret" || v.Name == bindings || slices.Contains(r.anonymous, v.Name); optional != may {
+			mayLack := append([]string{"git-secret", bindings}, r.anonymous...)
+			if optional != slices.Contains(mayLack, v.Name) {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
 			}
 		case v.ConfigMap == nil:

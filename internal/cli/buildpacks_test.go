@@ -459,7 +459,9 @@ for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccoun
 `
 	// Only its owner may read it, as people keep such files, and the builder's user is another.
 	bindings := filepath.Join(t.TempDir(), "bindings")
-	for name, text := range map[string]string{"type": "npmrc", ".npmrc": "//npm.example.com/:_authToken=not-to-be-shown"} {
+	for name, text := range map[string]string{
+		"type": "npmrc", ".npmrc": "//npm.example.com/:_authToken=not-to-be-shown",
+	} {
 		path := filepath.Join(bindings, "npm", name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -492,7 +494,8 @@ for (const dir of ["/etc/secrets", "/var/run/secrets/kubernetes.io/serviceaccoun
 		"status=NoNewPrivs: 1\n",
 		"status=CapInh: 0000000000000000\n", "status=CapPrm: 0000000000000000\n", "status=CapEff: 0000000000000000\n",
 		"status=CapBnd: 0000000000000000\n", "status=CapAmb: 0000000000000000\n",
-		"binding type=npmrc\n", "binding .npmrc=***\n", "step=,APP_PATH,", "processes=true\n", "root=EROFS\n", "files=true\n", "found=\n", "/etc/secrets=\n",
+		"binding type=npmrc\n", "binding .npmrc=***\n",
+		"step=,APP_PATH,", "processes=true\n", "root=EROFS\n", "files=true\n", "found=\n", "/etc/secrets=\n",
 		"/var/run/secrets/kubernetes.io/serviceaccount=\n",
 	} {
 		if !strings.Contains(text, want) {

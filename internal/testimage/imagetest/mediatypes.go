@@ -39,7 +39,7 @@ func Kinds(t testing.TB, image v1.Image) []Kind {
 		{"OCI index", in(t, oci)},
 		{"OCI index of Docker's", in(t, docker)},
 		{"OCI manifest of Docker's layers", of(types.OCIManifestSchema1, types.OCIConfigJSON, types.DockerLayer)},
-		{"OCI manifest of Docker's configuration", of(types.OCIManifestSchema1, types.DockerConfigJSON, types.OCILayer)},
+		{"OCI manifest of Docker's config", of(types.OCIManifestSchema1, types.DockerConfigJSON, types.OCILayer)},
 		{"Docker manifest of OCI layers", of(types.DockerManifestSchema2, types.DockerConfigJSON, types.OCILayer)},
 	}
 }
@@ -161,7 +161,7 @@ func document(layout, name string, said types.MediaType, raw []byte) (faults []s
 	}
 	rules, ok := documents[said]
 	if !ok || content.MediaType != said || content.SchemaVersion != 2 {
-		fault("schemaVersion is %d, mediaType %q, and it is said to be %q", content.SchemaVersion, content.MediaType, said)
+		fault("version %d of %q, which is said to be %q", content.SchemaVersion, content.MediaType, said)
 		return faults
 	}
 	for field := range fields {

@@ -165,7 +165,8 @@ func TestBindingsStayOutOfTheImage(t *testing.T) {
 					t.Errorf("buildpacks do not see %s\n%s", want, e.output)
 				}
 			}
-			if !strings.Contains(e.output, "its content: ***") || strings.Contains(e.output, canary) || find(t, dir, canary) {
+			if !strings.Contains(e.output, "its content: ***") || strings.Contains(e.output, canary) ||
+				find(t, dir, canary) {
 				t.Errorf("a binding got out\n%s", e.output)
 			}
 		})

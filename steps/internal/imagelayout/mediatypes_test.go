@@ -29,7 +29,9 @@ func TestToOCI(t *testing.T) {
 			manifest := v1.Manifest{
 				MediaType: kinds[0],
 				Config:    v1.Descriptor{MediaType: kinds[1]},
-				Layers:    []v1.Descriptor{{MediaType: types.OCILayer}, {MediaType: test.layer, URLs: []string{"https://a"}}},
+				Layers: []v1.Descriptor{
+					{MediaType: types.OCILayer}, {MediaType: test.layer, URLs: []string{"https://a"}},
+				},
 			}
 			err := ToOCI(&manifest)
 			if test.want == "" {
