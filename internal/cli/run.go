@@ -343,7 +343,7 @@ func (o *runOptions) planOf(
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := o.checkSecrets(library.Schemas(workflow)); err != nil {
+	if err := o.checkSecrets(run, library.Schemas(workflow)); err != nil {
 		return nil, nil, err
 	}
 	steps, err := plan.Plan(ctx, workflow, library, plane.Machine(run, library, o.stepsDir, scratch))
@@ -360,12 +360,6 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 			fmt.Sprintf(
 				"repository.secretRef is %q: give the folder with that secret's files with --git-secret-dir", ref,
 			),
-		)
-	}
-	if ref := run.Text("bindings", "secretRef"); ref != "" && o.plane.Source.Bindings == "" {
-		faults = append(
-			faults,
-			fmt.Sprintf("bindings.secretRef is %q: give the folder with that secret's files with --bindings-dir", ref),
 		)
 	}
 	if o.stepsDir == "" {
@@ -408,9 +402,16 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 	return nil
 }
 
-// checkSecrets refuses secrets for a build that the workflow does not have: nothing would read them.
-func (o *runOptions) checkSecrets(schemas []string) error {
+// checkSecrets refuses secrets for a build that the workflow does not have: nothing would read them. It asks for those
+// that the run names. schemas are those of the workflow's steps.
+func (o *runOptions) checkSecrets(run *workflowrun.Run, schemas []string) error {
 	const dockerfile, buildpacks = "containerfile-build", "buildpacks-build"
+	ref := run.Text("bindings", "secretRef")
+	if ref != "" && o.plane.Source.Bindings == "" && slices.Contains(schemas, buildpacks) {
+		return misuse(fmt.Sprintf(
+			"bindings.secretRef is %q: give the folder with that secret's files with --bindings-dir", ref,
+		))
+	}
 	for _, given := range []struct{ flag, folder, of, not, instead string }{
 		{"--build-secrets-dir", o.plane.Source.BuildSecrets, dockerfile, buildpacks,
 			"buildpacks, which have no RUN: give them service bindings with --bindings-dir"},

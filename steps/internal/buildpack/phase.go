@@ -51,7 +51,7 @@ func (l lifecycle) run(ctx context.Context, ran *journal, phase string, args ...
 	cmd := exec.CommandContext(ctx, filepath.Join(lifecycleDir, phase), args...)
 	cmd.Env = l.environ
 	cmd.Dir = "/"
-	cmd.Stdout = io.MultiWriter(l.stderr, output, ran)
+	cmd.Stdout = io.MultiWriter(ran, output, l.stderr) // the journal first, which must not wait for a reader of the log
 	cmd.Stderr = cmd.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
