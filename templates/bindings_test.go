@@ -10,11 +10,16 @@ import (
 )
 
 // A developer's SecretReference becomes the bindings of the build, which waits for them; whatever else stands in its
-// place breaks no run.
+// place breaks no run. One
+// that does not say that builds may read it, such as that of a Git secret, gives nothing.
 func TestBindingsOfARun(t *testing.T) {
 	t.Parallel()
 	for _, builder := range templates.Builders() {
 		cluster := readYAML(t, "control-plane/"+builder.Workflow+".yaml")
+		forBindings := map[string]any{"metadata": map[string]any{
+			"annotations": map[string]any{"stepwright.dev/bindings": "true"},
+		}}
+		var template any = forBindings
 		render := func(bindings any) (map[string]map[string]any, string) {
 			t.Helper()
 			workflow, resources, err := renderRun(cluster, run{
@@ -22,6 +27,7 @@ func TestBindingsOfARun(t *testing.T) {
 					"repository": map[string]any{"url": "https://git.example.com/acme/cart.git"}, "bindings": bindings,
 				},
 				externalRefs: map[string]any{"bindings-reference": map[string]any{"spec": map[string]any{
+					"template": template,
 					"data": []any{map[string]any{
 						"secretKey": "npm..npmrc", "remoteRef": map[string]any{"key": "npm", "property": "rc"},
 					}},
@@ -46,6 +52,22 @@ func TestBindingsOfARun(t *testing.T) {
 		if resources["git-secret"] != nil {
 			t.Errorf("%s: the bindings are a Git secret", builder.Workflow)
 		}
+		for about, other := range map[string]any{
+			"no template": nil, "no annotations": map[string]any{"type": "kubernetes.io/basic-auth"},
+			"another annotation": map[string]any{"metadata": map[string]any{
+				"annotations": map[string]any{"stepwright.dev/git-hosts": "true"},
+			}},
+			"another value": map[string]any{"metadata": map[string]any{
+				"annotations": map[string]any{"stepwright.dev/bindings": "false"},
+			}},
+		} {
+			template = other
+			resources, required := render(map[string]any{"secretRef": "git-credentials"})
+			if data, _ := at(resources["bindings"], "spec", "data").([]any); len(data) > 0 || required != "true" {
+				t.Errorf("%s: a SecretReference with %s gives %v", builder.Workflow, about, data)
+			}
+		}
+		template = forBindings
 		for about, value := range strange {
 			resources, required := render(map[string]any{"secretRef": value})
 			if none := value == nil || value == ""; (required == "false") != none {

@@ -110,6 +110,12 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
 	) + text, err
 }
 
+// notForBindings tells whether the spec s of a SecretReference lacks the annotation that lets builds read the secret.
+// Without it, who may write a WorkflowRun could read every secret of the namespace.
+const notForBindings = `!(has(s.template) && has(s.template.metadata) && has(s.template.metadata.annotations) && ` +
+	`"stepwright.dev/bindings" in s.template.metadata.annotations && ` +
+	`s.template.metadata.annotations["stepwright.dev/bindings"] == "true")`
+
 // withBindings adds the Secret of service bindings to a ClusterWorkflow, and what tells the build to wait for it.
 func withBindings(text, name, schema string) (string, error) {
 	parsed, err := schemas.Parse(name, []byte(schema))
@@ -136,6 +142,13 @@ func withBindings(text, name, schema string) (string, error) {
       kind: SecretReference
 `+indented("      ", secret.name()))
 	data := middle(text, "\n          data: |-\n", "    - id: registry-push-secret\n")
+	data = strings.ReplaceAll(data, "git-secret-reference", "bindings-reference")
+	const spec = `externalRefs["bindings-reference"].spec`
+	const noData = "!has(" + spec + ".data) "
+	if err == nil && strings.Count(data, noData) != 1 {
+		err = fmt.Errorf("%s: %q is there %d times", dockerfileBuilderFile, noData, strings.Count(data, noData))
+	}
+	data = strings.Replace(data, noData, noData+"|| ["+spec+"].exists(s, "+notForBindings+") ", 1)
 	// The last one: components of operators find the others by their places.
 	text += "    - id: bindings\n" + indented("      ", secret.includeWhen()) + `      template:
         apiVersion: external-secrets.io/v1
@@ -151,8 +164,10 @@ func withBindings(text, name, schema string) (string, error) {
           target:
             name: ${metadata.workflowRunName}-bindings
             creationPolicy: Owner
+          # The code of a build reads its bindings, so a SecretReference has to say that it is for that: another
+          # one, such as for Git, gives nothing.
           data: |-
-` + strings.ReplaceAll(data, "git-secret-reference", "bindings-reference")
+` + data
 	return text, err
 }
 

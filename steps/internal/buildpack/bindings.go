@@ -61,7 +61,10 @@ func (in Parameters) waitForBindings(ctx context.Context, env step.Environment) 
 			return nil, outcome.Errorf(
 				outcome.InvalidParameters, "bindings-dir: no binding appeared in %s within %d s", in.BindingsDir,
 				in.BindingsTimeout,
-			).WithHint("Check that bindings.secretRef names a SecretReference whose secret exists.")
+			).WithHint(
+				"Check that bindings.secretRef names a SecretReference whose secret exists, and which has the " +
+					"annotation stepwright.dev/bindings: \"true\" in spec.template.metadata.",
+			)
 		}
 		select {
 		case <-ctx.Done():
