@@ -63,7 +63,9 @@ func TestBindingsOfARun(t *testing.T) {
 		} {
 			template = other
 			resources, required := render(map[string]any{"secretRef": "git-credentials"})
-			if data, _ := at(resources["bindings"], "spec", "data").([]any); len(data) > 0 || required != "true" {
+			data, _ := at(resources["bindings"], "spec", "data").([]any)
+			key := at(data, 0, "remoteRef", "key")
+			if len(data) != 1 || key != "stepwright.dev-bindings-is-not-annotated" || required != "true" {
 				t.Errorf("%s: a SecretReference with %s gives %v", builder.Workflow, about, data)
 			}
 		}

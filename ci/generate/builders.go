@@ -116,6 +116,10 @@ const notForBindings = `!(has(s.template) && has(s.template.metadata) && has(s.t
 	`"stepwright.dev/bindings" in s.template.metadata.annotations && ` +
 	`s.template.metadata.annotations["stepwright.dev/bindings"] == "true")`
 
+// refusedBindings is the data of the ExternalSecret then: a key that no store has. External Secrets takes none without
+// data, and OpenChoreo would try again without end.
+const refusedBindings = `[{"secretKey": "refused", "remoteRef": {"key": "stepwright.dev-bindings-is-not-annotated"}}]`
+
 // withBindings adds the Secret of service bindings to a ClusterWorkflow, and what tells the build to wait for it.
 func withBindings(text, name, schema string) (string, error) {
 	parsed, err := schemas.Parse(name, []byte(schema))
@@ -144,11 +148,11 @@ func withBindings(text, name, schema string) (string, error) {
 	data := middle(text, "\n          data: |-\n", "    - id: registry-push-secret\n")
 	data = strings.ReplaceAll(data, "git-secret-reference", "bindings-reference")
 	const spec = `externalRefs["bindings-reference"].spec`
-	const noData = "!has(" + spec + ".data) "
+	const noData = "!has(" + spec + ".data) ? [] : "
 	if err == nil && strings.Count(data, noData) != 1 {
 		err = fmt.Errorf("%s: %q is there %d times", dockerfileBuilderFile, noData, strings.Count(data, noData))
 	}
-	data = strings.Replace(data, noData, noData+"|| ["+spec+"].exists(s, "+notForBindings+") ", 1)
+	data = strings.Replace(data, noData, noData+"["+spec+"].exists(s, "+notForBindings+") ? "+refusedBindings+" : ", 1)
 	// The last one: components of operators find the others by their places.
 	text += "    - id: bindings\n" + indented("      ", secret.includeWhen()) + `      template:
         apiVersion: external-secrets.io/v1
@@ -165,7 +169,7 @@ func withBindings(text, name, schema string) (string, error) {
             name: ${metadata.workflowRunName}-bindings
             creationPolicy: Owner
           # The code of a build reads its bindings, so a SecretReference has to say that it is for that: another
-          # one, such as for Git, gives nothing.
+          # one, such as for Git, gives nothing: there is no such key.
           data: |-
 ` + data
 	return text, err
