@@ -403,7 +403,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 }
 
 // checkSecrets refuses secrets for a build that the workflow does not have: nothing would read them. It asks for those
-// that the run names. schemas are those of the workflow's steps.
+// that the run names. schemas are the names of the schemas of the workflow's steps.
 func (o *runOptions) checkSecrets(run *workflowrun.Run, schemas []string) error {
 	const dockerfile, buildpacks = "containerfile-build", "buildpacks-build"
 	ref := run.Text("bindings", "secretRef")
