@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -15,63 +17,187 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 )
 
-// BenchmarkCheckout compares checkout-source with git clone --depth 1 on a repository of 20,000 files. Besides the time
-// it reports the peak of the process's memory.
+// checkoutRounds is how often each contender checks out each repository.
+const checkoutRounds = 5
+
+// BenchmarkCheckout compares checkout-source with git clone --depth 1, on the disk and on tmpfs. All contenders take
+// turns in each round. It reports medians: seconds of wall time, seconds of processors (user and system), and MiB of
+// memory at the peak of the largest process, which is not the whole for git: it is several processes.
+//
+// STEPWRIGHT_BENCH_BEFORE names a folder with an older binary of checkout-source, or several, like PATH: they take
+// turns, too. STEPWRIGHT_BENCH_REPOSITORIES names a folder that keeps the repositories from one run to the next.
 func BenchmarkCheckout(b *testing.B) {
-	source, root, bin := b.TempDir(), b.TempDir(), filepath.Join(b.TempDir(), "checkout-source")
-	manyFiles(b, source, 20_000)
-	repo := filepath.Join(root, "big.git")
-	if _, err := devgit.Import(b.Context(), source, repo, "many files", time.Unix(1_700_000_000, 0)); err != nil {
-		b.Fatal(err)
+	root, bin := b.TempDir(), b.TempDir()
+	if kept := os.Getenv("STEPWRIGHT_BENCH_REPOSITORIES"); kept != "" {
+		root = kept
 	}
-	if _, err := devgit.Git(b.Context(), repo, nil, nil, "gc", "--quiet"); err != nil {
-		b.Fatal(err)
+	buildSteps(b, bin, "checkout-source")
+	contenders := []string{"git", bin}
+	if before := os.Getenv("STEPWRIGHT_BENCH_BEFORE"); before != "" {
+		contenders = append(contenders, filepath.SplitList(before)...)
 	}
 	url, err := devgit.Start(b.Context(), "127.0.0.1:0", &devgit.Handler{Root: root})
 	if err != nil {
 		b.Fatal(err)
 	}
-	build := exec.Command(
-		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
-		"github.com/stepwright/stepwright/steps/checkout-source",
-	)
+	for _, repo := range []struct {
+		name  string
+		write func(testing.TB, string)
+	}{
+		{"10600files", func(b testing.TB, dir string) { manyFiles(b, dir, 10_600) }},
+		{"20000files", func(b testing.TB, dir string) { manyFiles(b, dir, 20_000) }},
+		{"100000deep", deepFiles},
+		{"3bigblobs", similarBlobs},
+	} {
+		b.Run(repo.name, func(b *testing.B) {
+			makeRepository(b, filepath.Join(root, repo.name+".git"), repo.write)
+			for _, disk := range []struct{ name, dir string }{{"disk", os.TempDir()}, {"tmpfs", "/dev/shm"}} {
+				b.Run(disk.name, func(b *testing.B) {
+					if _, err := os.Stat(disk.dir); err != nil {
+						b.Skip(err)
+					}
+					compareCheckouts(b, contenders, url+"/"+repo.name+".git", disk.dir)
+				})
+			}
+		})
+	}
+}
+
+// usage is what one checkout took.
+type usage struct{ wall, cpu, peak float64 } // seconds, seconds, MiB
+
+// compareCheckouts lets git and the binaries in folders check out a repository in turns.
+func compareCheckouts(b *testing.B, contenders []string, url, disk string) {
+	b.Helper()
+	took := make([][]usage, len(contenders))
+	for range checkoutRounds {
+		for i, contender := range contenders {
+			took[i] = append(took[i], checkOut(b, contender, url, disk))
+		}
+	}
+	middle := func(all []usage, of func(usage) float64) float64 {
+		values := make([]float64, 0, len(all))
+		for _, u := range all {
+			values = append(values, of(u))
+		}
+		slices.Sort(values)
+		return values[len(values)/2]
+	}
+	b.ReportMetric(0, "ns/op")
+	var git usage
+	for i, contender := range contenders {
+		u := usage{
+			middle(took[i], func(u usage) float64 { return u.wall }),
+			middle(took[i], func(u usage) float64 { return u.cpu }),
+			middle(took[i], func(u usage) float64 { return u.peak }),
+		}
+		name := "before-" + filepath.Base(contender)
+		switch i {
+		case 0:
+			name, git = contender, u
+		case 1:
+			name = "now"
+		}
+		b.ReportMetric(u.wall, "s-"+name)
+		b.ReportMetric(u.cpu, "cpu-s-"+name)
+		b.ReportMetric(u.peak, "MiB-"+name)
+		if i > 0 {
+			b.ReportMetric(u.wall/git.wall, "x-git-"+name)
+		}
+	}
+}
+
+// checkOut checks out once into a new folder on a disk.
+func checkOut(b *testing.B, contender, url, disk string) usage {
+	b.Helper()
+	dir, err := os.MkdirTemp(disk, "stepwright-bench-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.Command("git", "clone", "--quiet", "--depth=1", url, filepath.Join(dir, "source"))
+	if contender != "git" {
+		cmd = exec.Command(filepath.Join(contender, "checkout-source"), "--git-repo", url, "--branch", "main",
+			"--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
+	}
+	cmd.Env = append(os.Environ(), devgit.Hermetic()...)
+	started := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("%v: %s", err, out)
+	}
+	wall := time.Since(started)
+	state := cmd.ProcessState
+	return usage{
+		wall: wall.Seconds(), cpu: (state.UserTime() + state.SystemTime()).Seconds(),
+		peak: float64(state.SysUsage().(*syscall.Rusage).Maxrss) / 1024,
+	}
+}
+
+// buildSteps builds steps as images have them.
+func buildSteps(b *testing.B, bin string, steps ...string) {
+	b.Helper()
+	args := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", bin + "/"}
+	for _, step := range steps {
+		args = append(args, "github.com/stepwright/stepwright/steps/"+step)
+	}
+	build := exec.Command("go", args...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v: %s", err, out)
 	}
-	for name, command := range map[string]func(dir string) *exec.Cmd{
-		"git": func(dir string) *exec.Cmd {
-			return exec.Command("git", "clone", "--quiet", "--depth=1", url+"/big.git", filepath.Join(dir, "source"))
-		},
-		"checkout-source": func(dir string) *exec.Cmd {
-			return exec.Command(bin, "--git-repo", url+
-				"/big.git", "--branch", "main", "--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
-		},
-	} {
-		b.Run(name, func(b *testing.B) {
-			var peak int64
-			for b.Loop() {
-				b.StopTimer()
-				dir, err := os.MkdirTemp(root, "workspace-")
-				if err != nil {
-					b.Fatal(err)
-				}
-				cmd := command(dir)
-				cmd.Env = append(os.Environ(), devgit.Hermetic()...)
-				b.StartTimer()
-				out, err := cmd.CombinedOutput()
-				b.StopTimer()
-				if err != nil {
-					b.Fatalf("%v: %s", err, out)
-				}
-				peak = max(peak, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
-				if err := os.RemoveAll(dir); err != nil {
-					b.Fatal(err)
-				}
-				b.StartTimer()
+}
+
+// makeRepository makes a packed repository of what write leaves in a folder, unless it is there.
+func makeRepository(b *testing.B, repo string, write func(testing.TB, string)) {
+	b.Helper()
+	if _, err := os.Stat(filepath.Join(repo, "packed-refs")); err == nil {
+		return
+	}
+	source := b.TempDir()
+	write(b, source)
+	if _, err := devgit.Import(b.Context(), source, repo, "files", time.Unix(1_700_000_000, 0)); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := devgit.Git(b.Context(), repo, nil, nil, "gc", "--quiet"); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// deepFiles fills a folder with 100,000 small files, 8 folders deep.
+func deepFiles(b testing.TB, dir string) {
+	b.Helper()
+	for i := range 100_000 {
+		folder := dir
+		for level, width := range []int{10, 2, 5, 2, 5, 2, 5, 1} { // 10,000 folders at the lowest level
+			n := i
+			for _, w := range []int{10, 2, 5, 2, 5, 2, 5, 1}[:level] {
+				n /= w
 			}
-			b.ReportMetric(float64(peak)/1024, "MiB-peak")
-		})
+			folder = filepath.Join(folder, fmt.Sprintf("level%d-%d", level, n%width))
+		}
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			b.Fatal(err)
+		}
+		text := strings.Repeat(fmt.Sprintf("line of file %d\n", i), 5+i%50)
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("file%d.txt", i)), []byte(text), 0o644); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// similarBlobs fills a folder with three files of 150 MB that differ in a few bytes.
+func similarBlobs(b testing.TB, dir string) {
+	b.Helper()
+	content := make([]byte, 150_000_000)
+	random := rand.NewChaCha8([32]byte{1})
+	random.Read(content)
+	for i := range 3 {
+		for at := i; at < len(content); at += 10_000_000 {
+			content[at]++
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("model-%d.bin", i)), content, 0o644); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
@@ -91,13 +217,7 @@ func BenchmarkVerification(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
-		"github.com/stepwright/stepwright/steps/checkout-source",
-		"github.com/stepwright/stepwright/steps/generate-workload-cr")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
-	}
+	buildSteps(b, bin, "checkout-source", "generate-workload-cr")
 	workspace, results := filepath.Join(root, "workspace"), filepath.Join(root, "results")
 	run := func(step string, flags ...string) *os.ProcessState {
 		flags = append(flags, "--workspace="+workspace, "--results-dir="+results)
@@ -133,7 +253,7 @@ func BenchmarkVerification(b *testing.B) {
 }
 
 // manyFiles fills a folder with so many files of words, and some that do not compress: the same each time.
-func manyFiles(b *testing.B, dir string, count int) {
+func manyFiles(b testing.TB, dir string, count int) {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
 	words := make([][]byte, 5000)

@@ -310,7 +310,7 @@ func (t *tree) overwrite(f *file, write func(io.Writer) error) error {
 		return err
 	}
 	if err = write(to); err == nil {
-		err = f.written(to.Stat())
+		err = f.changed(to.Stat())
 	}
 	return errors.Join(err, to.Close())
 }

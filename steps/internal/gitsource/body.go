@@ -65,8 +65,13 @@ func (p *pack) release(b *body) {
 	p.inMemory.Add(-b.size)
 }
 
-// open returns a reader of the whole body.
-func (b *body) open() (io.Reader, error) { return b.section(0, b.size), nil }
+// content is the whole body.
+func (b *body) content() content {
+	if b.file == nil {
+		return content{memory: b.memory}
+	}
+	return content{stream: func() (io.Reader, error) { return b.section(0, b.size), nil }}
+}
 
 func (b *body) section(from, size int64) io.Reader {
 	if b.file != nil {

@@ -2,6 +2,7 @@ package gitsource
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"io/fs"
@@ -9,10 +10,11 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 )
@@ -24,24 +26,36 @@ type tree struct {
 	root *os.Root
 	dir  string // where root is in the source, for messages; empty or with a final slash
 
+	top        plumbing.Hash // the tree that is planned
+	folders    *folders
 	names      int // in all trees, so far
 	text       int // bytes of paths and of links' targets, so far
 	files      []file
 	links      []link
 	submodules []file
 
+	written atomic.Int64 // files
+
 	mu   sync.Mutex
-	want map[plumbing.Hash][]int32 // files that are still to be written
+	want map[plumbing.Hash]int32 // the first of the files that are still to be written with that content
 }
 
 type file struct {
 	path string
-	mode filemode.FileMode
 	hash plumbing.Hash
+	mode filemode.FileMode
+	dir  int32 // its directory in folders
+	next int32 // the next file with the same content, or none
 
-	size     int64 // on the disk, with the time, once it is written
-	modified time.Time
+	size     int64 // on the disk, in bytes, once it is written
+	modified unix.Timespec
+	onDisk   uint32   // the mode that the disk gives it
+	hashed   bool     // sum is known
+	sum      [32]byte // SHA-256 of what was written
 }
+
+// name is the last part of the path.
+func (f *file) name() string { return f.path[strings.LastIndexByte(f.path, '/')+1:] }
 
 type link struct {
 	path, target string
@@ -54,23 +68,82 @@ const (
 	longestPath = 4095      // bytes; Linux has no longer ones, nor links to such
 )
 
-// writers is how many files are written at once: making a file waits for the disk more than it computes.
-func writers() int { return min(8, max(2, 2*runtime.GOMAXPROCS(0))) }
+// writers is how many files are written at once: as many as there are processors, and two where there is one, since
+// making a file waits for the disk, too.
+func writers() int { return min(8, max(2, runtime.GOMAXPROCS(0))) }
 
-// write makes the files of the tree below root, but for symbolic links. The pack's commits must be resolved.
-func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
-	if err := p.resolve(ctx, plumbing.TreeObject, 1, nil); err != nil {
+// begin plans a tree and makes its directories.
+func (t *tree) begin(ctx context.Context, p *pack, top plumbing.Hash) (err error) {
+	if t.folders, err = newFolders(t.root); err != nil {
 		return err
 	}
-	t.want = map[plumbing.Hash][]int32{}
-	if err := t.plan(ctx, p, top); err != nil {
+	t.top, t.want = top, map[plumbing.Hash]int32{}
+	return t.plan(ctx, p, top)
+}
+
+// early is called when a pack's first blob arrives. If all trees are there, as git sends them, files are written while
+// the pack arrives. Otherwise, and if anything is wrong with them, they are written by write, which knows all.
+func (t *tree) early(ctx context.Context, p *pack, find func(*pack) (commit, error)) (claims, error) {
+	err := p.resolveAll(ctx, plumbing.CommitObject, plumbing.TagObject, plumbing.TreeObject)
+	if err == nil {
+		var at commit
+		if at, err = find(p); err == nil {
+			err = t.begin(ctx, p, at.tree)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(context.Cause(ctx), t.reset())
+	}
+	return t.claim, nil
+}
+
+// reset removes all that was made, so that another pack may be tried.
+func (t *tree) reset() error {
+	t.close()
+	if t.top == plumbing.ZeroHash && t.folders == nil {
+		return nil
+	}
+	dir, err := t.root.Open(".")
+	if err != nil {
 		return err
+	}
+	names, err := dir.Readdirnames(-1)
+	err = errors.Join(err, dir.Close())
+	for _, name := range names {
+		if err == nil && name != ".git" { // the repository's own
+			err = t.root.RemoveAll(name)
+		}
+	}
+	t.top, t.folders, t.want = plumbing.ZeroHash, nil, nil
+	t.names, t.text, t.files, t.links, t.submodules = 0, 0, nil, nil, nil
+	t.written.Store(0)
+	return err
+}
+
+// close gives back what begin took.
+func (t *tree) close() { t.folders.close() }
+
+// write makes the files of the tree below root, but for symbolic links, unless they are made already. The pack's
+// commits must be resolved.
+func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
+	if p.late {
+		if err := p.resolveAll(ctx, plumbing.TreeObject); err != nil {
+			return err
+		}
+	}
+	if t.top != top {
+		if err := t.reset(); err != nil {
+			return err
+		}
+		if err := t.begin(ctx, p, top); err != nil {
+			return err
+		}
 	}
 	if err := p.resolve(ctx, plumbing.BlobObject, writers(), t.claim); err != nil {
 		return err
 	}
-	for name, files := range t.want {
-		return invalid("object %s, the content of %s, is missing", name, t.dir+t.files[files[0]].path)
+	for name, i := range t.want {
+		return invalid("object %s, the content of %s, is missing", name, t.dir+t.files[i].path)
 	}
 	return nil
 }
@@ -88,10 +161,11 @@ func (t *tree) finish() error {
 // plan makes the directories, and lists the other entries. One tree at a time is held.
 func (t *tree) plan(ctx context.Context, p *pack, top plumbing.Hash) error {
 	type directory struct {
-		path string // empty, or with a final slash
-		hash plumbing.Hash
+		path  string // empty, or with a final slash
+		hash  plumbing.Hash
+		index int32 // in folders
 	}
-	left := []directory{{"", top}}
+	left := []directory{{"", top, 0}}
 	for len(left) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -109,9 +183,9 @@ func (t *tree) plan(ctx context.Context, p *pack, top plumbing.Hash) error {
 			if t.names%1000 == 0 && ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			f, err := t.entry(d.path, e)
+			f, err := t.entry(d.path, d.index, e)
 			if err == nil && e.mode == filemode.Dir {
-				left = append(left, directory{f.path + "/", e.hash})
+				left = append(left, directory{f.path + "/", e.hash, f.dir})
 			}
 			return err
 		})
@@ -122,14 +196,14 @@ func (t *tree) plan(ctx context.Context, p *pack, top plumbing.Hash) error {
 	return nil
 }
 
-// entry takes one entry of a tree: a directory is made, all else is listed.
-func (t *tree) entry(dir string, e treeEntry) (file, error) {
+// entry takes one entry of a tree: a directory is made, all else is listed. Of a directory, the file's dir is itself.
+func (t *tree) entry(dir string, index int32, e treeEntry) (file, error) {
 	if err := checkName(e.name); err != nil {
 		return file{}, outcome.Errorf(
 			outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir, err,
 		)
 	}
-	f := file{path: dir + e.name, mode: e.mode, hash: e.hash}
+	f := file{path: dir + e.name, mode: e.mode, hash: e.hash, dir: index, next: none}
 	if t.names++; t.names > mostNames {
 		return f, outcome.Errorf(
 			outcome.RepositoryInvalid, "the repository has more than %d files and directories", mostNames,
@@ -146,9 +220,11 @@ func (t *tree) entry(dir string, e treeEntry) (file, error) {
 	}
 	switch e.mode {
 	case filemode.Dir, filemode.Submodule:
-		if err := t.root.Mkdir(f.path, 0o755); err != nil {
+		made, err := t.folders.add(index, e.name)
+		if err != nil {
 			return f, t.failed(f.path, err)
 		}
+		f.dir = made
 		if e.mode == filemode.Submodule {
 			t.submodules = append(t.submodules, f)
 		}
@@ -160,8 +236,12 @@ func (t *tree) entry(dir string, e treeEntry) (file, error) {
 			)
 		}
 	}
-	t.want[f.hash] = append(t.want[f.hash], int32(len(t.files)))
+	if first, ok := t.want[f.hash]; ok {
+		f.next = first
+	}
+	t.want[f.hash] = int32(len(t.files))
 	t.files = append(t.files, f)
+	t.folders.fill(index)
 	return f, nil
 }
 
@@ -179,65 +259,100 @@ func (t *tree) hold(bytes int) error {
 func (t *tree) claim(name plumbing.Hash) func(content) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	files, ok := t.want[name]
+	first, ok := t.want[name]
 	if !ok {
 		return nil
 	}
 	delete(t.want, name)
-	return func(open content) error {
-		for _, i := range files {
-			r, err := open()
-			if err == nil {
-				err = t.create(i, r)
-			}
-			if err != nil {
+	return func(c content) error {
+		known := none // a file with the same content, whose sum is known
+		for i := first; i != none; i = t.files[i].next {
+			if err := t.create(i, c, known); err != nil {
 				return err
 			}
+			known = i
+			t.written.Add(1)
 		}
 		return nil
 	}
 }
 
 // create makes a file, or notes a link.
-func (t *tree) create(i int32, content io.Reader) error {
+func (t *tree) create(i int32, c content, known int32) error {
 	f := &t.files[i]
 	if f.mode == filemode.Symlink {
-		target, err := io.ReadAll(io.LimitReader(content, longestPath+1))
-		if err != nil {
-			return err
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if err := t.hold(len(target)); err != nil {
-			return err
-		}
-		t.links = append(t.links, link{f.path, string(target), i})
-		return nil
+		return t.note(i, c)
 	}
-	perm := fs.FileMode(0o644)
+	perm := uint32(0o644)
 	if f.mode == filemode.Executable {
 		perm = 0o755
 	}
-	to, err := t.root.OpenFile(f.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
+	made, err := t.folders.create(f.dir, f.name(), perm, func(to descriptor) error {
+		if known != none {
+			f.sum = t.files[known].sum
+		} else if c.memory != nil {
+			f.sum = sha256.Sum256(c.memory)
+		}
+		if c.memory != nil {
+			_, err := to.Write(c.memory)
+			return err
+		}
+		r, err := c.open()
+		if err != nil {
+			return err
+		}
+		buf := buffers.Get().(*[copySize]byte)
+		defer buffers.Put(buf)
+		if known != none {
+			_, err = io.CopyBuffer(to, struct{ io.Reader }{r}, buf[:])
+			return err
+		}
+		sum := sha256.New()
+		_, err = io.CopyBuffer(to, io.TeeReader(r, sum), buf[:])
+		sum.Sum(f.sum[:0])
+		return err
+	})
 	if err != nil {
 		return t.failed(f.path, err)
 	}
-	buf := buffers.Get().(*[copySize]byte)
-	defer buffers.Put(buf)
-	// Without the writer's ReadFrom, which would make a buffer of its own for each file.
-	_, err = io.CopyBuffer(struct{ io.Writer }{to}, content, buf[:])
-	if err == nil {
-		err = f.written(to.Stat())
-	}
-	return errors.Join(err, to.Close())
+	f.made(&made)
+	f.hashed = true
+	return nil
 }
 
-// written notes what the index says of a file.
-func (f *file) written(info fs.FileInfo, err error) error {
-	if err == nil {
-		f.size, f.modified = info.Size(), info.ModTime()
+// note keeps a link for later.
+func (t *tree) note(i int32, c content) error {
+	r, err := c.open()
+	if err != nil {
+		return err
 	}
-	return err
+	target, err := io.ReadAll(io.LimitReader(r, longestPath+1))
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.hold(len(target)); err != nil {
+		return err
+	}
+	f := &t.files[i]
+	f.sum, f.hashed = sha256.Sum256(target), true
+	t.links = append(t.links, link{f.path, string(target), i})
+	return nil
+}
+
+// made notes what the index and the manifest say of a file.
+func (f *file) made(stat *unix.Stat_t) {
+	f.size, f.modified, f.onDisk = stat.Size, stat.Mtim, stat.Mode
+}
+
+// changed notes that a file has got another content than its blob's.
+func (f *file) changed(info fs.FileInfo, err error) error {
+	if err != nil {
+		return err
+	}
+	f.size, f.modified, f.hashed = info.Size(), unix.NsecToTimespec(info.ModTime().UnixNano()), false
+	return nil
 }
 
 const copySize = 64 << 10
@@ -250,10 +365,13 @@ func (t *tree) link(l link) error {
 	if target == "" || len(target) > longestPath || strings.ContainsRune(target, 0) {
 		return outcome.Errorf(outcome.RepositoryInvalid, "the symbolic link %s has no valid target", t.dir+l.path)
 	}
-	if err := t.root.Symlink(target, l.path); err != nil {
+	f := &t.files[l.file]
+	made, err := t.folders.link(f.dir, f.name(), target)
+	if err != nil {
 		return t.failed(l.path, err)
 	}
-	return t.files[l.file].written(t.root.Lstat(l.path))
+	f.made(&made)
+	return nil
 }
 
 // failed is the error for what cannot be made: the tree may have a name twice, or as a file and as a directory.

@@ -3,7 +3,6 @@ package gitsource
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"crypto/rand"
 	"crypto/sha1"
 	"encoding/binary"
@@ -18,7 +17,6 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/index"
 )
 
 // repository is a Git directory in the making, as `git clone --depth 1 --branch` leaves it, for submodules with
@@ -269,26 +267,4 @@ func keysOf[V any](m map[string]V) func(yield func(string) bool) {
 			}
 		}
 	}
-}
-
-// writeIndex writes the index with the files' sizes and times, so that git need not read them to see that none is
-// changed: some of its commands report a change instead of reading.
-func (r *repository) writeIndex(t *tree) error {
-	list := &index.Index{Version: 2, Entries: make([]*index.Entry, 0, len(t.files)+len(t.submodules))}
-	entries := make([]index.Entry, 0, len(t.files)+len(t.submodules))
-	for _, files := range [][]file{t.files, t.submodules} {
-		for _, f := range files {
-			entries = append(entries, index.Entry{
-				Name: f.path, Hash: f.hash, Mode: f.mode, Size: uint32(f.size), ModifiedAt: f.modified,
-				CreatedAt: f.modified,
-			})
-			list.Entries = append(list.Entries, &entries[len(entries)-1])
-		}
-	}
-	to, err := r.root.Create("index")
-	if err != nil {
-		return err
-	}
-	out := bufio.NewWriterSize(to, 64<<10)
-	return cmp.Or(index.NewEncoder(out).Encode(list), out.Flush(), to.Close())
 }

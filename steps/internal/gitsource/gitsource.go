@@ -11,14 +11,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"golang.org/x/sys/unix"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/trust"
@@ -94,7 +97,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err := in.Workspace.MakeFolders(); err != nil {
 		return nil, err
 	}
-	digest, err := in.Workspace.WriteTree(ctx)
+	digest, err := in.Workspace.WriteList(ctx, j.listed)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +181,7 @@ type job struct {
 	submodulesWanted, lfsWanted string // yes, no or try
 
 	modules  int
+	listed   []workspace.Entry // of the source, submodules included
 	links    []link
 	linkText int // bytes of links
 }
@@ -218,7 +222,9 @@ func (j *job) clone(
 		place = repo.work + "/"
 	}
 	log.Info("Cloning", "repository", remote, "revision", rev)
-	p, chosen, at, err := j.fetch(ctx, repo, remote, rev)
+	t := &tree{root: root, dir: place}
+	defer t.close()
+	p, chosen, at, err := j.fetch(ctx, t, repo, remote, rev)
 	if err != nil {
 		return commit{}, err
 	}
@@ -229,7 +235,6 @@ func (j *job) clone(
 	)
 
 	started = time.Now()
-	t := &tree{root: root, dir: place}
 	if err := t.write(ctx, p, at.tree); err != nil {
 		return commit{}, err
 	}
@@ -258,21 +263,37 @@ func (j *job) clone(
 			return commit{}, err
 		}
 	}
+	j.list(t)
 	return at, repo.write(t, p, remote, at, chosen)
+}
+
+// list notes what is in the source now, but for submodules, which are noted on their own, or stay empty.
+func (j *job) list(t *tree) {
+	j.listed = slices.Grow(j.listed, len(t.files))
+	for i := range t.files {
+		f := &t.files[i]
+		mode := fs.FileMode(f.onDisk & 0o777)
+		if f.onDisk&unix.S_IFMT == unix.S_IFLNK {
+			mode |= fs.ModeSymlink
+		}
+		j.listed = append(j.listed, workspace.Entry{
+			Path: t.dir + f.path, Mode: mode, Size: f.size, Hashed: f.hashed, Sum: f.sum,
+		})
+	}
+	for path := range t.folders.empty() {
+		j.listed = append(j.listed, workspace.Entry{Path: t.dir + path, Mode: fs.ModeDir})
+	}
 }
 
 // fetch gets the revision at depth 1, or where the server cannot do that, with its history.
 func (j *job) fetch(
-	ctx context.Context, repo *repository, remote Remote, rev revision,
+	ctx context.Context, t *tree, repo *repository, remote Remote, rev revision,
 ) (p *pack, chosen choice, at commit, err error) {
 	for {
-		if p, chosen, err = j.receive(ctx, repo, remote, rev); err != nil {
+		if p, chosen, err = j.receive(ctx, t, repo, remote, rev); err != nil {
 			return nil, chosen, at, err
 		}
-		for _, kind := range []plumbing.ObjectType{plumbing.CommitObject, plumbing.TagObject} {
-			err = errors.Join(err, p.resolve(ctx, kind, 1, nil))
-		}
-		if err == nil {
+		if err = p.resolveAll(ctx, plumbing.CommitObject, plumbing.TagObject); err == nil {
 			at, err = chosen.find(p, rev)
 		}
 		if err == nil && !chosen.commitsOnly {
@@ -288,10 +309,13 @@ func (j *job) fetch(
 
 // receive fetches once, and again as long as that may help.
 func (j *job) receive(
-	ctx context.Context, repo *repository, remote Remote, rev revision,
+	ctx context.Context, t *tree, repo *repository, remote Remote, rev revision,
 ) (p *pack, chosen choice, err error) {
 	var final error
 	err = j.env.Retry.Do(ctx, func(ctx context.Context) error {
+		if err := t.reset(); err != nil {
+			return err
+		}
 		file, err := repo.newPack()
 		if err != nil {
 			return err
@@ -302,7 +326,12 @@ func (j *job) receive(
 			return chosen.request, err
 		}, func(r io.Reader) error {
 			var err error
-			p, err = receivePack(ctx, r, file, repo.newSpill)
+			p, err = receivePack(ctx, r, file, repo.newSpill, func(ctx context.Context, p *pack) (claims, error) {
+				if chosen.commitsOnly {
+					return nil, nil
+				}
+				return t.early(ctx, p, func(p *pack) (commit, error) { return chosen.find(p, rev) })
+			})
 			return err
 		})
 		if err == nil {

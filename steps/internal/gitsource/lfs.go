@@ -582,5 +582,5 @@ func (t *tree) copyFile(from, f *file) error {
 // would find no pointer.
 func (f *file) settle(root *os.Root, to *os.File) error {
 	past := time.Now().Add(-2 * time.Second).Truncate(time.Second)
-	return errors.Join(to.Close(), root.Chtimes(f.path, past, past), f.written(root.Stat(f.path)))
+	return errors.Join(to.Close(), root.Chtimes(f.path, past, past), f.changed(root.Stat(f.path)))
 }

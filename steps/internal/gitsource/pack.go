@@ -25,10 +25,11 @@ import (
 
 // pack is a received packfile, gitformat-pack(5), and where each of its objects is.
 //
-// It is read twice. As it arrives, it is written to a file, and every object that stands whole in it is named by its
-// hash: the pack's format makes that pass necessary to find where objects begin. Then the deltas are resolved, each
-// exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, whose contents go
-// straight to the files that have them. Nothing is held but what a chain of deltas needs, and of that only so much in
+// As it arrives, it is written to a file, and every object that stands whole in it is named by its hash: the pack's
+// format makes that pass necessary to find where objects begin. Once all trees are there, before the first blob, the
+// blobs that stand whole go straight to the files that have them (arrivals.go). Then the deltas are resolved, each
+// exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, and what is still to
+// be written is. Nothing is held but what a chain of deltas needs, and of that only so much in
 // memory (body.go). The checksum at the pack's end is not checked: every object is known by its own hash.
 type pack struct {
 	file     *os.File
@@ -37,6 +38,7 @@ type pack struct {
 	inMemory atomic.Int64             // bytes of bodies
 	entries  []entry
 	end      int64    // of the last entry
+	late     bool     // trees, or what may be deltas of them, are not resolved yet
 	checksum [20]byte // that stands at the pack's end
 
 	mu      sync.Mutex
@@ -89,38 +91,52 @@ func invalid(format string, args ...any) error {
 }
 
 // receivePack reads a pack from r, and keeps it in file. What is unpacked goes to files of spill where memory has no
-// room for it.
+// room for it. early, unless it is nil, is called before the first blob, with what arrived by then, and says who writes
+// blobs at once.
 func receivePack(
 	ctx context.Context, r io.Reader, file *os.File, spill func() (*os.File, error),
+	early func(context.Context, *pack) (claims, error),
 ) (*pack, error) {
-	p := &pack{file: file, spill: spill, byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{}}
+	p := &pack{
+		file: file, spill: spill, late: true, byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{},
+	}
 	s := &scanner{pack: p, tee: tee{from: r, to: file}, hash: hash.New(crypto.SHA1), buf: make([]byte, 32<<10)}
 	s.in = bufio.NewReaderSize(&s.tee, 256<<10)
+	s.arrivals, s.early = newArrivals(ctx, p), early
+	if err := s.arrivals.close(s.read()); err != nil {
+		return nil, err
+	}
+	return p, file.Truncate(p.end + int64(len(p.checksum)))
+}
+
+// read reads the whole pack.
+func (s *scanner) read() error {
+	ctx := s.arrivals.ctx
 	var head [12]byte
 	if _, err := io.ReadFull(s.in, head[:]); err != nil {
-		return nil, cut(err)
+		return cut(err)
 	}
 	version, count := binary.BigEndian.Uint32(head[4:]), binary.BigEndian.Uint32(head[8:])
 	if string(head[:4]) != "PACK" || version != 2 && version != 3 {
-		return nil, invalid("it begins with %q", head[:8])
+		return invalid("it begins with %q", head[:8])
 	}
 	if count > mostObjects {
-		return nil, invalid("it claims to hold %d objects, and %d are the most that are taken", count, mostObjects)
+		return invalid("it claims to hold %d objects, and %d are the most that are taken", count, mostObjects)
 	}
-	p.entries = make([]entry, 0, min(count, 1<<14)) // grows with the data, not with the claimed count
+	s.entries = make([]entry, 0, min(count, 1<<14)) // grows with the data, not with the claimed count
 	for range count {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 		if err := s.entry(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	p.end = s.position()
-	if _, err := io.ReadFull(s.in, p.checksum[:]); err != nil {
-		return nil, cut(err)
+	s.end = s.position()
+	if _, err := io.ReadFull(s.in, s.checksum[:]); err != nil {
+		return cut(err)
 	}
-	return p, file.Truncate(p.end + int64(len(p.checksum)))
+	return nil
 }
 
 // scanner reads the pack as it arrives.
@@ -131,6 +147,9 @@ type scanner struct {
 	zlib io.ReadCloser
 	hash hash.Hash
 	buf  []byte
+
+	arrivals *arrivals
+	early    func(context.Context, *pack) (claims, error) // nil once it was called
 }
 
 // tee keeps what it reads.
@@ -185,6 +204,8 @@ func (s *scanner) entry() error {
 		}
 		e.base = int32(base)
 		e.next, s.entries[base].child = s.entries[base].child, index
+		// A delta that is resolved by now has its base's kind.
+		s.late = s.late || s.entries[base].kind != plumbing.BlobObject && !s.entries[base].kind.IsDelta()
 	case plumbing.REFDeltaObject:
 		var base plumbing.Hash
 		if _, err := io.ReadFull(s.in, base[:]); err != nil {
@@ -194,7 +215,10 @@ func (s *scanner) entry() error {
 			e.next = first
 		}
 		s.pending[base] = index
-	case plumbing.CommitObject, plumbing.TreeObject, plumbing.BlobObject, plumbing.TagObject:
+		s.late = true
+	case plumbing.BlobObject:
+	case plumbing.CommitObject, plumbing.TreeObject, plumbing.TagObject:
+		s.late = true
 	default:
 		return invalid("the object at %d is of type %d", e.start, e.kind)
 	}
@@ -202,14 +226,58 @@ func (s *scanner) entry() error {
 		return invalid("the %s at %d has %d bytes", e.kind, e.start, e.size)
 	}
 	e.head = int8(s.position() - e.start)
+	if e.kind == plumbing.BlobObject {
+		if err := s.begin(&e); err != nil {
+			return err
+		}
+	}
+	if e.kind == plumbing.BlobObject && e.size <= batchBytes {
+		memory, err := s.arrivals.room(index, e.size)
+		if err == nil {
+			err = s.inflate(&e, memory)
+		}
+		if err != nil {
+			return err
+		}
+		s.add(e)
+		return nil
+	}
 	if err := s.content(&e); err != nil {
 		return err
 	}
-	s.entries = append(s.entries, e)
+	s.add(e)
 	if !e.kind.IsDelta() {
-		s.byHash[e.hash] = index
+		s.found(index, e.hash)
 	}
 	return nil
+}
+
+// begin calls early before the first blob.
+func (s *scanner) begin(e *entry) (err error) {
+	if s.early == nil {
+		return nil
+	}
+	early := s.early
+	s.end, s.early = e.start, nil
+	s.late = false
+	s.arrivals.claims, err = early(s.arrivals.ctx, s.pack)
+	s.late = s.arrivals.claims == nil
+	return err
+}
+
+// add lists an entry. Others may be naming earlier ones.
+func (p *pack) add(e entry) {
+	p.mu.Lock()
+	p.entries = append(p.entries, e)
+	p.mu.Unlock()
+}
+
+// found names an object that stands whole.
+func (p *pack) found(i int32, name plumbing.Hash) {
+	p.mu.Lock()
+	p.entries[i].hash = name
+	p.byHash[name] = i
+	p.mu.Unlock()
 }
 
 // distance reads how far before a delta its base begins.
@@ -229,6 +297,35 @@ func (s *scanner) distance() (int64, error) {
 		n = (n+1)<<7 | int64(b&0x7f)
 	}
 	return n, nil
+}
+
+// inflate reads compressed data into memory of its size.
+func (s *scanner) inflate(e *entry, memory []byte) error {
+	if err := resetZlib(&s.zlib, s.in); err != nil {
+		return s.broken(e, err)
+	}
+	if err := s.spend(e.size, s.position()); err != nil {
+		return err
+	}
+	for n := 0; ; {
+		to := memory[n:]
+		if len(to) == 0 {
+			to = s.buf[:1] // is there more?
+		}
+		got, err := s.zlib.Read(to)
+		if n += got; n > len(memory) {
+			return invalid("the object at %d is larger than it claims", e.start)
+		}
+		if err == io.EOF && n < len(memory) {
+			return invalid("the object at %d is smaller than it claims", e.start)
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return s.broken(e, err)
+		}
+	}
 }
 
 // content reads compressed data, and names it if it is a whole object.
@@ -340,13 +437,20 @@ func (p *pack) object(name plumbing.Hash) (plumbing.ObjectType, []byte, error) {
 	return kind, content.memory, nil
 }
 
-// content opens an object's content, which is valid until the next call.
-type content func() (io.Reader, error)
+// resolveAll finds the names of all objects of some kinds, but not of blobs.
+func (p *pack) resolveAll(ctx context.Context, kinds ...plumbing.ObjectType) error {
+	for _, kind := range kinds {
+		if err := p.resolve(ctx, kind, 1, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // resolve finds the name of every object of that kind, and gives those that claim wants to what claim returns for them.
 // A nil claim wants none. With several workers, claim and its results are called from several goroutines.
 func (p *pack) resolve(
-	ctx context.Context, kind plumbing.ObjectType, workers int, claim func(plumbing.Hash) func(content) error,
+	ctx context.Context, kind plumbing.ObjectType, workers int, claim claims,
 ) error {
 	if claim == nil {
 		claim = func(plumbing.Hash) func(content) error { return nil }
@@ -380,7 +484,7 @@ func (p *pack) resolve(
 
 // family resolves a whole object and all that are made from it. A base is let go before its last delta is followed, so
 // that of the usual chain, one object after another, no more than two are held.
-func (p *pack) family(ctx context.Context, root int32, claim func(plumbing.Hash) func(content) error) error {
+func (p *pack) family(ctx context.Context, root int32, claim claims) error {
 	e := &p.entries[root]
 	write := claim(e.hash)
 	if p.adopt(root) == none {
@@ -405,7 +509,7 @@ func (p *pack) family(ctx context.Context, root int32, claim func(plumbing.Hash)
 		}
 	}()
 	if write != nil {
-		if err := write(base.open); err != nil {
+		if err := write(base.content()); err != nil {
 			return err
 		}
 	}
@@ -437,7 +541,7 @@ func (p *pack) family(ctx context.Context, root int32, claim func(plumbing.Hash)
 			stack = append(stack, frame{object, child, depth})
 		}
 		if write != nil {
-			err = write(object.open)
+			err = write(object.content())
 		}
 		if child == none {
 			p.release(object)
@@ -457,13 +561,13 @@ func (p *pack) copy(e *entry, write func(content) error) error {
 			streams.Put(s)
 		}
 	}()
-	return write(func() (_ io.Reader, err error) {
+	return write(content{stream: func() (_ io.Reader, err error) {
 		if s != nil {
 			streams.Put(s)
 		}
 		s, err = p.open(e)
 		return s, err
-	})
+	}})
 }
 
 // name records what a delta turned out to be.

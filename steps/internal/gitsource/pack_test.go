@@ -36,7 +36,7 @@ func receive(t testing.TB, raw []byte) (*pack, error) {
 			return nil, err
 		}
 		return spilled, os.Remove(spilled.Name())
-	})
+	}, nil)
 }
 
 // packed is a pack of these objects: type, what stands before the content, content.
@@ -77,8 +77,8 @@ func contents(t testing.TB, p *pack) map[string]string {
 	t.Helper()
 	got := map[string]string{}
 	err := p.resolve(t.Context(), plumbing.BlobObject, 1, func(name plumbing.Hash) func(content) error {
-		return func(open content) error {
-			r, err := open()
+		return func(c content) error {
+			r, err := c.open()
 			if err != nil {
 				return err
 			}
@@ -258,9 +258,9 @@ func TestLargeDeltas(t *testing.T) {
 	}
 	got := map[plumbing.Hash]int{}
 	err = p.resolve(t.Context(), plumbing.BlobObject, 1, func(name plumbing.Hash) func(content) error {
-		return func(open content) error {
+		return func(c content) error {
 			for range 2 {
-				r, err := open()
+				r, err := c.open()
 				if err != nil {
 					return err
 				}

@@ -64,14 +64,19 @@ func (j *job) submodules(ctx context.Context, t *tree, repo *repository, parent 
 				at, deepestSubmodule, mostSubmodules,
 			)
 		}
+		listed := len(j.listed)
 		m.url, err = j.submodule(ctx, t, repo, parent, s, m, level)
 		if err == nil {
 			repo.modules = append(repo.modules, m)
+			if len(j.listed) > listed {
+				t.folders.fill(s.dir)
+			}
 			continue
 		}
 		if j.submodulesWanted != try || !dispensable(ctx, err) {
 			return wrap(err, "submodule %s", at)
 		}
+		j.listed = j.listed[:listed]
 		failure := outcome.Of(err)
 		j.env.Log.Warn(
 			"A submodule cannot be had and stays empty", "path", at, "reason", failure.Reason, "because",

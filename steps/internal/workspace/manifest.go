@@ -30,11 +30,6 @@ type record struct {
 // hashOfNothing is the SHA-256 of no bytes.
 const hashOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// String is the record as it stands in the manifest: `<mode> <size> <hash>\t<path>\0`.
-func (r record) String() string {
-	return r.mode + " " + strconv.FormatInt(r.size, 10) + " " + r.hash + "\t" + r.path + "\x00"
-}
-
 // modeOf is an entry's mode; false for what no repository holds, such as a pipe or a device.
 func modeOf(info fs.FileMode) (mode string, ok bool) {
 	switch {

@@ -1,7 +1,6 @@
 package workspace
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-
-	"github.com/google/renameio/v2"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/regularfile"
@@ -38,20 +35,11 @@ const (
 // hashers is how many files are hashed at once.
 const hashers = 2
 
-// WriteTree writes the manifest of the source, and returns its digest: by it, and by nothing in the workspace, later
-// steps know the source. What Git keeps for itself is not in it.
+// WriteTree writes the manifest of the source as it finds it, and returns its digest: by it, and by nothing in the
+// workspace, later steps know the source. What Git keeps for itself is not in it.
 func (w Workspace) WriteTree(ctx context.Context) (digest string, err error) {
-	// A temporary file of the folder itself, which may be the place of a volume.
-	out, err := renameio.NewPendingFile(w.manifest(), renameio.WithPermissions(0o644),
-		renameio.WithTempDir(w.TreeFolder()))
-	if err != nil {
-		return "", err
-	}
-	defer out.Cleanup()
-	whole := sha256.New()
-	buffered := bufio.NewWriterSize(io.MultiWriter(out, whole), copySize)
-
 	h := newHashing(ctx)
+	defer h.cancel(nil)
 	type pending struct {
 		record
 		ready chan struct{}
@@ -71,32 +59,16 @@ func (w Workspace) WriteTree(ctx context.Context) (digest string, err error) {
 		}))
 		close(inOrder)
 	}()
-	var size int64
-	for p := range inOrder {
-		select {
-		case <-p.ready:
-		case <-h.ctx.Done():
-			continue // until the walk has seen it, too
+	return w.writeManifest(func(line func(record) error) error {
+		for p := range inOrder {
+			select {
+			case <-p.ready:
+				h.fail(line(p.record))
+			case <-h.ctx.Done(): // until the walk has seen it, too
+			}
 		}
-		line := p.String()
-		if size += int64(len(line)); size > manifestLimit {
-			h.fail(outcome.Errorf(
-				outcome.RepositoryInvalid,
-				"the repository has too many files: the list of them is larger than %d bytes", manifestLimit,
-			))
-			continue
-		}
-		if _, err := buffered.WriteString(line); err != nil {
-			h.fail(err)
-		}
-	}
-	if err := h.wait(); err != nil {
-		return "", err
-	}
-	if err := errors.Join(buffered.Flush(), out.CloseAtomicallyReplace()); err != nil {
-		return "", err
-	}
-	return "sha256:" + hex.EncodeToString(whole.Sum(nil)), nil
+		return h.wait()
+	})
 }
 
 // Tree is the source as checkout-source left it, by the digest that it handed over.
