@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -34,7 +33,7 @@ type tree struct {
 	links      []link
 	submodules []file
 
-	written atomic.Int64 // files
+	meter *meter
 
 	mu   sync.Mutex
 	want map[plumbing.Hash]int32 // the first of the files that are still to be written with that content
@@ -78,7 +77,10 @@ func (t *tree) begin(ctx context.Context, p *pack, top plumbing.Hash) (err error
 		return err
 	}
 	t.top, t.want = top, map[plumbing.Hash]int32{}
-	return t.plan(ctx, p, top)
+	err = t.plan(ctx, p, top)
+	t.meter.files.Store(0)
+	t.meter.ofFiles.Store(int64(len(t.files)))
+	return err
 }
 
 // early is called when a pack's first blob arrives. If all trees are there, as git sends them, files are written while
@@ -116,7 +118,6 @@ func (t *tree) reset() error {
 	}
 	t.top, t.folders, t.want = plumbing.ZeroHash, nil, nil
 	t.names, t.text, t.files, t.links, t.submodules = 0, 0, nil, nil, nil
-	t.written.Store(0)
 	return err
 }
 
@@ -271,7 +272,7 @@ func (t *tree) claim(name plumbing.Hash) func(content) error {
 				return err
 			}
 			known = i
-			t.written.Add(1)
+			t.meter.files.Add(1)
 		}
 		return nil
 	}

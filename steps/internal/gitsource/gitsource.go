@@ -12,12 +12,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -62,6 +64,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		rev.branch = ""
 	}
 	j := &job{env: env, submodulesWanted: in.Submodules, lfsWanted: in.LFS}
+	j.log.Store(env.Log)
 	if j.client, err = newClient(ctx, in, env, remote); err != nil {
 		return nil, err
 	}
@@ -180,6 +183,9 @@ type job struct {
 
 	submodulesWanted, lfsWanted string // yes, no or try
 
+	meter meter                       // of the repository or submodule that is checked out now
+	log   atomic.Pointer[slog.Logger] // its log
+
 	modules  int
 	listed   []workspace.Entry // of the source, submodules included
 	links    []link
@@ -202,7 +208,11 @@ func (j *job) checkout(ctx context.Context, dir string, remote Remote, rev revis
 	if err != nil {
 		return commit{}, err
 	}
+	reporting, stop := context.WithCancel(ctx)
+	reported := j.meter.report(reporting, j.log.Load)
 	at, err := j.clone(ctx, root, repo, remote, rev, 0)
+	stop()
+	<-reported
 	if err := errors.Join(err, repo.root.Close()); err != nil {
 		return commit{}, err
 	}
@@ -222,7 +232,9 @@ func (j *job) clone(
 		place = repo.work + "/"
 	}
 	log.Info("Cloning", "repository", remote, "revision", rev)
-	t := &tree{root: root, dir: place}
+	j.meter.reset()
+	j.log.Store(log)
+	t := &tree{root: root, dir: place, meter: &j.meter}
 	defer t.close()
 	p, chosen, at, err := j.fetch(ctx, t, repo, remote, rev)
 	if err != nil {
@@ -316,6 +328,7 @@ func (j *job) receive(
 		if err := t.reset(); err != nil {
 			return err
 		}
+		j.meter.reset()
 		file, err := repo.newPack()
 		if err != nil {
 			return err
@@ -331,7 +344,7 @@ func (j *job) receive(
 					return nil, nil
 				}
 				return t.early(ctx, p, func(p *pack) (commit, error) { return chosen.find(p, rev) })
-			})
+			}, &j.meter)
 			return err
 		})
 		if err == nil {

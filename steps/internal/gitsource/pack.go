@@ -33,6 +33,7 @@ import (
 // memory (body.go). The checksum at the pack's end is not checked: every object is known by its own hash.
 type pack struct {
 	file     *os.File
+	meter    *meter
 	spill    func() (*os.File, error) // makes a file without a name for what memory has no room for
 	spent    atomic.Int64             // bytes that were unpacked so far
 	inMemory atomic.Int64             // bytes of bodies
@@ -95,12 +96,12 @@ func invalid(format string, args ...any) error {
 // blobs at once.
 func receivePack(
 	ctx context.Context, r io.Reader, file *os.File, spill func() (*os.File, error),
-	early func(context.Context, *pack) (claims, error),
+	early func(context.Context, *pack) (claims, error), m *meter,
 ) (*pack, error) {
 	p := &pack{
-		file: file, spill: spill, late: true, byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{},
+		meter: m, file: file, spill: spill, late: true, byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{},
 	}
-	s := &scanner{pack: p, tee: tee{from: r, to: file}, hash: hash.New(crypto.SHA1), buf: make([]byte, 32<<10)}
+	s := &scanner{pack: p, tee: tee{from: r, to: file, sum: &m.received}, hash: hash.New(crypto.SHA1), buf: make([]byte, 32<<10)}
 	s.in = bufio.NewReaderSize(&s.tee, 256<<10)
 	s.arrivals, s.early = newArrivals(ctx, p), early
 	if err := s.arrivals.close(s.read()); err != nil {
@@ -123,6 +124,7 @@ func (s *scanner) read() error {
 	if count > mostObjects {
 		return invalid("it claims to hold %d objects, and %d are the most that are taken", count, mostObjects)
 	}
+	s.meter.ofObjects.Store(int64(count))
 	s.entries = make([]entry, 0, min(count, 1<<14)) // grows with the data, not with the claimed count
 	for range count {
 		if ctx.Err() != nil {
@@ -157,12 +159,14 @@ type tee struct {
 	from io.Reader
 	to   *os.File
 	n    int64
+	sum  *atomic.Int64 // n, for others
 }
 
 func (t *tee) Read(p []byte) (int, error) {
 	n, err := t.from.Read(p)
 	if n > 0 {
 		t.n += int64(n)
+		t.sum.Add(int64(n))
 		if _, werr := t.to.Write(p[:n]); werr != nil {
 			return n, werr
 		}
@@ -267,6 +271,10 @@ func (s *scanner) begin(e *entry) (err error) {
 
 // add lists an entry. Others may be naming earlier ones.
 func (p *pack) add(e entry) {
+	p.meter.objects.Add(1)
+	if e.kind.IsDelta() {
+		p.meter.ofDeltas.Add(1)
+	}
 	p.mu.Lock()
 	p.entries = append(p.entries, e)
 	p.mu.Unlock()
@@ -576,6 +584,9 @@ func (p *pack) name(i int32, kind plumbing.ObjectType, object *body) error {
 	name, err := object.name(kind)
 	if err != nil {
 		return err
+	}
+	if e.kind.IsDelta() {
+		p.meter.deltas.Add(1)
 	}
 	e.kind, e.hash = kind, name
 	if kind != plumbing.BlobObject {

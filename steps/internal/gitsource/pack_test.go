@@ -36,7 +36,7 @@ func receive(t testing.TB, raw []byte) (*pack, error) {
 			return nil, err
 		}
 		return spilled, os.Remove(spilled.Name())
-	}, nil)
+	}, nil, &meter{})
 }
 
 // packed is a pack of these objects: type, what stands before the content, content.
