@@ -3,9 +3,13 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"github.com/stepwright/stepwright/steps/internal/gitsource"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-func main() { os.Exit(step.Main("checkout-source", gitsource.Run)) }
+func main() {
+	debug.SetGCPercent(gitsource.GarbagePercent)
+	os.Exit(step.Main("checkout-source", gitsource.Run))
+}

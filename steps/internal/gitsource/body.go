@@ -23,7 +23,7 @@ type body struct {
 }
 
 const (
-	mostInMemory    = 128 << 20 // bytes of all bodies of a pack
+	mostInMemory    = 64 << 20 // bytes of all bodies of a pack
 	largestInMemory = 32 << 20  // bytes of a blob
 	smallDelta      = 4 << 20   // bytes; larger ones are applied as they are unpacked
 	copyCost        = 512       // bytes that an instruction of a large delta counts as, since it may read a file

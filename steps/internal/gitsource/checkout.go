@@ -146,6 +146,7 @@ func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
 	for name, i := range t.want {
 		return invalid("object %s, the content of %s, is missing", name, t.dir+t.files[i].path)
 	}
+	t.want = nil
 	return nil
 }
 

@@ -31,6 +31,10 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
+// GarbagePercent is how much garbage the step's process may hold, in percent of what it uses. The heap of a checkout has
+// few pointers, so that little memory costs little time.
+const GarbagePercent = 20
+
 // Parameters are the parameters in schemas/checkout-source.schema.json.
 type Parameters struct {
 	step.Common
@@ -275,8 +279,12 @@ func (j *job) clone(
 			return commit{}, err
 		}
 	}
+	if err := repo.write(t, p, remote, at, chosen); err != nil {
+		return commit{}, err
+	}
+	p.forget()
 	j.list(t)
-	return at, repo.write(t, p, remote, at, chosen)
+	return at, nil
 }
 
 // list notes what is in the source now, but for submodules, which are noted on their own, or stay empty.

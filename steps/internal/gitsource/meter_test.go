@@ -18,10 +18,10 @@ func TestProgressOfALongCheckout(t *testing.T) {
 		took  time.Duration
 		lines int
 	}{
-		"quick":        {4 * time.Second, 0},
-		"six seconds":  {6 * time.Second, 1},
-		"ten minutes":  {10 * time.Minute, 60},
-		"half a while": {16 * time.Second, 2},
+		"quick":           {4 * time.Second, 0},
+		"six seconds":     {6 * time.Second, 1},
+		"ten minutes":     {10 * time.Minute, 60},
+		"sixteen seconds": {16 * time.Second, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

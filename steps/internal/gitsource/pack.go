@@ -141,6 +141,9 @@ func (s *scanner) read() error {
 	return nil
 }
 
+// forget gives the memory back of a pack that is no longer needed.
+func (p *pack) forget() { p.entries, p.byHash, p.pending = nil, nil, nil }
+
 // scanner reads the pack as it arrives.
 type scanner struct {
 	*pack

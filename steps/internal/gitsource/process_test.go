@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_IS_THE_STEP") == "1" {
 		os.Exit(step.Main("checkout-source", Run))
 	}
+	if pack := os.Getenv("TEST_READS_PACK"); pack != "" {
+		os.Exit(readPack(pack))
+	}
 	os.Exit(m.Run())
 }
 
