@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,7 +23,7 @@ const checkoutRounds = 5
 
 // BenchmarkCheckout compares checkout-source with git clone --depth 1, on the disk and on tmpfs. All contenders take
 // turns in each round. It reports medians: seconds of wall time, seconds of processors (user and system), and MiB of
-// memory at the peak of the largest process, which is not the whole for git: it is several processes.
+// memory at the peak of the largest process: git is several.
 //
 // STEPWRIGHT_BENCH_BEFORE names a folder with an older binary of checkout-source, or several, like PATH: they take
 // turns, too. STEPWRIGHT_BENCH_REPOSITORIES names a folder that keeps the repositories from one run to the next.
@@ -121,16 +122,54 @@ func checkOut(b *testing.B, contender, url, disk string) usage {
 			"--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
 	}
 	cmd.Env = append(os.Environ(), devgit.Hermetic()...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
 	started := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
 	}
+	ended, peak := make(chan struct{}), make(chan float64)
+	go func() {
+		most := 0.0
+		for tick := time.Tick(5 * time.Millisecond); ; {
+			select {
+			case <-tick:
+				most = max(most, largestProcess(cmd.Process.Pid))
+			case <-ended:
+				peak <- most
+				return
+			}
+		}
+	}()
+	err = cmd.Wait()
 	wall := time.Since(started)
-	state := cmd.ProcessState
-	return usage{
-		wall: wall.Seconds(), cpu: (state.UserTime() + state.SystemTime()).Seconds(),
-		peak: float64(state.SysUsage().(*syscall.Rusage).Maxrss) / 1024,
+	close(ended)
+	u := usage{
+		wall: wall.Seconds(), peak: <-peak,
+		cpu: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(),
 	}
+	if err != nil {
+		b.Fatalf("%v: %s", err, &out)
+	}
+	return u
+}
+
+// largestProcess is the peak of memory, in MiB, of the largest of a process and its children. What wait returns would
+// be no less than the memory of the benchmark itself.
+func largestProcess(pid int) float64 {
+	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	var most float64
+	if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {
+		fmt.Sscan(rest, &most)
+		most /= 1024
+	}
+	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for child := range strings.FieldsSeq(string(children)) {
+		if n, err := strconv.Atoi(child); err == nil {
+			most = max(most, largestProcess(n))
+		}
+	}
+	return most
 }
 
 // buildSteps builds steps as images have them.

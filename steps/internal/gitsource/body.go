@@ -24,9 +24,9 @@ type body struct {
 
 const (
 	mostInMemory    = 64 << 20 // bytes of all bodies of a pack
-	largestInMemory = 32 << 20  // bytes of a blob
-	smallDelta      = 4 << 20   // bytes; larger ones are applied as they are unpacked
-	copyCost        = 512       // bytes that an instruction of a large delta counts as, since it may read a file
+	largestInMemory = 32 << 20 // bytes of a blob
+	smallDelta      = 4 << 20  // bytes; larger ones are applied as they are unpacked
+	copyCost        = 512      // bytes that an instruction of a large delta counts as, since it may read a file
 )
 
 // newBody makes an empty body for an object of that size, which is unpacked from so many bytes besides. What is no blob

@@ -83,8 +83,9 @@ func (t *tree) begin(ctx context.Context, p *pack, top plumbing.Hash) (err error
 	return err
 }
 
-// early is called when a pack's first blob arrives. If all trees are there, as git sends them, files are written while
-// the pack arrives. Otherwise, and if anything is wrong with them, they are written by write, which knows all.
+// early is called when a pack's first blob arrives. If all trees are there, as git sends those of a commit with a tag,
+// files are written while the pack arrives. Otherwise, and if anything is wrong with them, they are written by write,
+// which knows all: git sends the trees of other commits among the blobs.
 func (t *tree) early(ctx context.Context, p *pack, find func(*pack) (commit, error)) (claims, error) {
 	err := p.resolveAll(ctx, plumbing.CommitObject, plumbing.TagObject, plumbing.TreeObject)
 	if err == nil {

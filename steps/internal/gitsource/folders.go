@@ -104,18 +104,18 @@ func (f *folders) reach(dir int32) (*handle, error) {
 	return at, nil
 }
 
-// evict closes the directory that was not used for the longest time, if too many are open.
+// evict closes the directories that were not used for the longest time, while too many are open.
 func (f *folders) evict() {
-	if len(f.open) < mostHandles {
-		return
-	}
-	oldest := none
-	for dir, h := range f.open {
-		if h.users == 0 && (oldest == none || h.used < f.open[oldest].used) {
-			oldest = dir
+	for len(f.open) >= mostHandles {
+		oldest := none
+		for dir, h := range f.open {
+			if h.users == 0 && (oldest == none || h.used < f.open[oldest].used) {
+				oldest = dir
+			}
 		}
-	}
-	if oldest != none {
+		if oldest == none {
+			return // all are in use
+		}
 		unix.Close(f.open[oldest].fd)
 		delete(f.open, oldest)
 	}

@@ -26,7 +26,7 @@ import (
 // pack is a received packfile, gitformat-pack(5), and where each of its objects is.
 //
 // As it arrives, it is written to a file, and every object that stands whole in it is named by its hash: the pack's
-// format makes that pass necessary to find where objects begin. Once all trees are there, before the first blob, the
+// format makes that pass necessary to find where objects begin. If all trees are there before the first blob, the
 // blobs that stand whole go straight to the files that have them (arrivals.go). Then the deltas are resolved, each
 // exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, and what is still to
 // be written is. Nothing is held but what a chain of deltas needs, and of that only so much in
