@@ -1,9 +1,8 @@
 // Package gitsource is the step checkout-source: it puts one revision of a Git repository into the workspace.
 //
 // It speaks the pack protocol itself (protocol.go, over http.go and ssh.go), reads the pack as it arrives (pack.go),
-// and writes the files straight from it (checkout.go): one fetch at depth 1, every content unpacked where it belongs,
-// nothing written outside. Formats that go-git implements well, of the index, the pack's index and configuration, are
-// go-git's.
+// and writes the files straight from it (checkout.go, folders.go): one fetch at depth 1, every content unpacked where it
+// belongs, nothing written outside. The format of configuration is go-git's.
 package gitsource
 
 import (
@@ -31,8 +30,8 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// GarbagePercent is how much garbage the step's process may hold, in percent of what it uses. The heap of a checkout has
-// few pointers, so that little memory costs little time.
+// GarbagePercent is how much garbage the step's process may hold, in percent of what it uses. The heap of a checkout
+// has few pointers, so a small share costs little time.
 const GarbagePercent = 20
 
 // Parameters are the parameters in schemas/checkout-source.schema.json.

@@ -28,9 +28,9 @@ import (
 // As it arrives, it is written to a file, and every object that stands whole in it is named by its hash: the pack's
 // format makes that pass necessary to find where objects begin. If all trees are there before the first blob, the
 // blobs that stand whole go straight to the files that have them (arrivals.go). Then the deltas are resolved, each
-// exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, and what is still to
-// be written is. Nothing is held but what a chain of deltas needs, and of that only so much in
-// memory (body.go). The checksum at the pack's end is not checked: every object is known by its own hash.
+// exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, and the files that
+// are still missing are written. Nothing is held but what a chain of deltas needs, and of that only so much in memory
+// (body.go). The checksum at the pack's end is not checked: every object is known by its own hash.
 type pack struct {
 	file     *os.File
 	meter    *meter
@@ -99,9 +99,12 @@ func receivePack(
 	early func(context.Context, *pack) (claims, error), m *meter,
 ) (*pack, error) {
 	p := &pack{
-		meter: m, file: file, spill: spill, late: true, byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{},
+		meter: m, file: file, spill: spill, late: true,
+		byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{},
 	}
-	s := &scanner{pack: p, tee: tee{from: r, to: file, sum: &m.received}, hash: hash.New(crypto.SHA1), buf: make([]byte, 32<<10)}
+	s := &scanner{
+		pack: p, tee: tee{from: r, to: file, sum: &m.received}, hash: hash.New(crypto.SHA1), buf: make([]byte, 32<<10),
+	}
 	s.in = bufio.NewReaderSize(&s.tee, 256<<10)
 	s.arrivals, s.early = newArrivals(ctx, p), early
 	if err := s.arrivals.close(s.read()); err != nil {

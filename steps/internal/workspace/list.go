@@ -18,7 +18,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// Entry is one entry of the source, as whoever made it knows it: a file, a link, or a folder with nothing in it.
+// Entry is one entry of the source, as the step that made it knows it: a file, a link, or a folder with nothing in it.
 type Entry struct {
 	Path   string      // from the source's folder, with slashes and none at the end
 	Mode   fs.FileMode // on the disk
