@@ -1,8 +1,8 @@
 // Package gitsource is the step checkout-source: it puts one revision of a Git repository into the workspace.
 //
 // It speaks the pack protocol itself (protocol.go, over http.go and ssh.go), reads the pack as it arrives (pack.go),
-// and writes the files straight from it (checkout.go, folders.go): one fetch at depth 1, every content unpacked where it
-// belongs, nothing written outside. The format of configuration is go-git's.
+// and writes the files straight from it (checkout.go, folders.go): one fetch at depth 1, every content unpacked where
+// it belongs, nothing written outside. The format of configuration is go-git's.
 package gitsource
 
 import (
