@@ -118,6 +118,9 @@ type Config struct {
 	CABundle  string            // PEM file of certificate authorities to trust besides the system's; may be empty
 
 	Credentials *registry.Credentials // to pull with; may be nil
+	// Times is the time of files of layers in place of each that the build's clock has given; whole seconds. With nil,
+	// files keep theirs.
+	Times *time.Time
 }
 
 // keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.

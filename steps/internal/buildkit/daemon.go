@@ -66,6 +66,9 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	options.RegistryHosts = pulls.registries
+	if c.Times != nil {
+		options.Snapshotter = &settling{options.Snapshotter, newTimekeeper(*c.Times, options.MetadataStore)}
+	}
 	w, err := base.NewWorker(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)

@@ -72,9 +72,10 @@ func (in Parameters) confine(attrs map[string]string) {
 }
 
 // sharedKey names what may be taken for an earlier state of the same context. BuildKit asks only for files whose path,
-// size and time differ from it: with a key in common, a build that guesses them gets the files of another component.
-func (in Parameters) sharedKey() string {
-	if owner := in.Owner.Label(); owner != "" {
+// size and time differ from it: with a key in common, a build that guesses them gets the files of another component. So
+// does any build where all files have one time.
+func (b *build) sharedKey() string {
+	if owner := b.in.Owner.Label(); owner != "" && b.fileTime() == nil {
 		return owner
 	}
 	return rand.Text()

@@ -186,7 +186,7 @@ func TestContextIsVerifiedAsItIsRead(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		files, err := s.contextFS(nil)
+		files, err := s.contextFS(nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
@@ -41,6 +42,7 @@ type Parameters struct {
 	Platform           string            `json:"platform"`
 	BuildSecretsDir    string            `json:"build-secrets-dir"`
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
+	Timestamps         string            `json:"timestamps"`
 	Provenance         string            `json:"provenance"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
@@ -101,7 +103,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if warning := b.credentials.Warning(); warning != "" {
 		env.Log.Warn(warning)
 	}
-	builder, err := open(ctx, in, b.credentials, env)
+	builder, err := open(ctx, in, b, env)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +145,7 @@ const mostBases = 64
 
 // open opens the builder: the daemon at the address if there is one, else the process's own.
 func open(
-	ctx context.Context, in Parameters, credentials *registry.Credentials, env step.Environment,
+	ctx context.Context, in Parameters, b *build, env step.Environment,
 ) (*buildkit.BuildKit, error) {
 	started := time.Now()
 	if in.BuildKitAddress != "" {
@@ -165,7 +167,8 @@ func open(
 		Insecure: in.InsecureRegistries,
 		CABundle: in.CABundle,
 
-		Credentials: credentials,
+		Credentials: b.credentials,
+		Times:       b.fileTime(),
 	}
 	if config.Root == "" {
 		config.Temporary = true
@@ -190,7 +193,7 @@ func open(
 func (in Parameters) epoch(r workspace.Revision) *time.Time {
 	at := r.Time
 	for _, arg := range in.BuildArgs {
-		if seconds, err := strconv.ParseInt(arg.Value, 10, 64); err == nil && arg.Name == "SOURCE_DATE_EPOCH" {
+		if seconds, err := strconv.ParseInt(arg.Value, 10, 64); err == nil && arg.Name == epochArg {
 			at = time.Unix(seconds, 0)
 		}
 	}
@@ -257,7 +260,7 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 	if err != nil {
 		return sealed{}, b.explain(err, watch, builder)
 	}
-	built, err := seal(layout, b.in.Provenance != "none", b.epoch != nil)
+	built, err := seal(layout, b.in.Provenance != "none", b.dates())
 	if err != nil {
 		return sealed{}, err
 	}
@@ -274,7 +277,7 @@ const builderID = "https://stepwright.dev/steps/containerfile-build"
 
 // options tells the builder what to build: the context, and the Dockerfile in the folder files, into the folder layout.
 func (b *build) options(layout, files string) (client.SolveOpt, error) {
-	contextFS, err := b.source.contextFS(b.in.BuildArgs)
+	contextFS, err := b.source.contextFS(b.in.BuildArgs, b.fileTime())
 	if err != nil {
 		return client.SolveOpt{}, err
 	}
@@ -305,10 +308,15 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 	b.in.confine(attrs)
 	export := map[string]string{"tar": "false"}
 	if b.epoch != nil {
-		attrs["build-arg:SOURCE_DATE_EPOCH"] = strconv.FormatInt(b.epoch.Unix(), 10)
+		attrs["build-arg:"+epochArg] = strconv.FormatInt(b.frontendEpoch().Unix(), 10)
+	}
+	if at := b.fileTime(); at != nil && b.in.BuildKitAddress != "" {
+		// What a daemon's RUNs leave can be given other times at the end only.
+		export["source-date-epoch"] = strconv.FormatInt(at.Unix(), 10)
 		export["rewrite-timestamp"] = "true"
 	}
-	if b.in.NoCache {
+	if b.in.NoCache || b.in.Timestamps == commitTimes && b.in.BuildKitAddress == "" {
+		// What an earlier commit's build has left has that commit's time.
 		attrs["no-cache"] = ""
 	}
 	// Without any, too: it is where BuildKit tells which base images it took. seal takes it out again.
@@ -321,7 +329,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 		attrs["vcs:source"], attrs["vcs:revision"] = b.revision.URL, b.revision.Commit
 	}
 	return client.SolveOpt{
-		SharedKey:     b.in.sharedKey(),
+		SharedKey:     b.sharedKey(),
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attrs,
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
@@ -349,7 +357,9 @@ func (b *build) labels() map[string]string {
 // contextFS is the build context. Git's own directory stays out of it, as it does when BuildKit clones a context
 // itself, and so do those of submodules: they differ between two clones of one commit. The same build argument as
 // there, BUILDKIT_CONTEXT_KEEP_GIT_DIR, keeps them.
-func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
+//
+// All files have the time at, unless it is nil: those that Git has written are of the time of the checkout.
+func (s *source) contextFS(args []step.NameValue, at *time.Time) (fsutil.FS, error) {
 	tree, err := fsutil.NewFS(s.context)
 	if err != nil {
 		return nil, err
@@ -363,10 +373,17 @@ func (s *source) contextFS(args []step.NameValue) (fsutil.FS, error) {
 			return nil, err
 		}
 	}
-	if keepsGit(args) {
-		return tree, nil
+	filter := &fsutil.FilterOpt{}
+	if !keepsGit(args) {
+		filter.ExcludePatterns = []string{"**/.git"}
 	}
-	return fsutil.NewFilterFS(tree, &fsutil.FilterOpt{ExcludePatterns: []string{"**/.git"}})
+	if at != nil {
+		filter.Map = func(_ string, stat *types.Stat) fsutil.MapResult {
+			stat.ModTime = at.UnixNano()
+			return fsutil.MapResultKeep
+		}
+	}
+	return fsutil.NewFilterFS(tree, filter)
 }
 
 // keepsGit tells whether the build arguments ask for the folders of Git.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/moby/buildkit/util/purl"
 	"github.com/opencontainers/go-digest"
@@ -37,9 +38,10 @@ type sealed struct {
 // not to be kept, and the image alone is the root. The base images are from the provenance.
 //
 // For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see
-// timeless), so that the root's digest is the same, too: BuildKit has no option for that.
-func seal(dir string, keepProvenance, reproducible bool) (sealed, error) {
-	l := layout{Dir: imagelayout.Dir(dir), reproducible: reproducible, bases: []string{}}
+// timeless), so that the root's digest is the same, too: BuildKit has no option for that. And it gives the image the
+// commit's time (see date).
+func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
+	l := layout{Dir: imagelayout.Dir(dir), dates: dates, bases: []string{}, dated: map[string]string{}}
 	var top ocispec.Index
 	if err := l.ReadIndex(&top); err != nil {
 		return sealed{}, err
@@ -47,7 +49,7 @@ func seal(dir string, keepProvenance, reproducible bool) (sealed, error) {
 	if len(top.Manifests) != 1 {
 		return sealed{}, fmt.Errorf("the builder's layout has %d roots instead of one", len(top.Manifests))
 	}
-	root := top.Manifests[0]
+	root, err := top.Manifests[0], error(nil)
 	if root.MediaType == ocispec.MediaTypeImageIndex {
 		inside, err := l.sealIndex(root)
 		if err == nil && !keepProvenance {
@@ -57,6 +59,8 @@ func seal(dir string, keepProvenance, reproducible bool) (sealed, error) {
 			return sealed{}, err
 		}
 		root = inside
+	} else if root, err = l.date(root); err != nil {
+		return sealed{}, err
 	}
 	slices.Sort(l.bases)
 	return sealed{root.Digest.String(), slices.Compact(l.bases)}, errors.Join(
@@ -68,8 +72,9 @@ func seal(dir string, keepProvenance, reproducible bool) (sealed, error) {
 // layout is the one that the builder has left.
 type layout struct {
 	imagelayout.Dir
-	reproducible bool
-	bases        []string // those that the provenance tells
+	dates dates
+	bases []string          // those that the provenance tells
+	dated map[string]string // digests of dated manifests by those that they had
 }
 
 // replaceBlob writes content instead of the blob that old describes, and returns the description of the new one.
@@ -120,8 +125,21 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 		return root, err
 	}
 	for i, desc := range index.Manifests {
+		if desc.Annotations[referenceType] == attestationManifest {
+			continue
+		}
+		dated, err := l.date(desc)
+		if err != nil {
+			return root, err
+		}
+		index.Manifests[i] = dated
+	}
+	for i, desc := range index.Manifests {
 		if desc.Annotations[referenceType] != attestationManifest {
 			continue
+		}
+		if dated, ok := l.dated[desc.Annotations[referenceDigest]]; ok {
+			desc.Annotations[referenceDigest] = dated
 		}
 		sealed, err := l.sealAttestations(desc)
 		if err != nil {
@@ -134,6 +152,69 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 		return root, err
 	}
 	return l.replaceBlob(root, raw)
+}
+
+// date gives an image's configuration the image's time where BuildKit has put the time of files, which was all it could
+// be told.
+func (l *layout) date(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
+	if l.dates.files == nil || l.dates.files.Equal(l.dates.image) {
+		return desc, nil
+	}
+	var manifest ocispec.Manifest
+	if err := l.ReadJSON(desc.Digest, &manifest); err != nil {
+		return desc, err
+	}
+	// What is not known of a configuration is kept.
+	var config map[string]json.RawMessage
+	if err := l.ReadJSON(manifest.Config.Digest, &config); err != nil {
+		return desc, err
+	}
+	var history []ocispec.History
+	var created *time.Time
+	if err := json.Unmarshal(config["history"], &history); err != nil {
+		return desc, fmt.Errorf("history of the image: %w", err)
+	}
+	if err := json.Unmarshal(config["created"], &created); err != nil {
+		return desc, fmt.Errorf("creation of the image: %w", err)
+	}
+	image := func(at *time.Time) *time.Time {
+		if at != nil && at.Equal(*l.dates.files) {
+			return &l.dates.image
+		}
+		return at
+	}
+	for i := range history {
+		history[i].Created = image(history[i].Created)
+	}
+	raw, err := encode(history)
+	if err != nil {
+		return desc, err
+	}
+	config["history"] = raw
+	if config["created"], err = json.Marshal(image(created)); err != nil {
+		return desc, err
+	}
+	if raw, err = encode(config); err != nil {
+		return desc, err
+	}
+	if manifest.Config, err = l.replaceBlob(manifest.Config, raw); err != nil {
+		return desc, err
+	}
+	if raw, err = json.MarshalIndent(manifest, "", "  "); err != nil {
+		return desc, err
+	}
+	dated, err := l.replaceBlob(desc, raw)
+	l.dated[desc.Digest.String()] = dated.Digest.String()
+	return dated, err
+}
+
+// encode is json.Marshal, but it leaves characters such as & as they are.
+func encode(value any) (json.RawMessage, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(value)
+	return bytes.TrimSpace(b.Bytes()), err
 }
 
 func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
@@ -157,7 +238,7 @@ func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, 
 				return desc, err
 			}
 			l.bases = append(l.bases, bases...)
-			if raw, err = sealProvenance(raw, image, l.reproducible); err != nil {
+			if raw, err = sealProvenance(raw, image, l.dates.files != nil); err != nil {
 				return desc, err
 			}
 			if manifest.Layers[i], err = l.replaceBlob(statement, raw); err != nil {

@@ -164,6 +164,7 @@ func parameters(w workspace.Workspace, r *registrytest.Registry) Parameters {
 		DockerContext:   ".",
 		DockerfilePath:  "./Dockerfile",
 		SourceDateEpoch: -1,
+		Timestamps:      "fixed",
 		Provenance:      "min",
 	}
 	if r != nil {
