@@ -168,7 +168,7 @@ func TestWithDefaultsReachesEveryDepth(t *testing.T) {
 			"revision": map[string]any{"branch": "main", "commit": ""},
 		},
 		"docker":   map[string]any{"context": ".", "filePath": "./Dockerfile"},
-		"buildEnv": []any{}, "buildArgs": []any{},
+		"buildEnv": []any{}, "buildArgs": []any{}, "timestamps": "",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -131,7 +131,7 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 		"build-env":  `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`,
 		"build-args": `[{"name":"ON","value":true}]`,
 		"image-name": "acme_shop_cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
-		"registry-push-secret": "cart-1-registry-push-secret",
+		"registry-push-secret": "cart-1-registry-push-secret", "timestamps": "",
 	}
 	got := arguments(t, workflow)
 	got["build-env"] = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(got["build-env"])

@@ -25,6 +25,7 @@ var workflowParameters = []struct{ path, name string }{
 	{"docker.filePath", "dockerfile-path"},
 	{"buildEnv", "build-env"},
 	{"buildArgs", "build-args"},
+	{"timestamps", "timestamps"},
 }
 
 // Parameters that name a SecretReference.
