@@ -310,11 +310,6 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 	if b.epoch != nil {
 		attrs["build-arg:"+epochArg] = strconv.FormatInt(b.frontendEpoch().Unix(), 10)
 	}
-	if at := b.fileTime(); at != nil && b.in.BuildKitAddress != "" {
-		// What a daemon's RUNs leave can be given other times at the end only.
-		export["source-date-epoch"] = strconv.FormatInt(at.Unix(), 10)
-		export["rewrite-timestamp"] = "true"
-	}
 	if b.in.NoCache || b.in.Timestamps == commitTimes && b.in.BuildKitAddress == "" {
 		// What an earlier commit's build has left has that commit's time.
 		attrs["no-cache"] = ""

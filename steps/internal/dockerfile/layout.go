@@ -41,7 +41,7 @@ type sealed struct {
 // timeless), so that the root's digest is the same, too: BuildKit has no option for that. And it gives the image the
 // commit's time (see date).
 func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
-	l := layout{Dir: imagelayout.Dir(dir), dates: dates, bases: []string{}, dated: map[string]string{}}
+	l := layout{Dir: imagelayout.Dir(dir), dates: dates, bases: []string{}, dated: map[string]ocispec.Descriptor{}}
 	var top ocispec.Index
 	if err := l.ReadIndex(&top); err != nil {
 		return sealed{}, err
@@ -73,8 +73,9 @@ func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
 type layout struct {
 	imagelayout.Dir
 	dates dates
-	bases []string          // those that the provenance tells
-	dated map[string]string // digests of dated manifests by those that they had
+	bases []string // those that the provenance tells
+
+	dated map[string]ocispec.Descriptor // manifests that were dated, by the digests that they had
 }
 
 // replaceBlob writes content instead of the blob that old describes, and returns the description of the new one.
@@ -139,7 +140,7 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 			continue
 		}
 		if dated, ok := l.dated[desc.Annotations[referenceDigest]]; ok {
-			desc.Annotations[referenceDigest] = dated
+			desc.Annotations[referenceDigest] = dated.Digest.String()
 		}
 		sealed, err := l.sealAttestations(desc)
 		if err != nil {
@@ -157,7 +158,7 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 // date gives an image's configuration the image's time where BuildKit has put the time of files, which was all it could
 // be told.
 func (l *layout) date(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
-	if l.dates.files == nil || l.dates.files.Equal(l.dates.image) {
+	if l.dates.files == nil || l.dates.files.Equal(l.dates.image) && !l.dates.late {
 		return desc, nil
 	}
 	var manifest ocispec.Manifest
@@ -171,11 +172,17 @@ func (l *layout) date(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 	}
 	var history []ocispec.History
 	var created *time.Time
+	var err error
 	if err := json.Unmarshal(config["history"], &history); err != nil {
 		return desc, fmt.Errorf("history of the image: %w", err)
 	}
 	if err := json.Unmarshal(config["created"], &created); err != nil {
 		return desc, fmt.Errorf("creation of the image: %w", err)
+	}
+	if l.dates.late {
+		if config["rootfs"], err = l.dateLayers(&manifest, history, config["rootfs"]); err != nil {
+			return desc, err
+		}
 	}
 	image := func(at *time.Time) *time.Time {
 		if at != nil && at.Equal(*l.dates.files) {
@@ -186,15 +193,14 @@ func (l *layout) date(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 	for i := range history {
 		history[i].Created = image(history[i].Created)
 	}
-	raw, err := encode(history)
-	if err != nil {
+	if config["history"], err = encode(history); err != nil {
 		return desc, err
 	}
-	config["history"] = raw
 	if config["created"], err = json.Marshal(image(created)); err != nil {
 		return desc, err
 	}
-	if raw, err = encode(config); err != nil {
+	raw, err := encode(config)
+	if err != nil {
 		return desc, err
 	}
 	if manifest.Config, err = l.replaceBlob(manifest.Config, raw); err != nil {
@@ -204,7 +210,7 @@ func (l *layout) date(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 		return desc, err
 	}
 	dated, err := l.replaceBlob(desc, raw)
-	l.dated[desc.Digest.String()] = dated.Digest.String()
+	l.dated[desc.Digest.String()] = dated
 	return dated, err
 }
 
@@ -221,6 +227,11 @@ func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, 
 	var manifest ocispec.Manifest
 	if err := l.ReadJSON(desc.Digest, &manifest); err != nil {
 		return desc, err
+	}
+	if manifest.Subject != nil {
+		if dated, ok := l.dated[manifest.Subject.Digest.String()]; ok {
+			manifest.Subject.Digest, manifest.Subject.Size = dated.Digest, dated.Size
+		}
 	}
 	image := digest.Digest(desc.Annotations[referenceDigest])
 	if err := image.Validate(); err != nil {

@@ -460,6 +460,20 @@ func TestDaemon(t *testing.T) {
 			t.Errorf("digest %s, of the own builder %s", got, want)
 		}
 	})
+	t.Run("times of files", func(t *testing.T) {
+		b := succeed(t, by(t, socket, "", recording()))
+		times := told(t, b, "work/record")
+		for _, path := range []string{"work/copied", "work/old", "added/archived", "bin/busybox"} {
+			if got := b.headers[path].ModTime.Unix(); got != times[path] {
+				t.Errorf("%s is of %d, recorded %d", path, got, times[path])
+			}
+		}
+		for _, path := range []string{"work/copied", "work/made", "stage/folder/inside"} {
+			if got := b.headers[path].ModTime; !got.Equal(fixedTime) {
+				t.Errorf("%s is of %s", path, got)
+			}
+		}
+	})
 	t.Run("failing RUN", func(t *testing.T) {
 		in := by(t, socket, "", map[string]string{"Dockerfile": "FROM busybox:1\nRUN echo why >&2; exit 3\n"})
 		fail(t, in, outcome.BuildFailed, "line 2: RUN echo why >&2; exit 3: exit code 3:\nwhy")

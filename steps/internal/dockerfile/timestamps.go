@@ -1,9 +1,20 @@
 package dockerfile
 
 import (
+	"archive/tar"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
 	"time"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/util/compression"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // The values of the parameter timestamps.
@@ -36,12 +47,13 @@ func (b *build) fileTime() *time.Time {
 type dates struct {
 	files *time.Time // of what the build makes; nil: each has its own
 	image time.Time  // of the image itself; meaningful with files
+	late  bool       // whether files are still to be given theirs
 }
 
 func (b *build) dates() dates {
 	d := dates{files: b.fileTime()}
 	if d.files != nil {
-		d.image = *b.epoch
+		d.image, d.late = *b.epoch, b.in.BuildKitAddress != ""
 	}
 	return d
 }
@@ -79,4 +91,98 @@ func (s *source) asksForEpoch() bool {
 		}
 	}
 	return false
+}
+
+// dateLayers gives files of the layers that a daemon's instructions have made their time: to its RUNs nobody can. Own
+// times are not to be told from others by then; those later than the image's are taken for them. It returns what
+// becomes of the configuration's rootfs.
+func (l *layout) dateLayers(
+	manifest *ocispec.Manifest, history []ocispec.History, rootfs json.RawMessage,
+) (json.RawMessage, error) {
+	var root ocispec.RootFS
+	if err := json.Unmarshal(rootfs, &root); err != nil || len(root.DiffIDs) != len(manifest.Layers) {
+		return nil, fmt.Errorf("the image's configuration has %d layers, its manifest %d: %w", len(root.DiffIDs),
+			len(manifest.Layers), err)
+	}
+	layer := 0
+	replaced := map[digest.Digest]bool{}
+	for _, h := range history {
+		if h.EmptyLayer || layer >= len(manifest.Layers) {
+			continue
+		}
+		// A base image's keep theirs, by which they are told apart.
+		if at := h.Created; at != nil && (at.Equal(*l.dates.files) || at.Equal(l.dates.image)) {
+			old := manifest.Layers[layer].Digest
+			err := l.dateLayer(&manifest.Layers[layer], &root.DiffIDs[layer])
+			if err != nil {
+				return nil, fmt.Errorf("layer %s: %w", old, err)
+			}
+			replaced[old] = true
+		}
+		layer++
+	}
+	for _, used := range manifest.Layers {
+		delete(replaced, used.Digest)
+	}
+	for old := range replaced {
+		if err := os.Remove(l.Blob(old)); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(root)
+}
+
+// dateLayer writes a layer anew, as BuildKit writes layers, and leaves the old one; or it does nothing, if no file is to
+// get another time, as in layers of a base image that tells no history.
+func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) error {
+	old, err := os.Open(l.Blob(desc.Digest))
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	plain, err := gzip.NewReader(old)
+	if err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(string(l.Dir), "layer-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	compressed, uncompressed := digest.Canonical.Digester(), digest.Canonical.Digester()
+	compress, _ := compression.Gzip.Compress(context.Background(), compression.New(compression.Default))
+	zip, err := compress(io.MultiWriter(file, compressed.Hash()), desc.MediaType)
+	if err != nil {
+		return err
+	}
+	changed := false
+	from, to := tar.NewReader(plain), tar.NewWriter(io.MultiWriter(zip, uncompressed.Hash()))
+	for {
+		header, err := from.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if header.ModTime.After(l.dates.image) {
+			header.ModTime, changed = *l.dates.files, true
+		}
+		if err := to.WriteHeader(header); err != nil {
+			return err
+		}
+		if _, err := io.Copy(to, from); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(to.Close(), zip.Close()); err != nil || !changed {
+		return err
+	}
+	size, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	desc.Digest, desc.Size, *diffID = compressed.Digest(), size, uncompressed.Digest()
+	return errors.Join(file.Chmod(0o644), os.Rename(file.Name(), l.Blob(desc.Digest)))
 }
