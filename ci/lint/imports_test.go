@@ -54,7 +54,7 @@ var nouns = map[string][]string{
 	"step":        {"outcome", "parameters", "redact", "workspace"},
 	"userns":      {"outcome"},
 	"disk":        {},
-	"buildkit":    {"disk", "filelock", "outcome", "registry", "trust", "userns"},
+	"buildkit":    {"disk", "filelock", "outcome", "registry", "regularfile", "trust", "userns"},
 	"imagelayout": {"outcome", "workspace"},
 	"transcript":  {},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},

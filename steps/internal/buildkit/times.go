@@ -221,9 +221,9 @@ func (k *timekeeper) note(name string, seconds []int64) {
 	}
 }
 
-// notes finds the seconds between two in the content of files: as decimal numbers, and as numbers of 32 or 64 bits beside
-// the size of a file of that second, as Java, Python and Ruby write them. It is strict: what is not meant as a time must
-// not give each build another digest. Finer times than seconds are of no interest, since no image has them.
+// notes finds the seconds between two in the content of files: as decimal numbers, and as numbers of 32 or 64 bits
+// beside the size of a file of that second, as Java, Python and Ruby write them. It is strict: what is not meant as a
+// time must not give each build another digest. Finer times than seconds are of no interest, since no image has them.
 type notes struct {
 	first, last int64 // seconds since 1970
 	prefix      string

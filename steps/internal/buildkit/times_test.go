@@ -101,7 +101,8 @@ func BenchmarkNotes(b *testing.B) {
 	noise := make([]byte, 64<<20)
 	random.Read(noise)
 	for name, content := range map[string][]byte{
-		"noise": noise, "zeros": make([]byte, 64<<20), "text": bytes.Repeat([]byte("some text, just so: 1234567890\n"), 2<<20),
+		"noise": noise, "zeros": make([]byte, 64<<20),
+		"text": bytes.Repeat([]byte("some text, just so: 1234567890\n"), 2<<20),
 	} {
 		b.Run(name, func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "a")

@@ -58,9 +58,9 @@ func (b *build) dates() dates {
 	return d
 }
 
-// frontendEpoch is what BuildKit takes for the time of the source. That is part of what it remembers instructions by,
-// so that it is the commit's only where the Dockerfile asks for it, or no earlier build's layers are of use anyway; seal
-// puts the commit's time where the image tells its own.
+// frontendEpoch is what BuildKit takes for the time of the source. That is part of what it remembers instructions by, so
+// it is the commit's only where the Dockerfile asks for it, or no earlier build's layers are of use anyway. seal puts
+// the commit's time where the image tells its own.
 func (b *build) frontendEpoch() time.Time {
 	if at := b.fileTime(); at != nil && !b.source.asksForEpoch() {
 		return *at
@@ -132,8 +132,8 @@ func (l *layout) dateLayers(
 	return json.Marshal(root)
 }
 
-// dateLayer writes a layer anew, as BuildKit writes layers, and leaves the old one; or it does nothing, if no file is to
-// get another time, as in layers of a base image that tells no history.
+// dateLayer writes a layer anew, as BuildKit writes layers, and leaves the old one; or it does nothing, if no file is
+// to get another time, as in layers of a base image that tells no history.
 func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) error {
 	old, err := os.Open(l.Blob(desc.Digest))
 	if err != nil {
