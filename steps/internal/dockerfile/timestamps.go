@@ -58,9 +58,9 @@ func (b *build) dates() dates {
 	return d
 }
 
-// frontendEpoch is what BuildKit takes for the time of the source. That is part of what it remembers instructions by, so
-// it is the commit's only where the Dockerfile asks for it, or no earlier build's layers are of use anyway. seal puts
-// the commit's time where the image tells its own.
+// frontendEpoch is what BuildKit takes for the time of the source. That is part of what it remembers instructions by,
+// so it is the commit's only where the Dockerfile asks for it, or no earlier build's layers are of use anyway. seal
+// puts the commit's time where the image tells its own.
 func (b *build) frontendEpoch() time.Time {
 	if at := b.fileTime(); at != nil && !b.source.asksForEpoch() {
 		return *at
