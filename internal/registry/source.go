@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -209,6 +210,19 @@ func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opene
 		return err
 	})
 	return opened, err
+}
+
+// Has tells whether an image's repository has a blob. It fails as Image does.
+func (s Source) Has(ctx context.Context, reference string, blob v1.Hash) (has bool, err error) {
+	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
+		layer, err := remote.Layer(ref.Context().Digest(blob.String()), options...)
+		if err != nil {
+			return err
+		}
+		has, err = partial.Exists(layer)
+		return err
+	})
+	return has, err
 }
 
 // content is of an image on its way here. What breaks then, or arrives as something else, is a fault of the registry.

@@ -68,6 +68,13 @@ func (i *Image) Size() int64 {
 	return size
 }
 
+// Has tells whether a blob is one of the image's, also where the layout lacks it. No image has none.
+func (i *Image) Has(b v1.Descriptor) bool {
+	return i != nil && slices.ContainsFunc(i.Blobs, func(own v1.Descriptor) bool {
+		return own.Digest == b.Digest && own.Size == b.Size
+	})
+}
+
 // Close lets go of the files.
 func (i *Image) Close() error { return i.store.Close() }
 

@@ -89,6 +89,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		Credentials: pulling,
 		Transport:   pulls,
 	}
+	if in.InsecurePlainHTTP { // the component's cache is there, in which a build may leave layers
+		source.Insecure = append(slices.Clone(source.Insecure), to.repository.RegistryStr())
+	}
 	sources, err := in.sources(to)
 	if err != nil {
 		return nil, err
@@ -121,7 +124,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
-	if err := in.pushCache(ctx, repository, image.Root(), env); err != nil && ctx.Err() == nil {
+	if err := in.pushCache(ctx, repository, image, source, env); err != nil && ctx.Err() == nil {
 		env.Log.Warn("The cache is not pushed: the component's next build has an older one, or none", "error", err)
 	}
 	return step.Results{"image": published, "image-digest": digest}, nil
@@ -131,10 +134,11 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 // a cache that the registry then refuses.
 const fixedTag = workspace.CacheTag + "-is-immutable"
 
-// pushCache pushes the cache that the build left for the component's next one, if it left one. published is the image's
-// manifest, which the repository has.
+// pushCache pushes the cache that the build left for the component's next one, if it left one. published is the image,
+// which the repository has. The cache may lack layers of it, and of the component's last cache.
 func (in Parameters) pushCache(
-	ctx context.Context, repository *repository, published imagelayout.Manifest, env step.Environment,
+	ctx context.Context, repository *repository, published *imagelayout.Image, source registry.Source,
+	env step.Environment,
 ) error {
 	path := in.CacheSource
 	if path == "" {
@@ -148,23 +152,28 @@ func (in Parameters) pushCache(
 		return err
 	}
 	defer cache.Close()
-	if len(cache.Absent) > 0 {
-		return outcome.Errorf(outcome.ImageInvalid, "the cache in %s is incomplete", path)
-	}
 	if err := in.checkOwner(cache); err != nil {
 		return err
 	}
-	if seen, err := repository.names(ctx, fixedTag, published); err == nil && seen != nothing {
+	if seen, err := repository.names(ctx, fixedTag, published.Root()); err == nil && seen != nothing {
 		env.Log.Info(
 			"The cache stays as it is, since the registry's tags are immutable. Exempt the tag from that, and delete "+
 				"the tag that tells of it", "exempt", workspace.CacheTag, "delete", fixedTag,
 		)
 		return nil
 	}
-	p := &push{repository: repository, image: cache, tag: workspace.CacheTag, env: env, jobs: max(in.Jobs, 1)}
+	p := &push{
+		repository: repository,
+		image:      cache,
+		bases:      &bases{images: []string{repository.name.Name() + ":" + workspace.CacheTag}, source: source},
+		published:  published,
+		tag:        workspace.CacheTag,
+		env:        env,
+		jobs:       max(in.Jobs, 1),
+	}
 	err = p.run(ctx)
 	if outcome.Of(err) != nil && outcome.Of(err).Reason == outcome.TagImmutable {
-		err = errors.Join(err, repository.put(ctx, fixedTag, published))
+		err = errors.Join(err, repository.put(ctx, fixedTag, published.Root()))
 	}
 	if err != nil {
 		return err
@@ -315,6 +324,7 @@ type push struct {
 	repository *repository
 	image      *imagelayout.Image
 	bases      *bases
+	published  *imagelayout.Image // that the repository has; may be nil
 	tag        string
 	sources    []string // repositories of the same registry that may hold blobs already
 	env        step.Environment
@@ -584,7 +594,7 @@ func (p *push) findAbsent(ctx context.Context) error {
 	}
 	var absent []v1.Descriptor
 	for _, blob := range p.image.Blobs {
-		if p.image.Absent[blob.Digest] {
+		if p.image.Absent[blob.Digest] && !p.published.Has(blob) {
 			absent = append(absent, blob)
 		}
 	}
