@@ -59,7 +59,8 @@ var nouns = map[string][]string{
 	"transcript":  {},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
-		"buildkit", "disk", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "workspace",
+		"buildkit", "disk", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "trust",
+		"workspace",
 	},
 	"buildpack": {
 		"disk", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay", "secret", "step", "transcript",

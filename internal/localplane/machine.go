@@ -69,7 +69,7 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 	all := map[string]map[string]string{
 		// A Secret may come late; a folder that a developer names does not come much later.
 		"checkout-source":     {"git-secret-timeout": "10"},
-		"containerfile-build": join(pull),
+		"containerfile-build": join(pull, push),
 		"publish-image":       join(pull, push),
 		"generate-workload": {
 			"api-server-url": p.API.URL, "oauth-token-url": p.API.TokenURL,

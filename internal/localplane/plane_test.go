@@ -95,7 +95,7 @@ func TestMachine(t *testing.T) {
 			"git-secret-timeout": "10", "ca-bundle": "/etc/stepwright/ca/ca.crt", "insecure-git-http": "false",
 			"git-secret-hosts": secretHosts("") + ",git.example.com:*",
 		},
-		"containerfile-build":  pull,
+		"containerfile-build":  with(push),
 		"publish-image":        with(push),
 		"gcp-buildpacks-build": with(build),
 		"generate-workload": {

@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/moby/buildkit/cache/remotecache"
+	"github.com/moby/buildkit/cache/remotecache/local"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cmd/buildkitd/config"
 	"github.com/moby/buildkit/control"
@@ -80,7 +82,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
 	workers := &worker.Controller{}
-	if err := workers.Add(w); err != nil {
+	if err := workers.Add(lazyWorker{w}); err != nil {
 		return nil, err
 	}
 	sessions, err := session.NewManager()
@@ -105,7 +107,14 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		CacheStore:   cache,
-		HistoryDB:    history,
+		// The step holds the cache of the registry, and hands it over by the session.
+		ResolveCacheImporterFuncs: map[string]remotecache.ResolveCacheImporterFunc{
+			"local": lazyImporter(sessions),
+		},
+		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
+			"local": local.ResolveCacheExporterFunc(sessions),
+		},
+		HistoryDB: history,
 		// records hold what instructions print, and so, maybe, secrets
 		HistoryConfig:  &config.HistoryConfig{MaxEntries: new(int64(0))},
 		LeaseManager:   w.LeaseManager(),

@@ -51,6 +51,10 @@ type Parameters struct {
 	BuildKitTLSDir     string            `json:"buildkit-tls-dir"`
 	BuildKitRoot       string            `json:"buildkit-root"`
 	NoCache            bool              `json:"no-cache"`
+	Cache              string            `json:"dockerfile-cache"`
+	Registry           string            `json:"registry"`
+	ImageName          string            `json:"image-name"`
+	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
 	SourceDigest       string            `json:"source-digest"`
 	Revision           string            `json:"revision"`
 }
@@ -103,6 +107,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if warning := b.credentials.Warning(); warning != "" {
 		env.Log.Warn(warning)
 	}
+	if b.cache, err = newLayerCache(ctx, in, b.credentials, env); err != nil {
+		return nil, err
+	}
 	builder, err := open(ctx, in, b, env)
 	if err != nil {
 		return nil, err
@@ -119,6 +126,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	var built sealed
 	err = env.Retry.Do(ctx, func(ctx context.Context) error {
 		built, err = b.solve(ctx, builder)
+		if b.cache.drop(ctx, err) {
+			built, err = b.solve(ctx, builder)
+		}
 		return err
 	})
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
@@ -128,11 +138,12 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	bases, err := json.Marshal(built.bases[:min(len(built.bases), mostBases)])
+	bases := append(b.cache.images(), built.bases...)
+	told, err := json.Marshal(bases[:min(len(bases), mostBases)])
 	if err != nil {
 		return nil, err
 	}
-	results := step.Results{"image-digest": built.digest, "base-images": string(bases)}
+	results := step.Results{"image-digest": built.digest, "base-images": string(told)}
 	if builder.Isolation != "" {
 		// Not in the provenance: the image's digest is the same wherever it is built.
 		results["run-isolation"] = string(builder.Isolation)
@@ -226,6 +237,7 @@ type build struct {
 	epoch       *time.Time
 	secrets     map[string][]byte
 	credentials *registry.Credentials
+	cache       *layerCache // nil: there is to be none
 }
 
 // solve builds once, and returns the image that is in the workspace then.
@@ -241,7 +253,7 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 	if err := b.source.writeDockerfile(files); err != nil {
 		return sealed{}, err
 	}
-	options, err := b.options(layout, files)
+	options, err := b.options(files)
 	if err != nil {
 		return sealed{}, err
 	}
@@ -249,7 +261,7 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 	if err != nil {
 		return sealed{}, err
 	}
-	_, err = builder.Solve(ctx, nil, options, watch.statuses)
+	err = b.make(ctx, builder, options, layout, dir, watch.statuses)
 	watch.wait()
 	if ctx.Err() != nil {
 		return sealed{}, context.Cause(ctx)
@@ -275,8 +287,8 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 // builderID names the builder in the provenance.
 const builderID = "https://stepwright.dev/steps/containerfile-build"
 
-// options tells the builder what to build: the context, and the Dockerfile in the folder files, into the folder layout.
-func (b *build) options(layout, files string) (client.SolveOpt, error) {
+// options tells the builder what to build: the context, and the Dockerfile in the folder files.
+func (b *build) options(files string) (client.SolveOpt, error) {
 	contextFS, err := b.source.contextFS(b.in.BuildArgs, b.fileTime())
 	if err != nil {
 		return client.SolveOpt{}, err
@@ -328,7 +340,7 @@ func (b *build) options(layout, files string) (client.SolveOpt, error) {
 		Frontend:      "dockerfile.v0",
 		FrontendAttrs: attrs,
 		LocalMounts:   map[string]fsutil.FS{"context": contextFS, "dockerfile": dockerfileFS},
-		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, Attrs: export, OutputDir: layout}},
+		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, Attrs: export}},
 		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{known: b.credentials}},
 	}, nil
 }

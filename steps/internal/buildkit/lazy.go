@@ -1,0 +1,103 @@
+package buildkit
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/cache/config"
+	"github.com/moby/buildkit/cache/remotecache"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/session"
+	sessioncontent "github.com/moby/buildkit/session/content"
+	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/worker/base"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// lazyWorker is a worker whose OCI exporter pulls no layer that the step's store has already. BuildKit's own pulls all
+// layers of the image before it asks.
+type lazyWorker struct{ *base.Worker }
+
+// Exporter implements worker.Worker.
+func (w lazyWorker) Exporter(name string, sessions *session.Manager) (exporter.Exporter, error) {
+	e, err := w.Worker.Exporter(name, sessions)
+	if err != nil || name != client.ExporterOCI {
+		return e, err
+	}
+	return lazyExporter{e}, nil
+}
+
+type lazyExporter struct{ exporter.Exporter }
+
+// Resolve implements exporter.Exporter.
+func (e lazyExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
+	instance, err := e.Exporter.Resolve(ctx, id, attrs)
+	if err != nil {
+		return nil, err
+	}
+	return lazyInstance{instance}, nil
+}
+
+type lazyInstance struct{ exporter.ExporterInstance }
+
+// Export implements exporter.ExporterInstance.
+func (i lazyInstance) Export(ctx context.Context, source *exporter.Source, info exporter.ExportBuildInfo) (
+	map[string]string, exporter.FinalizeFunc, exporter.DescriptorReference, error,
+) {
+	source = source.Clone()
+	if source.Ref != nil {
+		source.Ref = lazyRef{source.Ref}
+	}
+	for platform, ref := range source.Refs {
+		if ref != nil {
+			source.Refs[platform] = lazyRef{ref}
+		}
+	}
+	return i.ExporterInstance.Export(ctx, source, info)
+}
+
+// lazyRef is a result whose layers are pulled one by one, when they are read.
+type lazyRef struct{ cache.ImmutableRef }
+
+// Clone implements cache.ImmutableRef.
+func (r lazyRef) Clone() cache.ImmutableRef { return lazyRef{r.ImmutableRef.Clone()} }
+
+// GetRemotes implements cache.ImmutableRef. The providers are no cache.Unlazier.
+func (r lazyRef) GetRemotes(
+	ctx context.Context, create bool, config config.RefConfig, all bool, group session.Group,
+) ([]*solver.Remote, error) {
+	remotes, err := r.ImmutableRef.GetRemotes(ctx, create, config, all, group)
+	if err != nil {
+		return nil, err
+	}
+	for i, remote := range remotes {
+		if remote.Provider != nil {
+			remotes[i] = &solver.Remote{Descriptors: remote.Descriptors, Provider: onlyReads{remote.Provider}}
+		}
+	}
+	return remotes, nil
+}
+
+// lazyImporter takes caches from the step's stores. BuildKit's own pulls all layers of a result at once, since a
+// session may end before they are needed; the step's lasts as long as the build.
+func lazyImporter(sessions *session.Manager) remotecache.ResolveCacheImporterFunc {
+	return func(
+		ctx context.Context, group session.Group, attrs map[string]string,
+	) (remotecache.Importer, ocispec.Descriptor, error) {
+		caller, err := sessions.Get(ctx, group.SessionIterator().NextSession(), false)
+		if err != nil {
+			return nil, ocispec.Descriptor{}, err
+		}
+		store := sessioncontent.NewCallerStore(caller, "local:"+attrs["src"])
+		info, err := store.Info(ctx, digest.Digest(attrs["digest"]))
+		if err != nil {
+			return nil, ocispec.Descriptor{}, err
+		}
+		return remotecache.NewImporter(store), ocispec.Descriptor{Digest: info.Digest, Size: info.Size}, nil
+	}
+}
+
+type onlyReads struct{ content.InfoReaderProvider }

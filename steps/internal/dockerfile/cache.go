@@ -1,0 +1,562 @@
+package dockerfile
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/content/proxy"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/moby/buildkit/client"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/stepwright/stepwright/internal/quote"
+	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/internal/trust"
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
+	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// The cache travels as an OCI image, <registry>/<image-name>:cache, which publish-image pushes. Its first layer is what
+// BuildKit calls the configuration of a cache: which instruction on which input has which layers. The others are the
+// layers that builds of this component made. Those of base images are not among them: they stay in their registries,
+// and a label tells which. Its owner is in a label, too.
+//
+// The step holds the cache, and BuildKit, its own or a daemon, gets it by the session: the registry is reached in one
+// way, and what arrives is checked here.
+
+// cacheMetadataLabel is the label with a cacheMetadata.
+const cacheMetadataLabel = "dev.stepwright.buildkit.cache"
+
+// cacheMetadata is what the label of a cache tells.
+type cacheMetadata struct {
+	// Format is what format returned to the build that left it. A cache of another format is not taken.
+	Format string `json:"format"`
+	// Config describes BuildKit's configuration of the cache, the manifest's first layer.
+	Config ocispec.Descriptor `json:"config"`
+	// Layers are all layers that the configuration names.
+	Layers []cacheLayer `json:"layers"`
+}
+
+// cacheFormat changes with what decides on the bytes of a layer: one commit has one digest, with whatever cache.
+const cacheFormat = "1"
+
+// format tells caches apart whose layers would be other ones in this build. A daemon's layers have times of their own,
+// which its exporter changes in those of the image.
+func (in Parameters) format() string {
+	format := cacheFormat
+	if in.BuildKitAddress != "" {
+		format += " daemon"
+	}
+	if in.Timestamps == keptTimes {
+		format += " " + keptTimes
+	}
+	return format
+}
+
+// cacheLayer is a layer that a cache names, with BuildKit's own annotations.
+type cacheLayer struct {
+	ocispec.Descriptor
+	// From is the base image that has it, a reference with a digest. Empty: it is in the cache's own repository.
+	From string `json:"from,omitempty"`
+}
+
+const (
+	cacheDisabled = "disabled"
+
+	configLimit   = 1 << 20 // bytes; BuildKit reads no larger one
+	metadataLimit = 4 << 20 // bytes
+	layersLimit   = 5_000
+	ownerShown    = 200 // bytes of a foreign owner
+)
+
+// layerCache is the cache of the component, and what the registry had of it when the build began.
+type layerCache struct {
+	in    Parameters
+	env   step.Environment
+	own   registry.Source // where the component's images are
+	bases registry.Source // where base images are
+
+	taken *takenCache // nil: there is none to take
+
+	mu      sync.Mutex
+	present map[digest.Digest]bool // layers of the taken cache that were asked for, whether its repository has them
+
+	broken error // why a layer of the taken cache could not be had by the last build; nil when none was lacking
+	saved  bool  // whether the last build left a cache
+}
+
+// takenCache is a cache that a registry had.
+type takenCache struct {
+	reference string // repository@digest
+	config    []byte // BuildKit's
+	metadata  cacheMetadata
+	layers    map[digest.Digest]cacheLayer
+}
+
+// newLayerCache takes the component's cache from its registry, unless the parameters say otherwise. That there is none
+// costs nothing but time. It returns nil when there is to be no cache.
+func newLayerCache(
+	ctx context.Context, in Parameters, credentials *registry.Credentials, env step.Environment,
+) (*layerCache, error) {
+	if in.Registry == "" || in.ImageName == "" || in.Cache == cacheDisabled || in.Owner.Label() == "" ||
+		in.Timestamps == commitTimes { // its layers are of use to no other commit
+		return nil, nil
+	}
+	transport, err := trust.Transport(in.CABundle)
+	if err != nil {
+		return nil, err
+	}
+	c := &layerCache{in: in, env: env, present: map[digest.Digest]bool{}}
+	c.own = registry.Source{Insecure: in.InsecureRegistries, Credentials: credentials, Transport: transport}
+	if in.InsecurePlainHTTP {
+		host, _, _ := strings.Cut(in.Registry, "/")
+		c.own.Insecure = append(slices.Clone(in.InsecureRegistries), host)
+	}
+	c.bases = registry.Source{
+		Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, Credentials: credentials, Transport: transport,
+	}
+	if in.NoCache {
+		return c, nil
+	}
+	started := time.Now()
+	reference := strings.TrimSuffix(in.Registry, "/") + "/" + in.ImageName + ":" + workspace.CacheTag
+	c.taken, err = c.take(ctx, reference)
+	switch {
+	case err == nil:
+		env.Log.Info("Took the cache of the last build", "cache", reference, "layers", len(c.taken.layers), "took",
+			time.Since(started))
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case registry.IsMissing(err):
+		env.Log.Info("There is no cache yet", "cache", reference)
+	default:
+		env.Log.Warn("Building without the cache", "cache", reference, "error", err)
+	}
+	return c, nil
+}
+
+// take fetches a cache, without its layers. Its owner must be this component.
+func (c *layerCache) take(ctx context.Context, reference string) (*takenCache, error) {
+	var image registry.Image
+	platform := v1.Platform{OS: cacheOS, Architecture: cacheArchitecture}
+	if err := c.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
+		image, err = c.own.Image(ctx, reference, platform)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	var manifest v1.Manifest
+	var config v1.ConfigFile
+	if err := errors.Join(
+		json.Unmarshal(image.Manifest, &manifest), json.Unmarshal(image.Config, &config),
+	); err != nil {
+		return nil, err
+	}
+	if of := config.Config.Labels[step.OwnerLabel]; of != c.in.Owner.Label() {
+		return nil, fmt.Errorf("its owner is %q, and not %q", quote.Line(of, ownerShown), c.in.Owner.Label())
+	}
+	t := &takenCache{reference: image.Reference, layers: map[digest.Digest]cacheLayer{}}
+	told := config.Config.Labels[cacheMetadataLabel]
+	if told == "" || len(told) > metadataLimit || json.Unmarshal([]byte(told), &t.metadata) != nil {
+		return nil, errors.New("it is not a cache of Dockerfile builds")
+	}
+	if t.metadata.Format != c.in.format() {
+		return nil, fmt.Errorf("it is of another version: its format is %q, and not %q",
+			quote.Line(t.metadata.Format, ownerShown), c.in.format())
+	}
+	if err := t.check(manifest); err != nil {
+		return nil, err
+	}
+	err := c.env.Retry.Do(ctx, func(ctx context.Context) error {
+		content, err := c.own.Open(ctx, t.reference, manifest.Layers[0].Digest)
+		if err != nil {
+			return err
+		}
+		defer content.Close()
+		t.config, err = io.ReadAll(io.LimitReader(content, configLimit+1))
+		return err
+	})
+	if err == nil && int64(len(t.config)) != t.metadata.Config.Size {
+		err = errors.New("its configuration has another size than it says")
+	}
+	return t, err
+}
+
+// check wants a cache's metadata and manifest to tell the same.
+func (t *takenCache) check(manifest v1.Manifest) error {
+	if len(manifest.Layers) == 0 || manifest.Layers[0].Digest.String() != t.metadata.Config.Digest.String() ||
+		manifest.Layers[0].Size != t.metadata.Config.Size || t.metadata.Config.Size > configLimit {
+		return errors.New("it has no configuration of BuildKit's")
+	}
+	if len(t.metadata.Layers) > layersLimit {
+		return fmt.Errorf("it names more than %d layers", layersLimit)
+	}
+	listed := map[string]int64{}
+	for _, layer := range manifest.Layers[1:] {
+		listed[layer.Digest.String()] = layer.Size
+	}
+	for _, layer := range t.metadata.Layers {
+		if err := layer.Digest.Validate(); err != nil || layer.Digest.Algorithm() != digest.SHA256 || layer.Size <= 0 {
+			return fmt.Errorf(
+				"it names a layer %q of %d bytes", quote.Line(layer.Digest.String(), ownerShown), layer.Size,
+			)
+		}
+		if layer.From == "" {
+			if size, ok := listed[layer.Digest.String()]; !ok || size != layer.Size {
+				return fmt.Errorf("its manifest does not list layer %s", layer.Digest)
+			}
+		} else if _, err := name.NewDigest(layer.From); err != nil {
+			return fmt.Errorf("layer %s: %w", layer.Digest, err)
+		}
+		t.layers[layer.Digest] = layer
+	}
+	return nil
+}
+
+// The image of a cache runs nowhere. It says the same on every machine, so that any finds it.
+const (
+	cacheOS           = "linux"
+	cacheArchitecture = "amd64"
+)
+
+// elsewhere tells whether publish-image finds a layer without the workspace: in the cache that was taken, or in a base
+// image.
+func (c *layerCache) elsewhere(ctx context.Context, blob digest.Digest) bool {
+	if c == nil || c.taken == nil {
+		return false
+	}
+	layer, known := c.taken.layers[blob]
+	if !known || layer.From != "" {
+		return known
+	}
+	c.mu.Lock()
+	there, asked := c.present[blob]
+	c.mu.Unlock()
+	if asked {
+		return there
+	}
+	there, err := c.own.Has(ctx, c.taken.reference, v1.Hash{Algorithm: "sha256", Hex: blob.Encoded()})
+	if err != nil {
+		there = false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.present[blob] = there
+	return there
+}
+
+// open opens a layer of the taken cache.
+func (c *layerCache) open(ctx context.Context, layer cacheLayer) (io.ReadCloser, error) {
+	source, reference := c.own, c.taken.reference
+	if layer.From != "" {
+		source, reference = c.bases, layer.From
+	}
+	var opened io.ReadCloser
+	err := c.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
+		opened, err = source.Open(ctx, reference, v1.Hash{Algorithm: "sha256", Hex: layer.Digest.Encoded()})
+		return err
+	})
+	return opened, err
+}
+
+// caching is a build that takes from the cache and leaves one.
+type caching struct {
+	*layerCache
+	builder *buildkit.BuildKit
+	image   *sparse   // the store of the image's layout
+	staged  string    // folder in the workspace, which end removes
+	into    string    // folder in it, of the layout of the new cache
+	kept    *sparse   // its store
+	taking  *fetching // the store of the taken cache; nil when there is none
+
+	bases   sync.Once
+	ofBases map[digest.Digest]string // layers of base images that the taken cache does not know
+}
+
+// prepare adds a cache to a build whose image goes into the store image. Its files are in the folder dir.
+func (c *layerCache) prepare(
+	ctx context.Context, builder *buildkit.BuildKit, image *sparse, dir string, options *client.SolveOpt,
+	stores map[string]content.Store,
+) (*caching, error) {
+	s := &caching{layerCache: c, builder: builder, image: image}
+	var err error
+	if s.staged, err = workspace.Stage(c.in.Workspace.Cache()); err == nil {
+		s.into = filepath.Join(s.staged, "cache")
+		s.kept, err = newSparse(s.into, s.needless)
+	}
+	if err != nil { // a workspace without the folder; nothing is exported then
+		s.into = ""
+		c.env.Log.Warn("No cache is kept for the next build", "error", err)
+	} else {
+		stores["local:"+s.into] = s.kept
+		options.CacheExports = []client.CacheOptionsEntry{{Type: "local", Attrs: map[string]string{
+			"dest": s.into, "mode": c.in.Cache,
+			"ignore-error": "true", // a build without a cache is a build
+		}}}
+	}
+	if c.taken == nil {
+		return s, nil
+	}
+	from := filepath.Join(dir, "taken")
+	if s.taking, err = newFetching(ctx, from, c.taken.layers, c.open); err != nil {
+		return s, err
+	}
+	manifest, err := c.taken.manifest()
+	if err != nil {
+		return s, err
+	}
+	taken := imagelayout.Dir(from)
+	if err := errors.Join(
+		taken.WriteBlob(c.taken.metadata.Config.Digest, c.taken.config),
+		taken.WriteBlob(digest.FromBytes(manifest), manifest),
+	); err != nil {
+		return s, err
+	}
+	stores["local:"+from] = s.taking
+	options.CacheImports = []client.CacheOptionsEntry{{Type: "local", Attrs: map[string]string{
+		"src": from, "digest": digest.FromBytes(manifest).String(),
+	}}}
+	return s, nil
+}
+
+// manifest is the cache's manifest as BuildKit has it: it knows no other base images than its own cache.
+func (t *takenCache) manifest() ([]byte, error) {
+	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: t.metadata.Config}
+	m.SchemaVersion = 2
+	for _, layer := range t.metadata.Layers {
+		m.Layers = append(m.Layers, layer.Descriptor)
+	}
+	return json.Marshal(m)
+}
+
+// needless tells whether the new cache need not have a layer: the registry has it, or the image, or a base image.
+func (s *caching) needless(ctx context.Context, blob digest.Digest) bool {
+	if !s.in.late() && s.image.has(ctx, blob) || s.elsewhere(ctx, blob) {
+		return true
+	}
+	s.bases.Do(func() { s.findBases(ctx) })
+	return s.ofBases[blob] != ""
+}
+
+// findBases looks for the layers of base images that the taken cache does not know. BuildKit exports the cache after
+// the image, in whose provenance they are.
+func (s *caching) findBases(ctx context.Context) {
+	s.ofBases = map[digest.Digest]string{}
+	known := map[string]bool{}
+	if s.taken != nil {
+		for _, layer := range s.taken.layers {
+			known[layer.From] = true
+		}
+	}
+	for _, base := range s.baseImages() {
+		if known[base] {
+			continue
+		}
+		known[base] = true
+		layers, err := s.layersOf(ctx, base)
+		if err != nil {
+			s.env.Log.Debug("Layers of a base image are kept in the cache", "image", base, "because", err)
+		}
+		for _, layer := range layers {
+			s.ofBases[layer] = base
+		}
+	}
+}
+
+// baseImages are those that the provenance in the image's layout names.
+func (s *caching) baseImages() (bases []string) {
+	s.image.Walk(context.Background(), func(info content.Info) error {
+		if info.Size > metadataLimit {
+			return nil
+		}
+		raw, err := content.ReadBlob(context.Background(), s.image.Store, ocispec.Descriptor{
+			Digest: info.Digest, Size: info.Size,
+		})
+		var statement struct {
+			Type string `json:"predicateType"`
+		}
+		if err != nil || json.Unmarshal(raw, &statement) != nil || statement.Type != slsaProvenance {
+			return nil
+		}
+		found, err := baseImages(raw)
+		bases = append(bases, found...)
+		return err
+	})
+	return bases
+}
+
+// layersOf lists the layers of a base image for all platforms whose manifests the builder has: it has just pulled them.
+func (s *caching) layersOf(ctx context.Context, base string) ([]digest.Digest, error) {
+	at, err := name.NewDigest(base)
+	if err != nil {
+		return nil, err
+	}
+	pulled := proxy.NewContentStore(s.builder.ContentClient())
+	read := func(desc ocispec.Descriptor, into any) error {
+		info, err := pulled.Info(ctx, desc.Digest)
+		if err != nil {
+			return err
+		}
+		if info.Size > metadataLimit {
+			return fmt.Errorf("manifest %s has %d bytes", desc.Digest, info.Size)
+		}
+		raw, err := content.ReadBlob(ctx, pulled, ocispec.Descriptor{Digest: desc.Digest, Size: info.Size})
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(raw, into)
+	}
+	var top struct {
+		Manifests []ocispec.Descriptor `json:"manifests"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+	}
+	if err := read(ocispec.Descriptor{Digest: digest.Digest(at.DigestStr())}, &top); err != nil {
+		return nil, err
+	}
+	for _, image := range top.Manifests[:min(len(top.Manifests), layersLimit)] {
+		var manifest ocispec.Manifest
+		if read(image, &manifest) == nil {
+			top.Layers = append(top.Layers, manifest.Layers...)
+		}
+	}
+	var layers []digest.Digest
+	for _, layer := range top.Layers {
+		layers = append(layers, layer.Digest)
+	}
+	return layers, nil
+}
+
+// keep turns what BuildKit exported as a cache into a layout in the workspace, which publish-image pushes. exported
+// describes BuildKit's manifest; it is empty when there is nothing to be kept.
+func (s *caching) keep(ctx context.Context, exported string) error {
+	s.saved = false
+	if exported == "" {
+		return nil
+	}
+	var desc ocispec.Descriptor
+	if err := json.Unmarshal([]byte(exported), &desc); err != nil {
+		return err
+	}
+	layout := imagelayout.Dir(s.into)
+	var theirs ocispec.Manifest
+	if err := layout.ReadJSON(desc.Digest, &theirs); err != nil {
+		return err
+	}
+	metadata := cacheMetadata{Format: s.in.format(), Config: theirs.Config}
+	manifest := v1.Manifest{
+		SchemaVersion: 2,
+		MediaType:     types.OCIManifestSchema1,
+		Config:        v1.Descriptor{MediaType: types.OCIConfigJSON},
+		Layers:        []v1.Descriptor{inRegistry(theirs.Config)},
+	}
+	listed := map[digest.Digest]bool{}
+	for _, d := range theirs.Layers {
+		layer := cacheLayer{Descriptor: d, From: s.baseOf(ctx, d.Digest)}
+		metadata.Layers = append(metadata.Layers, layer)
+		if layer.From == "" && !listed[d.Digest] {
+			listed[d.Digest] = true
+			manifest.Layers = append(manifest.Layers, inRegistry(d))
+		}
+	}
+	label, err := json.Marshal(metadata)
+	if err != nil {
+		return err
+	}
+	config := v1.ConfigFile{
+		OS: cacheOS, Architecture: cacheArchitecture,
+		Config: v1.Config{Labels: map[string]string{
+			cacheMetadataLabel: string(label), step.OwnerLabel: s.in.Owner.Label(),
+		}},
+		RootFS: v1.RootFS{Type: "layers"},
+	}
+	if manifest.Config.Digest, manifest.Config.Size, err = layout.WriteJSON(config); err != nil {
+		return err
+	}
+	root := v1.Descriptor{MediaType: manifest.MediaType}
+	if root.Digest, root.Size, err = layout.WriteJSON(manifest); err != nil {
+		return err
+	}
+	if err := errors.Join(
+		os.Remove(layout.Blob(desc.Digest)), os.RemoveAll(filepath.Join(s.into, "ingest")), layout.WriteIndex(root),
+		workspace.MakeReadable(s.into),
+	); err != nil {
+		return err
+	}
+	absent := 0
+	for layer := range listed {
+		if _, err := os.Stat(layout.Blob(layer)); err != nil {
+			absent++
+		}
+	}
+	s.env.Log.Info("Kept layers for the next build", "layers", len(listed), "of them elsewhere", absent,
+		"in base images", len(metadata.Layers)-len(listed))
+	s.saved = true
+	return workspace.Replace(s.into, s.in.Workspace.Cache())
+}
+
+// end lets go of the files, and notes whether the taken cache was what it said.
+func (s *caching) end() error {
+	if s.taking != nil {
+		s.taking.close()
+		s.broken = s.taking.broken()
+	}
+	return os.RemoveAll(s.staged)
+}
+
+// drop gives up the taken cache where a layer of it could not be had, and the build failed or could leave no cache
+// because of that. It tells whether it did: the build is to be done once more.
+func (c *layerCache) drop(ctx context.Context, failure error) bool {
+	if c == nil || c.taken == nil || c.broken == nil || ctx.Err() != nil || failure == nil && c.saved {
+		return false
+	}
+	c.env.Log.Warn("Building again without the cache, of which a layer cannot be had", "cache", c.taken.reference,
+		"error", c.broken)
+	c.taken, c.broken = nil, nil
+	return true
+}
+
+// baseOf is the base image that has a layer, which then stays there. Empty: it is in the component's own repository. So
+// are layers of base images that are the image's, too: there, no foreign registry is asked for them again.
+func (s *caching) baseOf(ctx context.Context, layer digest.Digest) string {
+	if s.image.has(ctx, layer) {
+		return ""
+	}
+	if s.taken != nil {
+		if known, ok := s.taken.layers[layer]; ok {
+			return known.From
+		}
+	}
+	return s.ofBases[layer]
+}
+
+// inRegistry describes a layer of a cache to a registry, to which BuildKit's annotations are of no use.
+func inRegistry(d ocispec.Descriptor) v1.Descriptor {
+	return v1.Descriptor{
+		MediaType: types.MediaType(d.MediaType), Size: d.Size,
+		Digest: v1.Hash{Algorithm: d.Digest.Algorithm().String(), Hex: d.Digest.Encoded()},
+	}
+}
+
+// images are the images in which publish-image looks for layers that the workspace lacks, besides base images: the
+// cache that was taken.
+func (c *layerCache) images() []string {
+	if c == nil || c.taken == nil {
+		return nil
+	}
+	return []string{c.taken.reference}
+}

@@ -1,0 +1,339 @@
+package dockerfile
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	contentlocal "github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/errdefs"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	"github.com/moby/buildkit/session"
+	sessioncontent "github.com/moby/buildkit/session/content"
+	"github.com/moby/buildkit/session/filesync"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tonistiigi/fsutil"
+	"github.com/tonistiigi/fsutil/types"
+
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
+)
+
+// make has the builder make the image in the folder layout, and leaves a cache for the next build. Other files go into
+// the folder dir.
+func (b *build) make(
+	ctx context.Context, builder *buildkit.BuildKit, options client.SolveOpt, layout, dir string,
+	statuses chan *client.SolveStatus,
+) error {
+	elsewhere := b.cache.elsewhere
+	if b.in.late() {
+		elsewhere = nowhere
+	}
+	image, err := newSparse(layout, elsewhere)
+	if err != nil {
+		close(statuses)
+		return err
+	}
+	stores := map[string]content.Store{"export": image}
+	var cache *caching
+	if b.cache != nil {
+		cache, err = b.cache.prepare(ctx, builder, image, dir, &options, stores)
+		defer func() {
+			if err := cache.end(); err != nil {
+				b.env.Log.Warn("The cache's files stay in the workspace", "error", err)
+			}
+		}()
+		if err != nil {
+			close(statuses)
+			return err
+		}
+	}
+	response, err := solve(ctx, builder, options, stores, statuses)
+	if err != nil {
+		return err
+	}
+	raw, err := base64.StdEncoding.DecodeString(response.ExporterResponse[exptypes.ExporterImageDescriptorKey])
+	var root ocispec.Descriptor
+	if err == nil {
+		err = json.Unmarshal(raw, &root)
+	}
+	if err == nil {
+		err = imagelayout.Dir(layout).WriteIndex(root)
+	}
+	if err != nil || cache == nil {
+		return err
+	}
+	if err := cache.keep(ctx, response.ExporterResponse["cache.manifest"]); err != nil {
+		b.env.Log.Warn("No cache is kept for the next build", "error", err)
+	}
+	return nil
+}
+
+// late tells whether layers get their times in the layout, which then must have them all. A daemon's do.
+func (in Parameters) late() bool { return in.BuildKitAddress != "" }
+
+func nowhere(context.Context, digest.Digest) bool { return false }
+
+// solve has a builder solve, with a session in which it finds content stores by their names. BuildKit's client has such
+// stores for images, and none for caches.
+func solve(
+	ctx context.Context, builder *buildkit.BuildKit, options client.SolveOpt, stores map[string]content.Store,
+	statuses chan *client.SolveStatus,
+) (*client.SolveResponse, error) {
+	s, folders, err := newSession(ctx, options)
+	if err != nil {
+		close(statuses)
+		return nil, err
+	}
+	s.Allow(filesync.NewFSSyncProvider(folders))
+	for _, attachable := range options.Session {
+		s.Allow(attachable)
+	}
+	s.Allow(sessioncontent.NewAttachable(stores))
+	// Not the build's context: the builder asks the session while it ends a build that was cancelled.
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.Run(context.WithoutCancel(ctx), builder.Dialer())
+	}()
+	defer func() {
+		s.Close()
+		<-ended
+	}()
+	options.SharedSession, options.SessionPreInitialized = s, true
+	return builder.Solve(ctx, nil, options, statuses)
+}
+
+// newSession makes a session, and the folders that it will offer. As by BuildKit's client, all their files are root's.
+func newSession(ctx context.Context, options client.SolveOpt) (*session.Session, filesync.StaticDirSource, error) {
+	folders := filesync.StaticDirSource{}
+	for name, files := range options.LocalMounts {
+		owned, err := fsutil.NewFilterFS(files, &fsutil.FilterOpt{Map: func(_ string, s *types.Stat) fsutil.MapResult {
+			s.Uid, s.Gid = 0, 0
+			return fsutil.MapResultKeep
+		}})
+		if err != nil {
+			return nil, nil, err
+		}
+		folders[name] = owned
+	}
+	s, err := session.NewSession(ctx, options.SharedKey)
+	return s, folders, err
+}
+
+// sparse is the store of a layout that a builder writes. To the builder it has blobs that the registry has, too, and so
+// is not sent them.
+type sparse struct {
+	content.Store
+	elsewhere func(context.Context, digest.Digest) bool
+
+	mu    sync.Mutex
+	spare map[digest.Digest]bool // blobs that were asked for, and are elsewhere
+}
+
+// newSparse opens the store in a folder, which it makes.
+func newSparse(dir string, elsewhere func(context.Context, digest.Digest) bool) (*sparse, error) {
+	store, err := contentlocal.NewStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &sparse{Store: store, elsewhere: elsewhere, spare: map[digest.Digest]bool{}}, nil
+}
+
+// Info implements content.InfoProvider. The session's server asks it before it takes a blob.
+func (s *sparse) Info(ctx context.Context, blob digest.Digest) (content.Info, error) {
+	info, err := s.Store.Info(ctx, blob)
+	if err == nil || !s.elsewhere(ctx, blob) {
+		return info, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.spare[blob] = true
+	return content.Info{Digest: blob}, nil
+}
+
+// Writer implements content.Ingester. A layer that is in several places of a cache is sent several times at once.
+func (s *sparse) Writer(ctx context.Context, options ...content.WriterOpt) (content.Writer, error) {
+	for {
+		w, err := s.Store.Writer(ctx, options...)
+		if !errdefs.IsUnavailable(err) {
+			return w, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(2 * time.Millisecond): // until the other one is done
+		}
+	}
+}
+
+// lacks tells whether a builder was told that the store has a blob which it has not.
+func (s *sparse) lacks(blob digest.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.spare[blob]
+}
+
+// has tells whether the store has a blob, or a builder was told so.
+func (s *sparse) has(ctx context.Context, blob digest.Digest) bool {
+	_, err := s.Store.Info(ctx, blob)
+	return err == nil || s.lacks(blob)
+}
+
+// fetching is a store that has what is in a folder, and fetches layers when they are asked for.
+type fetching struct {
+	content.Store
+	dir    string
+	layers map[digest.Digest]cacheLayer
+	open   func(context.Context, cacheLayer) (io.ReadCloser, error)
+	ctx    context.Context // fetches stop with it
+
+	mu      sync.Mutex
+	fetched map[digest.Digest]*fetch
+	fault   error // why a layer could not be had; nil when none was lacking
+}
+
+// newFetching opens the store in a folder, which it makes.
+func newFetching(
+	ctx context.Context, dir string, layers map[digest.Digest]cacheLayer,
+	open func(context.Context, cacheLayer) (io.ReadCloser, error),
+) (*fetching, error) {
+	store, err := contentlocal.NewStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &fetching{
+		Store: store, dir: dir, layers: layers, open: open, ctx: ctx, fetched: map[digest.Digest]*fetch{},
+	}, nil
+}
+
+// Info implements content.InfoProvider.
+func (f *fetching) Info(ctx context.Context, blob digest.Digest) (content.Info, error) {
+	if layer, known := f.layers[blob]; known {
+		return content.Info{Digest: blob, Size: layer.Size}, nil
+	}
+	return f.Store.Info(ctx, blob)
+}
+
+// ReaderAt implements content.Provider. A layer is fetched once. Its reader waits for what is on its way, and fails
+// where it does not arrive, or is not what its digest says.
+func (f *fetching) ReaderAt(ctx context.Context, blob ocispec.Descriptor) (content.ReaderAt, error) {
+	layer, known := f.layers[blob.Digest]
+	if !known {
+		return f.Store.ReaderAt(ctx, blob)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	one := f.fetched[blob.Digest]
+	if one == nil {
+		file, err := os.Create(filepath.Join(f.dir, blob.Digest.Encoded()))
+		if err != nil {
+			return nil, err
+		}
+		one = &fetch{file: file, size: layer.Size}
+		one.arrived.L = &one.mu
+		f.fetched[blob.Digest] = one
+		go f.fetch(one, layer)
+	}
+	return one, nil
+}
+
+func (f *fetching) fetch(one *fetch, layer cacheLayer) {
+	content, err := f.open(f.ctx, layer)
+	if err == nil {
+		_, err = io.Copy(one, content)
+		content.Close()
+	}
+	if err == nil && one.n != layer.Size {
+		err = fmt.Errorf("%s: %d of %d bytes: %w", layer.Digest, one.n, layer.Size, io.ErrUnexpectedEOF)
+	}
+	one.end(err)
+	if err != nil && f.ctx.Err() == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.fault = err
+	}
+}
+
+// broken returns why a layer could not be had, if one could not.
+func (f *fetching) broken() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.fault
+}
+
+// close closes the files, which nobody may read any more.
+func (f *fetching) close() (bytes int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, one := range f.fetched {
+		bytes += one.stop()
+	}
+	return bytes
+}
+
+// fetch is a layer on its way into a file.
+type fetch struct {
+	file *os.File
+	size int64
+
+	mu      sync.Mutex
+	arrived sync.Cond
+	n       int64
+	done    bool
+	err     error
+}
+
+// Write takes what arrives.
+func (o *fetch) Write(p []byte) (int, error) {
+	n, err := o.file.WriteAt(p, o.n)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.n += int64(n)
+	o.arrived.Broadcast()
+	return n, err
+}
+
+func (o *fetch) end(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done, o.err = true, err
+	o.arrived.Broadcast()
+}
+
+func (o *fetch) stop() int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.file.Close()
+	return o.n
+}
+
+// ReadAt implements io.ReaderAt. It returns the last bytes only when the whole is what its digest says.
+func (o *fetch) ReadAt(p []byte, off int64) (int, error) {
+	want := min(off+int64(len(p)), o.size)
+	o.mu.Lock()
+	for !o.done && (o.n < want || want == o.size) {
+		o.arrived.Wait()
+	}
+	err := o.err
+	o.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	return o.file.ReadAt(p, off)
+}
+
+// Size implements content.ReaderAt.
+func (o *fetch) Size() int64 { return o.size }
+
+// Close implements content.ReaderAt. The fetch goes on for the next reader.
+func (o *fetch) Close() error { return nil }
