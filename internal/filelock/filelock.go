@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -34,6 +36,46 @@ func Try(path string) (unlock func(), err error) {
 		return nil, err
 	}
 	return take(file, true)
+}
+
+// Claim is Exclusive, on a file, for a holder that others may wait for: before it waits, it calls waiting once with who
+// holds the lock, such as "process 4711 on build-7". That is what the holder wrote into the file by Claim.
+func Claim(ctx context.Context, path string, waiting func(holder string)) (unlock func(), err error) {
+	unlock, err = Try(path)
+	if _, held := errors.AsType[*HeldError](err); held {
+		waiting(holder(path))
+		unlock, err = Exclusive(ctx, path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "an unknown machine"
+	}
+	if err := os.WriteFile(path, fmt.Appendf(nil, "process %d on %s\n", os.Getpid(), host), 0o644); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// longestHolder is how many bytes of a lock's file may name its holder.
+const longestHolder = 300
+
+// holder says who holds a lock, as far as its file tells.
+func holder(path string) string {
+	const unknown = "another process"
+	file, err := os.Open(path)
+	if err != nil {
+		return unknown
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, longestHolder))
+	if said := strings.TrimSpace(string(text)); err == nil && said != "" {
+		return said
+	}
+	return unknown
 }
 
 // The system's own waiting cannot be interrupted.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -144,6 +145,54 @@ func TestKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
+}
+
+// TestClaim has one wait for another, which is named, and for one that does not say who it is.
+func TestClaim(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent := func(string) { t.Error("it waits for a lock that is free") }
+	for _, test := range []struct {
+		name string
+		take func(path string) (func(), error)
+		want string
+	}{
+		{"by Claim", func(path string) (func(), error) { return Claim(t.Context(), path, silent) },
+			fmt.Sprintf("process %d on %s", os.Getpid(), host)},
+		{"otherwise", Try, "another process"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "lock")
+			unlock, err := test.take(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			said, got := make(chan string, 1), make(chan error, 1)
+			go func() {
+				again, err := Claim(ctx, path, func(holder string) { said <- holder })
+				if err == nil {
+					again()
+				}
+				got <- err
+			}()
+			if holder := <-said; holder != test.want {
+				t.Errorf("it waits for %q, want %q", holder, test.want)
+			}
+			select {
+			case err := <-got:
+				t.Fatalf("it did not wait: %v", err)
+			default:
+			}
+			unlock()
+			if err := <-got; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 func TestNoSuchPlace(t *testing.T) {
