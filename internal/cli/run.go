@@ -211,6 +211,7 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	if err != nil {
 		return err
 	}
+	o.plane.Waiting = func(what string) { fmt.Fprintf(to.err, "Waiting: %s\n", what) }
 	plane := localplane.New(o.plane)
 	// Before the plane starts, too: faults of run or templates must not be found only after that.
 	if _, _, err := o.planOf(ctx, run, library, plane, os.TempDir()); err != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/filelock"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 )
@@ -38,6 +39,8 @@ type Options struct {
 	Source   Source
 	Registry Registry
 	API      API
+
+	Waiting func(what string) // is told whom the plane waits for; may be nil
 
 	PlainHTTP bool   // to the registries of Push, BuilderImage and RunImage, and to the API
 	CABundle  string // PEM file of authorities to trust besides the system's; empty: none
@@ -96,13 +99,24 @@ const (
 // sourceBranch is the branch of the repository that Source.Folder becomes.
 const sourceBranch = "main"
 
-// Start starts what the developer gave no address of, for one run. After an error nothing is left running.
+// Start starts what the developer gave no address of, for one run. It waits for an earlier run of that name, which has
+// the same object in the API and the same record. After an error nothing is left running.
 func (p *Plane) Start(ctx context.Context, run *workflowrun.Run) (err error) {
 	defer func() {
 		if err != nil {
 			p.Close()
 		}
 	}()
+	turn := filepath.Join(p.State, "locks", run.Namespace+"."+run.Name)
+	unlock, err := filelock.Claim(ctx, turn, func(holder string) {
+		if p.Waiting != nil {
+			p.Waiting(fmt.Sprintf("WorkflowRun %q is running already, by %s", run.Name, holder))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, release(unlock))
 	if p.Registry.Push == "" {
 		if err := p.startRegistry(filepath.Join(p.State, "registry")); err != nil {
 			return err
@@ -139,19 +153,20 @@ func (p *Plane) startRegistry(dir string) error {
 		return err
 	}
 	p.closers = append(p.closers, server)
-	p.Registry.Push, err = server.Start(free(registryAddress))
 	p.ownRegistry = true
-	return err
+	return onFree(registryAddress, func(address string) (err error) {
+		p.Registry.Push, err = server.Start(address)
+		return err
+	})
 }
 
-// free returns the address when nothing listens there, else any free one of loopback.
-func free(address string) string {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return anyAddress
+// onFree has start listen at the address, or at any free one of loopback when another plane does there.
+func onFree(address string, start func(address string) error) error {
+	err := start(address)
+	if failed, ok := errors.AsType[*net.OpError](err); ok && failed.Op == "listen" {
+		err = start(anyAddress)
 	}
-	l.Close()
-	return address
+	return err
 }
 
 // WithSource returns the run as it is on this plane: of the folder's one commit, in a public repository, where there is
@@ -214,12 +229,11 @@ func (p *Plane) serveSource(ctx context.Context, name string) error {
 	if _, err := devgit.Import(ctx, p.Source.Folder, bare, "Import "+name, committed); err != nil {
 		return err
 	}
-	url, err := devgit.Start(ctx, free(gitAddress), &devgit.Handler{Root: dir})
-	if err != nil {
+	return onFree(gitAddress, func(address string) error {
+		url, err := devgit.Start(ctx, address, &devgit.Handler{Root: dir})
+		p.repository = url + "/" + name + ".git"
 		return err
-	}
-	p.repository = url + "/" + name + ".git"
-	return nil
+	})
 }
 
 // startAPI serves an OpenChoreo API that knows the run and its component.
@@ -260,11 +274,17 @@ func (p *Plane) startAPI(dir string, run *workflowrun.Run) error {
 	if err := os.WriteFile(secretFile, []byte(secret), 0o600); err != nil {
 		return err
 	}
-	base, server, err := api.Start(free(apiAddress))
+	var base string
+	err = onFree(apiAddress, func(address string) error {
+		at, server, err := api.Start(address)
+		if err == nil {
+			base, p.closers = at, append(p.closers, server)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	p.closers = append(p.closers, server)
 	p.api = api
 	p.API.URL, p.API.TokenURL, p.API.ClientID, p.API.ClientSecretFile = base, base+devapi.TokenPath, client, secretFile
 	return nil
@@ -349,6 +369,14 @@ func (p *Plane) temporary() (string, error) {
 	}
 	p.closers = append(p.closers, removal(dir))
 	return dir, nil
+}
+
+// release is a lock that ends with the plane.
+type release func()
+
+func (r release) Close() error {
+	r()
+	return nil
 }
 
 type removal string

@@ -2,6 +2,7 @@ package localplane
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
@@ -188,6 +190,46 @@ func TestOwnServers(t *testing.T) {
 	}
 	if _, err := os.Stat(secret); err == nil {
 		t.Error("the client's secret is left")
+	}
+}
+
+// Several planes with one state run at the same time, but for one run: its second waits for the first, and says so.
+func TestPlanesAtOnce(t *testing.T) {
+	state := t.TempDir()
+	first, waits := run(t), make(chan string, 1)
+	other := run(t)
+	other.WorkflowRun = other.WorkflowRun.DeepCopy()
+	other.Name = "another"
+	again := New(Options{State: state, Waiting: func(what string) { waits <- what }})
+	group := new(errgroup.Group)
+	silent := func(what string) { t.Errorf("it waits: %s", what) }
+	planes := []*Plane{New(Options{State: state, Waiting: silent}), New(Options{State: state, Waiting: silent})}
+	for i, r := range []*workflowrun.Run{first, other} {
+		group.Go(func() error { return planes[i].Start(t.Context(), r) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	defer planes[1].Close()
+	started := make(chan error, 1)
+	go func() { started <- again.Start(t.Context(), first) }()
+	want := fmt.Sprintf("WorkflowRun %q is running already, by process %d on ", first.Name, os.Getpid())
+	if got := <-waits; !strings.HasPrefix(got, want) {
+		t.Errorf("it says %q, want %q", got, want)
+	}
+	select {
+	case err := <-started:
+		t.Errorf("it did not wait: %v", err)
+	default:
+	}
+	if err := planes[0].Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
