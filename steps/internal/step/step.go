@@ -48,6 +48,14 @@ type Environment struct {
 	Secrets *redact.Secrets // every secret is added here the moment it is read
 	Retry   outcome.Retry   // for what may fail for a transient reason
 	Note    func(string)    // see Say; may be nil
+	Tidying func()          // see Tidy; may be nil
+}
+
+// Tidy tells that the step has only to remove what it made for itself: one that is told to stop may take 20 s for that.
+func (e Environment) Tidy() {
+	if e.Tidying != nil {
+		e.Tidying()
+	}
 }
 
 // Say tells what people should know of a step that succeeds, in its report: one sentence, without a final full stop.
@@ -69,6 +77,9 @@ type Streams struct {
 // grace is how long a step may take to clean up once it is told to stop. Kubernetes kills after 30 s.
 const grace = 5 * time.Second
 
+// tidying is how much longer it may take to remove what it has in the workspace, when nothing else is left to do.
+const tidying = 20 * time.Second
+
 // Main runs the step as this process and returns its exit code. P is the step's struct of parameters.
 func Main[P any](name string, run func(context.Context, P, Environment) (Results, error)) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -85,7 +96,7 @@ func Main[P any](name string, run func(context.Context, P, Environment) (Results
 
 // Run runs the step with these arguments and variables (KEY=value), and returns its exit code. It writes results,
 // outcome.json and the termination message also when the parameters are wrong, the step panics, or ctx ends and the
-// step does not return within 5 s.
+// step does not return within 5 s, or within 25 s when it tidies.
 func Run[P any](
 	ctx context.Context, name string, args, environ []string, streams Streams, run func(
 		context.Context, P, Environment,
@@ -109,6 +120,8 @@ func Run[P any](
 	env.Retry = outcome.Retry{Attempts: common.MaxAttempts, Log: env.Log}
 	var said atomic.Value // by a step that may outlive its context
 	env.Note = func(message string) { said.Store(secrets.String(message)) }
+	var tidies atomic.Bool
+	env.Tidying = func() { tidies.Store(true) }
 
 	var in P
 	if err == nil {
@@ -117,7 +130,7 @@ func Run[P any](
 	var results Results
 	if err == nil {
 		env.Log.Info(name, set.Effective()...)
-		results, err = guard(ctx, func() (Results, error) { return run(ctx, in, env) })
+		results, err = guard(ctx, &tidies, func() (Results, error) { return run(ctx, in, env) })
 	}
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // whatever broke, broke because the step was told to stop
@@ -165,8 +178,9 @@ func variable(environ []string, name string) string {
 	return value
 }
 
-// guard turns a panic into an error, and stops waiting for a step that outlives its context by more than grace.
-func guard(ctx context.Context, run func() (Results, error)) (Results, error) {
+// guard turns a panic into an error, and stops waiting for a step that outlives its context by more than grace, or more
+// than tidying if it tidies.
+func guard(ctx context.Context, tidies *atomic.Bool, run func() (Results, error)) (Results, error) {
 	type ending struct {
 		results Results
 		err     error
@@ -191,6 +205,13 @@ func guard(ctx context.Context, run func() (Results, error)) (Results, error) {
 	case e := <-ended:
 		return e.results, e.err
 	case <-time.After(grace):
-		return nil, context.Cause(ctx)
 	}
+	if tidies.Load() {
+		select {
+		case e := <-ended:
+			return e.results, e.err
+		case <-time.After(tidying):
+		}
+	}
+	return nil, context.Cause(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -198,6 +199,30 @@ func TestRunSaysCancelled(t *testing.T) {
 			code, report, _, _ := run(t, ctx, test.do, repo)
 			if report.Reason != test.reason || len(report.Results) != 1 {
 				t.Errorf("code %d, %+v", code, report)
+			}
+		})
+	}
+}
+
+// A step that only tidies may take longer to end than one that works.
+func TestTidying(t *testing.T) {
+	t.Parallel()
+	for _, tidies := range []bool{true, false} {
+		t.Run(fmt.Sprint(tidies), func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancelCause(t.Context())
+			var ended atomic.Bool
+			_, report, _, _ := run(t, ctx, func(ctx context.Context, _ checkout, env Environment) (Results, error) {
+				if tidies {
+					env.Tidy()
+				}
+				cancel(outcome.Errorf(outcome.Cancelled, "stopped by terminated"))
+				<-time.After(grace + time.Second)
+				ended.Store(true)
+				return nil, errors.New("torn down")
+			}, repo)
+			if report.Reason != outcome.Cancelled || ended.Load() != tidies {
+				t.Errorf("%+v, and the step ended: %t", report, ended.Load())
 			}
 		})
 	}
