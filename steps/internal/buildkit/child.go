@@ -47,8 +47,8 @@ type failure struct {
 	Masked        bool // it was errMasked
 }
 
-// RunIfChild makes this process the builder, or its runc, and does not return, if Start or the builder started it to be
-// one. Every program that calls Start calls it before anything else.
+// RunIfChild makes this process the builder, or a program that it runs, and does not return, if Start or the builder
+// started it to be one. Every program that calls Start calls it before anything else.
 func RunIfChild() {
 	logrus.SetLevel(logrus.ErrorLevel) // BuildKit and containerd tell of much that is of no use to a step
 	switch filepath.Base(os.Args[0]) {
@@ -85,6 +85,12 @@ func runChild(ready *os.File) error {
 		return err
 	}
 	state := config.Root
+	// Of a step that was killed, the builder may be at its end still.
+	unlock, err := filelock.Exclusive(context.Background(), filepath.Join(state, workFile))
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	place, leave, err := isolation.place(state)
 	if err != nil {
 		return err
@@ -105,6 +111,13 @@ func runChild(ready *os.File) error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		if config.Temporary {
+			sweep(state)
+		}
+	}()
 	d, err := newDaemon(ctx, config, isolation)
 	if err == nil {
 		listener := newSingle(conn)
@@ -115,8 +128,9 @@ func runChild(ready *os.File) error {
 	}
 	if config.Temporary {
 		// Files of the namespace's other users can be removed only here.
-		err = errors.Join(err, leave(), os.RemoveAll(state))
+		err = errors.Join(err, leave(), removeAll(state))
 	}
+	<-swept
 	return err
 }
 
@@ -128,11 +142,16 @@ func runcState(dir string) error {
 	)
 }
 
-// patience is how long the child may take to end a build that was cancelled, and to clean up.
+// patience is how long the child may take to end a build that was cancelled.
 const patience = 8 * time.Second
 
-// Start starts a builder of the process's own. Raw output of it goes to stderr.
-func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, error) {
+// tidying is how long it may take then to remove what it has, or what of it is too much. A step that is told to stop
+// waits less long: the child goes on by itself, as long as its container does, and the next build removes the rest.
+const tidying = 10 * time.Minute
+
+// Start starts a builder of the process's own. Raw output of it goes to stderr. While another has the state it waits,
+// and calls waiting before with who that is, such as "process 4711 on build-7".
+func Start(ctx context.Context, config Config, stderr io.Writer, waiting func(holder string)) (*BuildKit, error) {
 	if _, err := exec.LookPath("runc"); err != nil {
 		return nil, outcome.Errorf(
 			outcome.BuilderUnavailable, "runc, which runs the instructions of a Dockerfile, is not installed: %w",
@@ -145,7 +164,7 @@ func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, err
 		return nil, err
 	}
 	config.Root = root
-	release, err := prepare(config.Root)
+	release, err := prepare(ctx, config.Root, waiting)
 	if err != nil {
 		return nil, err
 	}
@@ -178,8 +197,12 @@ func Start(ctx context.Context, config Config, stderr io.Writer) (*BuildKit, err
 	})}, nil
 }
 
+// lockFile is what the step locks in the directory of a builder's state, and workFile what the builder itself does. The
+// builder may outlive a step that is killed.
+const lockFile, workFile = "lock", "builder.lock"
+
 // prepare makes the directory for a builder's state and locks it until release.
-func prepare(root string) (release func(), err error) {
+func prepare(ctx context.Context, root string, waiting func(holder string)) (release func(), err error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
 	}
@@ -187,11 +210,9 @@ func prepare(root string) (release func(), err error) {
 	if err := errors.Join(os.Chown(root, -1, os.Getgid()), os.Chmod(root, 0o700)); err != nil {
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
 	}
-	unlock, err := filelock.Try(filepath.Join(root, "lock"))
-	if _, held := errors.AsType[*filelock.HeldError](err); held {
-		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: another build uses %s", root).
-			WithHint("Give each build that runs at the same time a buildkit-root of its own, or let a daemon build: " +
-				"buildkit-address.")
+	unlock, err := filelock.Claim(ctx, filepath.Join(root, lockFile), waiting)
+	if ctx.Err() != nil && err != nil {
+		return nil, context.Cause(ctx)
 	}
 	if err != nil {
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "buildkit-root: %w", err)
@@ -226,7 +247,7 @@ func (c *child) wait() error {
 	select {
 	case err := <-c.ended:
 		return err
-	case <-time.After(patience):
+	case <-time.After(patience + tidying):
 		c.cmd.Process.Kill()
 		return errors.Join(errors.New("the builder had to be killed"), <-c.ended)
 	}

@@ -149,15 +149,22 @@ func (d *daemon) work(listener *single) error {
 	d.controller.Register(server)
 	server.Serve(listener)
 	defer d.isolation.end()
-	ended := make(chan error, 1)
+	stopped, closed := make(chan struct{}), make(chan error, 1)
 	go func() {
 		server.Stop()
-		ended <- d.close()
+		close(stopped)
+		closed <- d.close()
 	}()
+	// Nobody may be left to kill a builder that hangs.
 	select {
-	case err := <-ended:
+	case <-stopped:
+	case <-time.After(patience):
+		return errors.New("the builder does not end the build")
+	}
+	select {
+	case err := <-closed:
 		return err
-	case <-time.After(patience): // nobody may be left to kill a builder that hangs
+	case <-time.After(tidying):
 		return errors.New("the builder does not end")
 	}
 }

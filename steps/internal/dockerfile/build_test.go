@@ -990,15 +990,54 @@ func TestKeptState(t *testing.T) {
 		t.Error("no-cache used the cache")
 	}
 
-	other, err := buildkit.Start(t.Context(), buildkit.Config{Root: root}, os.Stderr)
+	// Another waits, says for whom, and can be stopped.
+	other, err := buildkit.Start(t.Context(), buildkit.Config{Root: root}, os.Stderr, func(string) {
+		t.Error("it waits, and nobody is there")
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	in := parameters(project(t, files), r)
-	in.BuildKitRoot = root
-	fail(t, in, outcome.BuilderUnavailable, "another build uses "+root)
+	said := make(chan string, 2)
+	holder := fmt.Sprintf("process %d on ", os.Getpid())
+	ctx, stop := context.WithCancelCause(t.Context())
+	for _, test := range []struct {
+		ctx  context.Context
+		end  func()
+		want error
+	}{
+		{ctx, func() { stop(errStopped) }, errStopped},
+		{t.Context(), func() { other.Close() }, nil},
+	} {
+		ended := make(chan error, 1)
+		go func() {
+			again, err := buildkit.Start(
+				test.ctx,
+				buildkit.Config{Root: root},
+				os.Stderr,
+				func(by string) { said <- by },
+			)
+			if err == nil {
+				again.Close()
+			}
+			ended <- err
+		}()
+		if by := <-said; !strings.HasPrefix(by, holder) {
+			t.Errorf("it waits for %q, want %q", by, holder)
+		}
+		select {
+		case err := <-ended:
+			t.Errorf("it did not wait: %v", err)
+		default:
+		}
+		test.end()
+		if err := <-ended; !errors.Is(err, test.want) {
+			t.Errorf("error %v, want %v", err, test.want)
+		}
+	}
 }
+
+var errStopped = errors.New("stopped")
 
 // Where overlayfs cannot be used, such as under a path with a comma, layers are copied.
 func TestWithoutOverlay(t *testing.T) {

@@ -118,6 +118,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		src.setEnvironment(in, *builder.Platform)
 	}
 	defer func() {
+		env.Tidy()
 		if err := builder.Close(); err != nil {
 			env.Log.Warn("The builder did not end well", "error", err)
 		}
@@ -183,13 +184,15 @@ func open(
 	}
 	if config.Root == "" {
 		config.Temporary = true
-		root, err := os.MkdirTemp(string(in.Workspace), ".buildkit-*")
+		root, err := os.MkdirTemp(string(in.Workspace), buildkit.TemporaryPattern)
 		if err != nil {
 			return nil, err
 		}
 		config.Root = root
 	}
-	builder, err := buildkit.Start(ctx, config, env.Stderr)
+	builder, err := buildkit.Start(ctx, config, env.Stderr, func(holder string) {
+		env.Log.Info("Waiting for another build, which has buildkit-root", "held by", holder, "state", config.Root)
+	})
 	if err != nil {
 		if config.Temporary {
 			err = errors.Join(err, os.RemoveAll(config.Root))

@@ -1,0 +1,89 @@
+package buildkit
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/stepwright/stepwright/internal/filelock"
+)
+
+// TemporaryPattern is how directories for the state of a builder that is Temporary are named, for os.MkdirTemp. What a
+// builder finds beside its own and nobody uses, it removes.
+const TemporaryPattern = ".buildkit-*"
+
+// sweep removes what builders that were killed left beside state. It does what it can: of another user, who has other
+// ids, some may stay.
+func sweep(state string) {
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(state), TemporaryPattern))
+	if err != nil {
+		return
+	}
+	for _, dir := range left {
+		if dir == state || !abandoned(dir) {
+			continue
+		}
+		if err := removeAll(dir); err != nil {
+			fmt.Fprintf(os.Stderr, "WARNING: what an earlier build left cannot be removed: %v\n", err)
+		}
+	}
+}
+
+// abandoned tells whether neither a step nor a builder has this directory. One without locks is new.
+func abandoned(dir string) bool {
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+		return false
+	}
+	for _, name := range []string{lockFile, workFile} {
+		path := filepath.Join(dir, name)
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) && name == workFile {
+			continue // the builder was not started
+		} else if err != nil {
+			return false
+		}
+		unlock, err := filelock.Try(path)
+		if err != nil {
+			return false
+		}
+		defer unlock()
+	}
+	return true
+}
+
+// removeAll is os.RemoveAll by several threads: a disk, and more so one in a network, answers many at once. What is no
+// directory goes last, and so the locks do.
+func removeAll(dir string) error {
+	return errors.Join(removeInside(dir, make(chan struct{}, 8)), os.RemoveAll(dir))
+}
+
+// removeInside removes the directories in a directory, with all that is in them.
+func removeInside(dir string, threads chan struct{}) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil // os.RemoveAll says what it is
+	}
+	var group errgroup.Group
+	for _, entry := range entries {
+		if !entry.IsDir() {
+			continue
+		}
+		path := filepath.Join(dir, entry.Name())
+		remove := func() error { return errors.Join(removeInside(path, threads), os.RemoveAll(path)) }
+		select {
+		case threads <- struct{}{}:
+			group.Go(func() error {
+				defer func() { <-threads }()
+				return remove()
+			})
+		default:
+			if err := remove(); err != nil {
+				return errors.Join(err, group.Wait())
+			}
+		}
+	}
+	return group.Wait()
+}
