@@ -37,6 +37,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
+	"github.com/stepwright/stepwright/steps/internal/userns"
 )
 
 // daemon is what of buildkitd a step needs: the solver, the Dockerfile frontend, and one worker that runs instructions
@@ -47,6 +48,7 @@ type daemon struct {
 	worker     *base.Worker
 	controller *control.Controller
 	pulls      *pulls
+	ids        userns.IDs
 }
 
 func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, error) {
@@ -60,8 +62,16 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
+	ids, err := userns.Here()
+	if err != nil {
+		return nil, err
+	}
+	dns, err := nameServers("/etc/resolv.conf")
+	if err != nil {
+		return nil, err
+	}
 	options, err := runc.NewWorkerOpt(
-		c.Root, snapshotter(c.Root), rt.rootless, rt.mode, nil, nil, netproviders.Opt{Mode: "host"}, nil, rt.command,
+		c.Root, snapshotter(c.Root), rt.rootless, rt.mode, nil, nil, netproviders.Opt{Mode: "host"}, dns, rt.command,
 		"", false, nil, "", rt.cgroup, nil,
 	)
 	if err != nil {
@@ -71,6 +81,8 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	if c.Times != nil {
 		options.Snapshotter = &settling{options.Snapshotter, newTimekeeper(*c.Times, options.MetadataStore)}
 	}
+	options.Executor = runs{options.Executor, ids}
+	options.Applier = owners{options.Applier, options.ContentStore, ids}
 	w, err := base.NewWorker(ctx, options)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
@@ -125,7 +137,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
-	return &daemon{config: c, isolation: isolation, worker: w, controller: controller, pulls: pulls}, nil
+	return &daemon{config: c, isolation: isolation, worker: w, controller: controller, pulls: pulls, ids: ids}, nil
 }
 
 // snapshotter stacks layers with overlayfs where the file system under root can carry it, and copies them elsewhere.
@@ -142,7 +154,7 @@ func snapshotter(root string) runc.SnapshotterFactory {
 // work answers until the listener is closed, which ends all that was asked, and closes the daemon.
 func (d *daemon) work(listener *single) error {
 	server := grpc.NewServer(
-		grpc.UnaryInterceptor(d.pulls.explainFailures),
+		grpc.UnaryInterceptor(d.explainFailures),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.WaitForHandlers(true),
 	)

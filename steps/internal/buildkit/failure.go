@@ -27,7 +27,7 @@ type Fault struct {
 	Machine  bool           // the kernel did not do what it was asked to
 	Image    string         // repository, with its registry, of which something could not be pulled; else empty
 	URL      string         // of a file that could not be had, without credentials and query; else empty
-	Outcome  *outcome.Error // of image or URL; nil when there is neither
+	Outcome  *outcome.Error // of image, URL, or an owner that does not exist here; nil when there is none of them
 }
 
 // domain tells our details of a gRPC status from others', and these are what they tell.
@@ -37,10 +37,11 @@ const (
 	machine    = "MACHINE"
 	pulling    = "PULLING"
 	downloaded = "DOWNLOADING"
+	noOwner    = "NO_OWNER"
 )
 
 // explainFailures adds the Fault to the errors that the builder answers with. In here, errors still have their types.
-func (p *pulls) explainFailures(
+func (d *daemon) explainFailures(
 	ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (any, error) {
 	var cause error
@@ -49,7 +50,7 @@ func (p *pulls) explainFailures(
 		cause = err
 		return resp, err
 	})
-	fault := p.faultOf(cause)
+	fault := d.faultOf(cause)
 	if err == nil || fault == nil {
 		return resp, err
 	}
@@ -64,17 +65,20 @@ func (p *pulls) explainFailures(
 }
 
 // faultOf returns the Fault of an error, on its way to the step; nil when there is none.
-func (p *pulls) faultOf(err error) *errdetails.ErrorInfo {
+func (d *daemon) faultOf(err error) *errdetails.ErrorInfo {
 	if err == nil {
 		return nil
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return fullDisk(err, p.config.Root)
+		return fullDisk(err, d.pulls.config.Root)
+	}
+	if s := strangerOf(err, d.ids); s != nil {
+		return detail(noOwner, map[string]string{}, s.outcome())
 	}
 	if d, ok := errors.AsType[*download](err); ok {
 		return detail(downloaded, map[string]string{"url": d.url}, d.outcome())
 	}
-	if m := p.explain(err); m != nil {
+	if m := d.pulls.explain(err); m != nil {
 		return detail(pulling, map[string]string{"image": m.image}, registry.Pulling(m.faults))
 	}
 	if _, ok := errors.AsType[syscall.Errno](err); ok {

@@ -70,7 +70,7 @@ func TestFault(t *testing.T) {
 			if err != nil {
 				err = fmt.Errorf("solve: %w", err)
 			}
-			_, sent := p.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(
+			_, sent := (&daemon{pulls: p}).explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(
 				context.Context, any,
 			) (any, error) {
 				return nil, err
@@ -101,8 +101,8 @@ func TestFaultNamesTheDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPulls(Config{}, http.DefaultTransport)
-	_, sent := p.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
+	d := &daemon{pulls: newPulls(Config{}, http.DefaultTransport)}
+	_, sent := d.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
 		return nil, fmt.Errorf("solve: %w", &os.PathError{
 			Op: "write", Path: filepath.Join(path, "gone"), Err: syscall.ENOSPC,
 		})
@@ -132,8 +132,8 @@ func TestRefusal(t *testing.T) {
 			t.Errorf("%s: got %t", name, got)
 		}
 	}
-	p := newPulls(Config{}, http.DefaultTransport)
-	_, sent := p.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
+	d := &daemon{pulls: newPulls(Config{}, http.DefaultTransport)}
+	_, sent := d.explainFailures(t.Context(), nil, &grpc.UnaryServerInfo{}, func(context.Context, any) (any, error) {
 		return nil, fmt.Errorf("cache: %w", syscall.EIO)
 	})
 	if IsRefusal(grpcerrors.FromGRPC(sent)) {

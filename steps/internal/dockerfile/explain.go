@@ -60,7 +60,7 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 		)
 	}
 	if fault.Outcome != nil {
-		return b.outside(fault, place)
+		return b.outside(fault, place, instruction)
 	}
 	// A daemon does not tell faults. There, what fails before a step runs, or at FROM, is taken for an image that
 	// cannot be had.
@@ -119,10 +119,12 @@ func (b *build) outOfSpace(full disk.Disk, err error) error {
 
 // outside says of an image or file that could not be had which instruction names it. BuildKit fetches layers late: when
 // an instruction needs them, or the image is exported.
-func (b *build) outside(fault buildkit.Fault, place string) error {
+func (b *build) outside(fault buildkit.Fault, place, instruction string) error {
 	what, line := "base image "+fault.Image, 0
 	if fault.URL != "" {
 		what, line = "ADD", b.addOf(fault.URL)
+	} else if fault.Image == "" {
+		what = instruction
 	} else if image, at := b.useOf(fault.Image); at > 0 {
 		what, line = "base image "+image, at
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"os/user"
@@ -29,8 +30,17 @@ type Mapping struct {
 	helpers    bool // newuidmap and newgidmap must write the maps: this process may not
 }
 
-// wanted is how many ids besides root's a new namespace gets at most: all that an ordinary image knows.
-const wanted = 65536
+// most is how many ids besides root's a new namespace gets at most: all that Kubernetes and OpenShift give to users.
+const most = math.MaxInt32
+
+// The ids that a new namespace gets first, where this one has them: no account of a machine has them.
+const (
+	// preferred is the first of ordinary, which are all that an ordinary image knows.
+	preferred, ordinary = 100000, 65536
+	// beyond is the first of those for all other images. Neither Kubernetes, which counts in 31 bits, nor a range of
+	// /etc/subuid, of systemd or of a pod with a user namespace reaches it: no process of the node has such an id.
+	beyond = 1 << 31
+)
 
 // fewest is how many it must get at least. With less, chown and useradd of a Dockerfile fail, and some do so silently.
 const fewest = 1000
@@ -124,7 +134,7 @@ func direct(file string, own int) ([]syscall.SysProcIDMap, error) {
 	if err != nil {
 		return nil, outcome.Errorf(outcome.BuilderUnavailable, "user namespace: %s: %w", file, err)
 	}
-	ids := compose(own, spans)
+	ids := inNamespace(own, spans)
 	if ids == nil {
 		return nil, outcome.Errorf(
 			outcome.BuilderUnavailable, "cannot build as user or group %d: %s has fewer than %d others", own, file,
@@ -151,34 +161,33 @@ func parseMap(r io.Reader) ([]span, error) {
 	return spans, lines.Err()
 }
 
+// inNamespace maps root to own, and the others to ids of this namespace, which has spans: to those that no account has
+// where it can.
+func inNamespace(own int, spans []span) []syscall.SysProcIDMap {
+	if ids := mapped(own, apart(own, spans)); ids != nil {
+		return ids
+	}
+	return compose(own, spans)
+}
+
 // compose maps root to own, and the ids from 1 to those of spans, but never to own again, and not to root: that would
-// take another capability. Ids from 100000 are preferred, as no account has them. It returns nil when there are too
-// few.
+// take another capability. It returns nil when there are too few.
 func compose(own int, spans []span) []syscall.SysProcIDMap {
-	const high = 100000
 	var free []span
 	for _, s := range spans {
-		end := s.first + s.count
-		if s.first <= high && end >= high+wanted && (own < high || own >= high+wanted) {
-			free = []span{{high, wanted}}
-			break
-		}
-		start := s.first
-		for _, taken := range []int{0, own} {
-			if taken < start || taken >= end {
-				continue
-			}
-			free = append(free, span{start, taken - start})
-			start = taken + 1
-		}
-		free = append(free, span{start, end - start})
+		free = append(free, s.without(0, own)...)
 	}
 	// The largest first: it holds the most of the low ids, which images use.
 	slices.SortStableFunc(free, func(a, b span) int { return b.count - a.count })
+	return mapped(own, free)
+}
+
+// mapped maps root to own, and the ids from 1 to those of spans, in their order, or returns nil when there are too few.
+func mapped(own int, free []span) []syscall.SysProcIDMap {
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: own, Size: 1}}
 	next := 1
 	for _, s := range free {
-		if n := min(s.count, wanted+1-next); n > 0 {
+		if n := min(s.count, most+1-next); n > 0 {
 			ids = append(ids, syscall.SysProcIDMap{ContainerID: next, HostID: s.first, Size: n})
 			next += n
 		}
@@ -187,6 +196,37 @@ func compose(own int, spans []span) []syscall.SysProcIDMap {
 		return nil
 	}
 	return ids
+}
+
+// apart returns those ids of a namespace, which has spans, that no account has; nil where it has not all that are
+// ordinary of them.
+func apart(own int, spans []span) []span {
+	for _, s := range spans {
+		end := s.first + s.count
+		if s.first > preferred || end < preferred+ordinary || own >= preferred && own < preferred+ordinary {
+			continue
+		}
+		rest := beyond
+		if end <= beyond { // a user namespace, whose own accounts are below
+			rest = preferred + ordinary
+		}
+		return append([]span{{preferred, ordinary}}, span{rest, end - rest}.without(own)...)
+	}
+	return nil
+}
+
+// without returns what is left of a range without these ids, given in ascending order.
+func (s span) without(taken ...int) []span {
+	var left []span
+	start, end := s.first, s.first+s.count
+	for _, id := range taken {
+		if id < start || id >= end {
+			continue
+		}
+		left = append(left, span{start, id - start})
+		start = id + 1
+	}
+	return append(left, span{start, end - start})
 }
 
 // delegated maps root to own, and the others to what a file such as /etc/subuid gives the user.
@@ -226,6 +266,53 @@ func parseSubordinate(r io.Reader, names []string) []span {
 		}
 	}
 	return spans
+}
+
+// IDs are the users and groups that exist in this process's user namespace.
+type IDs struct{ users, groups []span }
+
+// Here returns those of this process.
+func Here() (IDs, error) {
+	var ids IDs
+	for file, spans := range map[string]*[]span{
+		"/proc/self/uid_map": &ids.users, "/proc/self/gid_map": &ids.groups,
+	} {
+		f, err := os.Open(file)
+		if err != nil {
+			return IDs{}, err
+		}
+		*spans, err = parseMap(f)
+		f.Close()
+		if err != nil {
+			return IDs{}, fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	return ids, nil
+}
+
+// Lacks says which of a user and a group is none of these, as "user 70000" or "group 70000"; empty: both exist.
+func (i IDs) Lacks(uid, gid int) string {
+	has := func(spans []span, id int) bool {
+		return slices.ContainsFunc(spans, func(s span) bool { return id >= s.first && id < s.first+s.count })
+	}
+	switch {
+	case !has(i.users, uid):
+		return fmt.Sprintf("user %d", uid)
+	case !has(i.groups, gid):
+		return fmt.Sprintf("group %d", gid)
+	}
+	return ""
+}
+
+// String says how many users and groups there are.
+func (i IDs) String() string {
+	last := func(spans []span) (id int) {
+		for _, s := range spans {
+			id = max(id, s.first+s.count-1)
+		}
+		return id
+	}
+	return fmt.Sprintf("users from 0 to %d and groups from 0 to %d", last(i.users), last(i.groups))
 }
 
 // await, as an argument, tells a program started by Start to wait for its maps: Await.
