@@ -88,6 +88,13 @@ func build(ctx context.Context, s source, images []image, architectures []string
 					}
 					layers = append(layers, runc)
 				}
+				if img.git {
+					git, err := layerOfProgram(filepath.Join(scratch, architecture, gitStep), nil)
+					if err != nil {
+						return err
+					}
+					layers = append(layers, git)
+				}
 				binary, err := layerOfProgram(filepath.Join(scratch, architecture, img.step), img.capabilities)
 				if err != nil {
 					return err

@@ -28,6 +28,9 @@ func compileSteps(ctx context.Context, s source, images []image, architecture, i
 	for _, img := range images {
 		args = append(args, "./steps/"+img.step)
 	}
+	if slices.ContainsFunc(images, func(img image) bool { return img.git }) {
+		args = append(args, "./steps/"+gitStep)
+	}
 	return compile(ctx, s.dir, args, "CGO_ENABLED=0", "GOARCH="+architecture)
 }
 

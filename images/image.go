@@ -15,6 +15,7 @@ type image struct {
 	step         string
 	capabilities []int // file capabilities of the step's binary: unix.CAP_…
 	runc         bool  // whether there is a runc
+	git          bool  // whether there is the program of checkout-source, for repositories that a Dockerfile adds
 	limit        int64 // bytes it may have compressed, for one platform
 }
 
@@ -27,6 +28,7 @@ var images = []image{
 		// With them it gives its user namespace more than one user. The pod has to have them, too.
 		capabilities: []int{unix.CAP_SETUID, unix.CAP_SETGID},
 		runc:         true,
+		git:          true,
 		limit:        24 * megabyte,
 	},
 	// Its binary runs in builders' images, where an init container of this one puts it.
@@ -34,6 +36,9 @@ var images = []image{
 	{step: "publish-image", limit: 8 * megabyte},
 	{step: "generate-workload-cr", limit: 8 * megabyte},
 }
+
+// gitStep is the step that fetches repositories.
+const gitStep = "checkout-source"
 
 // architectures are the processor architectures that images are made for.
 var architectures = []string{"amd64", "arm64"}

@@ -249,7 +249,7 @@ func TestImages(t *testing.T) {
 			files := slices.Clone(always)
 			programs := []string{step}
 			if step == "containerfile-build" {
-				programs = append(programs, "runc")
+				programs = append(programs, "checkout-source", "runc")
 			}
 			for _, p := range programs {
 				files = append(files, "-rwxr-xr-x usr/local/bin/"+p)

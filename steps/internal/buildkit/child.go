@@ -55,6 +55,12 @@ func RunIfChild() {
 	case childName:
 	case probeName:
 		os.Exit(0)
+	case unxzName:
+		if err := unxz(os.Stdout, os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	case runtimeName:
 		fmt.Fprintln(os.Stderr, execRunc(os.Args[1:]))
 		os.Exit(1)
@@ -97,6 +103,9 @@ func runChild(ready *os.File) error {
 	}
 	config.Root = place
 	if err := runcState(filepath.Join(config.Root, "runc")); err != nil {
+		return err
+	}
+	if err := provide(filepath.Join(config.Root, "programs")); err != nil {
 		return err
 	}
 	// What runs in the build must not get hold of them.

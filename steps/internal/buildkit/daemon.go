@@ -93,6 +93,11 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 		return nil, err
 	}
 	w.SourceManager.Register(w.HTTPSource)
+	repositories, err := newRepositories(w.CacheMgr, c)
+	if err != nil {
+		return nil, err
+	}
+	w.SourceManager.Register(repositories)
 	workers := &worker.Controller{}
 	if err := workers.Add(lazyWorker{w}); err != nil {
 		return nil, err

@@ -78,6 +78,9 @@ func (d *daemon) faultOf(err error) *errdetails.ErrorInfo {
 	if d, ok := errors.AsType[*download](err); ok {
 		return detail(downloaded, map[string]string{"url": d.url}, d.outcome())
 	}
+	if u, ok := errors.AsType[*unfetched](err); ok {
+		return detail(downloaded, map[string]string{"url": u.url}, u.outcome())
+	}
 	if m := d.pulls.explain(err); m != nil {
 		return detail(pulling, map[string]string{"image": m.image}, registry.Pulling(m.faults))
 	}

@@ -136,23 +136,31 @@ func (b *build) outside(fault buildkit.Fault, place, instruction string) error {
 	return &failure
 }
 
-// addOf returns the line of the ADD of a URL, given without its query; 0 when none has it as it stands.
+// addOf returns the line of the ADD of a URL, given without its query, or of a repository; 0 when none has it as it
+// stands. Of several it is the one that has the same fragment, if any has.
 func (b *build) addOf(url string) int {
+	line := 0
+	plain, _, _ := strings.Cut(url, "#")
 	for _, stage := range b.source.stages {
 		for _, command := range stage.Commands {
 			add, ok := command.(*instructions.AddCommand)
-			if !ok {
+			if !ok || len(add.Location()) == 0 {
 				continue
 			}
 			for _, from := range add.SourcePaths {
-				from, _, _ = strings.Cut(from, "?")
-				if from == url && len(add.Location()) > 0 {
+				if from == url {
 					return add.Location()[0].Start.Line
+				}
+				if at := strings.IndexAny(from, "?#"); at >= 0 {
+					from = from[:at]
+				}
+				if from == plain && line == 0 {
+					line = add.Location()[0].Start.Line
 				}
 			}
 		}
 	}
-	return 0
+	return line
 }
 
 // useOf returns how an image of a repository is named where it is first used, and the line; 0 when no instruction has
