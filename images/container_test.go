@@ -13,11 +13,13 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
@@ -176,10 +178,33 @@ func TestBuildInContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// Of neither is there a program in the image.
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "g"), []byte("of Git\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	archive, err := exec.Command("tar", "-C", folder, "--owner=77", "--group=77", "-cJ", "g").Output()
+	if err != nil {
+		t.Fatalf("tar needs the Debian package xz-utils: %v", err)
+	}
+	repositories := t.TempDir()
+	if _, err := devgit.Import(t.Context(), folder, filepath.Join(repositories, "r.git"), "g", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	git, err := devgit.Start(t.Context(), "127.0.0.1:0", &devgit.Handler{Root: repositories})
+	if err != nil {
+		t.Fatal(err)
+	}
+
 	for _, test := range []struct {
 		name, dockerfile string
 		files            map[string]int // in the image, with their owners
 	}{
+		{
+			name:       "an archive and a repository",
+			dockerfile: "FROM scratch\nADD a.tar.xz /x/\nADD --chown=5 " + git + "/r.git#main /r/\n",
+			files:      map[string]int{"x/g": 77, "r/g": 5},
+		},
 		{
 			name:       "from nothing",
 			dockerfile: "FROM scratch\nCOPY --chown=1234:1234 message /m\n",
@@ -198,7 +223,9 @@ func TestBuildInContainer(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for name, content := range map[string]string{"Dockerfile": test.dockerfile, "message": "hi\n"} {
+			for name, content := range map[string]string{
+				"Dockerfile": test.dockerfile, "message": "hi\n", "a.tar.xz": string(archive),
+			} {
 				path := filepath.Join(workspace, "source", name)
 				if err := errors.Join(
 					os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644),
