@@ -342,7 +342,7 @@ func sealProvenance(statement []byte, image digest.Digest, reproducible bool) ([
 
 // timeless takes out of a SLSA provenance statement what tells one run of a build from another, all of it optional in
 // SLSA: when it ran, the name of the run, the digests of BuildKit's internal steps (they hash a session's random id),
-// and those of its cached layers, which are not the image's: there, times are rewritten.
+// and those of its cached layers, which are not the image's where its layers were dated.
 func timeless(statement map[string]any) {
 	metadata := child(statement, "predicate", "runDetails", "metadata")
 	for _, name := range []string{"invocationId", "invocationID", "startedOn", "finishedOn"} {
