@@ -8,7 +8,6 @@
 package buildkit
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"net"
@@ -16,7 +15,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/moby/buildkit/client"
 	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // gRPC's own refuses names of files that are no UTF-8
@@ -31,52 +29,18 @@ type BuildKit struct {
 	*client.Client
 	Isolation Isolation         // of its RUNs; empty: a daemon's, which does not say
 	Platform  *ocispec.Platform // of a daemon's machine; nil: this machine's
+	Address   string            // of the daemon; empty: it is the process's own
+	Lost      string            // address of the daemon that was lost before; empty: none was
 	close     func() error
+
+	pool *Pool // nil: it is the process's own, and so are the others
+	name string
+	line *line
 }
 
 // Close ends the connection, and the builder if it is the process's own. It returns how that ended if it did not end
 // well, every time it is called.
 func (b *BuildKit) Close() error { return b.close() }
-
-// Dial connects to a daemon, with mutual TLS if tlsDir (ca.crt, tls.crt, tls.key) is not empty, and waits until it has
-// a worker: its socket is there before that. Without TLS, a tcp address must be on loopback. wait bounds how long a
-// daemon may take to answer.
-func Dial(ctx context.Context, address, tlsDir string, wait time.Duration) (*BuildKit, error) {
-	options, err := transport(address, tlsDir)
-	if err != nil {
-		return nil, err
-	}
-	c, err := client.New(ctx, address, options...)
-	if err != nil {
-		return nil, outcome.Errorf(outcome.BuilderUnavailable, "BuildKit at %s: %w", address, err)
-	}
-	waiting, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	for {
-		workers, err := c.ListWorkers(waiting)
-		if err == nil && len(workers) > 0 {
-			builder := &BuildKit{Client: c, close: c.Close}
-			if offers := workers[0].Platforms; len(offers) > 0 {
-				builder.Platform = &offers[0] // what the frontend takes
-			}
-			return builder, nil
-		}
-		if err == nil {
-			err = errors.New("it has no worker")
-		}
-		select {
-		case <-waiting.Done():
-			c.Close()
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			return nil, outcome.Errorf(outcome.BuilderUnavailable, "BuildKit at %s does not answer: %w", address, err).
-				WithHint("Check buildkit-address, that the daemon runs and accepts the certificates in " +
-					"buildkit-tls-dir.")
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-}
 
 // transport checks how the daemon is to be reached before anything is sent to it.
 func transport(address, tlsDir string) ([]client.ClientOpt, error) {

@@ -149,6 +149,3 @@ func IsRefusal(err error) bool {
 	}
 	return false
 }
-
-// Lost tells whether an error means that the builder is gone.
-func Lost(err error) bool { return grpcerrors.Code(err) == codes.Unavailable }

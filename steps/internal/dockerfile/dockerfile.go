@@ -59,9 +59,6 @@ type Parameters struct {
 	Revision           string            `json:"revision"`
 }
 
-// daemonWait is how long a daemon given by address may take to answer. Tests shorten it.
-var daemonWait = 15 * time.Second
-
 // Run builds the image. It results in image-digest, the digest of the layout's one root (an index when there is
 // provenance, else the image's manifest); in base-images, a JSON array of the images that BuildKit resolved for it,
 // each a reference with tag and digest; and in run-isolation, the buildkit.Isolation of the step's own builder.
@@ -167,9 +164,9 @@ func open(
 					"and ca-bundle are not for it",
 			)
 		}
-		builder, err := buildkit.Dial(ctx, in.BuildKitAddress, in.BuildKitTLSDir, daemonWait)
+		builder, err := in.pool().Dial(ctx)
 		if err == nil {
-			env.Log.Info("Builder is ready", "address", in.BuildKitAddress, "took", time.Since(started))
+			env.Log.Info("Builder is ready", "address", builder.Address, "took", time.Since(started))
 		}
 		return builder, err
 	}
@@ -273,7 +270,10 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 		return sealed{}, changed
 	}
 	if err != nil {
-		return sealed{}, b.explain(err, watch, builder)
+		if err := b.move(ctx, err, watch, builder); err != nil {
+			return sealed{}, err
+		}
+		return b.solve(ctx, builder)
 	}
 	built, err := seal(layout, b.in.Provenance != "none", b.dates())
 	if err != nil {

@@ -28,12 +28,8 @@ func (b *build) explain(err error, w *watch, builder *buildkit.BuildKit) error {
 	if full, is := disk.Full(b.in.Workspace.Image(), string(b.in.Workspace), b.in.BuildKitRoot); is {
 		return b.outOfSpace(full, err)
 	}
-	if buildkit.Lost(err) {
-		return outcome.Errorf(
-			outcome.BuilderUnavailable, "the builder ended in the middle of the build: %w",
-			errors.Join(builder.Close(), err),
-		).
-			WithHint("Where it was killed, the pod most likely needs more memory.")
+	if builder.IsLost(err) {
+		return lost(err, builder)
 	}
 	first, last := b.where(err)
 	place := b.source.name
