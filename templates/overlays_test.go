@@ -2,15 +2,18 @@ package templates_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -58,7 +61,8 @@ func TestOverlaysAndComponents(t *testing.T) {
 			[]string{"Namespace", "Service", "StatefulSet", "NetworkPolicy"}},
 		{"plain-image-names", overlay(t, "plain-image-names"), byDefault, nil},
 		{"buildkit-daemon", overlay(t, "buildkit-daemon"), rules{buildSecurity: restricted},
-			[]string{"Namespace", "ConfigMap", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy"}},
+			[]string{"Namespace", "ConfigMap", "ConfigMap", "Service", "StatefulSet", "NetworkPolicy",
+				"PodDisruptionBudget"}},
 		{"buildkit-daemon-per-namespace", overlay(t, "buildkit-daemon-per-namespace"), rules{buildSecurity: restricted},
 			[]string{"Namespace"}},
 		{
@@ -169,6 +173,82 @@ func TestDaemonsKeepTenantsApart(t *testing.T) {
 		if at(object, "metadata", "name") == "containerfile-build" && !strings.Contains(fmt.Sprint(object), address) {
 			t.Error("builds do not go to the daemon of their namespace")
 		}
+	}
+}
+
+// Builds find each of the daemons by the name of one Service, and a daemon that must go lets its builds end.
+func TestPoolOfDaemons(t *testing.T) {
+	t.Parallel()
+	root, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	up, err := filepath.Rel(dir, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofNamespace := fmt.Sprintf("resources: [%s/buildkit-daemon-of-namespace]\nnameSuffix: -acme\nlabels:\n"+
+		"  - {pairs: {stepwright.dev/namespace: acme}, includeSelectors: true, includeTemplates: true}\n", up)
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(ofNamespace), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	deadline := 0
+	for _, object := range ofKind(build(t, "workflow-plane"), "ClusterWorkflowTemplate") {
+		if at(object, "metadata", "name") != "containerfile-build" {
+			continue
+		}
+		for _, p := range at(object, "spec", "templates", 0, "inputs", "parameters").([]any) {
+			if at(p, "name") == "active-deadline-seconds" {
+				if deadline, err = strconv.Atoi(at(p, "default").(string)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for _, test := range []struct {
+		name, dir string
+		replicas  int32
+	}{
+		{"of all namespaces", overlay(t, "buildkit-daemon"), 2},
+		{"of one namespace", dir, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			objects := build(t, test.dir)
+			set := converted[appsv1.StatefulSet](t, ofKind(objects, "StatefulSet")[0]).Spec
+			service := converted[corev1.Service](t, ofKind(objects, "Service")[0])
+			budget := converted[policyv1.PodDisruptionBudget](t, ofKind(objects, "PodDisruptionBudget")[0]).Spec
+			pod := set.Template.Spec
+			if set.Replicas == nil || *set.Replicas != test.replicas {
+				t.Errorf("replicas: %v", set.Replicas)
+			}
+			// A pod has a name of its own in DNS by the headless Service of its StatefulSet, and SRV records by the port's name.
+			if service.Spec.ClusterIP != corev1.ClusterIPNone || set.ServiceName != service.Name ||
+				service.Spec.PublishNotReadyAddresses || service.Spec.Ports[0].Name != "buildkit" {
+				t.Errorf("serviceName %s: %s %+v", set.ServiceName, service.Name, service.Spec)
+			}
+			if grace := pod.TerminationGracePeriodSeconds; grace == nil || deadline == 0 || *grace < int64(deadline) {
+				t.Errorf("a daemon is killed after %v s, and a build after %d s", grace, deadline)
+			}
+			if c := pod.Containers[0]; c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.LivenessProbe != nil ||
+				!slices.Equal(c.ReadinessProbe.Exec.Command, []string{"buildctl", "debug", "workers"}) {
+				t.Errorf("%+v %+v %+v", c.Lifecycle, c.ReadinessProbe, c.LivenessProbe)
+			}
+			if budget.MaxUnavailable == nil || budget.MaxUnavailable.IntValue() != 1 || budget.MinAvailable != nil ||
+				!maps.Equal(budget.Selector.MatchLabels, set.Selector.MatchLabels) {
+				t.Errorf("%+v", budget)
+			}
+			spread := pod.TopologySpreadConstraints
+			if len(spread) != 1 || !maps.Equal(spread[0].LabelSelector.MatchLabels, set.Selector.MatchLabels) {
+				t.Errorf("%+v", spread)
+			}
+			// RUNs share the pod's network, and BuildKit's debug port, which has its metrics, asks nobody who they are.
+			for _, object := range ofKind(objects, "ConfigMap") {
+				if text := fmt.Sprint(object); strings.Contains(text, "debugAddress") {
+					t.Error("RUNs reach the debug port")
+				}
+			}
+		})
 	}
 }
 
@@ -344,6 +424,8 @@ func lintKubernetes(f *faults, object map[string]any) {
 		_, err = convert[corev1.Service](object)
 	case "ConfigMap":
 		_, err = convert[corev1.ConfigMap](object)
+	case "PodDisruptionBudget":
+		_, err = convert[policyv1.PodDisruptionBudget](object)
 	case "NetworkPolicy":
 		_, err = convert[networkingv1.NetworkPolicy](object)
 	case "Namespace":
