@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -134,9 +135,56 @@ func inDaemon(t *testing.T, run string) {
 			)
 		}
 	}
-	if said := logs(t, run); !strings.Contains(said, "tcp://buildkitd.stepwright-buildkit.svc:1234") {
-		t.Errorf("the build does not tell of the daemon:\n%s", said)
+	at := daemonOf(t, run)
+	again := build{
+		name: "buildkit-daemon", run: "buildkit-daemon-2", url: "https://" + publicGit + "/buildkit-daemon.git",
 	}
+	again.succeed(t, 4*time.Minute)
+	if said := logs(t, again.runName()); daemonOf(t, again.runName()) != at || !strings.Contains(said, "CACHED") {
+		t.Errorf("the component's second build did not meet its cache of %s:\n%s", at, said)
+	}
+
+	const slow = "FROM busybox:1\nRUN echo it runs; sleep 20; echo built > /built\nCMD [\"cat\", \"/built\"]\n"
+	serving.repository(t, "buildkit-slow.git", with(map[string]string{"Dockerfile": slow}))
+	// during does something to the daemon of a run while its RUN runs.
+	during := func(name string, do func(pod string)) string {
+		b := build{name: name, url: "https://" + publicGit + "/buildkit-slow.git"}
+		b.start(t)
+		eventually(t, 4*time.Minute, "RUN of "+name, func(context.Context) (bool, error) {
+			return strings.Contains(logs(t, name), "| #") && strings.Contains(logs(t, name), " it runs\n"), nil
+		})
+		do(daemonOf(t, name))
+		b.succeed(t, 4*time.Minute)
+		rollout("stepwright-buildkit", "statefulset/buildkitd")(t)
+		return logs(t, name)
+	}
+	const lost = "ended in the middle of the build, which runs once more"
+	said := during("buildkit-killed", func(pod string) {
+		must(k8s.kubectl(t.Context(), "", "-n", "stepwright-buildkit", "delete", "pod", pod, "--grace-period=0",
+			"--force"))(t)
+	})
+	if !strings.Contains(said, lost) {
+		t.Errorf("the build did not lose its daemon:\n%s", said)
+	}
+	said = during("buildkit-drained", func(pod string) {
+		must(k8s.kubectl(t.Context(), "", "-n", "stepwright-buildkit", "delete", "pod", pod, "--wait=false"))(t)
+	})
+	if strings.Contains(said, lost) {
+		t.Errorf("the daemon did not let the build end:\n%s", said)
+	}
+}
+
+var daemonAddress = regexp.MustCompile(`tcp://(buildkitd-[0-9]+)\.buildkitd\.stepwright-buildkit\.svc\S*:1234`)
+
+// daemonOf returns the pod of the daemon that a run built on first.
+func daemonOf(t *testing.T, run string) string {
+	t.Helper()
+	said := logs(t, run)
+	at := daemonAddress.FindStringSubmatch(said)
+	if at == nil {
+		t.Fatalf("the build does not tell of the daemon:\n%s", said)
+	}
+	return at[1]
 }
 
 // inRegistryCache wants the base image to be in the cache: its catalog lists what it keeps.
