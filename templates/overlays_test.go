@@ -222,7 +222,7 @@ func TestPoolOfDaemons(t *testing.T) {
 			if set.Replicas == nil || *set.Replicas != test.replicas {
 				t.Errorf("replicas: %v", set.Replicas)
 			}
-			// A pod has a name of its own in DNS by the headless Service of its StatefulSet, and SRV records by the port's name.
+			// A pod has a name in DNS by the headless Service of its StatefulSet, and SRV records by the port's name.
 			if service.Spec.ClusterIP != corev1.ClusterIPNone || set.ServiceName != service.Name ||
 				service.Spec.PublishNotReadyAddresses || service.Spec.Ports[0].Name != "buildkit" {
 				t.Errorf("serviceName %s: %s %+v", set.ServiceName, service.Name, service.Spec)

@@ -43,6 +43,7 @@ func newPool(t *testing.T, r *registrytest.Registry, n int) []*pooled {
 [registry."docker.io"]
   mirrors = [%[1]q]
 [registry.%[1]q]
+  http = false
   ca = [%[2]q]
 `, r.Host, r.CAFile))
 		port := freePort(t)
@@ -156,7 +157,9 @@ func TestPool(t *testing.T) {
 			for len(running(marker)) == 0 && t.Context().Err() == nil {
 				time.Sleep(5 * time.Millisecond)
 			}
-			do()
+			if t.Context().Err() == nil {
+				do()
+			}
 		}()
 		t.Cleanup(func() {
 			<-ended
