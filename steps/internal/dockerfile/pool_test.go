@@ -144,10 +144,10 @@ func TestPool(t *testing.T) {
 		return nil, end
 	}
 	cart := step.Owner{Namespace: "acme", Project: "shop", Component: "cart"}
-	// slow is a Dockerfile whose RUN takes a while, and a text in the RUN's command line.
-	slow := func(name string) (dockerfile, marker string) {
-		marker = fmt.Sprintf("marker-%s-%d", name, time.Now().UnixNano())
-		return "FROM busybox:1\nRUN : " + marker + "; sleep 3; echo done\n", marker
+	// slow is a Dockerfile whose RUN sleeps, and how many seconds, which no other one sleeps.
+	slow := func() (dockerfile, seconds string) {
+		seconds = fmt.Sprintf("3.%09d", time.Now().UnixNano()%1e9)
+		return "FROM busybox:1\nRUN sleep " + seconds + "; echo done\n", seconds
 	}
 	// during calls do when the RUN runs, and waits for it at the end of the test.
 	during := func(t *testing.T, marker string, do func()) {
@@ -220,7 +220,7 @@ func TestPool(t *testing.T) {
 	})
 	t.Run("killed in the middle", func(t *testing.T) {
 		at, _ := build(t, by(t, cart, "FROM busybox:1\nRUN true\n"))
-		dockerfile, marker := slow("killed")
+		dockerfile, marker := slow()
 		during(t, marker, at.kill)
 		_, end := build(t, by(t, cart, dockerfile))
 		if strings.Count(end.output, again) != 1 || !strings.Contains(end.output, "lost="+at.address) ||
@@ -229,7 +229,7 @@ func TestPool(t *testing.T) {
 		}
 	})
 	t.Run("the only one, killed and started again", func(t *testing.T) {
-		dockerfile, marker := slow("only")
+		dockerfile, marker := slow()
 		in := by(t, cart, dockerfile)
 		in.BuildKitAddress = all[0].address
 		during(t, marker, func() {
@@ -242,7 +242,7 @@ func TestPool(t *testing.T) {
 	})
 	t.Run("all killed in the middle", func(t *testing.T) {
 		shortWait(t)
-		dockerfile, marker := slow("all")
+		dockerfile, marker := slow()
 		during(t, marker, func() {
 			for _, d := range all {
 				d.kill()
@@ -253,7 +253,7 @@ func TestPool(t *testing.T) {
 	})
 	t.Run("ended in the middle, as Kubernetes does", func(t *testing.T) {
 		at, _ := build(t, by(t, cart, "FROM busybox:1\nRUN true\n"))
-		dockerfile, marker := slow("drained")
+		dockerfile, marker := slow()
 		during(t, marker, func() {
 			at.process.Process.Signal(syscall.SIGTERM)
 			at.process.Wait()
@@ -270,7 +270,7 @@ func TestPool(t *testing.T) {
 	})
 	t.Run("a failing build of a daemon that ends", func(t *testing.T) {
 		at, _ := build(t, by(t, cart, "FROM busybox:1\nRUN true\n"))
-		dockerfile, marker := slow("failing")
+		dockerfile, marker := slow()
 		during(t, marker, func() {
 			at.process.Process.Signal(syscall.SIGTERM)
 			at.process.Wait()
@@ -281,7 +281,7 @@ func TestPool(t *testing.T) {
 		}
 	})
 	t.Run("cancelled", func(t *testing.T) {
-		dockerfile, marker := slow("cancelled")
+		dockerfile, marker := slow()
 		ctx, cancel := context.WithCancel(t.Context())
 		during(t, marker, cancel)
 		end := run(t, ctx, by(t, cart, dockerfile))
