@@ -81,10 +81,11 @@ func (d *pooled) start(t testing.TB) {
 // await waits until the daemon has a worker.
 func (d *pooled) await(t testing.TB) {
 	t.Helper()
-	c := must(client.New(t.Context(), d.address))
+	ctx := context.Background() // at the end of a test, too
+	c := must(client.New(ctx, d.address))
 	defer c.Close()
 	await(t, func() bool {
-		workers, err := c.ListWorkers(t.Context())
+		workers, err := c.ListWorkers(ctx)
 		return err == nil && len(workers) > 0
 	})
 }
