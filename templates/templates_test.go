@@ -215,7 +215,7 @@ func TestTemplatesThatBreakARule(t *testing.T) {
 			template("initContainers", 2, "volumeMounts", 3, "name"), "registry-pull-secret",
 			`spec.templates[0].initContainers[2].volumeMounts[registry-pull-secret]: is a Secret`},
 		{"another Secret as bindings", builder.Template,
-			template("volumes", 12, "secret", "secretName"), "registry-push-secret",
+			template("volumes", 11, "secret", "secretName"), "registry-push-secret",
 			`spec.templates[0].initContainers[2].volumeMounts[bindings]: is a Secret`},
 		{"results of which another container has the volume", builder.Template,
 			template("initContainers", 1, "volumeMounts", 0, "name"), "tmp",
