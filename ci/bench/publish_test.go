@@ -176,7 +176,7 @@ func makeImage(b *testing.B, oci, archive string) {
 		words[i] = append(words[i], ' ')
 	}
 	noise := rand.NewChaCha8([32]byte{1})
-	image := v1.Image(empty.Image)
+	image := empty.Image
 	dir := b.TempDir()
 	for l := range layers {
 		var content bytes.Buffer

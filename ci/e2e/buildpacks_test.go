@@ -61,10 +61,16 @@ func TestBuildpacks(t *testing.T) {
 		t.Parallel()
 		serving.repository(t, "cobol.git", map[string]string{"main.cob": "       IDENTIFICATION DIVISION.\n"})
 		workflow := templates.Builders()[0].Workflow
+		b := build{name: "cobol", workflow: workflow, url: "https://" + publicGit + "/cobol.git",
+			more: object{"bindings": object{"secretRef": "packages"}}}
 		failure{
 			task: task(t, workflow), reason: "NoBuildpackDetected",
 			says: []string{"the builder's buildpacks cannot build .", "golang", "java", "nodejs", "python"},
-		}.check(t, build{name: "cobol", workflow: workflow, url: "https://" + publicGit + "/cobol.git"})
+		}.check(t, b)
+		// It gets as far as its bindings, which come from the secret store.
+		if said := logs(t, b.runName()); !strings.Contains(said, "bindings=npm") {
+			t.Errorf("the build does not tell of its bindings:\n%s", said)
+		}
 	})
 }
 
@@ -162,9 +168,9 @@ func (e example) checkCredentials(t *testing.T, run string) {
 		built := false
 		for _, c := range append(slices.Clone(pod.Spec.InitContainers), pod.Spec.Containers...) {
 			for _, m := range c.VolumeMounts {
-				// Argo's own containers need the service account's token, and fetch pulls.
-				if c.Name == "build" && (secret[m.Name] || strings.HasPrefix(m.MountPath, "/mnt/vol") && !m.ReadOnly) ||
-					c.Name == "main" && secret[m.Name] {
+				// Argo's own containers need the service account's token, fetch pulls, and bindings are the build's own.
+				if c.Name == "build" && (secret[m.Name] && m.Name != "bindings" ||
+					strings.HasPrefix(m.MountPath, "/mnt/vol") && !m.ReadOnly) || c.Name == "main" && secret[m.Name] {
 					t.Errorf("container %s has %s at %s", c.Name, m.Name, m.MountPath)
 				}
 			}

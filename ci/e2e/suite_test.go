@@ -132,6 +132,10 @@ func setUp(ctx context.Context, dir string) (err error) {
 			"git-ssh", "git.example.com, "+sshGit, "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts",
 		),
 		secretReference("git-never", "", "kubernetes.io/basic-auth", "username", "password"),
+		stored("packages", nil, map[string]string{
+			"npm.type": "npmrc", "npm..npmrc": "//npm.example.com/:_authToken=" + pullPassword,
+		}),
+		bindingsReference("packages", "npm.type", "npm..npmrc"),
 		stored("git-elsewhere", nil, map[string]string{"username": gitUser, "password": gitPassword}),
 		secretReference("git-elsewhere", "git.example.com", "kubernetes.io/basic-auth", "username", "password"),
 		object{"apiVersion": openchoreo.String(), "kind": "ClusterProjectType", "metadata": object{"name": "default"},
@@ -200,6 +204,17 @@ func secretReference(name, hosts, kind string, keys ...string) object {
 	if hosts != "" {
 		template["metadata"] = object{"annotations": object{"stepwright.dev/git-hosts": hosts}}
 	}
+	return referenceTo(name, template, keys)
+}
+
+// bindingsReference names an entry of the secret store of the same name, which is for builds.
+func bindingsReference(name string, keys ...string) object {
+	return referenceTo(name, object{
+		"metadata": object{"annotations": object{"stepwright.dev/bindings": "true"}},
+	}, keys)
+}
+
+func referenceTo(name string, template object, keys []string) object {
 	var data []any
 	for _, key := range keys {
 		data = append(data, object{"secretKey": key, "remoteRef": object{"key": name, "property": key}})

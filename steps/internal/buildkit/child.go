@@ -97,6 +97,9 @@ func runChild(ready *os.File) error {
 		return err
 	}
 	defer unlock()
+	if err := adopt(state, config.Times); err != nil {
+		return err
+	}
 	place, leave, err := isolation.place(state)
 	if err != nil {
 		return err

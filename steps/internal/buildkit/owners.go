@@ -99,7 +99,7 @@ func (o owners) find(ctx context.Context, layer ocispecs.Descriptor) *stranger {
 			return nil
 		}
 		if who := o.ids.Lacks(header.Uid, header.Gid); who != "" {
-			return &stranger{who: who, what: filepath.Join("/", header.Name), here: o.ids}
+			return &stranger{who: who, what: filepath.Clean("/" + header.Name), here: o.ids}
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -86,4 +87,33 @@ func removeInside(dir string, threads chan struct{}) error {
 		}
 	}
 	return group.Wait()
+}
+
+// timesFile tells, in the directory of a builder's state, the time of the files in its layers.
+const timesFile = "times"
+
+// adopt removes what builds have left in the directory of a builder's state when files in their layers have another
+// time than files of this build get: BuildKit would use such layers, and the image's digest would tell of earlier
+// builds.
+func adopt(state string, times *time.Time) error {
+	mine := "kept"
+	if times != nil {
+		mine = times.UTC().Format(time.RFC3339Nano)
+	}
+	path := filepath.Join(state, timesFile)
+	if theirs, err := os.ReadFile(path); err == nil && string(theirs) == mine {
+		return nil
+	}
+	entries, err := os.ReadDir(state)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name != lockFile && name != workFile {
+			if err := removeAll(filepath.Join(state, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return os.WriteFile(path, []byte(mine), 0o600)
 }

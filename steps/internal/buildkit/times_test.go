@@ -83,7 +83,7 @@ func TestNotesInNoise(t *testing.T) {
 		binary.Write(&numbers, binary.LittleEndian, uint64(i)<<9)
 	}
 	path := filepath.Join(t.TempDir(), "noise")
-	if err := os.WriteFile(path, append(content, numbers.Bytes()...), 0o644); err != nil {
+	if err := os.WriteFile(path, slices.Concat(content, numbers.Bytes()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	notes := newNotes(time.Unix(1_795_731_000, 0), time.Unix(1_795_734_600, 0))

@@ -31,7 +31,7 @@ func Of(path string) (Disk, error) {
 		}
 		if err == nil {
 			size := uint64(of.Bsize)
-			return Disk{path, uint64(at.Dev), of.Blocks * size, of.Bavail * size, of.Files, of.Ffree}, nil
+			return Disk{path, at.Dev, of.Blocks * size, of.Bavail * size, of.Files, of.Ffree}, nil
 		}
 		above := filepath.Dir(path)
 		if !errors.Is(err, fs.ErrNotExist) || above == path {

@@ -49,7 +49,7 @@ func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
 	if len(top.Manifests) != 1 {
 		return sealed{}, fmt.Errorf("the builder's layout has %d roots instead of one", len(top.Manifests))
 	}
-	root, err := top.Manifests[0], error(nil)
+	root := top.Manifests[0]
 	if root.MediaType == ocispec.MediaTypeImageIndex {
 		inside, err := l.sealIndex(root)
 		if err == nil && !keepProvenance {
@@ -59,8 +59,11 @@ func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
 			return sealed{}, err
 		}
 		root = inside
-	} else if root, err = l.date(root); err != nil {
-		return sealed{}, err
+	} else {
+		var err error
+		if root, err = l.date(root); err != nil {
+			return sealed{}, err
+		}
 	}
 	slices.Sort(l.bases)
 	return sealed{root.Digest.String(), slices.Compact(l.bases)}, errors.Join(

@@ -172,7 +172,8 @@ func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) erro
 		if err := to.WriteHeader(header); err != nil {
 			return err
 		}
-		if _, err := io.Copy(to, from); err != nil {
+		// A header of what has no content may tell a size.
+		if _, err := io.CopyN(to, from, header.Size); err != nil && err != io.EOF {
 			return err
 		}
 	}

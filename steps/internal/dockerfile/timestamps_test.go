@@ -237,6 +237,30 @@ func TestTimesOfCachedLayers(t *testing.T) {
 	}
 }
 
+// Layers that builds with other times have left in a state are not taken.
+func TestStateOfOtherTimes(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	kept := filepath.Join(t.TempDir(), "kept")
+	digests := map[string][]string{}
+	for _, b := range []struct{ timestamps, root string }{
+		{"keep", kept}, {"fixed", kept}, {"commit", kept}, {"fixed", kept}, {"fixed", ""}, {"commit", ""},
+	} {
+		in := parameters(project(t, map[string]string{
+			"Dockerfile": "FROM busybox:1\nCOPY a /a\nRUN echo x > /made\n", "a": "",
+		}), r)
+		in.Timestamps, in.BuildKitRoot = b.timestamps, b.root
+		digests[b.timestamps] = append(digests[b.timestamps], succeed(t, in).digest.String())
+	}
+	for _, timestamps := range []string{"fixed", "commit"} {
+		all := digests[timestamps]
+		slices.Sort(all)
+		if len(slices.Compact(all)) != 1 {
+			t.Errorf("%s: digests %q", timestamps, all)
+		}
+	}
+}
+
 // Cache mounts are programs' own, which look at times to tell what is old.
 func TestTimesInCacheMounts(t *testing.T) {
 	t.Parallel()
