@@ -168,7 +168,7 @@ func (e example) checkCredentials(t *testing.T, run string) {
 		built := false
 		for _, c := range append(slices.Clone(pod.Spec.InitContainers), pod.Spec.Containers...) {
 			for _, m := range c.VolumeMounts {
-				// Argo's own containers need the service account's token, fetch pulls, and bindings are the build's own.
+				// Argo's own containers need the service account's token, fetch pulls, and a build has its bindings.
 				if c.Name == "build" && (secret[m.Name] && m.Name != "bindings" ||
 					strings.HasPrefix(m.MountPath, "/mnt/vol") && !m.ReadOnly) || c.Name == "main" && secret[m.Name] {
 					t.Errorf("container %s has %s at %s", c.Name, m.Name, m.MountPath)
