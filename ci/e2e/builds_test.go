@@ -56,6 +56,7 @@ func TestTemplates(t *testing.T) {
 	t.Run("an API server that restarts in the last step", testAPIRestart)
 	t.Run("the newest run wins", testNewestWins)
 	t.Run("a hundred runs at once", testConcurrentRuns)
+	t.Run("one line has changed", testRebuild)
 	t.Run("a run that is deleted", testCancel)
 	t.Run("parity with stepwright render", testParity)
 	t.Run("what a build reaches", testNetwork)

@@ -1,0 +1,73 @@
+//go:build e2e
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+)
+
+// testRebuild builds a component once more after one line has changed, in a new pod: what has not changed comes from
+// the component's cache of layers, and another component has no part of it.
+func testRebuild(t *testing.T) {
+	t.Parallel()
+	const repo = "rebuild.git"
+	publish := func(page string) {
+		serving.repository(t, repo, with(map[string]string{
+			"Dockerfile": "FROM busybox:1\nRUN sleep 8 && echo once > /made\nCOPY page /page\n", "page": page,
+		}))
+	}
+	publish("one\n")
+	b := build{name: "rebuild", run: "rebuild-1", url: "https://" + publicGit + "/" + repo}
+	first := b.succeed(t, 4*time.Minute)
+	before := layersOf(t, b.name)
+
+	publish("two\n")
+	b.run = "rebuild-2"
+	second := b.succeed(t, 4*time.Minute)
+	after := layersOf(t, b.name)
+	reportf("\nSeconds of each step, first and after one line has changed:\n%s\n%s\n", seconds(first), seconds(second))
+	said := logs(t, b.run)
+	if !strings.Contains(said, "Took the cache of the last build") || !strings.Contains(said, "CACHED") {
+		t.Errorf("the second build used no cache:\n%s", said)
+	}
+	if n := len(before); n != len(after) || !slices.Equal(before[:n-1], after[:n-1]) || before[n-1] == after[n-1] {
+		t.Errorf("layers were %s, and are %s", before, after)
+	}
+
+	// The same source, and the same layers, made anew.
+	other := build{name: "rebuild-other", url: b.url}
+	other.succeed(t, 4*time.Minute)
+	if said := logs(t, other.runName()); strings.Contains(said, "CACHED") ||
+		!strings.Contains(said, "There is no cache yet") {
+		t.Errorf("another component took a cache:\n%s", said)
+	}
+	if got := layersOf(t, other.name); !slices.Equal(got, after) {
+		t.Errorf("with a cache the layers are %s, without %s", after, got)
+	}
+}
+
+// layersOf are the layers of the image that a component's Workload has.
+func layersOf(t *testing.T, component string) []v1.Hash {
+	t.Helper()
+	var digests []v1.Hash
+	image := serving.image(t, workload(t, component).Spec.Container.Image)
+	for _, layer := range must(image.Manifest())(t).Layers {
+		digests = append(digests, layer.Digest)
+	}
+	return digests
+}
+
+func seconds(run *v1alpha1.WorkflowRun) string {
+	var line strings.Builder
+	for _, task := range run.Status.Tasks {
+		fmt.Fprintf(&line, "  %s %.0f", task.Name, task.CompletedAt.Sub(task.StartedAt.Time).Seconds())
+	}
+	return line.String()
+}
