@@ -97,6 +97,10 @@ func fullDisk(err error, root string) *errdetails.ErrorInfo {
 	if !found || !full.IsFull() {
 		if other, is := disk.Full(root, os.TempDir()); is {
 			full, found = other, true
+		} else if !found {
+			// What filled it is gone by now. The builder's own mounts are on this one.
+			full, err = disk.Of(root)
+			found = err == nil
 		}
 	}
 	if text, err := json.Marshal(full); found && err == nil {

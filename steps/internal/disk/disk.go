@@ -86,12 +86,13 @@ func Full(paths ...string) (Disk, bool) {
 	return Disk{}, false
 }
 
-// OfError looks at the file system of the path that an error names.
+// OfError looks at the file system of the path that an error names. Where the file and its folder are gone, a mount may
+// be gone, too: then only one that is full is meant.
 func OfError(err error) (Disk, bool) {
 	path, ok := errors.AsType[*fs.PathError](err)
 	if !ok || !filepath.IsAbs(path.Path) {
 		return Disk{}, false
 	}
 	d, err := Of(path.Path)
-	return d, err == nil
+	return d, err == nil && (d.Path == path.Path || d.Path == filepath.Dir(path.Path) || d.IsFull())
 }

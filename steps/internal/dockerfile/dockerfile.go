@@ -136,7 +136,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	bases := append(b.cache.images(), built.bases...)
+	bases := append(append([]string{}, b.cache.images()...), built.bases...) // never null
 	told, err := json.Marshal(bases[:min(len(bases), mostBases)])
 	if err != nil {
 		return nil, err
