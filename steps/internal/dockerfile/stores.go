@@ -176,6 +176,13 @@ func (s *sparse) Writer(ctx context.Context, options ...content.WriterOpt) (cont
 	}
 }
 
+// Abort implements content.IngestManager. The session's server aborts what it finds to be there already, and complains
+// when another stream has begun to send the same. What is left goes with the folder of all that is on its way.
+func (s *sparse) Abort(ctx context.Context, ref string) error {
+	_ = s.Store.Abort(ctx, ref)
+	return nil
+}
+
 // lacks tells whether a builder was told that the store has a blob which it has not.
 func (s *sparse) lacks(blob digest.Digest) bool {
 	s.mu.Lock()
