@@ -20,7 +20,8 @@ func testRebuild(t *testing.T) {
 	const repo, ran = "rebuild.git", "ran 42" // what the RUN prints
 	publish := func(page string) {
 		serving.repository(t, repo, with(map[string]string{
-			"Dockerfile": "FROM busybox:1\nRUN sleep 8 && echo ran $((6*7)) | tee /made\nCOPY page /page\n", "page": page,
+			"Dockerfile": "FROM busybox:1\nRUN sleep 8 && echo ran $((6*7)) | tee /made\nCOPY page /page\n",
+			"page":       page,
 		}))
 	}
 	publish("one\n")
@@ -44,7 +45,8 @@ func testRebuild(t *testing.T) {
 	// The same source, and the same layers, made anew.
 	other := build{name: "rebuild-other", url: b.url}
 	other.succeed(t, 4*time.Minute)
-	if said := logs(t, other.runName()); !strings.Contains(said, ran) || !strings.Contains(said, "There is no cache yet") {
+	said = logs(t, other.runName())
+	if !strings.Contains(said, ran) || !strings.Contains(said, "There is no cache yet") {
 		t.Errorf("another component took a cache:\n%s", said)
 	}
 	if got := layersOf(t, other.name); !slices.Equal(got, after) {
