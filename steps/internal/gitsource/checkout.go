@@ -67,9 +67,8 @@ const (
 	longestPath = 4095      // bytes; Linux has no longer ones, nor links to such
 )
 
-// writers is how many files are written at once: as many as there are processors, and two where there is one, since
-// making a file waits for the disk, too.
-func writers() int { return min(8, max(2, runtime.GOMAXPROCS(0))) }
+// writers is how many files are written at once: making a file waits for the disk more than it computes.
+func writers() int { return min(8, max(2, 2*runtime.GOMAXPROCS(0))) }
 
 // begin plans a tree and makes its directories.
 func (t *tree) begin(ctx context.Context, p *pack, top plumbing.Hash) (err error) {
