@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -539,31 +537,9 @@ func TestCacheUnderImmutableTags(t *testing.T) {
 func TestCacheOfDaemons(t *testing.T) {
 	t.Parallel()
 	c := newComponent(t)
-	buildkitd := program(t, "github.com/moby/buildkit/cmd/buildkitd")
 	start := func(t testing.TB) {
-		dir := t.TempDir()
-		config := filepath.Join(dir, "buildkitd.toml")
-		write(t, config, fmt.Sprintf(`[worker.containerd]
-  enabled = false
-[registry."docker.io"]
-  mirrors = [%q]
-[registry.%q]
-  http = false
-  ca = [%q]
-`, c.Host, c.Host, c.CAFile))
-		address := "unix://" + filepath.Join(dir, "sock")
-		cmd := exec.Command(
-			buildkitd, "--config", config, "--root", filepath.Join(dir, "root"), "--oci-worker-net=host",
-			"--oci-cni-pool-size=0", "--otel-socket-path", filepath.Join(dir, "otel.sock"), "--addr", address,
-		)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // its mounts end with it
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			cmd.Process.Signal(syscall.SIGTERM)
-			cmd.Wait()
-		})
+		address := "unix://" + filepath.Join(t.TempDir(), "sock")
+		newDaemon(t, c.Registry, "", "--addr", address)
 		c.change = func(in *Parameters) { in.BuildKitAddress = address }
 	}
 	start(t)

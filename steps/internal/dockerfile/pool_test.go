@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -21,61 +19,23 @@ import (
 
 // pooled is a BuildKit daemon of a pool.
 type pooled struct {
+	*daemon
 	address string
-	program string
-	args    []string
-	process *exec.Cmd
-	out     lockedBuffer
 }
 
 // newPool starts daemons with the settings of templates/buildkit-daemon, each with a state of its own.
 func newPool(t *testing.T, r *registrytest.Registry, n int) []*pooled {
 	t.Helper()
-	program := program(t, "github.com/moby/buildkit/cmd/buildkitd")
 	settings := string(must(os.ReadFile("../../../templates/buildkit-daemon/buildkitd.toml")))
 	var all []*pooled
 	for range n {
-		dir := t.TempDir()
-		config := filepath.Join(dir, "buildkitd.toml")
-		write(t, config, settings+fmt.Sprintf(`
-[worker.containerd]
-  enabled = false
-[registry."docker.io"]
-  mirrors = [%[1]q]
-[registry.%[1]q]
-  http = false
-  ca = [%[2]q]
-`, r.Host, r.CAFile))
-		port := freePort(t)
-		d := &pooled{address: fmt.Sprintf("tcp://127.0.0.1:%d", port), program: program, args: []string{
-			"--config", config, "--root", filepath.Join(dir, "state"), "--oci-worker-net=host", "--oci-cni-pool-size=0",
-			"--otel-socket-path", filepath.Join(dir, "otel.sock"), "--addr", fmt.Sprintf("tcp://127.0.0.1:%d", port),
-		}}
-		d.start(t)
-		t.Cleanup(func() {
-			d.process.Process.Signal(syscall.SIGTERM)
-			d.process.Wait()
-			if t.Failed() {
-				t.Logf("%s: %s", d.address, d.out.String())
-			}
-		})
-		all = append(all, d)
+		address := fmt.Sprintf("tcp://127.0.0.1:%d", freePort(t))
+		all = append(all, &pooled{newDaemon(t, r, settings, "--addr", address), address})
 	}
 	for _, d := range all {
 		d.await(t)
 	}
 	return all
-}
-
-func (d *pooled) start(t testing.TB) {
-	t.Helper()
-	cmd := exec.Command(d.program, d.args...)
-	cmd.Stdout, cmd.Stderr = &d.out, &d.out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // its mounts end with it
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	d.process = cmd
 }
 
 // await waits until the daemon has a worker.

@@ -401,43 +401,13 @@ func await(t testing.TB, condition func() bool) {
 func TestDaemon(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
-	buildkitd := program(t, "github.com/moby/buildkit/cmd/buildkitd")
 	dir := t.TempDir()
 	certificates(t, dir)
-	config := filepath.Join(dir, "buildkitd.toml")
-	write(t, config, fmt.Sprintf(`[worker.containerd]
-  enabled = false
-[registry."docker.io"]
-  mirrors = [%q]
-[registry.%q]
-  http = false
-  ca = [%q]
-`, r.Host, r.Host, r.CAFile))
-	start := func(t testing.TB, name string, args ...string) {
-		cmd := exec.Command(buildkitd, append([]string{
-			"--config", config, "--root", filepath.Join(dir, name), "--oci-worker-net=host", "--oci-cni-pool-size=0",
-			// Two daemons of one machine would race for the default path.
-			"--otel-socket-path", filepath.Join(dir, name+"-otel.sock"),
-		}, args...)...)
-		var out lockedBuffer
-		cmd.Stdout, cmd.Stderr = &out, &out
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // its mounts end with it
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			cmd.Process.Signal(syscall.SIGTERM)
-			cmd.Wait()
-			if t.Failed() {
-				t.Logf("buildkitd: %s", out.String())
-			}
-		})
-	}
 	socket := "unix://" + filepath.Join(dir, "sock")
 	address := fmt.Sprintf("tcp://localhost:%d", freePort(t))
-	start(t, "plain", "--addr", socket)
-	start(
-		t, "tls", "--addr", strings.Replace(address, "localhost", "127.0.0.1", 1), "--tlscacert",
+	newDaemon(t, r, "", "--addr", socket)
+	newDaemon(
+		t, r, "", "--addr", strings.Replace(address, "localhost", "127.0.0.1", 1), "--tlscacert",
 		filepath.Join(dir, "ca.crt"), "--tlscert", filepath.Join(dir, "tls.crt"), "--tlskey",
 		filepath.Join(dir, "tls.key"),
 	)

@@ -36,38 +36,29 @@ const (
 const hashers = 2
 
 // WriteTree writes the manifest of the source as it finds it, and returns its digest: by it, and by nothing in the
-// workspace, later steps know the source. What Git keeps for itself is not in it.
+// workspace, later steps know the source. What Git keeps for itself is not in it. WriteList is for the step that has
+// made the source.
 func (w Workspace) WriteTree(ctx context.Context) (digest string, err error) {
 	h := newHashing(ctx)
 	defer h.cancel(nil)
-	type pending struct {
-		record
-		ready chan struct{}
+	var records []*record
+	h.end(walk(h.ctx, w.Source(), nil, func(r record) error {
+		records = append(records, &r)
+		return h.hash(w.Source(), r, func(got string) error {
+			r.hash = got
+			return nil
+		})
+	}))
+	if err := h.wait(); err != nil {
+		return "", err
 	}
-	inOrder := make(chan *pending, 64*hashers)
-	go func() {
-		h.end(walk(h.ctx, w.Source(), nil, func(r record) error {
-			p := &pending{r, make(chan struct{})}
-			if err := send(h.ctx, inOrder, p); err != nil {
+	return w.writeManifest(func(line func(record) error) error {
+		for _, r := range records {
+			if err := line(*r); err != nil {
 				return err
 			}
-			return h.hash(w.Source(), r, func(got string) error {
-				p.hash = got
-				close(p.ready)
-				return nil
-			})
-		}))
-		close(inOrder)
-	}()
-	return w.writeManifest(func(line func(record) error) error {
-		for p := range inOrder {
-			select {
-			case <-p.ready:
-				h.fail(line(p.record))
-			case <-h.ctx.Done(): // until the walk has seen it, too
-			}
 		}
-		return h.wait()
+		return nil
 	})
 }
 
@@ -441,7 +432,12 @@ func (h *hashing) hash(source string, r record, then func(hash string) error) er
 		}
 		return then(hashOf(target))
 	}
-	return send(h.ctx, h.jobs, hashJob{path, r.size, then})
+	select {
+	case h.jobs <- hashJob{path, r.size, then}:
+		return nil
+	case <-h.ctx.Done():
+		return context.Cause(h.ctx)
+	}
 }
 
 // fail ends the hashing, unless err is nil.
@@ -462,15 +458,6 @@ func (h *hashing) wait() error {
 	h.done.Wait()
 	defer h.cancel(nil)
 	return context.Cause(h.ctx)
-}
-
-func send[T any](ctx context.Context, to chan<- T, value T) error {
-	select {
-	case to <- value:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // hashFile is the SHA-256 in hex of a regular file of this size. One that has another size by now is a SourceChanged.
