@@ -26,52 +26,38 @@ const (
 	caBinding   = "stepwright-ca" // the one that carries ca-bundle
 )
 
-// waitForBindings reads the service bindings by their names, and adds the values in them to what is never shown. Those
-// that are required are waited for: OpenChoreo makes the Secret and the pod at once, and with an optional volume the
-// pod may start first.
-func (in Parameters) waitForBindings(ctx context.Context, env step.Environment) (map[string]binding, error) {
+// waitForBindings reads the service bindings by their names, waits for those that are required, and adds the values in
+// them to what is never shown.
+func (in Parameters) waitForBindings(
+	ctx context.Context, env step.Environment,
+) (bindings map[string]binding, err error) {
 	limit := time.Duration(in.BindingsTimeout) * time.Second
-	began, waiting := time.Now(), false
-	for deadline := began.Add(limit); ; {
-		bindings, err := readBindings(in.BindingsDir)
-		if err != nil {
-			return nil, outcome.Errorf(outcome.InvalidParameters, "bindings-dir: %w", err).WithHint(
+	there, err := secret.Await(ctx, env.Log, "Secret of the bindings", in.BindingsDir, limit, func() (bool, error) {
+		if bindings, err = readBindings(in.BindingsDir); err != nil {
+			return false, outcome.Errorf(outcome.InvalidParameters, "bindings-dir: %w", err).WithHint(
 				"Each binding has a file type. The keys of a Secret with several are BINDING.FILE, such as npm.type.",
 			)
 		}
-		if len(bindings) > 0 || !in.BindingsRequired {
-			for _, values := range bindings {
-				for name, value := range values {
-					env.Secrets.Add(redact.Named(name, string(value))...)
-				}
-			}
-			if waiting {
-				env.Log.Info("The bindings are there", "took", time.Since(began))
-			}
-			return bindings, nil
-		}
-		if !waiting {
-			env.Log.Info(
-				"Waiting for the bindings; a node looks for a Secret that is late about once a minute", "in",
-				in.BindingsDir, "limit", limit,
-			)
-			waiting = true
-		}
-		if !time.Now().Before(deadline) {
-			return nil, outcome.Errorf(
-				outcome.InvalidParameters, "bindings-dir: no binding appeared in %s within %d s", in.BindingsDir,
-				in.BindingsTimeout,
-			).WithHint(
-				"Check that bindings.secretRef names a SecretReference whose secret exists, and which has the " +
-					"annotation stepwright.dev/bindings: \"true\" in spec.template.metadata.",
-			)
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(min(500*time.Millisecond, time.Until(deadline))):
+		return len(bindings) > 0 || !in.BindingsRequired, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return nil, outcome.Errorf(
+			outcome.InvalidParameters, "bindings-dir: no binding appeared in %s within %d s", in.BindingsDir,
+			in.BindingsTimeout,
+		).WithHint(
+			"Check that bindings.secretRef names a SecretReference whose secret exists, and which has the " +
+				"annotation stepwright.dev/bindings: \"true\" in spec.template.metadata.",
+		)
+	}
+	for _, values := range bindings {
+		for name, value := range values {
+			env.Secrets.Add(redact.Named(name, string(value))...)
 		}
 	}
+	return bindings, nil
 }
 
 // readBindings reads a folder of bindings, or of the keys of one Secret.

@@ -125,7 +125,7 @@ func TestWaitForBindings(t *testing.T) {
 		return told.Write(p)
 	}), nil))
 	if got, err := wait(t.Context(), late, in); err != nil || got["npm"] == nil ||
-		!strings.Contains(told.String(), "The bindings are there") {
+		!strings.Contains(told.String(), "The Secret of the bindings is there") {
 		t.Errorf("late: %v, %v, %s", got, err, told.String())
 	}
 	in.BindingsDir, in.BindingsTimeout = filepath.Join(dir, "absent"), 0

@@ -36,40 +36,21 @@ const hostsKey = "git-hosts"
 
 func (c credentials) empty() bool { return c.key == nil && c.password == "" }
 
-// waitForCredentials reads the secret. One that is required is waited for: OpenChoreo makes the secret and the pod at
-// once, and with an optional volume the pod may start first.
-func waitForCredentials(ctx context.Context, in Parameters, env step.Environment) (credentials, error) {
+// waitForCredentials reads the secret, and waits for one that is required.
+func waitForCredentials(ctx context.Context, in Parameters, env step.Environment) (c credentials, err error) {
 	limit := time.Duration(in.GitSecretTimeout) * time.Second
-	began, waiting := time.Now(), false
-	deadline := began.Add(limit)
-	for {
-		c, err := readCredentials(in.GitSecretDir, env.Secrets)
-		if err == nil && waiting && !c.empty() {
-			env.Log.Info("The Git secret is there", "took", time.Since(began))
-		}
-		if err != nil || !c.empty() || !in.GitSecretRequired {
-			return c, err
-		}
-		if !waiting {
-			env.Log.Info(
-				"Waiting for the Git secret; a node looks for one that is late about once a minute", "in",
-				in.GitSecretDir, "limit", limit,
-			)
-			waiting = true
-		}
-		if !time.Now().Before(deadline) {
-			return c, outcome.Errorf(
-				outcome.AuthenticationFailed, "the Git secret did not appear in %s within %d s", in.GitSecretDir,
-				in.GitSecretTimeout,
-			).
-				WithHint("Check that repository.secretRef names a SecretReference whose secret exists.")
-		}
-		select {
-		case <-ctx.Done():
-			return c, context.Cause(ctx)
-		case <-time.After(min(500*time.Millisecond, time.Until(deadline))):
-		}
+	there, err := secret.Await(ctx, env.Log, "Git secret", in.GitSecretDir, limit, func() (bool, error) {
+		c, err = readCredentials(in.GitSecretDir, env.Secrets)
+		return !c.empty() || !in.GitSecretRequired, err
+	})
+	if err == nil && !there {
+		return c, outcome.Errorf(
+			outcome.AuthenticationFailed, "the Git secret did not appear in %s within %d s", in.GitSecretDir,
+			in.GitSecretTimeout,
+		).
+			WithHint("Check that repository.secretRef names a SecretReference whose secret exists.")
 	}
+	return c, err
 }
 
 // readCredentials reads the secret as it is now. A directory that is absent or empty gives none.

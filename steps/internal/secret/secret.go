@@ -2,11 +2,14 @@
 package secret
 
 import (
+	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/stepwright/stepwright/internal/regularfile"
 )
@@ -46,6 +49,41 @@ func ReadDir(dir string) (map[string][]byte, error) {
 		}
 	}
 	return values, nil
+}
+
+// pause is how long Await waits before it looks again.
+const pause = 500 * time.Millisecond
+
+// Await looks for a Secret until there tells that it is mounted in dir, and returns whether it came within limit.
+// OpenChoreo makes a Secret and the pod at once, and with an optional volume the pod may start first. The
+// log calls it by name, such as "Git secret".
+func Await(
+	ctx context.Context, log *slog.Logger, name, dir string, limit time.Duration, there func() (bool, error),
+) (bool, error) {
+	began, waiting := time.Now(), false
+	for deadline := began.Add(limit); ; {
+		is, err := there()
+		if is && waiting {
+			log.Info("The "+name+" is there", "took", time.Since(began))
+		}
+		if is || err != nil {
+			return is, err
+		}
+		if !waiting {
+			log.Info(
+				"Waiting for the "+name+"; a node looks for one that is late about once a minute", "in", dir, "limit", limit,
+			)
+			waiting = true
+		}
+		if !time.Now().Before(deadline) {
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
+		case <-time.After(min(pause, time.Until(deadline))):
+		}
+	}
 }
 
 // ReadFile reads a value of at most Limit bytes, also through links. What is not a regular file, such as a pipe, is an
