@@ -71,7 +71,8 @@ func Await(
 		}
 		if !waiting {
 			log.Info(
-				"Waiting for the "+name+"; a node looks for one that is late about once a minute", "in", dir, "limit", limit,
+				"Waiting for the "+name+"; a node looks for one that is late about once a minute", "in", dir,
+				"limit", limit,
 			)
 			waiting = true
 		}
