@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,25 +16,15 @@ import (
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
 )
 
-// checkoutRounds is how often each contender checks out each repository.
-const checkoutRounds = 5
-
-// BenchmarkCheckout compares checkout-source with git clone --depth 1, on the disk and on tmpfs. All contenders take
-// turns in each round. It reports medians: seconds of wall time, seconds of processors (user and system), and MiB of
-// memory at the peak of the largest process: git is several.
+// BenchmarkCheckout compares checkout-source with git clone --depth 1, on the disk and on tmpfs.
 //
-// STEPWRIGHT_BENCH_BEFORE names a folder with an older binary of checkout-source, or several, like PATH: they take
-// turns, too. STEPWRIGHT_BENCH_REPOSITORIES names a folder that keeps the repositories from one run to the next.
+// STEPWRIGHT_BENCH_REPOSITORIES names a folder that keeps the repositories from one run to the next.
 func BenchmarkCheckout(b *testing.B) {
-	root, bin := b.TempDir(), b.TempDir()
+	root := b.TempDir()
 	if kept := os.Getenv("STEPWRIGHT_BENCH_REPOSITORIES"); kept != "" {
 		root = kept
 	}
-	buildSteps(b, bin, "checkout-source")
-	contenders := []string{"git", bin}
-	if before := os.Getenv("STEPWRIGHT_BENCH_BEFORE"); before != "" {
-		contenders = append(contenders, filepath.SplitList(before)...)
-	}
+	all := versions(b, "steps/checkout-source")
 	url, err := devgit.Start(b.Context(), "127.0.0.1:0", &devgit.Handler{Root: root})
 	if err != nil {
 		b.Fatal(err)
@@ -52,137 +40,38 @@ func BenchmarkCheckout(b *testing.B) {
 	} {
 		b.Run(repo.name, func(b *testing.B) {
 			makeRepository(b, filepath.Join(root, repo.name+".git"), repo.write)
+			url := url + "/" + repo.name + ".git"
 			for _, disk := range []struct{ name, dir string }{{"disk", os.TempDir()}, {"tmpfs", "/dev/shm"}} {
 				b.Run(disk.name, func(b *testing.B) {
 					if _, err := os.Stat(disk.dir); err != nil {
 						b.Skip(err)
 					}
-					compareCheckouts(b, contenders, url+"/"+repo.name+".git", disk.dir)
+					contenders := []contender{{"git clone --depth 1", into(disk.dir, func(dir string) *exec.Cmd {
+						return exec.Command("git", "clone", "--quiet", "--depth=1", url, filepath.Join(dir, "source"))
+					})}}
+					for _, version := range all {
+						contenders = append(contenders, contender{version.name, into(disk.dir, func(dir string) *exec.Cmd {
+							return exec.Command(filepath.Join(version.dir, "checkout-source"), "--git-repo", url,
+								"--branch", "main", "--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
+						})})
+					}
+					contest{contenders: contenders}.run(b)
 				})
 			}
 		})
 	}
 }
 
-// usage is what one checkout took.
-type usage struct{ wall, cpu, peak float64 } // seconds, seconds, MiB
-
-// compareCheckouts lets git and the binaries in folders check out a repository in turns.
-func compareCheckouts(b *testing.B, contenders []string, url, disk string) {
-	b.Helper()
-	took := make([][]usage, len(contenders))
-	for range checkoutRounds {
-		for i, contender := range contenders {
-			took[i] = append(took[i], checkOut(b, contender, url, disk))
+// into prepares a checkout into a new folder on a disk.
+func into(disk string, command func(dir string) *exec.Cmd) func(*testing.B) ([]*exec.Cmd, func()) {
+	return func(b *testing.B) ([]*exec.Cmd, func()) {
+		dir, err := os.MkdirTemp(disk, "stepwright-bench-")
+		if err != nil {
+			b.Fatal(err)
 		}
-	}
-	middle := func(all []usage, of func(usage) float64) float64 {
-		values := make([]float64, 0, len(all))
-		for _, u := range all {
-			values = append(values, of(u))
-		}
-		slices.Sort(values)
-		return values[len(values)/2]
-	}
-	b.ReportMetric(0, "ns/op")
-	var git usage
-	for i, contender := range contenders {
-		u := usage{
-			middle(took[i], func(u usage) float64 { return u.wall }),
-			middle(took[i], func(u usage) float64 { return u.cpu }),
-			middle(took[i], func(u usage) float64 { return u.peak }),
-		}
-		name := "before-" + filepath.Base(contender)
-		switch i {
-		case 0:
-			name, git = contender, u
-		case 1:
-			name = "now"
-		}
-		b.ReportMetric(u.wall, "s-"+name)
-		b.ReportMetric(u.cpu, "cpu-s-"+name)
-		b.ReportMetric(u.peak, "MiB-"+name)
-		if i > 0 {
-			b.ReportMetric(u.wall/git.wall, "x-git-"+name)
-		}
-	}
-}
-
-// checkOut checks out once into a new folder on a disk.
-func checkOut(b *testing.B, contender, url, disk string) usage {
-	b.Helper()
-	dir, err := os.MkdirTemp(disk, "stepwright-bench-")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	cmd := exec.Command("git", "clone", "--quiet", "--depth=1", url, filepath.Join(dir, "source"))
-	if contender != "git" {
-		cmd = exec.Command(filepath.Join(contender, "checkout-source"), "--git-repo", url, "--branch", "main",
-			"--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
-	}
-	cmd.Env = append(os.Environ(), devgit.Hermetic()...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	started := time.Now()
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	ended, peak := make(chan struct{}), make(chan float64)
-	go func() {
-		most := 0.0
-		for tick := time.Tick(5 * time.Millisecond); ; {
-			select {
-			case <-tick:
-				most = max(most, largestProcess(cmd.Process.Pid))
-			case <-ended:
-				peak <- most
-				return
-			}
-		}
-	}()
-	err = cmd.Wait()
-	wall := time.Since(started)
-	close(ended)
-	u := usage{
-		wall: wall.Seconds(), peak: <-peak,
-		cpu: (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(),
-	}
-	if err != nil {
-		b.Fatalf("%v: %s", err, &out)
-	}
-	return u
-}
-
-// largestProcess is the peak of memory, in MiB, of the largest of a process and its children. What wait returns would
-// be no less than the memory of the benchmark itself.
-func largestProcess(pid int) float64 {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	var most float64
-	if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {
-		fmt.Sscan(rest, &most)
-		most /= 1024
-	}
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for child := range strings.FieldsSeq(string(children)) {
-		if n, err := strconv.Atoi(child); err == nil {
-			most = max(most, largestProcess(n))
-		}
-	}
-	return most
-}
-
-// buildSteps builds steps as images have them.
-func buildSteps(b *testing.B, bin string, steps ...string) {
-	b.Helper()
-	args := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", bin + "/"}
-	for _, step := range steps {
-		args = append(args, "github.com/stepwright/stepwright/steps/"+step)
-	}
-	build := exec.Command("go", args...)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v: %s", err, out)
+		cmd := command(dir)
+		cmd.Env = append(os.Environ(), devgit.Hermetic()...)
+		return []*exec.Cmd{cmd}, func() { os.RemoveAll(dir) }
 	}
 }
 
@@ -243,7 +132,7 @@ func similarBlobs(b testing.TB, dir string) {
 // BenchmarkVerification measures what it costs to believe nothing of a workspace but a digest, on 10,000 files: the
 // last step, which verifies the list of them and one file, with a digest and without.
 func BenchmarkVerification(b *testing.B) {
-	source, root, bin := b.TempDir(), b.TempDir(), b.TempDir()
+	source, root := b.TempDir(), b.TempDir()
 	manyFiles(b, source, 10_000)
 	if err := os.WriteFile(filepath.Join(source, "workload.yaml"), []byte("endpoints: []\n"), 0o644); err != nil {
 		b.Fatal(err)
@@ -256,7 +145,7 @@ func BenchmarkVerification(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	buildSteps(b, bin, "checkout-source", "generate-workload-cr")
+	bin := versions(b, "steps/checkout-source", "steps/generate-workload-cr")[0].dir
 	workspace, results := filepath.Join(root, "workspace"), filepath.Join(root, "results")
 	run := func(step string, flags ...string) *os.ProcessState {
 		flags = append(flags, "--workspace="+workspace, "--results-dir="+results)
