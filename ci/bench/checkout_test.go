@@ -46,16 +46,17 @@ func BenchmarkCheckout(b *testing.B) {
 					if _, err := os.Stat(disk.dir); err != nil {
 						b.Skip(err)
 					}
-					contenders := []contender{{"git clone --depth 1", into(disk.dir, func(dir string) *exec.Cmd {
+					c := contest{contenders: []contender{{"git clone --depth 1", into(disk.dir, func(dir string) *exec.Cmd {
 						return exec.Command("git", "clone", "--quiet", "--depth=1", url, filepath.Join(dir, "source"))
-					})}}
+					})}}}
 					for _, version := range all {
-						contenders = append(contenders, contender{version.name, into(disk.dir, func(dir string) *exec.Cmd {
+						checkout := into(disk.dir, func(dir string) *exec.Cmd {
 							return exec.Command(filepath.Join(version.dir, "checkout-source"), "--git-repo", url,
 								"--branch", "main", "--workspace", dir, "--results-dir", filepath.Join(dir, "results"))
-						})})
+						})
+						c.contenders = append(c.contenders, contender{version.name, checkout})
 					}
-					contest{contenders: contenders}.run(b)
+					c.run(b)
 				})
 			}
 		})
