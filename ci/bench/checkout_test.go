@@ -46,9 +46,10 @@ func BenchmarkCheckout(b *testing.B) {
 					if _, err := os.Stat(disk.dir); err != nil {
 						b.Skip(err)
 					}
-					c := contest{contenders: []contender{{"git clone --depth 1", into(disk.dir, func(dir string) *exec.Cmd {
+					clone := into(disk.dir, func(dir string) *exec.Cmd {
 						return exec.Command("git", "clone", "--quiet", "--depth=1", url, filepath.Join(dir, "source"))
-					})}}}
+					})
+					c := contest{contenders: []contender{{"git clone --depth 1", clone}}}
 					for _, version := range all {
 						checkout := into(disk.dir, func(dir string) *exec.Cmd {
 							return exec.Command(filepath.Join(version.dir, "checkout-source"), "--git-repo", url,
