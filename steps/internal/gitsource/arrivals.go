@@ -27,11 +27,20 @@ func (c content) open() (io.Reader, error) {
 // claims returns how to write the object of that name, or nil if nobody wants it.
 type claims func(plumbing.Hash) func(content) error
 
+// lister hears what trees hold, and tells which blobs are wanted.
+type lister interface {
+	// list hears of each tree, in the order in which they arrive. The content is valid during the call. Its only error
+	// is that of an ended context.
+	list(ctx context.Context, p *pack, name plumbing.Hash, content []byte) error
+	// claim is called from several goroutines.
+	claim(name plumbing.Hash) func(content) error
+}
+
 // arrivals names blobs and writes those that are claimed, by goroutines of its own while the pack is still read: so a
 // blob is unpacked once. Blobs travel in batches, whose number bounds the memory.
 type arrivals struct {
 	pack    *pack
-	claims  claims // nil: none is wanted yet
+	list    lister // nil: none is wanted
 	ctx     context.Context
 	group   *errgroup.Group
 	free    chan *batch
@@ -53,8 +62,8 @@ const (
 )
 
 // newArrivals starts the goroutines. They end with close, or with ctx.
-func newArrivals(ctx context.Context, p *pack) *arrivals {
-	a := &arrivals{pack: p}
+func newArrivals(ctx context.Context, p *pack, list lister) *arrivals {
+	a := &arrivals{pack: p, list: list}
 	a.group, a.ctx = errgroup.WithContext(ctx)
 	count := writers()
 	a.free, a.full = make(chan *batch, count+2), make(chan *batch, count+2)
@@ -81,10 +90,10 @@ func (a *arrivals) work() error {
 			var name plumbing.Hash
 			h.Sum(name[:0])
 			a.pack.found(blob.entry, name)
-			if a.claims == nil {
+			if a.list == nil {
 				continue
 			}
-			if write := a.claims(name); write != nil {
+			if write := a.list.claim(name); write != nil {
 				if err := write(content{memory: memory}); err != nil {
 					return err
 				}

@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
 )
@@ -57,10 +60,19 @@ func TestManifestOfACheckout(t *testing.T) {
 // Files are there before the pack's end is, and gone when it never comes.
 func TestFilesAreWrittenAsTheyArrive(t *testing.T) {
 	t.Parallel()
+	t.Run("trees among blobs", func(t *testing.T) { testArrivingFiles(t, false) })
+	t.Run("trees first", func(t *testing.T) { testArrivingFiles(t, true) }) // as git sends those of a tag
+}
+
+func testArrivingFiles(t *testing.T, tag bool) {
+	t.Helper()
+	t.Parallel()
 	server := gittest.NewPlainServer(t)
 	repo := server.Repo(t, "app.git")
 	repo.Commit("main", "many", manyFolders(300)...)
-	repo.Git(nil, "tag", "v1", "main") // git sends its trees first
+	if tag {
+		repo.Git(nil, "tag", "v1", "main")
+	}
 	to, err := url.Parse(server.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +105,8 @@ func TestFilesAreWrittenAsTheyArrive(t *testing.T) {
 		run.runContext(ctx)
 	}()
 	deadline := time.After(time.Minute)
-	for written := 0; written < 100; {
+	const most = 250 // of 300 files: the last ones travel together
+	for written := 0; written < most; {
 		select {
 		case <-ended:
 			t.Fatalf("ended before the pack did: %v\n%s", run.err, run.log)
@@ -110,6 +123,79 @@ func TestFilesAreWrittenAsTheyArrive(t *testing.T) {
 	cancel(outcome.Errorf(outcome.Cancelled, "stopped"))
 	<-ended
 	run.want(t, outcome.Cancelled)
+}
+
+// listed are trees that were heard of.
+type listed map[plumbing.Hash]string
+
+func (l listed) list(_ context.Context, _ *pack, name plumbing.Hash, content []byte) error {
+	l[name] = string(content)
+	return nil
+}
+
+func (listed) claim(plumbing.Hash) func(content) error { return nil }
+
+// Trees are heard of as they arrive, deltas of earlier ones included. What may be a tree and is not known by then
+// leaves the pack late.
+func TestTreesAsTheyArrive(t *testing.T) {
+	t.Parallel()
+	entry := func(name string) string { return "100644 " + name + "\x00" + strings.Repeat("h", 20) }
+	first := entry("a")
+	tree := object(plumbing.TreeObject, len(first), nil, []byte(first))
+	blob := object(plumbing.BlobObject, 4, nil, []byte("blob"))
+	// delta makes a tree of the one before it, which begins so many bytes earlier.
+	delta := func(base int, name string, distance int) []byte {
+		content := deltaOf(base, 1, entry(name))
+		before := []byte{byte(distance & 0x7f)}
+		for distance >>= 7; distance > 0; distance >>= 7 {
+			distance--
+			before = append([]byte{0x80 | byte(distance&0x7f)}, before...)
+		}
+		return object(plumbing.OFSDeltaObject, len(content), before, content)
+	}
+	second, third := first+entry("b"), first+entry("b")+entry("c")
+	one := delta(len(first), "b", len(tree)+len(blob))
+	two := delta(len(second), "c", len(one))
+	of := func(trees ...string) listed {
+		l := listed{}
+		for _, content := range trees {
+			l[nameOf(t, plumbing.TreeObject, []byte(content))] = content
+		}
+		return l
+	}
+	name := nameOf(t, plumbing.TreeObject, []byte(first))
+	byName := deltaOf(len(first), 1, entry("b"))
+	large := []byte(strings.Repeat(entry("l"), mostRecent/4/28+1)) // is not kept
+	largeTree := object(plumbing.TreeObject, len(large), nil, large)
+	for _, c := range []struct {
+		name    string
+		objects [][]byte
+		want    listed
+		late    bool
+	}{
+		{"whole", [][]byte{tree, blob}, of(first), false},
+		{"deltas of deltas", [][]byte{tree, blob, one, two}, of(first, second, third), false},
+		{
+			"a delta by name", [][]byte{tree, object(plumbing.REFDeltaObject, len(byName), name[:], byName)}, of(first),
+			true,
+		},
+		{
+			"of a large one", [][]byte{largeTree, delta(len(large), "z", len(largeTree))},
+			of(string(large), string(large)+entry("z")), false,
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			got := listed{}
+			p, err := receiveListed(t, packed(c.objects...), got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, got); diff != "" || p.late != c.late {
+				t.Errorf("late %v, want %v; trees (-want +got):\n%s", p.late, c.late, diff)
+			}
+		})
+	}
 }
 
 // A second try begins with nothing of the first.

@@ -227,27 +227,26 @@ func conversionOf(found map[string]state) conversion {
 
 // convert changes the files that their attributes say to. It comes after all files are written and before any link is,
 // so that it goes through none. Those of Git LFS stay pointers, and are returned.
-func (t *tree) convert(ctx context.Context, warn func(msg string, args ...any)) ([]int32, error) {
+func (t *tree) convert(ctx context.Context, warn func(msg string, args ...any)) ([]*file, error) {
 	a, err := readAttributes(t)
 	if a == nil || err != nil {
 		return nil, err
 	}
-	var inLFS []int32
+	var inLFS []*file
 	group, running := errgroup.WithContext(ctx)
 	group.SetLimit(writers())
 	room := semaphore.NewWeighted(largestConverted)
-	for i := range t.files {
+	for _, f := range t.files {
 		if running.Err() != nil {
 			break
 		}
-		f := &t.files[i]
 		if f.mode == filemode.Symlink {
 			continue
 		}
 		c := conversionOf(a.of(f.path))
 		switch {
 		case c.lfs:
-			inLFS = append(inLFS, int32(i))
+			inLFS = append(inLFS, f)
 		case f.size > 0 && (c.ident || c.crlf || c.encoding != ""):
 			size := min(f.size, largestConverted)
 			if err := room.Acquire(running, size); err != nil {

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
@@ -25,18 +26,27 @@ type tree struct {
 	root *os.Root
 	dir  string // where root is in the source, for messages; empty or with a final slash
 
-	top        plumbing.Hash // the tree that is planned
+	top        plumbing.Hash // the tree that is planned; zero: none, or it failed
 	folders    *folders
-	names      int // in all trees, so far
-	text       int // bytes of paths and of links' targets, so far
-	files      []file
+	waiting    map[plumbing.Hash][]directory // those whose trees have not arrived yet
+	names      int                           // in all trees, so far
+	text       atomic.Int64                  // bytes of paths and of links' targets, so far
+	files      []*file
+	free       []file // room for files
 	links      []link
-	submodules []file
+	submodules []*file
 
 	meter *meter
 
 	mu   sync.Mutex
-	want map[plumbing.Hash]int32 // the first of the files that are still to be written with that content
+	want map[plumbing.Hash]*file // the first of the files that are still to be written with that content
+}
+
+// directory is one whose entries are to be planned.
+type directory struct {
+	path  string // empty, or with a final slash
+	hash  plumbing.Hash
+	index int32 // in folders
 }
 
 type file struct {
@@ -44,7 +54,7 @@ type file struct {
 	hash plumbing.Hash
 	mode filemode.FileMode
 	dir  int32 // its directory in folders
-	next int32 // the next file with the same content, or none
+	next *file // the next one with the same content, or nil
 
 	size     int64 // on the disk, in bytes, once it is written
 	modified unix.Timespec
@@ -58,7 +68,7 @@ func (f *file) name() string { return f.path[strings.LastIndexByte(f.path, '/')+
 
 type link struct {
 	path, target string
-	file         int32
+	file         *file
 }
 
 const (
@@ -70,33 +80,66 @@ const (
 // writers is how many files are written at once: making a file waits for the disk more than it computes.
 func writers() int { return min(8, max(2, 2*runtime.GOMAXPROCS(0))) }
 
-// begin plans a tree and makes its directories.
-func (t *tree) begin(ctx context.Context, p *pack, top plumbing.Hash) (err error) {
+// begin makes ready to plan a tree.
+func (t *tree) begin(top plumbing.Hash) (err error) {
 	if t.folders, err = newFolders(t.root); err != nil {
 		return err
 	}
-	t.top, t.want = top, map[plumbing.Hash]int32{}
-	err = t.plan(ctx, p, top)
+	t.top, t.want = top, map[plumbing.Hash]*file{}
+	t.waiting = map[plumbing.Hash][]directory{top: {{"", top, 0}}}
 	t.meter.files.Store(0)
-	t.meter.ofFiles.Store(int64(len(t.files)))
-	return err
+	return nil
 }
 
-// early is called when a pack's first blob arrives. If all trees are there, as git sends those of a commit with a tag,
-// files are written while the pack arrives. Otherwise, and if anything is wrong with them, they are written by write,
-// which knows all: git sends the trees of other commits among the blobs.
-func (t *tree) early(ctx context.Context, p *pack, find func(*pack) (commit, error)) (claims, error) {
-	err := p.resolveAll(ctx, plumbing.CommitObject, plumbing.TagObject, plumbing.TreeObject)
+// arriving is a tree while its pack arrives: files are written as soon as their tree and their blob are there. What is
+// not there in that order is left to write, which knows all. So is everything once something is wrong, since what
+// comes may change it: a commit that is asked for by a prefix may turn out to be another one.
+type arriving struct {
+	*tree
+	find   func(*pack) (commit, error)
+	gaveUp bool
+}
+
+func (a *arriving) list(ctx context.Context, p *pack, name plumbing.Hash, content []byte) error {
+	if a.gaveUp {
+		return nil
+	}
+	err := a.tree.list(ctx, p, name, content, a.find)
 	if err == nil {
-		var at commit
-		if at, err = find(p); err == nil {
-			err = t.begin(ctx, p, at.tree)
+		return nil
+	}
+	a.gaveUp = true
+	a.mu.Lock()
+	a.top, a.want = plumbing.ZeroHash, nil
+	a.mu.Unlock()
+	return context.Cause(ctx)
+}
+
+// list plans a tree that has arrived, if it is known where it belongs.
+func (t *tree) list(
+	ctx context.Context, p *pack, name plumbing.Hash, content []byte, find func(*pack) (commit, error),
+) error {
+	if t.folders == nil {
+		// git sends commits and tags before trees.
+		if err := p.resolveAll(ctx, plumbing.CommitObject, plumbing.TagObject); err != nil {
+			return err
+		}
+		at, err := find(p)
+		if err == nil {
+			err = t.begin(at.tree)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return nil, errors.Join(context.Cause(ctx), t.reset())
+	places := t.waiting[name]
+	delete(t.waiting, name)
+	for _, d := range places {
+		if err := t.plan(ctx, p, d, content); err != nil {
+			return err
+		}
 	}
-	return t.claim, nil
+	return nil
 }
 
 // reset removes all that was made, so that another pack may be tried.
@@ -116,8 +159,9 @@ func (t *tree) reset() error {
 			err = t.root.RemoveAll(name)
 		}
 	}
-	t.top, t.folders, t.want = plumbing.ZeroHash, nil, nil
-	t.names, t.text, t.files, t.links, t.submodules = 0, 0, nil, nil, nil
+	t.top, t.folders, t.waiting, t.want = plumbing.ZeroHash, nil, nil, nil
+	t.names, t.files, t.free, t.links, t.submodules = 0, nil, nil, nil, nil
+	t.text.Store(0)
 	return err
 }
 
@@ -136,15 +180,33 @@ func (t *tree) write(ctx context.Context, p *pack, top plumbing.Hash) error {
 		if err := t.reset(); err != nil {
 			return err
 		}
-		if err := t.begin(ctx, p, top); err != nil {
+		if err := t.begin(top); err != nil {
 			return err
 		}
 	}
+	for len(t.waiting) > 0 {
+		for name, places := range t.waiting {
+			kind, content, err := p.object(name)
+			if err == nil {
+				err = expectTree(name, kind)
+			}
+			if err != nil {
+				return err
+			}
+			delete(t.waiting, name)
+			for _, d := range places {
+				if err := t.plan(ctx, p, d, content); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	t.meter.ofFiles.Store(int64(len(t.files)))
 	if err := p.resolve(ctx, plumbing.BlobObject, writers(), t.claim); err != nil {
 		return err
 	}
-	for name, i := range t.want {
-		return invalid("object %s, the content of %s, is missing", name, t.dir+t.files[i].path)
+	for name, f := range t.want {
+		return invalid("object %s, the content of %s, is missing", name, t.dir+f.path)
 	}
 	t.want = nil
 	return nil
@@ -160,28 +222,39 @@ func (t *tree) finish() error {
 	return nil
 }
 
-// plan makes the directories, and lists the other entries. One tree at a time is held.
-func (t *tree) plan(ctx context.Context, p *pack, top plumbing.Hash) error {
-	type directory struct {
-		path  string // empty, or with a final slash
-		hash  plumbing.Hash
-		index int32 // in folders
+// expectTree refuses an object of another kind.
+func expectTree(name plumbing.Hash, kind plumbing.ObjectType) error {
+	if kind != plumbing.TreeObject {
+		return invalid("object %s is a %s where a tree should be", name, kind)
 	}
-	left := []directory{{"", top, 0}}
+	return nil
+}
+
+// plan makes what a tree has of directories, and lists its other entries: content is that of top, and of what is below
+// it that which is there by now. The rest is waiting.
+func (t *tree) plan(ctx context.Context, p *pack, top directory, content []byte) error {
+	left := []directory{top}
 	for len(left) > 0 {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		d := left[len(left)-1]
 		left = left[:len(left)-1]
-		kind, raw, err := p.object(d.hash)
-		if err != nil {
-			return err
+		if d.hash != top.hash {
+			if _, ok := p.lookUp(d.hash); !ok {
+				t.waiting[d.hash] = append(t.waiting[d.hash], d)
+				continue
+			}
+			kind, raw, err := p.object(d.hash)
+			if err == nil {
+				err = expectTree(d.hash, kind)
+			}
+			if err != nil {
+				return err
+			}
+			content = raw
 		}
-		if kind != plumbing.TreeObject {
-			return invalid("object %s is a %s where a tree should be", d.hash, kind)
-		}
-		err = parseTree(d.hash, raw, func(e treeEntry) error {
+		err := parseTree(d.hash, content, func(e treeEntry) error {
 			if t.names%1000 == 0 && ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
@@ -199,13 +272,17 @@ func (t *tree) plan(ctx context.Context, p *pack, top plumbing.Hash) error {
 }
 
 // entry takes one entry of a tree: a directory is made, all else is listed. Of a directory, the file's dir is itself.
-func (t *tree) entry(dir string, index int32, e treeEntry) (file, error) {
+func (t *tree) entry(dir string, index int32, e treeEntry) (*file, error) {
 	if err := checkName(e.name); err != nil {
-		return file{}, outcome.Errorf(
+		return nil, outcome.Errorf(
 			outcome.RepositoryInvalid, "the repository has a path that cannot be checked out: %q: %w", t.dir+dir, err,
 		)
 	}
-	f := file{path: dir + e.name, mode: e.mode, hash: e.hash, dir: index, next: none}
+	if len(t.free) == 0 {
+		t.free = make([]file, 128)
+	}
+	f := &t.free[0]
+	*f = file{path: dir + e.name, mode: e.mode, hash: e.hash, dir: index}
 	if t.names++; t.names > mostNames {
 		return f, outcome.Errorf(
 			outcome.RepositoryInvalid, "the repository has more than %d files and directories", mostNames,
@@ -228,7 +305,7 @@ func (t *tree) entry(dir string, index int32, e treeEntry) (file, error) {
 		}
 		f.dir = made
 		if e.mode == filemode.Submodule {
-			t.submodules = append(t.submodules, f)
+			t.free, t.submodules = t.free[1:], append(t.submodules, f)
 		}
 		return f, nil
 	case filemode.Symlink:
@@ -238,18 +315,18 @@ func (t *tree) entry(dir string, index int32, e treeEntry) (file, error) {
 			)
 		}
 	}
-	if first, ok := t.want[f.hash]; ok {
-		f.next = first
-	}
-	t.want[f.hash] = int32(len(t.files))
-	t.files = append(t.files, f)
+	t.free, t.files = t.free[1:], append(t.files, f)
 	t.folders.fill(index)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.next = t.want[f.hash]
+	t.want[f.hash] = f
 	return f, nil
 }
 
 // hold counts text that is held in memory.
 func (t *tree) hold(bytes int) error {
-	if t.text += bytes; t.text > mostText {
+	if t.text.Add(int64(bytes)) > mostText {
 		return outcome.Errorf(
 			outcome.RepositoryInvalid, "the paths and links of the repository have more than %d bytes", mostText,
 		)
@@ -267,12 +344,12 @@ func (t *tree) claim(name plumbing.Hash) func(content) error {
 	}
 	delete(t.want, name)
 	return func(c content) error {
-		known := none // a file with the same content, whose sum is known
-		for i := first; i != none; i = t.files[i].next {
-			if err := t.create(i, c, known); err != nil {
+		var known *file // one with the same content, whose sum is known
+		for f := first; f != nil; f = f.next {
+			if err := t.create(f, c, known); err != nil {
 				return err
 			}
-			known = i
+			known = f
 			t.meter.files.Add(1)
 		}
 		return nil
@@ -280,18 +357,17 @@ func (t *tree) claim(name plumbing.Hash) func(content) error {
 }
 
 // create makes a file, or notes a link.
-func (t *tree) create(i int32, c content, known int32) error {
-	f := &t.files[i]
+func (t *tree) create(f *file, c content, known *file) error {
 	if f.mode == filemode.Symlink {
-		return t.note(i, c)
+		return t.note(f, c)
 	}
 	perm := uint32(0o644)
 	if f.mode == filemode.Executable {
 		perm = 0o755
 	}
 	made, err := t.folders.create(f.dir, f.name(), perm, func(to descriptor) error {
-		if known != none {
-			f.sum = t.files[known].sum
+		if known != nil {
+			f.sum = known.sum
 		} else if c.memory != nil {
 			f.sum = sha256.Sum256(c.memory)
 		}
@@ -305,7 +381,7 @@ func (t *tree) create(i int32, c content, known int32) error {
 		}
 		buf := buffers.Get().(*[copySize]byte)
 		defer buffers.Put(buf)
-		if known != none {
+		if known != nil {
 			_, err = io.CopyBuffer(to, struct{ io.Reader }{r}, buf[:])
 			return err
 		}
@@ -323,7 +399,7 @@ func (t *tree) create(i int32, c content, known int32) error {
 }
 
 // note keeps a link for later.
-func (t *tree) note(i int32, c content) error {
+func (t *tree) note(f *file, c content) error {
 	r, err := c.open()
 	if err != nil {
 		return err
@@ -337,9 +413,8 @@ func (t *tree) note(i int32, c content) error {
 	if err := t.hold(len(target)); err != nil {
 		return err
 	}
-	f := &t.files[i]
 	f.sum, f.hashed = sha256.Sum256(target), true
-	t.links = append(t.links, link{f.path, string(target), i})
+	t.links = append(t.links, link{f.path, string(target), f})
 	return nil
 }
 
@@ -367,12 +442,11 @@ func (t *tree) link(l link) error {
 	if target == "" || len(target) > longestPath || strings.ContainsRune(target, 0) {
 		return outcome.Errorf(outcome.RepositoryInvalid, "the symbolic link %s has no valid target", t.dir+l.path)
 	}
-	f := &t.files[l.file]
-	made, err := t.folders.link(f.dir, f.name(), target)
+	made, err := t.folders.link(l.file.dir, l.file.name(), target)
 	if err != nil {
 		return t.failed(l.path, err)
 	}
-	f.made(&made)
+	l.file.made(&made)
 	return nil
 }
 

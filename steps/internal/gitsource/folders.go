@@ -1,6 +1,7 @@
 package gitsource
 
 import (
+	"container/list"
 	"io/fs"
 	"iter"
 	"os"
@@ -18,7 +19,7 @@ type folders struct {
 	mu   sync.Mutex
 	all  []folder // the first one is the top
 	open map[int32]*handle
-	tick int64
+	idle list.List // of the *handles that nobody uses, the one that was used last at the front
 }
 
 type folder struct {
@@ -29,9 +30,10 @@ type folder struct {
 
 // handle is an open directory.
 type handle struct {
+	dir   int32
 	fd    int
 	users int
-	used  int64 // the tick of the last use
+	idle  *list.Element // nil: in use
 }
 
 // mostHandles is how many directories are open at once, besides those in use. A process may usually have 1,024 files.
@@ -72,14 +74,28 @@ func (f *folders) use(dir int32) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	h.users++
+	f.take(h)
 	return h.fd, nil
+}
+
+func (f *folders) take(h *handle) {
+	h.users++
+	if h.idle != nil {
+		f.idle.Remove(h.idle)
+		h.idle = nil
+	}
 }
 
 func (f *folders) leave(dir int32) {
 	f.mu.Lock()
-	f.open[dir].users--
+	f.release(f.open[dir])
 	f.mu.Unlock()
+}
+
+func (f *folders) release(h *handle) {
+	if h.users--; h.users == 0 {
+		h.idle = f.idle.PushFront(h)
+	}
 }
 
 // reach opens a directory by way of its nearest ancestor that is open.
@@ -89,35 +105,26 @@ func (f *folders) reach(dir int32) (*handle, error) {
 		way = append(way, f.all[way[len(way)-1]].parent)
 	}
 	at := f.open[way[len(way)-1]]
-	f.tick++
-	at.used = f.tick
 	for i := len(way) - 2; i >= 0; i-- {
 		fd, err := openAt(at.fd, f.all[way[i]].name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return nil, err
 		}
 		f.evict()
-		f.tick++
-		at = &handle{fd: fd, used: f.tick}
+		at = &handle{dir: way[i], fd: fd}
 		f.open[way[i]] = at
+		f.take(at)
+		f.release(at)
 	}
 	return at, nil
 }
 
 // evict closes the directories that were not used for the longest time, while too many are open.
 func (f *folders) evict() {
-	for len(f.open) >= mostHandles {
-		oldest := none
-		for dir, h := range f.open {
-			if h.users == 0 && (oldest == none || h.used < f.open[oldest].used) {
-				oldest = dir
-			}
-		}
-		if oldest == none {
-			return // all are in use
-		}
-		unix.Close(f.open[oldest].fd)
-		delete(f.open, oldest)
+	for len(f.open) >= mostHandles && f.idle.Len() > 0 {
+		h := f.idle.Remove(f.idle.Back()).(*handle)
+		unix.Close(h.fd)
+		delete(f.open, h.dir)
 	}
 }
 

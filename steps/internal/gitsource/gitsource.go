@@ -289,8 +289,7 @@ func (j *job) clone(
 // list notes what is in the source now, but for submodules, which are noted on their own, or stay empty.
 func (j *job) list(t *tree) {
 	j.listed = slices.Grow(j.listed, len(t.files))
-	for i := range t.files {
-		f := &t.files[i]
+	for _, f := range t.files {
 		mode := fs.FileMode(f.onDisk & 0o777)
 		if f.onDisk&unix.S_IFMT == unix.S_IFLNK {
 			mode |= fs.ModeSymlink
@@ -346,12 +345,11 @@ func (j *job) receive(
 			return chosen.request, err
 		}, func(r io.Reader) error {
 			var err error
-			p, err = receivePack(ctx, r, file, repo.newSpill, func(ctx context.Context, p *pack) (claims, error) {
-				if chosen.commitsOnly {
-					return nil, nil
-				}
-				return t.early(ctx, p, func(p *pack) (commit, error) { return chosen.find(p, rev) })
-			}, &j.meter)
+			var list lister
+			if !chosen.commitsOnly {
+				list = &arriving{tree: t, find: func(p *pack) (commit, error) { return chosen.find(p, rev) }}
+			}
+			p, err = receivePack(ctx, r, file, repo.newSpill, list, &j.meter)
 			return err
 		})
 		if err == nil {

@@ -15,12 +15,7 @@ import (
 // them to see that none is changed: some of its commands report a change instead of reading. The rest of what stat says
 // is left out, since checkStat is minimal.
 func (r *repository) writeIndex(t *tree) error {
-	entries := make([]*file, 0, len(t.files)+len(t.submodules))
-	for _, files := range [][]file{t.files, t.submodules} {
-		for i := range files {
-			entries = append(entries, &files[i])
-		}
-	}
+	entries := slices.Concat(t.files, t.submodules)
 	slices.SortFunc(entries, func(a, b *file) int { return strings.Compare(a.path, b.path) })
 	to, err := r.root.OpenFile("index", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {

@@ -36,7 +36,7 @@ type pointer struct {
 	oid   string // SHA-256 in hexadecimal
 	size  int64  // bytes
 	raw   []byte
-	files []int32 // that have it
+	files []*file // that have it
 }
 
 const (
@@ -77,7 +77,7 @@ func parsePointer(raw []byte) (pointer, bool) {
 }
 
 // pointers returns the pointers of the files with the filter, one for each content.
-func (t *tree) pointers(inLFS []int32) ([]*pointer, error) {
+func (t *tree) pointers(inLFS []*file) ([]*pointer, error) {
 	exclusion, err := readLFSConfig(t.root)
 	if err != nil {
 		return nil, err
@@ -85,8 +85,7 @@ func (t *tree) pointers(inLFS []int32) ([]*pointer, error) {
 	var all []*pointer
 	total := 0
 	byOID := map[string]*pointer{}
-	for _, i := range inLFS {
-		f := t.files[i]
+	for _, f := range inLFS {
 		if f.size == 0 || f.size > largestPointer || !exclusion.wants(f.path) {
 			continue
 		}
@@ -107,7 +106,7 @@ func (t *tree) pointers(inLFS []int32) ([]*pointer, error) {
 			byOID[p.oid] = &p
 			all = append(all, &p)
 		}
-		byOID[p.oid].files = append(byOID[p.oid].files, i)
+		byOID[p.oid].files = append(byOID[p.oid].files, f)
 	}
 	return all, nil
 }
@@ -166,7 +165,7 @@ func (c lfsConfig) wants(file string) bool {
 }
 
 // lfs writes the contents of the files that are pointers.
-func (j *job) lfs(ctx context.Context, t *tree, remote Remote, inLFS []int32, log *slog.Logger) error {
+func (j *job) lfs(ctx context.Context, t *tree, remote Remote, inLFS []*file, log *slog.Logger) error {
 	if len(inLFS) == 0 {
 		return nil
 	}
@@ -369,7 +368,7 @@ func (j *job) downloadFrom(
 			}
 			delete(byOID, o.OID)
 			group.Go(func() error {
-				name := t.dir + t.files[p.files[0]].path
+				name := t.dir + p.files[0].path
 				if err := o.problem(); err != nil {
 					return wrap(err, "%s", name)
 				}
@@ -386,7 +385,7 @@ func (j *job) downloadFrom(
 	}
 	for _, p := range byOID {
 		return outcome.Errorf(
-			outcome.RepositoryInvalid, "the LFS server does not answer for %s", t.dir+t.files[p.files[0]].path,
+			outcome.RepositoryInvalid, "the LFS server does not answer for %s", t.dir+p.files[0].path,
 		)
 	}
 	return nil
@@ -493,7 +492,7 @@ func (s *lfsServer) request(
 // fetchObject downloads one content into the first of its files, from where an earlier try ended, and copies it into
 // the others. If that fails, the pointer stays.
 func (j *job) fetchObject(ctx context.Context, s *lfsServer, t *tree, p *pointer, o lfsObject) (err error) {
-	first := &t.files[p.files[0]]
+	first := p.files[0]
 	to, err := t.root.OpenFile(first.path, os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {
 		return err
@@ -550,8 +549,8 @@ func (j *job) fetchObject(ctx context.Context, s *lfsServer, t *tree, p *pointer
 	if got := hex.EncodeToString(sum.Sum(nil)); got != strings.ToLower(p.oid) {
 		return outcome.Errorf(outcome.RepositoryInvalid, "the LFS server sends another content, %s", got)
 	}
-	for _, i := range p.files[1:] {
-		if err := t.copyFile(first, &t.files[i]); err != nil {
+	for _, f := range p.files[1:] {
+		if err := t.copyFile(first, f); err != nil {
 			return err
 		}
 	}

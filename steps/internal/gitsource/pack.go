@@ -2,7 +2,6 @@ package gitsource
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"crypto"
 	"encoding/binary"
@@ -10,6 +9,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sort"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -17,7 +17,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/hash"
 	"github.com/klauspost/compress/flate"
-	"github.com/klauspost/compress/zlib"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -26,11 +25,12 @@ import (
 // pack is a received packfile, gitformat-pack(5), and where each of its objects is.
 //
 // As it arrives, it is written to a file, and every object that stands whole in it is named by its hash: the pack's
-// format makes that pass necessary to find where objects begin. If all trees are there before the first blob, the
-// blobs that stand whole go straight to the files that have them (arrivals.go). Then the deltas are resolved, each
-// exactly once and from its base outwards: first those of commits and tags, then trees, then blobs, and the files that
-// are still missing are written. Nothing is held but what a chain of deltas needs, and of that only so much in memory
-// (body.go). The checksum at the pack's end is not checked: every object is known by its own hash.
+// format makes that pass necessary to find where objects begin. git sends a tree before what is in it, so trees are
+// listed as they arrive, and the blobs that stand whole go straight to the files that have them (arrivals.go). Then the
+// deltas are resolved, each exactly once and from its base outwards: first those of commits and tags, then of trees
+// unless all are known by then, then of blobs, and the files that are still missing are written. Nothing is held but
+// what a chain of deltas needs, and of that only so much in memory (body.go). The checksums of the pack and of its
+// compressed data are not checked: every object is known by its own hash.
 type pack struct {
 	file     *os.File
 	meter    *meter
@@ -39,7 +39,7 @@ type pack struct {
 	inMemory atomic.Int64             // bytes of bodies
 	entries  []entry
 	end      int64    // of the last entry
-	late     bool     // trees, or what may be deltas of them, are not resolved yet
+	late     bool     // some trees, or what may be deltas of them, are not resolved yet
 	checksum [20]byte // that stands at the pack's end
 
 	mu      sync.Mutex
@@ -92,21 +92,19 @@ func invalid(format string, args ...any) error {
 }
 
 // receivePack reads a pack from r, and keeps it in file. What is unpacked goes to files of spill where memory has no
-// room for it. early, unless it is nil, is called before the first blob, with what arrived by then, and says who writes
-// blobs at once.
+// room for it. list, unless it is nil, hears of every tree.
 func receivePack(
-	ctx context.Context, r io.Reader, file *os.File, spill func() (*os.File, error),
-	early func(context.Context, *pack) (claims, error), m *meter,
+	ctx context.Context, r io.Reader, file *os.File, spill func() (*os.File, error), list lister, m *meter,
 ) (*pack, error) {
 	p := &pack{
-		meter: m, file: file, spill: spill, late: true,
+		meter: m, file: file, spill: spill,
 		byHash: map[plumbing.Hash]int32{}, pending: map[plumbing.Hash]int32{},
 	}
 	s := &scanner{
 		pack: p, tee: tee{from: r, to: file, sum: &m.received}, hash: hash.New(crypto.SHA1), buf: make([]byte, 32<<10),
+		arrivals: newArrivals(ctx, p, list), list: list,
 	}
 	s.in = bufio.NewReaderSize(&s.tee, 256<<10)
-	s.arrivals, s.early = newArrivals(ctx, p), early
 	if err := s.arrivals.close(s.read()); err != nil {
 		return nil, err
 	}
@@ -152,12 +150,14 @@ type scanner struct {
 	*pack
 	tee  tee
 	in   *bufio.Reader // of tee
-	zlib io.ReadCloser
+	zlib inflater
 	hash hash.Hash
 	buf  []byte
 
 	arrivals *arrivals
-	early    func(context.Context, *pack) (claims, error) // nil once it was called
+	list     lister // nil: nobody wants trees now
+	tree     []byte // the last one that stands whole
+	trees    recent
 }
 
 // tee keeps what it reads.
@@ -206,16 +206,13 @@ func (s *scanner) entry() error {
 		if err != nil {
 			return err
 		}
-		base, found := slices.BinarySearchFunc(s.entries, e.start-distance, func(e entry, start int64) int {
-			return cmp.Compare(e.start, start)
-		})
-		if !found {
+		at := e.start - distance
+		base := sort.Search(len(s.entries), func(i int) bool { return s.entries[i].start >= at })
+		if base == len(s.entries) || s.entries[base].start != at {
 			return invalid("the delta at %d has no base", e.start)
 		}
 		e.base = int32(base)
 		e.next, s.entries[base].child = s.entries[base].child, index
-		// A delta that is resolved by now has its base's kind.
-		s.late = s.late || s.entries[base].kind != plumbing.BlobObject && !s.entries[base].kind.IsDelta()
 	case plumbing.REFDeltaObject:
 		var base plumbing.Hash
 		if _, err := io.ReadFull(s.in, base[:]); err != nil {
@@ -228,7 +225,6 @@ func (s *scanner) entry() error {
 		s.late = true
 	case plumbing.BlobObject:
 	case plumbing.CommitObject, plumbing.TreeObject, plumbing.TagObject:
-		s.late = true
 	default:
 		return invalid("the object at %d is of type %d", e.start, e.kind)
 	}
@@ -236,12 +232,8 @@ func (s *scanner) entry() error {
 		return invalid("the %s at %d has %d bytes", e.kind, e.start, e.size)
 	}
 	e.head = int8(s.position() - e.start)
-	if e.kind == plumbing.BlobObject {
-		if err := s.begin(&e); err != nil {
-			return err
-		}
-	}
-	if e.kind == plumbing.BlobObject && e.size <= batchBytes {
+	switch {
+	case e.kind == plumbing.BlobObject && e.size <= batchBytes:
 		memory, err := s.arrivals.room(index, e.size)
 		if err == nil {
 			err = s.inflate(&e, memory)
@@ -251,28 +243,108 @@ func (s *scanner) entry() error {
 		}
 		s.add(e)
 		return nil
-	}
-	if err := s.content(&e); err != nil {
-		return err
+	case e.kind == plumbing.TreeObject && s.list != nil:
+		s.tree = slices.Grow(s.tree[:0], int(e.size))[:e.size]
+		if err := s.inflate(&e, s.tree); err != nil {
+			return err
+		}
+		s.hash.Reset()
+		s.hash.Write(header(e.kind, e.size))
+		s.hash.Write(s.tree)
+		s.hash.Sum(e.hash[:0])
+	default:
+		if err := s.content(&e); err != nil {
+			return err
+		}
 	}
 	s.add(e)
 	if !e.kind.IsDelta() {
 		s.found(index, e.hash)
 	}
-	return nil
+	return s.arrived(index)
 }
 
-// begin calls early before the first blob.
-func (s *scanner) begin(e *entry) (err error) {
-	if s.early == nil {
+// arrived lets a tree be listed that has arrived, whole or as a delta of an earlier one. Of what may be a delta of an
+// unknown one, s.late is set already.
+func (s *scanner) arrived(i int32) error {
+	e := &s.entries[i]
+	if e.kind != plumbing.TreeObject && (e.base == none || s.entries[e.base].kind != plumbing.TreeObject) {
 		return nil
 	}
-	early := s.early
-	s.end, s.early = e.start, nil
-	s.late = false
-	s.arrivals.claims, err = early(s.arrivals.ctx, s.pack)
-	s.late = s.arrivals.claims == nil
-	return err
+	if s.list == nil {
+		s.late = true
+		return nil
+	}
+	s.end = s.position()
+	content := s.tree
+	if e.base == none {
+		s.trees.put(i, content)
+	} else {
+		var err error
+		if content, err = s.made(i, 0); err != nil {
+			return err
+		}
+	}
+	return s.list.list(s.arrivals.ctx, s.pack, e.hash, content)
+}
+
+// made returns the content of a tree, and names it if it is a delta.
+func (s *scanner) made(i int32, depth int) ([]byte, error) {
+	if content := s.trees.get(i); content != nil {
+		return content, nil
+	}
+	e := &s.entries[i]
+	if depth > mostDeltas {
+		return nil, invalid("the delta at %d is the end of a chain of more than %d", e.start, mostDeltas)
+	}
+	var b *body
+	var err error
+	if e.base == none {
+		b, err = s.pack.inflate(e, plumbing.TreeObject)
+	} else {
+		var base []byte
+		if base, err = s.made(e.base, depth+1); err == nil {
+			b, err = s.apply(&body{memory: base, size: int64(len(base))}, i, plumbing.TreeObject)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.release(b)
+	if e.kind.IsDelta() {
+		if err := s.name(i, plumbing.TreeObject, b); err != nil {
+			return nil, err
+		}
+	}
+	s.trees.put(i, b.memory)
+	return b.memory, nil
+}
+
+// recent are trees that arrived last, which deltas are likely to be made from. The zero value has none.
+type recent struct {
+	contents map[int32][]byte
+	order    []int32
+	bytes    int
+}
+
+const mostRecent = 4 << 20 // bytes of all of them
+
+func (r *recent) get(i int32) []byte { return r.contents[i] }
+
+// put keeps a copy, unless it is large.
+func (r *recent) put(i int32, content []byte) {
+	if len(content) > mostRecent/4 {
+		return
+	}
+	if r.contents == nil {
+		r.contents = map[int32][]byte{}
+	}
+	r.contents[i] = slices.Clone(content)
+	r.order = append(r.order, i)
+	for r.bytes += len(content); r.bytes > mostRecent; r.order = r.order[1:] {
+		r.bytes -= len(r.contents[r.order[0]])
+		delete(r.contents, r.order[0])
+	}
 }
 
 // add lists an entry. Others may be naming earlier ones.
@@ -315,7 +387,7 @@ func (s *scanner) distance() (int64, error) {
 
 // inflate reads compressed data into memory of its size.
 func (s *scanner) inflate(e *entry, memory []byte) error {
-	if err := resetZlib(&s.zlib, s.in); err != nil {
+	if err := s.zlib.reset(s.in); err != nil {
 		return s.broken(e, err)
 	}
 	if err := s.spend(e.size, s.position()); err != nil {
@@ -344,7 +416,7 @@ func (s *scanner) inflate(e *entry, memory []byte) error {
 
 // content reads compressed data, and names it if it is a whole object.
 func (s *scanner) content(e *entry) error {
-	if err := resetZlib(&s.zlib, s.in); err != nil {
+	if err := s.zlib.reset(s.in); err != nil {
 		return s.broken(e, err)
 	}
 	whole := !e.kind.IsDelta()
@@ -383,19 +455,50 @@ func (s *scanner) content(e *entry) error {
 
 // broken tells content that cannot be decompressed from a stream that was cut.
 func (s *scanner) broken(e *entry, err error) error {
-	if _, corrupt := errors.AsType[flate.CorruptInputError](err); corrupt || errors.Is(err, zlib.ErrHeader) ||
-		errors.Is(err, zlib.ErrChecksum) || errors.Is(err, zlib.ErrDictionary) {
+	if _, corrupt := errors.AsType[flate.CorruptInputError](err); corrupt || errors.Is(err, errNoZlib) {
 		return invalid("the object at %d: %w", e.start, err)
 	}
 	return cut(err)
 }
 
-func resetZlib(z *io.ReadCloser, r io.Reader) (err error) {
-	if *z == nil {
-		*z, err = zlib.NewReader(r)
-		return err
+// inflater decompresses the zlib format, RFC 1950, and passes over the checksum at its end. It reads no further.
+type inflater struct {
+	in    *bufio.Reader
+	flate io.ReadCloser
+}
+
+var errNoZlib = errors.New("it is not in the zlib format")
+
+// reset begins with what in has next.
+func (z *inflater) reset(in *bufio.Reader) error {
+	var head [2]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return cut(err)
 	}
-	return (*z).(zlib.Resetter).Reset(r, nil)
+	const deflate, dictionary = 8, 0x20
+	if head[0]&0x0f != deflate || head[0]>>4 > 7 || head[1]&dictionary != 0 ||
+		binary.BigEndian.Uint16(head[:])%31 != 0 {
+		return errNoZlib
+	}
+	z.in = in
+	if z.flate == nil {
+		z.flate = flate.NewReader(in)
+		return nil
+	}
+	return z.flate.(flate.Resetter).Reset(in, nil)
+}
+
+// Read implements io.Reader. It may not be called again after the end.
+func (z *inflater) Read(p []byte) (int, error) {
+	n, err := z.flate.Read(p)
+	if err != io.EOF {
+		return n, err
+	}
+	const checksum = 4 // bytes
+	if _, err := z.in.Discard(checksum); err != nil {
+		return n, cut(err)
+	}
+	return n, io.EOF
 }
 
 // header is what an object's hash covers before its content.
@@ -407,7 +510,7 @@ func header(kind plumbing.ObjectType, size int64) []byte {
 // stream decompresses one entry.
 type stream struct {
 	in   *bufio.Reader
-	zlib io.ReadCloser
+	zlib inflater
 }
 
 var streams = sync.Pool{New: func() any { return &stream{in: bufio.NewReaderSize(nil, 16<<10)} }}
@@ -418,12 +521,20 @@ func (s *stream) Read(p []byte) (int, error) { return s.zlib.Read(p) }
 func (p *pack) open(e *entry) (*stream, error) {
 	s := streams.Get().(*stream)
 	s.in.Reset(io.NewSectionReader(p.file, e.start+int64(e.head), 1<<62))
-	return s, resetZlib(&s.zlib, s.in)
+	return s, s.zlib.reset(s.in)
+}
+
+// lookUp finds an entry by its name, if that is known.
+func (p *pack) lookUp(name plumbing.Hash) (int32, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i, ok := p.byHash[name]
+	return i, ok
 }
 
 // object returns a resolved commit, tree or tag. Of a blob it returns the kind only.
 func (p *pack) object(name plumbing.Hash) (plumbing.ObjectType, []byte, error) {
-	i, ok := p.byHash[name]
+	i, ok := p.lookUp(name)
 	if !ok {
 		return 0, nil, invalid("object %s is missing", name)
 	}

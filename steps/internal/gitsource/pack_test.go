@@ -25,6 +25,11 @@ func testKey(t *testing.T) []byte { return gittest.NewKey(t, "") }
 // receive reads raw as a pack.
 func receive(t testing.TB, raw []byte) (*pack, error) {
 	t.Helper()
+	return receiveListed(t, raw, nil)
+}
+
+func receiveListed(t testing.TB, raw []byte, list lister) (*pack, error) {
+	t.Helper()
 	file, err := os.Create(filepath.Join(t.TempDir(), "pack"))
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +41,7 @@ func receive(t testing.TB, raw []byte) (*pack, error) {
 			return nil, err
 		}
 		return spilled, os.Remove(spilled.Name())
-	}, nil, &meter{})
+	}, list, &meter{})
 }
 
 // packed is a pack of these objects: type, what stands before the content, content.

@@ -101,7 +101,7 @@ func dispensable(ctx context.Context, err error) bool {
 
 // submodule checks out one of them, and returns its full URL.
 func (j *job) submodule(
-	ctx context.Context, t *tree, repo *repository, parent Remote, s file, m module, level int,
+	ctx context.Context, t *tree, repo *repository, parent Remote, s *file, m module, level int,
 ) (string, error) {
 	at := t.dir + s.path
 	if !slices.Contains([]string{"", "checkout", "rebase", "merge"}, m.update) {
