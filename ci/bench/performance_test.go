@@ -163,8 +163,8 @@ func plot(all []table) string {
 // explained says what a benchmark measures, for the page.
 var explained = map[string]string{
 	"Checkout": "A repository is checked out at the tip of a branch, without its history, by HTTP from this machine, " +
-		"onto a new file system (ext4), and into memory (tmpfs). It has 10,600 or 20,000 files of up to 12 KB, 100,000 " +
-		"small ones 8 folders deep, or three files of 150 MB that differ in a few bytes.",
+		"onto a new file system (ext4), and into memory (tmpfs). It has 10,600 or 20,000 files of up to 12 KB, " +
+		"100,000 small ones 8 folders deep, or three files of 150 MB that differ in a few bytes.",
 	"Publish": "An image of 20 layers, 475 MB together, is pushed to an empty registry, from an OCI image layout or " +
 		"from a docker-archive, or to a registry that has it (unchanged). publish-image reads what a build left, and " +
 		"verifies each digest; crane and skopeo believe the layout.",
