@@ -1,7 +1,7 @@
-// Command generate writes the files, and sections of files, that follow from the JSON Schemas, the templates and
-// templates/builders.yaml: docs/parameters.md, docs/outcomes.md, the developers' parameters in the ClusterWorkflows,
-// the READMEs of templates, and every file and entry of a builder of buildpacks. It removes the files of a builder that
-// is no longer there: go run ./ci/generate
+// Command generate writes the files, and sections of files, that follow from the JSON Schemas, the templates,
+// templates/builders.yaml and templates/VERSION: docs/parameters.md, docs/outcomes.md, the developers' parameters in
+// the ClusterWorkflows, the READMEs of templates, every file and entry of a builder of buildpacks, and the version
+// wherever it is. It removes the files of a builder that is no longer there: go run ./ci/generate
 package main
 
 import (
@@ -49,13 +49,15 @@ func write(root string) error {
 
 const generated = "<!-- Generated from schemas/ by go run ./ci/generate. Do not edit. -->\n\n"
 
+// actionFile is the composite action for GitHub.
+const actionFile = "examples/external-ci/github-actions/register-workload/action.yml"
+
 // stepFiles are the ClusterWorkflowTemplates in the order of a run. Those of builders, which are generated, are second.
 var stepFiles = [][]string{{"checkout-source", "containerfile-build"}, {"publish-image", "generate-workload"}}
 
 // generate returns the files that are generated, wholly or in part, for the project in root with these builders: path
 // from there, with slashes, to text.
 func generate(root string, builders []templates.Builder) (map[string]string, error) {
-	const actionFile = "examples/external-ci/github-actions/register-workload/action.yml"
 	read := func(name string) (string, error) {
 		raw, err := os.ReadFile(filepath.Join(root, name))
 		return string(raw), err
@@ -117,7 +119,11 @@ func generate(root string, builders []templates.Builder) (map[string]string, err
 			return nil, err
 		}
 	}
-	return files, nil
+	version, err := readVersion(root)
+	if err != nil {
+		return nil, err
+	}
+	return files, stamp(root, version, files)
 }
 
 // workflow is the text of a ClusterWorkflow's file, and the schema of its developers' parameters.

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -46,6 +50,9 @@ func TestLeftovers(t *testing.T) {
 		t.Errorf("left are %q, want %q", got, want)
 	}
 	for name, text := range files {
+		if strings.HasPrefix(name, "images/") {
+			continue // by hand, but for the version
+		}
 		if strings.Contains(text, gone.Builder.Digest) || strings.Contains(text, gone.Workflow) {
 			t.Errorf("%s still has the builder that went", name)
 		}
@@ -62,6 +69,77 @@ func TestSectionsThatAreNotThere(t *testing.T) {
 	for _, file := range []string{"a:\nd\n", one + one} {
 		if _, err := withSections("f", file, "x\n"); err == nil || !strings.HasPrefix(err.Error(), "f: has ") {
 			t.Errorf("%q: error %v", file, err)
+		}
+	}
+}
+
+// TestVersionHasOneHome: with another version in its home, no file of the project has the one that it has now. Lists of
+// dependencies and the history of versions do not count.
+func TestVersionHasOneHome(t *testing.T) {
+	if _, err := os.Stat(filepath.Join(root, ".git")); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("Git has the list of the project's files, and this is a copy without it")
+	}
+	old, err := readVersion(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := generate(root, templates.Builders())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const next = "98.7.6-rc.1"
+	if err := stamp(root, next, files); err != nil {
+		t.Fatal(err)
+	}
+	files[versionFile] = next
+	listed, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := regexp.MustCompile(`(^|[^0-9.])` + regexp.QuoteMeta(old) + `($|[^0-9.]|\.($|[^0-9]))`)
+	seen := 0
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(listed), "\x00"), "\x00") {
+		switch filepath.Base(name) {
+		case "CHANGELOG.md", "go.mod", "go.sum", "package-lock.json", "package.json":
+			continue
+		}
+		text, generated := files[name]
+		if !generated {
+			raw, err := os.ReadFile(filepath.Join(root, name))
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // removed, and not yet committed
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(raw)
+		}
+		if strings.Contains(text, next) {
+			seen++
+		}
+		if found := now.FindStringIndex(text); found != nil {
+			line := 1 + strings.Count(text[:found[0]], "\n")
+			t.Errorf("%s:%d has the version %s, of which make generate knows nothing", name, line, old)
+		}
+	}
+	if want := len(versioned) + 1; seen < want { // and its home
+		t.Errorf("%d files have the next version, want %d", seen, want)
+	}
+}
+
+func TestWhatIsNoVersion(t *testing.T) {
+	for text, want := range map[string]bool{
+		"1.2.3\n": true, "10.20.30-rc.1\n": true, "v1.2.3": false, "1.2": false, "1.2.3+4": false, "": false, "1.2.3 ": true,
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(
+			os.Mkdir(filepath.Join(dir, "templates"), 0o755),
+			os.WriteFile(filepath.Join(dir, versionFile), []byte(text), 0o644),
+		); err != nil {
+			t.Fatal(err)
+		}
+		if version, err := readVersion(dir); (err == nil) != want {
+			t.Errorf("%q: version %q, error %v", text, version, err)
 		}
 	}
 }

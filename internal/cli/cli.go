@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/quote"
+	installed "github.com/stepwright/stepwright/templates"
 )
 
 // Main runs the command with these arguments, without the program's name, until it ends or its context does. It returns
@@ -22,6 +23,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:           "stepwright",
 		Short:         "Turns a Git revision into a container image and an OpenChoreo Workload",
+		Version:       installed.Version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane/workflowplanetest"
+	installed "github.com/stepwright/stepwright/templates"
 )
 
 // A command line that cannot be run is told as such, with the use of that command, and is nobody's defect.
@@ -108,5 +110,33 @@ func TestHelp(t *testing.T) {
 			!strings.Contains(stdout.String(), "Usage:\n  stepwright") || stderr.Len() > 0 {
 			t.Errorf("%v: exit code %d\n%s\n%s", args, code, &stdout, &stderr)
 		}
+	}
+}
+
+// A run on this machine needs Linux; elsewhere it is refused before anything starts, and says what to do.
+func TestRunsOn(t *testing.T) {
+	t.Parallel()
+	if err := runsOn("linux"); err != nil {
+		t.Errorf("linux: %v", err)
+	}
+	for _, os := range []string{"darwin", "windows"} {
+		err, ok := errors.AsType[*outcome.Error](runsOn(os))
+		if !ok || err.Reason != outcome.UsageError {
+			t.Fatalf("%s: error %v", os, err)
+		}
+		for _, want := range []string{os, "Linux", "--cluster"} {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q is missing in %v", os, want, err)
+			}
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	code := Main(t.Context(), []string{"--version"}, &stdout, &stderr)
+	if want := "stepwright version " + installed.Version() + "\n"; code != 0 || stdout.String() != want {
+		t.Errorf("exit code %d, %q, want %q", code, stdout.String(), want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -63,7 +64,7 @@ and their addresses are on loopback.
 With --cluster and --kubeconfig nothing runs here. In a cluster that has OpenChoreo the WorkflowRun
 is created; in one that has only Argo, the objects that OpenChoreo would make of it, except for the
 namespace, which must be there already. The logs are shown until the run ends; an interrupt ends
-only the showing.`,
+only the showing. On macOS and Windows that is the only way: builds need Linux.`,
 		Example: `  stepwright run examples/greeting-service --source examples/greeting-service
   stepwright run component.yaml workflowrun.yaml --git-secret-dir ~/.secrets/git
   stepwright run app/ --registry-mirror docker.io=mirror.example.com/hub --registry-mirror gcr.io=mirror.example.com/gcr
@@ -83,6 +84,9 @@ only the showing.`,
 	cmd.RunE = func(cmd *cobra.Command, files []string) error {
 		to := streams{cmd.OutOrStdout(), cmd.ErrOrStderr()}
 		if !there.cluster {
+			if err := runsOn(runtime.GOOS); err != nil {
+				return err
+			}
 			return here.run(cmd.Context(), to, files)
 		}
 		if err := refuse(local); err != nil {
@@ -91,6 +95,17 @@ only the showing.`,
 		return there.submit(cmd.Context(), to, files)
 	}
 	return cmd
+}
+
+// runsOn tells why a run cannot be on this machine, of which os is the operating system.
+func runsOn(os string) error {
+	if os == "linux" {
+		return nil
+	}
+	return misuse(fmt.Sprintf(
+		"run: builds need Linux, and this is %s. Run stepwright in a virtual machine with Linux, such as WSL 2, or "+
+			"in a cluster by --cluster and --kubeconfig; the other commands work here", os,
+	))
 }
 
 // whichOptions say what to run and how to show it, wherever it runs.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"syscall"
 )
 
 var (
@@ -36,15 +35,14 @@ func Read(path string, limit int64) ([]byte, error) {
 func Open(path string) (*os.File, int64, error) {
 	irregular := fmt.Errorf("%s %w", path, ErrNotRegular)
 	// To open a device may have effects of its own, so the name is looked at first; then what was opened counts.
-	if info, err := os.Lstat(path); err != nil {
+	named, err := os.Lstat(path)
+	if err != nil {
 		return nil, 0, err
-	} else if !info.Mode().IsRegular() {
+	}
+	if !named.Mode().IsRegular() {
 		return nil, 0, irregular
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, 0, irregular
-	}
+	f, err := open(path)
 	if err != nil {
 		return nil, 0, err
 	}

@@ -28,6 +28,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
+	"github.com/stepwright/stepwright/templates"
 )
 
 // lifecycleVersion is the version that the module in folder builder requires.
@@ -368,8 +369,8 @@ func (p parts) ballerinaConfig(family Family, buildImage string) (string, error)
 	for _, change := range []struct{ from, to string }{
 		{`uri = "buildpack"`, `uri = "buildpacks/` + path.Base(ballerinaBuildpack) + `"`},
 		{`version = "` + lifecycleVersion + `"`, `uri = "` + filepath.Base(p.lifecycleArchive()) + `"`},
-		{`"ghcr.io/stepwright/ballerina-build:0.1.0"`, `"` + buildImage + `"`},
-		{`"ghcr.io/stepwright/ballerina-run:0.1.0"`, `"` + family.Run + `"`},
+		{`"ghcr.io/stepwright/ballerina-build:` + templates.Version() + `"`, `"` + buildImage + `"`},
+		{`"ghcr.io/stepwright/ballerina-run:` + templates.Version() + `"`, `"` + family.Run + `"`},
 	} {
 		if strings.Count(config, change.from) != 1 {
 			return "", fmt.Errorf("builder.toml of images/ballerina-builder has not once %s", change.from)

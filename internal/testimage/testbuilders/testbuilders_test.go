@@ -122,7 +122,7 @@ func TestBuilders(t *testing.T) {
 			for _, id := range f.Buildpacks {
 				version := "1.0.0"
 				if id == ballerinaBuildpack {
-					version = "0.1.0"
+					version = templates.Version()
 				}
 				want = append(want, named{id, version})
 			}
