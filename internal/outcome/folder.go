@@ -4,9 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"syscall"
 )
 
 // folder is the folder of results while they are written. Others may write there, too, so nothing that is in it is
@@ -63,26 +61,3 @@ func (f folder) write(name string, content []byte) error {
 }
 
 func (f folder) close() error { return f.root.Close() }
-
-// writeInPlace writes a file that is there already, without following a link or waiting for a pipe. An absent one is
-// not made, and no error.
-func writeInPlace(path, content string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if path == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is not a regular file", path)
-	default:
-		if err = f.Truncate(0); err == nil {
-			_, err = f.WriteString(content)
-		}
-	}
-	return errors.Join(err, f.Close())
-}

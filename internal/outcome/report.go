@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/stepwright/stepwright/internal/quote"
@@ -93,18 +93,14 @@ func (r Report) Failure() *Error {
 }
 
 // peakMemory is the largest of this process, by the kernel's high-water mark, and those it started and waited for. For
-// itself getrusage is no use: it counts what the parent had when it forked.
+// itself getrusage is no use: it counts what the parent had when it forked. It is 0 where the system is not Linux.
 func peakMemory() int64 {
 	var own int64
 	if status, err := os.ReadFile("/proc/self/status"); err == nil {
 		_, after, _ := strings.Cut(string(status), "\nVmHWM:")
 		fmt.Sscan(after, &own)
 	}
-	var children syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &children); err == nil {
-		own = max(own, children.Maxrss)
-	}
-	return own << 10
+	return max(own, peakOfChildren()) << 10
 }
 
 // Line is the report for people: `reason: message. hint`. A step that succeeded seldom has a message.
@@ -191,9 +187,14 @@ func Read(dir string) (Report, error) {
 	return r, nil
 }
 
-// terminate writes in place: the file is a mount of its own, which a rename cannot replace.
+// terminate writes in place: the file is a mount of its own, which a rename cannot replace. Where there is none, none is
+// made.
 func (r Report) terminate(path string) error {
-	return writeInPlace(path, r.TerminationMessage())
+	err := regularfile.Overwrite(path, r.TerminationMessage())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // shorten cuts a text in its middle to at most limit bytes: the beginning says what failed, the end is where the hint

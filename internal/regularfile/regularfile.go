@@ -1,4 +1,5 @@
-// Package regularfile reads files whose names may be a stranger's: only what is a regular file, and only so much of it.
+// Package regularfile reads, and overwrites, files whose names may be a stranger's: only what is a regular file, and only
+// so much of it.
 // A link is not followed, a pipe is not waited for, and a device is not opened.
 package regularfile
 
@@ -33,6 +34,23 @@ func Read(path string, limit int64) ([]byte, error) {
 // Open opens a file for reading, and returns its size in bytes. The error wraps ErrNotRegular or the operating
 // system's.
 func Open(path string) (*os.File, int64, error) {
+	return openAs(path, os.O_RDONLY)
+}
+
+// Overwrite gives a file that is there another content. The error wraps ErrNotRegular or the operating system's, which
+// is fs.ErrNotExist for a file that is not there: none is made.
+func Overwrite(path, content string) error {
+	f, _, err := openAs(path, os.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteString(content)
+	}
+	return errors.Join(err, f.Close())
+}
+
+func openAs(path string, mode int) (*os.File, int64, error) {
 	irregular := fmt.Errorf("%s %w", path, ErrNotRegular)
 	// To open a device may have effects of its own, so the name is looked at first; then what was opened counts.
 	named, err := os.Lstat(path)
@@ -42,7 +60,7 @@ func Open(path string) (*os.File, int64, error) {
 	if !named.Mode().IsRegular() {
 		return nil, 0, irregular
 	}
-	f, err := open(path)
+	f, err := open(path, mode)
 	if err != nil {
 		return nil, 0, err
 	}

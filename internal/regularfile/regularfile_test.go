@@ -50,3 +50,25 @@ func TestRead(t *testing.T) {
 		}
 	}
 }
+
+func TestOverwrite(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	if err := errors.Join(
+		os.WriteFile(path("file"), []byte("0123456789"), 0o644), os.Symlink("file", path("link")),
+		os.Mkdir(path("folder"), 0o755), syscall.Mkfifo(path("pipe"), 0o644),
+	); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{
+		"file": nil, "link": ErrNotRegular, "folder": ErrNotRegular, "pipe": ErrNotRegular, "absent": fs.ErrNotExist,
+	} {
+		if err := Overwrite(path(name), "new"); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", name, err, want)
+		}
+	}
+	if raw, err := os.ReadFile(path("file")); err != nil || string(raw) != "new" {
+		t.Errorf("the file has %q, error %v", raw, err)
+	}
+}

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
@@ -62,7 +62,7 @@ func (s store) write(namespace string, kind Kind, name string, o map[string]any)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, raw, 0o644)
+	return maybe.WriteFile(path, raw, 0o644)
 }
 
 // remove removes an object, if it is there.

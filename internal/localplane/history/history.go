@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
@@ -133,7 +133,7 @@ func write(path string, object any) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, raw, 0o644)
+	return maybe.WriteFile(path, raw, 0o644)
 }
 
 // forget removes what an earlier run of the same name left.

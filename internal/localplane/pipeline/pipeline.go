@@ -179,8 +179,7 @@ func (p *Process) all(ctx context.Context, line func(string)) (how outcome.Repor
 func (p *Process) execute(ctx context.Context, cmd *exec.Cmd, line func(string)) (outcome.Report, error) {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = grace
-	// Ctrl-C goes to the whole foreground group; the step is told once, by us.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = apart()
 	lines := quote.Lines(func(text string) error {
 		if text != "" {
 			line(quote.Output(text, false))

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
@@ -103,12 +103,10 @@ func (p *publication) writeOutput() error {
 	if err != nil {
 		return err
 	}
-	write := renameio.WriteFile
+	write := maybe.WriteFile
 	if info, err := os.Stat(p.Output); err == nil && !info.Mode().IsRegular() {
 		// A device, such as /dev/stdout, is written to and not replaced.
-		write = func(name string, data []byte, perm os.FileMode, _ ...renameio.Option) error {
-			return os.WriteFile(name, data, perm)
-		}
+		write = os.WriteFile
 	}
 	if err := write(p.Output, raw, 0o644); err != nil {
 		return outcome.Errorf(outcome.InvalidParameters, "output: %w", err).WithHint(

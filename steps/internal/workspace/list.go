@@ -5,14 +5,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -95,12 +96,12 @@ func (w Workspace) hashRest(ctx context.Context, entries []Entry) error {
 // writeManifest writes the records that list gives it, in their order, and returns the manifest's digest.
 func (w Workspace) writeManifest(list func(line func(record) error) error) (digest string, err error) {
 	// A temporary file of the folder itself, which may be the place of a volume.
-	out, err := renameio.NewPendingFile(w.manifest(), renameio.WithPermissions(0o644),
-		renameio.WithTempDir(w.TreeFolder()))
+	out, err := os.CreateTemp(w.TreeFolder(), ".unfinished-")
 	if err != nil {
 		return "", err
 	}
-	defer out.Cleanup()
+	defer os.Remove(out.Name())
+	defer out.Close()
 	whole := sha256.New()
 	buffered := bufio.NewWriterSize(io.MultiWriter(out, whole), copySize)
 	var size int64
@@ -121,7 +122,10 @@ func (w Workspace) writeManifest(list func(line func(record) error) error) (dige
 	if err := buffered.Flush(); err != nil {
 		return "", err
 	}
-	if err := out.CloseAtomicallyReplace(); err != nil {
+	if err := errors.Join(out.Chmod(0o644), out.Sync(), out.Close()); err != nil {
+		return "", err
+	}
+	if err := os.Rename(out.Name(), w.manifest()); err != nil {
 		return "", err
 	}
 	return "sha256:" + hex.EncodeToString(whole.Sum(nil)), nil

@@ -365,7 +365,7 @@ func walk(ctx context.Context, source string, tree *Tree, visit func(record) err
 
 // readFolder lists a folder of at most so many entries.
 func readFolder(path string, most int) ([]fs.DirEntry, error) {
-	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	dir, err := openFolder(path)
 	if err != nil {
 		return nil, changed("%v", err)
 	}

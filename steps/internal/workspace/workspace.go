@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/renameio/v2"
+	"github.com/google/renameio/v2/maybe"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/regularfile"
@@ -121,7 +121,7 @@ func (w Workspace) WriteRevision(r Revision) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(w.revision(), append(raw, '\n'), 0o644)
+	return maybe.WriteFile(w.revision(), append(raw, '\n'), 0o644)
 }
 
 // ReadRevision returns what was checked out. The error wraps fs.ErrNotExist when checkout-source did not run here.
