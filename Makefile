@@ -12,7 +12,11 @@ STEPS   := checkout-source containerfile-build buildpacks-build publish-image ge
 ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin
 
-.PHONY: help build run test test-short lint generate bench images push-images bundle cluster-up cluster-down e2e binaries clean
+comma := ,
+empty :=
+space := $(empty) $(empty)
+
+.PHONY: help build run test test-short lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -21,8 +25,9 @@ help: ## Show the targets
 	@echo
 	@echo "  EXAMPLE=<folder under examples>   what make run builds (default $(EXAMPLE))"
 	@echo "  ARGS='--keep-serving …'           more flags for stepwright run; see bin/stepwright run --help"
-	@echo "  VERSION=<version>                 of make images (default what git describe says)"
+	@echo "  VERSION=<version>                 of make release, and of make images (default what git describe says)"
 	@echo "  REGISTRY=<host>[:port][/path]     where make push-images publishes <path>/<step>:<version>; PLAIN_HTTP=1 where it is on this machine"
+	@echo "  FOLDER=<folder>                   where make publish puts the files of a release, in a folder v<version>"
 	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster in Docker; see ci/cluster"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
@@ -81,7 +86,15 @@ push-images: ## Make the steps' images and publish them: REGISTRY=…, with the 
 	@$(IMAGES) push --registry '$(REGISTRY)' $(if $(PLAIN_HTTP),--plain-http)
 
 bundle: ## Write single-file installs, dist/workflow-plane.yaml and dist/control-plane.yaml
-	@$(GO) run ./ci/release $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
+	@$(GO) run ./ci/release bundle $(if $(DIGESTS),--digests '$(DIGESTS)') $(OVERLAY)
+
+release: ## Make what VERSION=x.y.z is published as, in dist/release: images, programs, chart, installs, checksums
+	$(if $(VERSION),,$(error make release needs VERSION=x.y.z))
+	@ci/install/install.sh images-arm64
+	@$(GO) run ./ci/release build --version '$(VERSION)' --arch '$(subst $(space),$(comma),$(ARCHITECTURES))'
+
+publish: ## Publish dist/release: images and chart to REGISTRY=…, with the credentials of docker login, files to FOLDER=…
+	@$(GO) run ./ci/release publish $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(FOLDER),--folder '$(FOLDER)') $(if $(PLAIN_HTTP),--plain-http)
 
 cluster-up: ## Start a Kubernetes of one node with Argo and OpenChoreo, on this machine: see ci/cluster
 	@$(if $(CLUSTER),,ci/install/install.sh cluster)

@@ -14,10 +14,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
-)
 
-// refName is the annotation of a layout's image that holds its tag.
-const refName = "org.opencontainers.image.ref.name"
+	"github.com/stepwright/stepwright/images/layouts"
+)
 
 // A result is an image that was built: an index of one image per platform.
 type result struct {
@@ -193,7 +192,7 @@ func writeLayout(dir string, index v1.ImageIndex, version string) error {
 	if err != nil {
 		return err
 	}
-	if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{refName: version})); err != nil {
+	if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{layouts.RefName: version})); err != nil {
 		return err
 	}
 	if err := os.Chmod(unfinished, 0o755); err != nil {

@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"golang.org/x/sys/unix"
 
+	"github.com/stepwright/stepwright/images/layouts"
 	"github.com/stepwright/stepwright/internal/testimage/imagetest"
 )
 
@@ -129,7 +130,7 @@ func madeImages(t testing.TB) (dir string) {
 // platforms returns the images of a layout by architecture, and its digest.
 func platforms(t testing.TB, dir string) (map[string]v1.Image, v1.Hash) {
 	t.Helper()
-	index, _, err := openLayout(dir)
+	index, _, err := layouts.Index(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestImages(t *testing.T) {
 	var system []v1.Hash
 	for step, limit := range limits {
 		t.Run(step, func(t *testing.T) {
-			index, tag, err := openLayout(filepath.Join(dir, step))
+			index, tag, err := layouts.Index(filepath.Join(dir, step))
 			if err != nil {
 				t.Fatal(err)
 			}

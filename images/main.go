@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/stepwright/stepwright/images/layouts"
 )
 
 func main() {
@@ -93,7 +95,9 @@ func pushCommand() *cobra.Command {
 				return err
 			}
 			for _, img := range chosen {
-				reference, err := push(cmd.Context(), dir, img.step, registry, plainHTTP)
+				reference, err := layouts.Push(
+					cmd.Context(), filepath.Join(dir, img.step), registry+"/"+img.step, plainHTTP,
+				)
 				if err != nil {
 					return err
 				}

@@ -1,32 +1,37 @@
-// Command bundle writes single-file installs: one file for each plane, of the planes as they are or of an overlay.
+// Command release makes what a version is published as, publishes it, and writes single-file installs.
 //
-//	go run ./ci/release
-//	go run ./ci/release --digests dist/images templates/overlays/example
+//	go run ./ci/release bundle --digests dist/images templates/overlays/example
+//	go run ./ci/release build --version 1.2.3
+//	go run ./ci/release publish --registry ghcr.io/stepwright
 package main
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
-	"path"
+	"os/signal"
 	"path/filepath"
 	"slices"
-	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
-
-	"github.com/stepwright/stepwright/internal/kustomization"
 )
 
-// planeLabel is on every object and tells which cluster it is for.
-const planeLabel = "stepwright.dev/plane"
-
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{
+		Use: "release", Short: "Makes releases and publishes them", SilenceUsage: true, SilenceErrors: true,
+	}
+	root.AddCommand(bundleCommand(), buildCommand(), publishCommand())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "release:", err)
+		os.Exit(1)
+	}
+}
+
+func bundleCommand() *cobra.Command {
 	var out, digests string
 	cmd := &cobra.Command{
 		Use:   "bundle [kustomization…]",
@@ -34,7 +39,6 @@ func main() {
 		Long: "Builds kustomizations, by default templates/workflow-plane and templates/control-plane, and writes " +
 			"their objects to one file for\n" +
 			"each plane. Nothing but kubectl apply -f is needed to install it.",
-		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, dirs []string) error {
 			if len(dirs) == 0 {
 				dirs = []string{"templates/workflow-plane", "templates/control-plane"}
@@ -62,105 +66,78 @@ func main() {
 		"folder with an OCI image layout <step> for each image whose digest is to be in the files, as make images "+
 			"leaves it",
 	)
-	if err := cmd.Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "bundle:", err)
-		os.Exit(1)
-	}
+	return cmd
 }
 
-// bundle builds kustomizations and returns one file for each plane: <plane>-plane.yaml to its text.
-func bundle(dirs []string, digests string) (map[string][]byte, error) {
-	planes := map[string]*bytes.Buffer{}
-	for _, dir := range dirs {
-		built, err := kustomization.Build(dir)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range built.Resources() {
-			plane := r.GetLabels()[planeLabel]
-			if plane == "" {
-				return nil, fmt.Errorf("%s: %s %s lacks the label %s", dir, r.GetKind(), r.GetName(), planeLabel)
-			}
-			object, err := r.Map()
-			if err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", dir, r.GetName(), err)
-			}
-			if digests != "" {
-				if err := pin(object, digests); err != nil {
-					return nil, fmt.Errorf("%s: %s: %w", dir, r.GetName(), err)
+func buildCommand() *cobra.Command {
+	r := release{}
+	var architectures []string
+	var systems []string
+	cmd := &cobra.Command{
+		Use:   "build --version VERSION",
+		Short: "Make a release of the checkout in a folder",
+		Long: `Makes a release of the files of a checkout, as this version whatever templates/VERSION says, in a folder:
+
+  images/<step>                 images, OCI layouts; images.txt has their references with digests
+  <program>_<system>_<arch>     programs: stepwright and generate-workload-cr for every system, steps for linux
+  *.spdx.json                   what each program and each image is made of
+  workflow-plane.yaml, control-plane.yaml
+                                single-file installs, with the digests of the images
+  stepwright-<version>.tgz      the Helm chart; images/charts/stepwright has it as a layout
+  templates.tar.gz              templates, for overlays of one's own
+  SHA256SUMS                    checksums of all these files
+  external-ci.tar.gz            pipelines of other CIs and the action for GitHub, with the checksum of SHA256SUMS
+  RELEASE_NOTES.md              what CHANGELOG.md says of the version
+
+The same files give the same release, byte by byte, by the same Go and Debian packages.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r.say = func(format string, args ...any) { fmt.Fprintf(cmd.OutOrStdout(), format+"\n", args...) }
+			r.stderr = cmd.ErrOrStderr()
+			r.architectures, r.systems = architectures, systems
+			return r.build(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&r.version, "version", "", "version, such as 1.2.3 or 1.2.3-rc.1")
+	cmd.Flags().StringVar(&r.source, "source", ".", "the project's checkout")
+	cmd.Flags().StringVar(&r.out, "out", filepath.Join("dist", "release"), "where the release goes; what is there is removed")
+	cmd.Flags().StringSliceVar(&architectures, "arch", []string{"amd64", "arm64"}, "architectures")
+	cmd.Flags().StringSliceVar(&systems, "os", []string{"linux", "darwin", "windows"}, "operating systems of programs")
+	cmd.MarkFlagRequired("version")
+	return cmd
+}
+
+func publishCommand() *cobra.Command {
+	var from, registry, folder string
+	var plainHTTP bool
+	cmd := &cobra.Command{
+		Use:   "publish",
+		Short: "Publish a release: its images and its chart to a registry, its files to a folder",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if registry != "" {
+				references, err := publish(cmd.Context(), from, registry, plainHTTP)
+				for _, reference := range references {
+					fmt.Fprintln(cmd.OutOrStdout(), reference)
 				}
-			}
-			text, err := yaml.Marshal(object)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", dir, r.GetName(), err)
-			}
-			b := planes[plane]
-			if b == nil {
-				b = &bytes.Buffer{}
-				planes[plane] = b
-			} else {
-				b.WriteString("---\n")
-			}
-			b.Write(text)
-		}
-	}
-	files := map[string][]byte{}
-	for plane, b := range planes {
-		files[plane+"-plane.yaml"] = b.Bytes()
-	}
-	return files, nil
-}
-
-// pin adds the digest to every image at any depth that has a layout in digests. An image that has none keeps its tag
-// alone.
-func pin(v any, digests string) error {
-	switch v := v.(type) {
-	case []any:
-		for _, inner := range v {
-			if err := pin(inner, digests); err != nil {
-				return err
-			}
-		}
-	case map[string]any:
-		for key, inner := range v {
-			image, isText := inner.(string)
-			if key != "image" || !isText || strings.Contains(image, "@") {
-				if err := pin(inner, digests); err != nil {
+				if err != nil {
 					return err
 				}
-				continue
 			}
-			name, _, _ := strings.Cut(path.Base(image), ":")
-			digest, err := digestOf(filepath.Join(digests, name))
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
+			if folder != "" {
+				return copyFiles(from, folder)
 			}
-			if err != nil {
-				return err
-			}
-			v[key] = image + "@" + digest
-		}
+			return nil
+		},
 	}
-	return nil
-}
-
-// digestOf is the digest that the image of a layout has in a registry.
-func digestOf(layout string) (string, error) {
-	file := filepath.Join(layout, "index.json")
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	var index struct {
-		Manifests []struct {
-			Digest string `json:"digest"`
-		} `json:"manifests"`
-	}
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return "", fmt.Errorf("%s: %w", file, err)
-	}
-	if len(index.Manifests) != 1 {
-		return "", fmt.Errorf("%s: has %d manifests, want one", file, len(index.Manifests))
-	}
-	return index.Manifests[0].Digest, nil
+	cmd.Flags().StringVar(&from, "release", filepath.Join("dist", "release"), "folder that build made")
+	cmd.Flags().StringVar(
+		&registry, "registry", "",
+		"host, with optional port and path, such as ghcr.io/stepwright: images go to <registry>/<step>, the chart to "+
+			"<registry>/charts/stepwright; with the credentials of docker login",
+	)
+	cmd.Flags().StringVar(&folder, "folder", "", "where the files go, each version into a folder v<version>")
+	cmd.Flags().BoolVar(&plainHTTP, "plain-http", false, "speak plain HTTP with a registry on this machine")
+	cmd.MarkFlagsOneRequired("registry", "folder")
+	return cmd
 }

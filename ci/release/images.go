@@ -1,0 +1,142 @@
+package main
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/stepwright/stepwright/ci/release/sbom"
+	"github.com/stepwright/stepwright/images/layouts"
+)
+
+// addImages adds the references of the images, and lists of what they are made of, for each platform.
+func (r *release) addImages(files map[string][]byte, _ string) error {
+	var text strings.Builder
+	for _, step := range steps() {
+		index, tag, err := layouts.Index(filepath.Join(r.out, imagesDir, step))
+		if err != nil {
+			return err
+		}
+		digest, err := index.Digest()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&text, "%s/%s:%s@%s\n", home, step, tag, digest)
+		manifest, err := index.IndexManifest()
+		if err != nil {
+			return err
+		}
+		var has []string
+		for _, platform := range manifest.Manifests {
+			img, err := index.Image(platform.Digest)
+			if err != nil {
+				return err
+			}
+			architecture := platform.Platform.Architecture
+			has = append(has, architecture)
+			name := step + "-image_linux_" + architecture
+			if files[name+".spdx.json"], err = r.listImage(img, name, architecture, platform.Digest.Hex); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if len(has) < len(r.architectures) {
+			return fmt.Errorf(
+				"the image of %s is for %s only, not for %s: see what make images said", step, strings.Join(has, ", "),
+				strings.Join(r.architectures, ", "),
+			)
+		}
+	}
+	files[references] = []byte(text.String())
+	return nil
+}
+
+// Files of Debian packages in images, as the command images puts them there.
+const (
+	authorities     = "etc/ssl/certs/ca-certificates.crt"
+	authoritiesFrom = "ca-certificates"
+)
+
+func (r *release) listImage(img v1.Image, name, architecture, digest string) ([]byte, error) {
+	var found []sbom.Program
+	var packages []sbom.Package
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	for _, layer := range layers {
+		content, err := layer.Uncompressed()
+		if err != nil {
+			return nil, err
+		}
+		archive := tar.NewReader(content)
+		for {
+			header, err := archive.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			switch {
+			case header.Name == authorities:
+				p, err := debian(authoritiesFrom)
+				if err != nil {
+					return nil, err
+				}
+				packages = append(packages, p)
+			case path.Dir(header.Name) == "usr/local/bin" && header.Typeflag == tar.TypeReg:
+				raw, err := io.ReadAll(archive)
+				if err != nil {
+					return nil, err
+				}
+				found = append(found, sbom.Program{Name: path.Base(header.Name), Content: raw})
+			}
+		}
+		if err := content.Close(); err != nil {
+			return nil, err
+		}
+	}
+	for _, program := range found {
+		if program.Name != "runc" {
+			continue
+		}
+		for _, linked := range linkedIntoRunc(architecture) {
+			p, err := debian(linked)
+			if err != nil {
+				return nil, err
+			}
+			packages = append(packages, p)
+		}
+	}
+	return sbom.OfImage(sbom.Subject{Name: name, Version: r.version, Digest: digest, Time: r.commit}, found, packages)
+}
+
+// linkedIntoRunc are the Debian packages whose libraries are in runc, which is linked statically.
+func linkedIntoRunc(architecture string) []string {
+	if architecture == runtime.GOARCH {
+		return []string{"libseccomp-dev", "libc6-dev"}
+	}
+	return []string{"libseccomp-dev:" + architecture, "libc6-dev-" + architecture + "-cross"}
+}
+
+// debian asks for the version of a package that is installed on this machine, where the images were made.
+func debian(name string) (sbom.Package, error) {
+	const format = "${Package} ${Version} ${Architecture}"
+	out, err := exec.Command("dpkg-query", "--show", "--showformat", format, name).Output()
+	if err != nil {
+		return sbom.Package{}, fmt.Errorf("dpkg-query %s: %w", name, err)
+	}
+	fields := strings.Fields(string(out))
+	if len(fields) != 3 {
+		return sbom.Package{}, fmt.Errorf("dpkg-query %s: %q", name, out)
+	}
+	return sbom.Package{Name: fields[0], Version: fields[1], Architecture: fields[2]}, nil
+}
