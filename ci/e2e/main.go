@@ -21,6 +21,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 	"github.com/stepwright/stepwright/internal/testimage/testbuilders"
+	"github.com/stepwright/stepwright/templates"
 )
 
 func main() {
@@ -59,6 +60,9 @@ const (
 	testBin    = "bin/e2e.test"
 	pipesBin   = "bin/externalci.test"
 	pipesSteps = "dist/e2e-bin" // what pipelines of external CI fetch
+	releaseBin = "bin/release"
+	helmBin    = "bin/helm"
+	releaseDir = "dist/e2e-release" // what TestRelease publishes
 	table      = "dist/e2e.txt"
 	logsDir    = "dist/e2e-logs" // only after a failure
 	version    = "e2e"           // of the images, as the overlays name it
@@ -77,6 +81,10 @@ func (r runner) all(ctx context.Context) (err error) {
 			r.command(
 				ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause",
 				"github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl",
+			),
+			r.command(ctx, "go", "build", "-o", releaseBin, "./ci/release"),
+			r.command(
+				ctx, "go", "build", "-modfile", "ci/release/helm/go.mod", "-o", helmBin, "helm.sh/helm/v3/cmd/helm",
 			),
 			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"),
 			r.command(ctx, "go", "test", "-c", "-o", pipesBin, "./ci/externalci"),
@@ -100,6 +108,13 @@ func (r runner) all(ctx context.Context) (err error) {
 	}
 	if err := r.step(ctx, "Making the steps' images", func(ctx context.Context) error {
 		return r.command(ctx, "go", "run", "./images", "build", "--version", version, "--arch", "amd64")
+	}); err != nil {
+		return err
+	}
+	if err := r.step(ctx, "Making a release", func(ctx context.Context) error {
+		return r.command(
+			ctx, releaseBin, "build", "--version", templates.Version(), "--out", releaseDir, "--arch", "amd64", "--os", "linux",
+		)
 	}); err != nil {
 		return err
 	}

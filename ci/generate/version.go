@@ -24,9 +24,10 @@ var versioned = map[string]*regexp.Regexp{
 	"examples/external-ci/gitlab/.gitlab-ci.yml":              before(download),
 	"examples/external-ci/jenkins/Jenkinsfile":                before(download),
 	"examples/external-ci/jenkins/Jenkinsfile.without-docker": before(download),
-	"images/ballerina-builder/README.md":                      before(ours),
-	"images/ballerina-builder/builder.toml":                   before(ours),
-	"images/ballerina-builder/buildpack/buildpack.toml":       before(`\nversion = "`),
+	"README.md":                                         before(`--version |VERSION=`),
+	"images/ballerina-builder/README.md":                before(ours),
+	"images/ballerina-builder/builder.toml":             before(ours),
+	"images/ballerina-builder/buildpack/buildpack.toml": before(`\nversion = "`),
 }
 
 const (

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+
+	"github.com/stepwright/stepwright/ci/release/chart"
+	"github.com/stepwright/stepwright/images/layouts"
+	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+)
+
+const next = "98.7.6-rc.1"
+
+// madeUp is a release of this checkout, stamped as the version next, with images of random content instead of the
+// steps', and a text for programs.
+func madeUp(t *testing.T) (r release, stamped string, sum string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("compiles the command generate")
+	}
+	if _, err := os.Stat("../../.git"); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("Git has the list of the project's files, and this is a copy without it")
+	}
+	stamped = filepath.Join(t.TempDir(), "tree")
+	r = release{
+		source: "../..", out: t.TempDir(), version: next, architectures: []string{runtime.GOARCH},
+		commit: time.Unix(1_700_000_000, 0), say: t.Logf, stderr: os.Stderr,
+	}
+	if err := r.stamp(t.Context(), stamped); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range steps() {
+		index, err := random.Index(100, 1, 1, random.WithSource(zeros{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(r.out, imagesDir, step)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		root, err := layout.Write(dir, empty.Index)
+		if err == nil {
+			err = root.AppendIndex(index, layout.WithAnnotations(map[string]string{layouts.RefName: next}))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := map[string][]byte{"stepwright_linux_amd64": []byte("a program")}
+	if err := errors.Join(
+		r.addBundles(files, stamped), r.addChart(files, stamped), r.addTemplates(files, stamped), writeAll(r.out, files),
+	); err != nil {
+		t.Fatal(err)
+	}
+	sum, err := writeSums(r.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	external, err := externalCI(stamped, sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeAll(r.out, map[string][]byte{pipelines: external}); err != nil {
+		t.Fatal(err)
+	}
+	return r, stamped, sum
+}
+
+// zeros makes what is random the same each time.
+type zeros struct{}
+
+func (zeros) Int63() int64 { return 0 }
+func (zeros) Seed(int64)   {}
+
+// contents are the files of a folder, by their paths.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	files, err := entries(dir, ".", func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, e := range files {
+		all[name] = string(e.content)
+	}
+	return all
+}
+
+// unpacked are the files of an archive, by their names.
+func unpacked(t *testing.T, raw []byte) map[string]string {
+	t.Helper()
+	compressed, err := gzip.NewReader(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for archive := tar.NewReader(compressed); ; {
+		header, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[header.Name] = string(content)
+	}
+}
+
+// TestRelease: a release of another version than the checkout's has that version everywhere, and is the same each time,
+// in whichever folder.
+func TestRelease(t *testing.T) {
+	t.Parallel()
+	r, _, sum := madeUp(t)
+	files := contents(t, r.out)
+	again, _, _ := madeUp(t)
+	for name, content := range contents(t, again.out) {
+		if files[name] != content {
+			t.Errorf("%s differs between two releases", name)
+		}
+	}
+	for _, name := range []string{"workflow-plane.yaml", "control-plane.yaml"} {
+		if !strings.Contains(files[name], "app.kubernetes.io/version: "+next) {
+			t.Errorf("%s has another version", name)
+		}
+	}
+	if got := strings.Count(files["workflow-plane.yaml"], ":"+next+"@sha256:"); got < len(steps()) {
+		t.Errorf("workflow-plane.yaml has %d images by version and digest", got)
+	}
+	inside := unpacked(t, []byte(files["stepwright-"+next+".tgz"]))
+	if !strings.Contains(inside["stepwright/Chart.yaml"], "version: "+next+"\n") ||
+		strings.Count(inside["stepwright/values.yaml"], "sha256:") < len(steps()) {
+		t.Error("the chart has another version, or not the digests of the images")
+	}
+	templates := unpacked(t, []byte(files["templates.tar.gz"]))
+	if !strings.Contains(templates["templates/workflow-plane/kustomization.yaml"], "newTag: "+next) ||
+		templates["templates/overlays/example/kustomization.yaml"] == "" || templates["templates/templates.go"] != "" {
+		t.Error("templates.tar.gz is not the folder of templates, or has another version")
+	}
+	if got := sumOf([]byte(files[sums])); got != sum || !strings.Contains(files[sums], "  stepwright_linux_amd64\n") {
+		t.Errorf("%s has the checksum %s, want %s:\n%s", sums, got, sum, files[sums])
+	}
+	for name, want := range map[string]string{
+		"github-actions/register-workload/action.yml": "    default: " + sum + "\n",
+		"gitlab/.gitlab-ci.yml":                       "releases/download/v" + next + "\n  STEPWRIGHT_SHA256: \"" + sum,
+		"jenkins/Jenkinsfile":                         "'" + sum + "'",
+		"jenkins/Jenkinsfile.without-docker":          "'" + sum + "'",
+	} {
+		if text := unpacked(t, []byte(files[pipelines]))["examples/external-ci/"+name]; !strings.Contains(text, want) {
+			t.Errorf("%s lacks %q", name, want)
+		}
+	}
+}
+
+// TestPublish publishes to a registry on loopback and to a folder, and has helm pull the chart.
+func TestPublish(t *testing.T) {
+	t.Parallel()
+	r, _, _ := madeUp(t)
+	registry, err := devregistry.New(devregistry.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { registry.Close() })
+	host, err := registry.StartHandler("", registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publish(t.Context(), r.out, host+"/s", false); err == nil {
+		t.Error("it spoke plain HTTP unasked")
+	}
+	pushed, err := publish(t.Context(), r.out, host+"/s", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests, err := r.digests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range steps() {
+		if want := host + "/s/" + step + ":" + next + "@" + digests[step]; pushed[i] != want {
+			t.Errorf("pushed %s, want %s", pushed[i], want)
+		}
+	}
+	dir := t.TempDir()
+	cmd := exec.CommandContext(
+		t.Context(), "go", "tool", "-modfile=helm/go.mod", "helm", "pull", "oci://"+host+"/s/charts/"+chart.Name,
+		"--version", next, "--plain-http", "--destination", dir,
+	)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	name := chart.Name + "-" + next + ".tgz"
+	if diff := cmp.Diff(contents(t, r.out)[name], contents(t, dir)[name]); diff != "" {
+		t.Error("helm pulled another chart than was made")
+	}
+
+	folder := t.TempDir()
+	for range 2 { // what is there already may be published again
+		if err := copyFiles(r.out, folder); err != nil {
+			t.Fatal(err)
+		}
+	}
+	published := contents(t, filepath.Join(folder, "v"+next))
+	for _, name := range []string{sums, pipelines, "workflow-plane.yaml", name, "stepwright_linux_amd64"} {
+		if published[name] == "" || published[name] != contents(t, r.out)[name] {
+			t.Errorf("%s is not in the folder", name)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(r.out, "workflow-plane.yaml"), []byte("changed"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyFiles(r.out, folder); err == nil || !strings.Contains(err.Error(), "workflow-plane.yaml is not what") {
+		t.Errorf("a file that changed after its checksum: %v", err)
+	}
+	if _, err := writeSums(r.out); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyFiles(r.out, folder); err == nil || !strings.Contains(err.Error(), "has another release") {
+		t.Errorf("another release of one version: %v", err)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "CHANGELOG.md")
+	text := "# Changelog\n\nWords.\n\n## 1.1.0\n\n- New.\n\n### To upgrade\n\n- Do.\n\n## 1.0.0\n\n- Old.\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for version, want := range map[string]string{
+		"1.1.0":      "# Stepwright 1.1.0\n\n- New.\n\n### To upgrade\n\n- Do.\n",
+		"1.1.0-rc.1": "# Stepwright 1.1.0-rc.1\n\n- New.\n\n### To upgrade\n\n- Do.\n",
+		"1.0.0":      "# Stepwright 1.0.0\n\n- Old.\n",
+		"1.2.0":      "",
+		"1.1":        "",
+	} {
+		got, err := changes(file, version)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, error %v", version, got, err)
+		}
+	}
+}
