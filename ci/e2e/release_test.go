@@ -42,8 +42,10 @@ func TestRelease(t *testing.T) {
 	}
 	from := func(path string) string { return must(filepath.Abs(filepath.Join(*repository, path)))(t) }
 
-	command(from("bin/release"), "publish", "--release", from("dist/e2e-release"), "--registry", published, "--plain-http",
-		"--folder", dir)
+	command(
+		from("bin/release"), "publish", "--release", from("dist/e2e-release"), "--registry", published, "--plain-http",
+		"--folder", dir,
+	)
 	folders := must(filepath.Glob(filepath.Join(dir, "v*")))(t)
 	if len(folders) != 1 {
 		t.Fatalf("published are %v", folders)

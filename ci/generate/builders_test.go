@@ -228,7 +228,7 @@ func (p tree) generate(t *testing.T) {
 func (p tree) bundle(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	p.run(t, "go", "run", "./ci/release", "--out", dir)
+	p.run(t, "go", "run", "./ci/release", "bundle", "--out", dir)
 	var bundle []byte
 	for _, plane := range []string{"workflow", "control"} {
 		raw, err := os.ReadFile(filepath.Join(dir, plane+"-plane.yaml"))

@@ -92,7 +92,8 @@ func TestVersionHasOneHome(t *testing.T) {
 		t.Fatal(err)
 	}
 	files[versionFile] = next
-	listed, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	list := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+	listed, err := list.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +130,8 @@ func TestVersionHasOneHome(t *testing.T) {
 
 func TestWhatIsNoVersion(t *testing.T) {
 	for text, want := range map[string]bool{
-		"1.2.3\n": true, "10.20.30-rc.1\n": true, "v1.2.3": false, "1.2": false, "1.2.3+4": false, "": false, "1.2.3 ": true,
+		"1.2.3\n": true, "10.20.30-rc.1\n": true, "1.2.3 ": true, "v1.2.3": false, "1.2": false, "1.2.3+4": false,
+		"": false,
 	} {
 		dir := t.TempDir()
 		if err := errors.Join(

@@ -18,19 +18,23 @@ var wholeVersion = regexp.MustCompile(`\A` + semver + `\z`)
 
 // versioned are the files that have the version, each with what stands before it there.
 var versioned = map[string]*regexp.Regexp{
-	workflowPlane + "/kustomization.yaml":                     before(`app\.kubernetes\.io/version: |newTag: `),
-	controlPlane + "/kustomization.yaml":                      before(`app\.kubernetes\.io/version: `),
-	actionFile:                                                before(`\n  version:\n    description: [^\n]*\n    default: `),
-	"examples/external-ci/gitlab/.gitlab-ci.yml":              before(download),
-	"examples/external-ci/jenkins/Jenkinsfile":                before(download),
-	"examples/external-ci/jenkins/Jenkinsfile.without-docker": before(download),
-	"README.md":                                         before(`--version |VERSION=`),
-	"images/ballerina-builder/README.md":                before(ours),
-	"images/ballerina-builder/builder.toml":             before(ours),
-	"images/ballerina-builder/buildpack/buildpack.toml": before(`\nversion = "`),
+	"README.md":                            before(`--version |VERSION=`),
+	workflowPlane + "/kustomization.yaml":  before(`app\.kubernetes\.io/version: |newTag: `),
+	controlPlane + "/kustomization.yaml":   before(`app\.kubernetes\.io/version: `),
+	actionFile:                             before(`\n  version:\n    description: [^\n]*\n    default: `),
+	pipelines + "gitlab/.gitlab-ci.yml":    before(download),
+	pipelines + "jenkins/Jenkinsfile":      before(download),
+	withoutDocker:                          before(download),
+	ballerina + "README.md":                before(ours),
+	ballerina + "builder.toml":             before(ours),
+	ballerina + "buildpack/buildpack.toml": before(`\nversion = "`),
 }
 
 const (
+	pipelines     = "examples/external-ci/"
+	withoutDocker = pipelines + "jenkins/Jenkinsfile.without-docker"
+	ballerina     = "images/ballerina-builder/"
+
 	download = `https://github\.com/stepwright/stepwright/releases/download/v`
 	ours     = `ghcr\.io/stepwright/[a-z-]+:`
 )

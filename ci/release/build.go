@@ -44,6 +44,7 @@ const (
 	imagesDir  = "images"
 	chartDir   = imagesDir + "/charts/" + chart.Name // the layout of the chart
 	pipelines  = "external-ci.tar.gz"
+	provenance = "provenance.intoto.json"
 )
 
 // home is where images and charts are published.
@@ -121,12 +122,20 @@ func (r *release) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What has the checksum of the checksums is not among them.
+	// What has the checksum of the checksums is not among them: pipelines, and where all comes from.
 	external, err := externalCI(stamped, sum)
 	if err != nil {
 		return err
 	}
-	if err := writeAll(r.out, map[string][]byte{pipelines: external}); err != nil {
+	revision, err := r.revision()
+	if err != nil {
+		return err
+	}
+	about, err := r.origin(revision)
+	if err != nil {
+		return err
+	}
+	if err := writeAll(r.out, map[string][]byte{pipelines: external, provenance: about}); err != nil {
 		return err
 	}
 	r.say("Made %s; SHA-256 of %s: %s", r.out, sums, sum)
@@ -213,7 +222,9 @@ func (r *release) compile(ctx context.Context, dir, system, architecture string)
 		return err
 	}
 	defer os.RemoveAll(into)
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", into + string(filepath.Separator)}
+	args := []string{
+		"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", into + string(filepath.Separator),
+	}
 	var names []string
 	for _, p := range programs {
 		if system == "linux" || p.elsewhere {

@@ -87,6 +87,7 @@ func buildCommand() *cobra.Command {
   templates.tar.gz              templates, for overlays of one's own
   SHA256SUMS                    checksums of all these files
   external-ci.tar.gz            pipelines of other CIs and the action for GitHub, with the checksum of SHA256SUMS
+  provenance.intoto.json        of which commit all is made, and how; not signed
   RELEASE_NOTES.md              what CHANGELOG.md says of the version
 
 The same files give the same release, byte by byte, by the same Go and Debian packages.`,
@@ -100,7 +101,9 @@ The same files give the same release, byte by byte, by the same Go and Debian pa
 	}
 	cmd.Flags().StringVar(&r.version, "version", "", "version, such as 1.2.3 or 1.2.3-rc.1")
 	cmd.Flags().StringVar(&r.source, "source", ".", "the project's checkout")
-	cmd.Flags().StringVar(&r.out, "out", filepath.Join("dist", "release"), "where the release goes; what is there is removed")
+	cmd.Flags().StringVar(
+		&r.out, "out", filepath.Join("dist", "release"), "where the release goes; what is there is removed",
+	)
 	cmd.Flags().StringSliceVar(&architectures, "arch", []string{"amd64", "arm64"}, "architectures")
 	cmd.Flags().StringSliceVar(&systems, "os", []string{"linux", "darwin", "windows"}, "operating systems of programs")
 	cmd.MarkFlagRequired("version")

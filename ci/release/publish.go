@@ -28,9 +28,9 @@ func publish(ctx context.Context, from, registry string, plainHTTP bool) ([]stri
 	return all, nil
 }
 
-// copyFiles copies the files of a release, but for images, into the folder v<version> of folder: what has the URL of the
-// project's releases then has that of the folder. Checksums are verified first. A version that is there already, and is
-// another one, is an error.
+// copyFiles copies the files of a release, but for images, into the folder v<version> of folder, as the project's
+// releases have them below one URL. Checksums are verified first. Another release of a version that is there is an
+// error.
 func copyFiles(from, folder string) error {
 	raw, err := os.ReadFile(filepath.Join(from, sums))
 	if err != nil {
@@ -44,7 +44,7 @@ func copyFiles(from, folder string) error {
 	if there, err := os.ReadFile(filepath.Join(to, sums)); err == nil && string(there) != string(raw) {
 		return fmt.Errorf("%s has another release of version %s: published versions do not change", to, version)
 	}
-	names := []string{sums, pipelines}
+	names := []string{sums, pipelines, provenance}
 	for line := range strings.Lines(string(raw)) {
 		sum, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
 		content, err := os.ReadFile(filepath.Join(from, name))

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -64,7 +65,8 @@ func madeUp(t *testing.T) (r release, stamped string, sum string) {
 	}
 	files := map[string][]byte{"stepwright_linux_amd64": []byte("a program")}
 	if err := errors.Join(
-		r.addBundles(files, stamped), r.addChart(files, stamped), r.addTemplates(files, stamped), writeAll(r.out, files),
+		r.addBundles(files, stamped), r.addChart(files, stamped), r.addTemplates(files, stamped),
+		writeAll(r.out, files),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,11 @@ func madeUp(t *testing.T) (r release, stamped string, sum string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeAll(r.out, map[string][]byte{pipelines: external}); err != nil {
+	about, err := r.origin(strings.Repeat("c", 40) + "-dirty")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := writeAll(r.out, map[string][]byte{pipelines: external, provenance: about}); err != nil {
 		t.Fatal(err)
 	}
 	return r, stamped, sum
@@ -159,6 +165,16 @@ func TestRelease(t *testing.T) {
 	if got := sumOf([]byte(files[sums])); got != sum || !strings.Contains(files[sums], "  stepwright_linux_amd64\n") {
 		t.Errorf("%s has the checksum %s, want %s:\n%s", sums, got, sum, files[sums])
 	}
+	var about statement
+	if err := json.Unmarshal([]byte(files[provenance]), &about); err != nil {
+		t.Fatal(err)
+	}
+	wanted := strings.Count(files[sums], "\n") + 1 + len(steps())
+	from := about.Predicate.BuildDefinition.ResolvedDependencies
+	if len(about.Subject) != wanted || about.Subject[0].Digest["sha256"] != sum ||
+		len(from) != 1 || from[0].Digest["gitCommit"] != strings.Repeat("c", 40) {
+		t.Errorf("%s is of %d files and images, want %d:\n%s", provenance, len(about.Subject), wanted, files[provenance])
+	}
 	for name, want := range map[string]string{
 		"github-actions/register-workload/action.yml": "    default: " + sum + "\n",
 		"gitlab/.gitlab-ci.yml":                       "releases/download/v" + next + "\n  STEPWRIGHT_SHA256: \"" + sum,
@@ -228,7 +244,8 @@ func TestPublish(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.out, "workflow-plane.yaml"), []byte("changed"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyFiles(r.out, folder); err == nil || !strings.Contains(err.Error(), "workflow-plane.yaml is not what") {
+	if err := copyFiles(r.out, folder); err == nil ||
+		!strings.Contains(err.Error(), "workflow-plane.yaml is not what") {
 		t.Errorf("a file that changed after its checksum: %v", err)
 	}
 	if _, err := writeSums(r.out); err != nil {

@@ -187,8 +187,8 @@ func Read(dir string) (Report, error) {
 	return r, nil
 }
 
-// terminate writes in place: the file is a mount of its own, which a rename cannot replace. Where there is none, none is
-// made.
+// terminate writes in place: the file is a mount of its own, which a rename cannot replace. An absent one is not made,
+// and no error.
 func (r Report) terminate(path string) error {
 	err := regularfile.Overwrite(path, r.TerminationMessage())
 	if errors.Is(err, fs.ErrNotExist) {

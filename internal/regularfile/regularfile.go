@@ -1,5 +1,5 @@
-// Package regularfile reads, and overwrites, files whose names may be a stranger's: only what is a regular file, and only
-// so much of it.
+// Package regularfile reads, and overwrites, files whose names may be a stranger's: only what is a regular file, and
+// only so much of it.
 // A link is not followed, a pipe is not waited for, and a device is not opened.
 package regularfile
 

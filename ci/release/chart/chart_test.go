@@ -26,7 +26,8 @@ func helm(t *testing.T, args ...string) (string, error) {
 	if testing.Short() {
 		t.Skip("builds helm")
 	}
-	cmd := exec.CommandContext(t.Context(), "go", append([]string{"tool", "-modfile=../helm/go.mod", "helm"}, args...)...)
+	args = append([]string{"tool", "-modfile=../helm/go.mod", "helm"}, args...)
+	cmd := exec.CommandContext(t.Context(), "go", args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -66,7 +67,9 @@ func read(t *testing.T, text string) map[string]any {
 			} `json:"metadata"`
 		}
 		var value map[string]any
-		if err := errors.Join(yaml.Unmarshal([]byte(document), &object), yaml.Unmarshal([]byte(document), &value)); err != nil {
+		if err := errors.Join(
+			yaml.Unmarshal([]byte(document), &object), yaml.Unmarshal([]byte(document), &value),
+		); err != nil {
 			t.Fatalf("%v\n%s", err, document)
 		}
 		if len(value) > 0 {
@@ -164,7 +167,8 @@ func TestValues(t *testing.T) {
 		want, not []string
 		err       string
 	}{
-		{"a digest", nil, []string{`/publish-image:` + project.Version() + `@` + digest + `"`}, []string{":" + digest}, ""},
+		{"a digest", nil,
+			[]string{`/publish-image:` + project.Version() + `@` + digest + `"`}, []string{":" + digest}, ""},
 		{"a tag of one's own", []string{"images.tag=next", "images.registry=registry.acme.example/s"},
 			[]string{`"registry.acme.example/s/publish-image:next"`}, []string{digest, "ghcr.io/stepwright"}, ""},
 		{"one plane", []string{"planes.control=false"},

@@ -99,7 +99,8 @@ func TestOfProgram(t *testing.T) {
 	if d.CreationInfo.Created != "2026-03-04T05:06:07Z" || d.Packages[0].PackageVersion != "1.2.3" {
 		t.Errorf("created %s, version %s", d.CreationInfo.Created, d.Packages[0].PackageVersion)
 	}
-	if _, err := OfProgram("text", []byte("text"), "1.2.3", commit); err == nil || !strings.Contains(err.Error(), "text: ") {
+	if _, err := OfProgram("text", []byte("text"), "1.2.3", commit); err == nil ||
+		!strings.Contains(err.Error(), "text: ") {
 		t.Errorf("of a text: %v", err)
 	}
 }
