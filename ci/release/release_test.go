@@ -221,6 +221,7 @@ func TestPublish(t *testing.T) {
 		t.Context(), "go", "tool", "-modfile=helm/go.mod", "helm", "pull", "oci://"+host+"/s/charts/"+chart.Name,
 		"--version", next, "--plain-http", "--destination", dir,
 	)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as for ci/e2e, so that Go builds it once
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -28,6 +28,7 @@ func helm(t *testing.T, args ...string) (string, error) {
 	}
 	args = append([]string{"tool", "-modfile=../helm/go.mod", "helm"}, args...)
 	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as for ci/e2e, so that Go builds it once
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
