@@ -119,10 +119,11 @@ func (r *release) listImage(img v1.Image, name, architecture, digest string) ([]
 	return sbom.OfImage(sbom.Subject{Name: name, Version: r.version, Digest: digest, Time: r.commit}, found, packages)
 }
 
-// linkedIntoRunc are the Debian packages whose libraries are in runc, which is linked statically.
+// linkedIntoRunc are the Debian packages whose libraries are in runc, which is linked statically. A machine may have
+// them for several architectures.
 func linkedIntoRunc(architecture string) []string {
 	if architecture == runtime.GOARCH {
-		return []string{"libseccomp-dev", "libc6-dev"}
+		return []string{"libseccomp-dev:" + architecture, "libc6-dev:" + architecture}
 	}
 	return []string{"libseccomp-dev:" + architecture, "libc6-dev-" + architecture + "-cross"}
 }

@@ -277,3 +277,22 @@ func TestChanges(t *testing.T) {
 		}
 	}
 }
+
+// TestDebian: the packages that images are made of are found, on a machine that has some for another architecture, too.
+func TestDebian(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("needs the Debian packages of make images")
+	}
+	for _, name := range append(linkedIntoRunc(runtime.GOARCH), authoritiesFrom) {
+		want, _, _ := strings.Cut(name, ":")
+		p, err := debian(name)
+		if err != nil || p.Name != want || p.Version == "" ||
+			p.Architecture != runtime.GOARCH && p.Architecture != "all" {
+			t.Errorf("%s: %+v, error %v", name, p, err)
+		}
+	}
+	if _, err := debian("no-such-package"); err == nil {
+		t.Error("a package that is not there is found")
+	}
+}

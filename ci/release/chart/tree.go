@@ -8,7 +8,7 @@ import (
 )
 
 // A tree is what a template of the chart is made of: a mapping, a sequence, a leaf, or a choice between two of them.
-type tree interface{}
+type tree any
 
 type (
 	mapping  map[string]tree
