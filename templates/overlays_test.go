@@ -40,15 +40,19 @@ func overlay(t *testing.T, components ...string) string {
 	return dir
 }
 
-func TestOverlaysAndComponents(t *testing.T) {
-	t.Parallel()
+// customized is an installation of both planes by a kustomization.
+type customized struct {
+	name, dir string
+	rules     rules
+	kinds     []string // besides templates and ClusterWorkflows
+}
+
+// overlays are those of this folder, and one with each component.
+func overlays(t *testing.T) []customized {
+	t.Helper()
 	const pull, push = "registry-pull-secret", "registry-push-secret"
 	anonymous := func(secrets ...string) rules { return rules{buildSecurity: userNamespace, anonymous: secrets} }
-	tests := []struct {
-		name, dir string
-		rules     rules
-		kinds     []string // besides templates and ClusterWorkflows
-	}{
+	return []customized{
 		{"example", "overlays/example", anonymous(pull), nil},
 		{"local", "overlays/local", anonymous(pull, push), nil},
 		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous(pull), nil},
@@ -73,7 +77,11 @@ func TestOverlaysAndComponents(t *testing.T) {
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
 	}
-	for _, test := range tests {
+}
+
+func TestOverlaysAndComponents(t *testing.T) {
+	t.Parallel()
+	for _, test := range overlays(t) {
 		t.Run(test.name, func(t *testing.T) {
 			objects := build(t, test.dir)
 			installed := installed(t)
