@@ -46,6 +46,10 @@ func lintClusterWorkflow(t *testing.T, file string, object map[string]any, templ
 		namespaces[fmt.Sprintf(
 			"spec.resources[%d].template.metadata.namespace", i,
 		)] = at(r, "template", "metadata", "namespace")
+		// It is asked for as long as the run is there, long after its end.
+		if at(r, "template", "kind") == "ExternalSecret" && at(r, "template", "spec", "refreshInterval") != "5m" {
+			f.add(fmt.Sprintf("spec.resources[%d].template.spec.refreshInterval", i), "must be 5m")
+		}
 	}
 	for field, namespace := range namespaces {
 		if namespace != "${metadata.namespace}" {
@@ -150,6 +154,8 @@ func TestClusterWorkflowsThatBreakARule(t *testing.T) {
 			"metadata.annotations: openchoreo.dev/description is absent"},
 		{"another namespace", []any{"spec", "resources", 1, "template", "metadata", "namespace"}, "default",
 			"spec.resources[1].template.metadata.namespace: is default"},
+		{"a secret that is asked for every 15 s", []any{"spec", "resources", 1, "template", "spec", "refreshInterval"},
+			"15s", "spec.resources[1].template.spec.refreshInterval: must be 5m"},
 		{"retries of Argo", workflow("templates", 0, "retryStrategy"), map[string]any{},
 			"spec.runTemplate.spec.templates.[0].retryStrategy: is not allowed"},
 		{"an expression that does not compile", workflow("entrypoint"), "${metadata.name.}",

@@ -161,7 +161,7 @@ func withBindings(text, name, schema string) (string, error) {
           name: ${metadata.workflowRunName}-bindings
           namespace: ${metadata.namespace}
         spec:
-          refreshInterval: 15s
+          refreshInterval: 5m
           secretStoreRef:
             kind: ClusterSecretStore
             name: ${workflowplane.secretStore}
