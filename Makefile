@@ -29,6 +29,7 @@ help: ## Show the targets
 	@echo "  REGISTRY=<host>[:port][/path]     where make push-images publishes <path>/<step>:<version>; PLAIN_HTTP=1 where it is on this machine"
 	@echo "  FOLDER=<folder>                   where make publish puts the files of a release, in a folder v<version>"
 	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster in Docker; see ci/cluster"
+	@echo "  OPENCHOREO=1.2.0                  another version of OpenChoreo than the newest, of cluster-up and e2e"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
 	@echo "  DIGESTS=<folder of image layouts> whose digests make bundle puts in"

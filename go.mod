@@ -25,7 +25,7 @@ require (
 	github.com/moby/buildkit v0.33.1
 	github.com/moby/patternmatcher v0.6.1
 	github.com/moby/sys/userns v0.2.0
-	github.com/openchoreo/openchoreo v1.2.0
+	github.com/openchoreo/openchoreo v1.2.3
 	github.com/opencontainers/go-digest v1.0.0
 	github.com/opencontainers/image-spec v1.1.1
 	github.com/opencontainers/runtime-spec v1.3.0

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stepwright/stepwright/ci/cluster/kind"
 	"github.com/stepwright/stepwright/ci/cluster/node"
+	"github.com/stepwright/stepwright/ci/cluster/programs"
 )
 
 // command is this program, for a cluster of that provider's.
@@ -35,7 +36,9 @@ It needs root, iptables, and Go and gcc to build everything at the first start, 
 processors. That is kept: later starts take half a minute.
 
 With ` + kind.Variable + `=` + kind.Name +
-			` in the environment the cluster is one of kind instead, for machines with Docker and a network.`,
+			` in the environment the cluster is one of kind instead, for machines with Docker and a network.
+` + programs.OpenChoreoVariable + ` there is the version of OpenChoreo: ` +
+			programs.OpenChoreos[0] + `, the default, or ` + strings.Join(programs.OpenChoreos[1:], ", ") + `.`,
 		Example: `  cluster up
   cluster load-images                          # after make images
   cluster kubectl get pods -A

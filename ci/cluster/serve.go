@@ -4,20 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/stepwright/stepwright/ci/cluster/node"
 	"github.com/stepwright/stepwright/ci/cluster/plane"
-	"github.com/stepwright/stepwright/ci/cluster/secretstore"
 	"github.com/stepwright/stepwright/ci/cluster/volumes"
 	"github.com/stepwright/stepwright/internal/devserver/devidp"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
@@ -26,7 +22,7 @@ import (
 // serveCommand is one of the processes that the node starts.
 func serveCommand(state *node.State) *cobra.Command {
 	services := map[string]func(context.Context, *node.State) error{
-		"registry": serveRegistry, "idp": serveIssuer, "volumes": serveVolumes, "secret-store": serveSecrets,
+		"registry": serveRegistry, "idp": serveIssuer, "volumes": serveVolumes,
 	}
 	return &cobra.Command{
 		Use: "serve SERVICE", Hidden: true, Args: cobra.ExactArgs(1),
@@ -79,12 +75,4 @@ func serveVolumes(ctx context.Context, state *node.State) error {
 		return err
 	}
 	return volumes.Run(ctx, client, state.Path("volumes"))
-}
-
-func serveSecrets(ctx context.Context, state *node.State) error {
-	config, err := clientcmd.BuildConfigFromFlags("", state.Kubeconfig("admin"))
-	if err != nil {
-		return err
-	}
-	return secretstore.Run(ctx, config, logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, nil)))
 }

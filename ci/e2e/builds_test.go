@@ -17,6 +17,7 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
@@ -43,13 +44,23 @@ func with(changed map[string]string) map[string]string {
 
 // TestTemplates are runs of the templates as they are, without a component.
 func TestTemplates(t *testing.T) {
-	t.Run("from kubectl apply to a Workload", testGoldenPath)
+	for _, b := range []build{withoutSecret, withoutKey} {
+		serving.repository(t, b.name+".git", small)
+		b.url = "https://" + publicGit + "/" + b.name + ".git"
+		b.start(t) // testFailures looks at what has become of it
+	}
+	var image string
+	t.Run("from kubectl apply to a Workload", func(t *testing.T) { image = testGoldenPath(t) })
+	t.Run("the same image by stepwright run", func(t *testing.T) {
+		t.Parallel()
+		checkLaptop(t, greetingService(), image)
+	})
 	t.Run("private repositories", func(t *testing.T) {
+		t.Parallel()
 		t.Run("basic auth", private("private-basic", "https://"+privateGit+"/private-basic.git", "git-basic"))
 		t.Run("SSH", private("private-ssh", "ssh://"+serving.sshUser+"@"+sshGit+
 			filepath.Join(serving.gitRoot, "private-ssh.git"), "git-ssh"))
-		t.Run("a Secret that comes 15 s late", private("private-late", "https://"+privateGit+
-			"/private-late.git", "git-late"))
+		t.Run("a Secret that comes 15 s late", testLateSecret)
 	})
 	t.Run("failures", testFailures)
 	t.Run("a registry that answers 503 for 20 s", testBusyRegistry)
@@ -62,9 +73,21 @@ func TestTemplates(t *testing.T) {
 	t.Run("what a build reaches", testNetwork)
 }
 
-func testGoldenPath(t *testing.T) {
-	b := build{name: "greeting-service", url: "https://" + publicGit + "/greeting-service.git",
+// Runs that wait for a Secret in vain, while others run.
+var (
+	withoutSecret = build{name: "no-secret", secret: "git-never"}
+	withoutKey    = build{name: "no-key", secret: "git-keyless"}
+)
+
+// greetingService is the run of the golden path.
+func greetingService() build {
+	return build{name: "greeting-service", url: "https://" + publicGit + "/greeting-service.git",
 		more: object{"buildArgs": []any{object{"name": "VERSION", "value": "1.0.0"}}}}
+}
+
+// testGoldenPath returns the image that it has made.
+func testGoldenPath(t *testing.T) string {
+	b := greetingService()
 	commit := serving.publish(t, "greeting-service.git", filepath.Join(*repository, "examples/greeting-service"))
 	began := time.Now()
 	b.start(t)
@@ -118,7 +141,6 @@ func testGoldenPath(t *testing.T) {
 	if !strings.HasPrefix(image, prefix) {
 		t.Errorf("the Workload's image is %s, want %s…", image, prefix)
 	}
-	checkLaptop(t, b, image)
 	config := must(serving.image(t, image).ConfigFile())(t)
 	if got := config.Config.Labels["org.opencontainers.image.revision"]; got != commit {
 		t.Errorf("the image is of revision %q, want %s", got, commit)
@@ -151,6 +173,7 @@ func testGoldenPath(t *testing.T) {
 	})
 	checkCanaries(t, b.runName())
 	lookAt(t, b.runName())
+	return image
 }
 
 // lookAt holds the commands for looking at runs to a run that has succeeded.
@@ -194,7 +217,47 @@ func private(name, url, secret string) func(*testing.T) {
 	}
 }
 
+// testLateSecret puts the credentials into the secret store 15 s after the run has asked for them.
+func testLateSecret(t *testing.T) {
+	t.Parallel()
+	const name, secret = "private-late", "git-late"
+	commit := serving.repository(t, name+".git", small)
+	b := build{name: name, url: "https://" + privateGit + "/" + name + ".git", secret: secret}
+	b.start(t)
+	began := time.Now()
+	eventually(t, time.Minute, "15 s without a Secret", func(ctx context.Context) (bool, error) {
+		failing, err := notSynced(ctx, name+"-git-secret")
+		return failing && time.Since(began) > 15*time.Second, err
+	})
+	late := stored(secret, map[string]string{"username": gitUser, "password": gitPassword})
+	if err := k8s.apply(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	run := b.finish(t, 4*time.Minute)
+	if c := condition(run, "WorkflowSucceeded"); c == nil || c.Status != metav1.ConditionTrue {
+		t.Fatalf("did not succeed: %s\n%s", summary(run), logs(t, b.runName()))
+	}
+	if got := workload(t, name).Spec.Container.Image; !strings.Contains(got, ":v1-"+commit[:8]+"@") {
+		t.Errorf("the Workload's image is %s, want one of %s", got, commit[:8])
+	}
+	checkCanaries(t, name)
+}
+
+// notSynced tells whether External Secrets says of an ExternalSecret that it cannot make its Secret.
+func notSynced(ctx context.Context, name string) (bool, error) {
+	es, err := k8s.dynamic.Resource(externalSecrets).Namespace(planeNamespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return false, err
+	}
+	conditions, _, err := unstructured.NestedSlice(es.Object, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(condition any) bool {
+		c, _ := condition.(object)
+		return c["type"] == "Ready" && c["status"] == "False" && c["reason"] == "SecretSyncedError"
+	}), err
+}
+
 func testFailures(t *testing.T) {
+	t.Parallel()
 	wrongClient := must(get[object](t.Context(), k8s, clusterWorkflows, "", "dockerfile-builder"))(t)
 	meta := (*wrongClient)["metadata"].(object)
 	(*wrongClient)["metadata"] = object{"name": "dockerfile-builder-wrong-client", "labels": meta["labels"]}
@@ -219,7 +282,10 @@ func testFailures(t *testing.T) {
 			"generate-workload-cr", "Unauthorized", []string{"invalid_client"}, "Check the client ID and secret: "},
 		{"a branch that is not there", build{name: "no-branch", branch: "nowhere"}, small, "checkout-source",
 			"RevisionNotFound", []string{"nowhere", "main"}, ""},
-		{"a Secret that never comes", build{name: "no-secret", secret: "git-never"}, small, "checkout-source",
+		{"a Secret that never comes", withoutSecret, small, "checkout-source",
+			"AuthenticationFailed", []string{"git-secret"},
+			"Check that repository.secretRef names a SecretReference whose secret exists."},
+		{"a Secret without its key", withoutKey, small, "checkout-source",
 			"AuthenticationFailed", []string{"git-secret"},
 			"Check that repository.secretRef names a SecretReference whose secret exists."},
 		{"a Secret for another host",
@@ -240,6 +306,11 @@ func testFailures(t *testing.T) {
 				b.url = "https://" + publicGit + "/" + b.name + ".git"
 			}
 			failure{test.task, test.reason, test.hint, test.says}.check(t, b)
+			if b.name == withoutSecret.name || b.name == withoutKey.name {
+				if failing, err := notSynced(t.Context(), b.name+"-git-secret"); !failing {
+					t.Errorf("External Secrets does not say that it lacks the secret: %v", err)
+				}
+			}
 		})
 	}
 }

@@ -121,7 +121,7 @@ func buildkitCertificates(t *testing.T) {
 		object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": ns}},
 		object{"apiVersion": "v1", "kind": "Secret", "metadata": object{"name": "buildkitd-tls", "namespace": ns},
 			"stringData": files(server)},
-		stored("buildkit-client", nil, files(client)),
+		stored("buildkit-client", files(client)),
 	); err != nil {
 		t.Fatal(err)
 	}
@@ -144,34 +144,35 @@ func inDaemon(t *testing.T, run string) {
 		t.Errorf("the component's second build did not meet its cache of %s:\n%s", at, said)
 	}
 
-	const slow = "FROM busybox:1\nRUN echo it runs; sleep 20; echo built > /built\nCMD [\"cat\", \"/built\"]\n"
+	const slow = "FROM busybox:1\nRUN echo it runs; sleep 12; echo built > /built\nCMD [\"cat\", \"/built\"]\n"
 	serving.repository(t, "buildkit-slow.git", with(map[string]string{"Dockerfile": slow}))
+	ready := rollout("stepwright-buildkit", "statefulset/buildkitd")
 	// during does something to the daemon of a run while its RUN runs.
-	during := func(name string, do func(pod string)) string {
+	during := func(name string, do ...string) build {
 		b := build{name: name, url: "https://" + publicGit + "/buildkit-slow.git"}
 		b.start(t)
 		eventually(t, 4*time.Minute, "RUN of "+name, func(context.Context) (bool, error) {
 			return strings.Contains(logs(t, name), "| #") && strings.Contains(logs(t, name), " it runs\n"), nil
 		})
-		do(daemonOf(t, name))
-		b.succeed(t, 4*time.Minute)
-		rollout("stepwright-buildkit", "statefulset/buildkitd")(t)
-		return logs(t, name)
+		must(k8s.kubectl(t.Context(), "", append([]string{
+			"-n", "stepwright-buildkit", "delete", "pod", daemonOf(t, name),
+		}, do...)...))(t)
+		return b
 	}
+	// The second run begins while the first one builds once more.
+	killed := during("buildkit-killed", "--grace-period=0", "--force")
+	ready(t)
+	drained := during("buildkit-drained", "--wait=false")
 	const lost = "ended in the middle of the build, which runs once more"
-	said := during("buildkit-killed", func(pod string) {
-		must(k8s.kubectl(t.Context(), "", "-n", "stepwright-buildkit", "delete", "pod", pod, "--grace-period=0",
-			"--force"))(t)
-	})
-	if !strings.Contains(said, lost) {
-		t.Errorf("the build did not lose its daemon:\n%s", said)
+	killed.succeed(t, 4*time.Minute)
+	if said := logs(t, killed.name); strings.Count(said, lost) != 1 {
+		t.Errorf("the build did not lose its daemon once:\n%s", said)
 	}
-	said = during("buildkit-drained", func(pod string) {
-		must(k8s.kubectl(t.Context(), "", "-n", "stepwright-buildkit", "delete", "pod", pod, "--wait=false"))(t)
-	})
-	if strings.Contains(said, lost) {
+	drained.succeed(t, 4*time.Minute)
+	if said := logs(t, drained.name); strings.Contains(said, lost) {
 		t.Errorf("the daemon did not let the build end:\n%s", said)
 	}
+	ready(t)
 }
 
 var daemonAddress = regexp.MustCompile(`tcp://(buildkitd-[0-9]+)\.buildkitd\.stepwright-buildkit\.svc\S*:1234`)

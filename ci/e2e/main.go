@@ -63,6 +63,8 @@ const (
 	releaseBin = "bin/release"
 	helmBin    = "bin/helm"
 	releaseDir = "dist/e2e-release" // what TestRelease publishes
+	bundleDir  = "dist/e2e-bundle"
+	overlay    = "ci/e2e/overlays/default"
 	table      = "dist/e2e.txt"
 	logsDir    = "dist/e2e-logs" // only after a failure
 	version    = "e2e"           // of the images, as the overlays name it
@@ -118,6 +120,15 @@ func (r runner) all(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
+	var earlier string
+	if err := r.step(ctx, "Making the images and the bundle of "+before[:8], func(ctx context.Context) (err error) {
+		if earlier, err = r.makeBefore(ctx); err != nil || earlier == "" {
+			return err
+		}
+		return r.command(ctx, releaseBin, "bundle", "--out", bundleDir, overlay)
+	}); err != nil {
+		return err
+	}
 	defer func() {
 		// Also after an interrupt.
 		ctx := context.WithoutCancel(ctx)
@@ -137,7 +148,10 @@ func (r runner) all(ctx context.Context) (err error) {
 				return err
 			}
 		}
-		return nil
+		if earlier == "" {
+			return nil
+		}
+		return r.command(ctx, clusterBin, "load-images", "--dir", filepath.Join(earlier, imagesBefore))
 	}); err != nil {
 		return err
 	}
@@ -145,6 +159,9 @@ func (r runner) all(ctx context.Context) (err error) {
 		args := []string{"exec", testBin, "-test.v", "-test.timeout", "30m", "-test.parallel", "4",
 			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
 			"-report", table}
+		if earlier != "" {
+			args = append(args, "-bundle", bundleDir, "-before", filepath.Join(earlier, bundleBefore))
+		}
 		if r.run != "" {
 			args = append(args, "-test.run", r.run)
 		}

@@ -20,6 +20,7 @@ import (
 
 // testParity compares the objects that OpenChoreo's controller makes for a run with those of `stepwright render`.
 func testParity(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		name       string
 		parameters object

@@ -35,14 +35,16 @@ var (
 		"pipelines-steps", "dist/bin",
 		"the steps' binaries that pipelines of external CI fetch, with their SHA256SUMS",
 	)
-	report = flag.String("report", "", "file to write times and admitted Pod Security levels to")
+	bundle       = flag.String("bundle", "", "folder with the bundle of overlays/default, as make bundle writes it")
+	beforeBundle = flag.String("before", "", "folder with that of an earlier commit (default none: no TestUpgrade)")
+	report       = flag.String("report", "", "file to write times and admitted Pod Security levels to")
 )
 
 const (
 	namespace      = "acme" // of the control plane
 	planeNamespace = "workflows-" + namespace
 	project        = "online-store"
-	storeNamespace = "secret-store" // of the stand-in for External Secrets' store
+	storeNamespace = "secret-store" // whose Secrets are the secret store
 )
 
 // What all tests share. TestMain makes it.
@@ -110,18 +112,15 @@ func setUp(ctx context.Context, dir string) (err error) {
 	}
 	err = k8s.apply(ctx,
 		configMap(planeNamespace, "stepwright-ca-bundle", map[string]string{"ca.crt": string(serving.ca)}),
-		stored("registry-push-secret", nil, map[string]string{"value": dockerConfig(pushUser, pushPassword)}),
-		stored("registry-pull-secret", nil, map[string]string{"value": dockerConfig(pullUser, pullPassword)}),
-		stored("workload-publisher-client-secret", nil, map[string]string{
+		stored("registry-push-secret", map[string]string{"value": dockerConfig(pushUser, pushPassword)}),
+		stored("registry-pull-secret", map[string]string{"value": dockerConfig(pullUser, pullPassword)}),
+		stored("workload-publisher-client-secret", map[string]string{
 			"value": "openchoreo-workload-publisher-secret",
 		}),
-		stored("wrong-client-secret", nil, map[string]string{"value": "canary-oauth-77d0"}),
-		stored("git-basic", nil, map[string]string{"username": gitUser, "password": gitPassword}),
-		stored("git-late", map[string]string{"stepwright.test/delay": "15s"}, map[string]string{
-			"username": gitUser,
-			"password": gitPassword,
-		}),
-		stored("git-ssh", nil, map[string]string{
+		stored("wrong-client-secret", map[string]string{"value": "canary-oauth-77d0"}),
+		stored("git-basic", map[string]string{"username": gitUser, "password": gitPassword}),
+		stored("git-keyless", map[string]string{"username": gitUser}),
+		stored("git-ssh", map[string]string{
 			"ssh-privatekey": string(serving.sshKey),
 			"known_hosts":    serving.knownHosts,
 		}),
@@ -132,11 +131,12 @@ func setUp(ctx context.Context, dir string) (err error) {
 			"git-ssh", "git.example.com, "+sshGit, "kubernetes.io/ssh-auth", "ssh-privatekey", "known_hosts",
 		),
 		secretReference("git-never", "", "kubernetes.io/basic-auth", "username", "password"),
-		stored("packages", nil, map[string]string{
+		secretReference("git-keyless", "", "kubernetes.io/basic-auth", "username", "password"),
+		stored("packages", map[string]string{
 			"npm.type": "npmrc", "npm..npmrc": "//npm.example.com/:_authToken=" + pullPassword,
 		}),
 		bindingsReference("packages", "npm.type", "npm..npmrc"),
-		stored("git-elsewhere", nil, map[string]string{"username": gitUser, "password": gitPassword}),
+		stored("git-elsewhere", map[string]string{"username": gitUser, "password": gitPassword}),
 		secretReference("git-elsewhere", "git.example.com", "kubernetes.io/basic-auth", "username", "password"),
 		object{"apiVersion": openchoreo.String(), "kind": "ClusterProjectType", "metadata": object{"name": "default"},
 			"spec": object{"resources": []any{object{
@@ -190,10 +190,10 @@ func configMap(ns, name string, data map[string]string) object {
 }
 
 // stored is an entry of the secret store.
-func stored(key string, annotations, properties map[string]string) *corev1.Secret {
+func stored(key string, properties map[string]string) *corev1.Secret {
 	return &corev1.Secret{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-		ObjectMeta: metav1.ObjectMeta{Name: key, Namespace: storeNamespace, Annotations: annotations},
+		ObjectMeta: metav1.ObjectMeta{Name: key, Namespace: storeNamespace},
 		StringData: properties,
 	}
 }

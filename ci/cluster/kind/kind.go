@@ -20,7 +20,6 @@ import (
 
 	"github.com/stepwright/stepwright/ci/cluster/node"
 	"github.com/stepwright/stepwright/ci/cluster/plane"
-	"github.com/stepwright/stepwright/ci/cluster/secretstore"
 	"github.com/stepwright/stepwright/internal/cachedir"
 )
 
@@ -240,8 +239,8 @@ func (c *Cluster) startPrerequisites(ctx context.Context) error {
 		return err
 	}
 	return c.apply(ctx, "secretstore.yaml", map[string]string{
-		"Namespace": secretstore.Namespace,
-		"Store":     secretstore.Store,
+		"Namespace": plane.StoreNamespace,
+		"Store":     plane.SecretStore,
 	})
 }
 
@@ -302,7 +301,7 @@ func (c *Cluster) startOpenChoreo(ctx context.Context) error {
 	}
 	if err := c.apply(ctx, "openchoreo.yaml", map[string]string{
 		"Agent": string(quoted),
-		"Store": secretstore.Store,
+		"Store": plane.SecretStore,
 	}); err != nil {
 		return err
 	}

@@ -7,16 +7,10 @@ import (
 	"path/filepath"
 )
 
-// define makes the API server serve the custom resources of Argo, in full, of OpenChoreo and of External Secrets.
+// define makes the API server serve the custom resources of Argo, in full, of OpenChoreo and of External
+// Secrets.
 func (p *Plane) define(ctx context.Context) error {
-	external, err := render("externalsecrets.yaml", nil)
-	if err != nil {
-		return err
-	}
-	if err := p.cluster.Apply(ctx, external); err != nil {
-		return err
-	}
-	for _, of := range []string{p.programs.OpenChoreo, p.programs.Argo} {
+	for _, of := range []string{p.programs.OpenChoreo, p.programs.Argo, p.programs.ExternalSecrets} {
 		files, err := filepath.Glob(filepath.Join(of, "definitions", "*.json"))
 		if err != nil {
 			return err
@@ -34,6 +28,6 @@ func (p *Plane) define(ctx context.Context) error {
 	if err := p.cluster.established(ctx); err != nil {
 		return err
 	}
-	p.say("The API server serves the objects of Argo and OpenChoreo")
+	p.say("The API server serves the objects of Argo, OpenChoreo and External Secrets")
 	return nil
 }

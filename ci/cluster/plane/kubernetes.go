@@ -1,5 +1,5 @@
-// Package plane starts what a cluster's users see, on a node: Kubernetes, Argo Workflows and OpenChoreo's control
-// plane.
+// Package plane starts what a cluster's users see, on a node: Kubernetes, Argo Workflows, External Secrets and
+// OpenChoreo's control plane.
 package plane
 
 import (
@@ -49,7 +49,7 @@ func (p *Plane) Start(ctx context.Context) error {
 	// Argo's definitions keep the API server busy for seconds, in which the node gets ready.
 	for _, together := range [][]func(context.Context) error{
 		{p.define, p.startNode},
-		{p.startArgo, p.startOpenChoreo},
+		{p.startArgo, p.startOpenChoreo, p.startExternalSecrets},
 	} {
 		group, ctx := errgroup.WithContext(ctx)
 		for _, start := range together {

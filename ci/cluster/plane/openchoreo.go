@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/ci/cluster/node"
-	"github.com/stepwright/stepwright/ci/cluster/secretstore"
 	"github.com/stepwright/stepwright/internal/pki"
 )
 
@@ -39,7 +38,8 @@ var Clients = map[string]string{
 	"nobody":                               "nobody-secret",
 }
 
-// A part is a process of OpenChoreo with the service account and the rights that its chart gives it.
+// A part is a process of the node with the service account and the rights that its chart gives it. The role is a file
+// of the chart.
 type part struct{ name, namespace, role string }
 
 var parts = []part{
@@ -61,15 +61,10 @@ func (p *Plane) startOpenChoreo(ctx context.Context) error {
 		return fmt.Errorf("make OpenChoreo's keys: %w", err)
 	}
 	for _, part := range parts {
+		part.role = filepath.Join(p.programs.OpenChoreo, "install", "helm", part.role)
 		if err := p.identity(ctx, part); err != nil {
 			return err
 		}
-	}
-	if err := p.cluster.namespace(ctx, secretstore.Namespace); err != nil {
-		return err
-	}
-	if err := p.run(ctx, p.own("secret-store", nil)); err != nil {
-		return err
 	}
 	if err := p.run(ctx, p.own("idp", answers(IssuerURL+"/healthz"))); err != nil {
 		return err
@@ -117,7 +112,7 @@ func (p *Plane) startOpenChoreo(ctx context.Context) error {
 		"spec": map[string]any{
 			"planeID":        "default",
 			"clusterAgent":   map[string]any{"clientCA": map[string]any{"value": string(agents)}},
-			"secretStoreRef": map[string]any{"name": secretstore.Store},
+			"secretStoreRef": map[string]any{"name": SecretStore},
 		},
 	})
 	if err != nil {
@@ -207,7 +202,7 @@ func (p *Plane) openChoreoKeys() (agents []byte, err error) {
 
 // identity makes a service account with the part's rights, and a kubeconfig for it.
 func (p *Plane) identity(ctx context.Context, part part) error {
-	chart, err := os.ReadFile(filepath.Join(p.programs.OpenChoreo, "install", "helm", part.role))
+	chart, err := os.ReadFile(part.role)
 	if err != nil {
 		return err
 	}
@@ -247,12 +242,15 @@ subjects: [{kind: ServiceAccount, name: %[1]s, namespace: %[2]s}]
 }
 
 // rulesOf returns the rules of the first role in a chart's template. They are plain YAML, unlike the text before and
-// after them.
+// after them, but for conditions inside a rule, which hold by default.
 func rulesOf(chart []byte) (any, error) {
 	var rules []string
 	for line := range strings.Lines(string(chart)) {
 		if len(rules) > 0 && (strings.HasPrefix(line, "---") || strings.HasPrefix(line, "{{")) {
 			break
+		}
+		if strings.HasPrefix(strings.TrimSpace(line), "{{") {
+			continue
 		}
 		if len(rules) > 0 || strings.HasPrefix(line, "rules:") {
 			rules = append(rules, line)

@@ -68,9 +68,9 @@ func TestManifests(t *testing.T) {
 			"DNS":     node.DNS,
 			"Image":   "i",
 		},
-		"storage.yaml":         map[string]string{"Provisioner": "p"},
-		"externalsecrets.yaml": nil,
-		"authz.yaml":           nil,
+		"storage.yaml":     map[string]string{"Provisioner": "p"},
+		"secretstore.yaml": map[string]string{"Namespace": "n", "Store": "s", "Server": "https://u"},
+		"authz.yaml":       nil,
 	} {
 		manifest, err := render(name, data)
 		if err != nil {
@@ -129,7 +129,9 @@ rules:
 # a remark
 - apiGroups: ["openchoreo.dev"]
   resources: ["components"]
+  {{- if .Values.write }}
   verbs: ["get"]
+  {{- end }}
 {{- if .Values.more }}
 - apiGroups: ["*"]
 {{- end }}

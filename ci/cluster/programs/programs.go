@@ -3,6 +3,7 @@
 package programs
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,13 +26,31 @@ const edition = "2"
 
 // Versions of the programs, as the go.mod files beside this package require them; a test compares.
 const (
-	Kubernetes = "v1.33.13"
-	Argo       = "v4.0.7"
-	CoreDNS    = "v1.12.4"
-	OpenChoreo = "v1.2.0"
-	containerd = "v2.1.5"
-	policies   = "v0.8.0" // of kube-network-policies
+	Kubernetes      = "v1.33.13"
+	Argo            = "v4.0.7"
+	CoreDNS         = "v1.12.4"
+	ExternalSecrets = "v0.16.2"
+	containerd      = "v2.1.5"
+	policies        = "v0.8.0" // of kube-network-policies
 )
+
+// OpenChoreos are the versions of OpenChoreo that a cluster can have. The first, the newest, is the default.
+var OpenChoreos = []string{"1.2.3", "1.2.0"}
+
+// OpenChoreoVariable names the environment variable that chooses one.
+const OpenChoreoVariable = "OPENCHOREO"
+
+// OpenChoreo is the version that the environment chooses.
+func OpenChoreo() (string, error) {
+	version := cmp.Or(os.Getenv(OpenChoreoVariable), OpenChoreos[0])
+	if !slices.Contains(OpenChoreos, version) {
+		return "", fmt.Errorf(
+			"%s=%s: there is no such OpenChoreo here, but %s", OpenChoreoVariable, version,
+			strings.Join(OpenChoreos, " and "),
+		)
+	}
+	return version, nil
+}
 
 // The images that the node has from the start, by the names that manifests call them.
 const (
@@ -49,15 +68,16 @@ type Set struct {
 	CoreDNS    string // coredns
 	Argo       string // argo, argoexec, workflow-controller; definitions, manifests
 	// manager, openchoreo-api, cluster-gateway, cluster-agent; definitions, config/webhook, install/helm
-	OpenChoreo string
-	Policies   string // networkpolicies
-	Pause      string // pause
+	OpenChoreo      string
+	ExternalSecrets string // external-secrets; definitions, charts
+	Policies        string // networkpolicies
+	Pause           string // pause
 }
 
 // Path is a PATH on which all programs are.
 func (s Set) Path() string {
 	return strings.Join([]string{
-		s.Kubernetes, s.Containerd, s.Runc, s.Argo, s.OpenChoreo, s.CoreDNS, s.Policies,
+		s.Kubernetes, s.Containerd, s.Runc, s.Argo, s.OpenChoreo, s.ExternalSecrets, s.CoreDNS, s.Policies,
 	}, string(filepath.ListSeparator))
 }
 
@@ -86,12 +106,16 @@ func (b Builder) Build(ctx context.Context) (Set, error) {
 		return Set{}, err
 	}
 	defer unlock()
+	openChoreo, err := OpenChoreo()
+	if err != nil {
+		return Set{}, err
+	}
 	version, err := b.goCommand(ctx, b.Source, nil, "env", "GOVERSION")
 	if err != nil {
 		return Set{}, err
 	}
 	var set Set
-	for _, u := range units(&set) {
+	for _, u := range units(&set, openChoreo) {
 		if *u.into, err = b.ensure(ctx, u, version); err != nil {
 			return Set{}, fmt.Errorf("build %s: %w", u.name, err)
 		}

@@ -2,6 +2,9 @@ package programs
 
 import (
 	"context"
+	"crypto/sha256"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,32 +23,41 @@ const root = "../../.."
 // The versions that this package tells are those that its modules require.
 func TestVersions(t *testing.T) {
 	for dependency, want := range map[string][2]string{
-		"k8s.io/kubernetes":                     {"kubernetes", Kubernetes},
-		"github.com/containerd/containerd/v2":   {"containerd", containerd},
-		"github.com/coredns/coredns":            {"coredns", CoreDNS},
-		"sigs.k8s.io/kube-network-policies":     {"networkpolicies", policies},
-		"github.com/argoproj/argo-workflows/v4": {"argo", Argo},
-		"github.com/openchoreo/openchoreo":      {"openchoreo", OpenChoreo},
+		"k8s.io/kubernetes":                            {"kubernetes", Kubernetes},
+		"github.com/containerd/containerd/v2":          {"containerd", containerd},
+		"github.com/coredns/coredns":                   {"coredns", CoreDNS},
+		"sigs.k8s.io/kube-network-policies":            {"networkpolicies", policies},
+		"github.com/argoproj/argo-workflows/v4":        {"argo", Argo},
+		"github.com/external-secrets/external-secrets": {"externalsecrets", ExternalSecrets},
 	} {
-		content, err := os.ReadFile(filepath.Join("../modules", want[0], "go.mod"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := regexp.MustCompile(`(?m)\s` + regexp.QuoteMeta(dependency) + ` (v\S+)`).FindSubmatch(content)
-		if found == nil || string(found[1]) != want[1] {
-			t.Errorf("%s of %s/go.mod is %q, not %s", dependency, want[0], found, want[1])
-		}
+		requires(t, dependency, want[0], want[1])
+	}
+	for _, version := range OpenChoreos {
+		requires(t, "github.com/openchoreo/openchoreo", "openchoreo-"+version, "v"+version)
 	}
 }
 
-// Tests by Argo's libraries use the version of Argo that the cluster runs.
+// requires wants a module to require a version of a dependency.
+func requires(t *testing.T, dependency, module, version string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("../modules", module, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)\s` + regexp.QuoteMeta(dependency) + ` (v\S+)`).FindSubmatch(content)
+	if found == nil || string(found[1]) != version {
+		t.Errorf("%s of %s/go.mod is %q, not %s", dependency, module, found, version)
+	}
+}
+
+// Tests by the libraries of Argo and OpenChoreo use the versions that the cluster runs by default.
 func TestSameAsTheProject(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range []string{
-		"github.com/argoproj/argo-workflows/v4 " + Argo, "github.com/openchoreo/openchoreo " + OpenChoreo,
+		"github.com/argoproj/argo-workflows/v4 " + Argo, "github.com/openchoreo/openchoreo v" + OpenChoreos[0],
 	} {
 		if !strings.Contains(string(content), "\t"+line+"\n") {
 			t.Errorf("go.mod does not require %s", line)
@@ -112,7 +124,7 @@ func TestImage(t *testing.T) {
 	dir := t.TempDir()
 	builder := Builder{Source: root, Log: t.Logf}
 	set := &Set{}
-	all := units(set)
+	all := units(set, OpenChoreos[0])
 	pause := all[slices.IndexFunc(all, func(u unit) bool { return u.name == "pause" })]
 	if err := pause.make(t.Context(), builder, pause, dir); err != nil {
 		t.Fatal(err)
@@ -133,5 +145,67 @@ func TestImage(t *testing.T) {
 		"/pause",
 	}) || config.OS != "linux" {
 		t.Errorf("%+v", config)
+	}
+}
+
+// All that OpenChoreo's versions differ in. docs/contract.md holds for each of them: neither types, definitions,
+// webhooks and charts nor the controllers and the API of WorkflowRuns and Workloads are among it.
+func TestOpenChoreosAreAlike(t *testing.T) {
+	want := []string{
+		"internal/cluster-gateway/connection_manager.go", "internal/cluster-gateway/server.go",
+		"internal/openchoreo-api/api/handlers/exec.go", "internal/openchoreo-api/api/handlers/wirelogs.go",
+	}
+	builder := Builder{Source: root, Log: t.Logf}
+	var trees []map[string][sha256.Size]byte
+	for _, version := range OpenChoreos {
+		dir, err := builder.moduleDir(t.Context(), modules+"openchoreo-"+version, "github.com/openchoreo/openchoreo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		trees = append(trees, treeOf(t, dir))
+	}
+	newest := trees[0]
+	for i, tree := range trees[1:] {
+		differ := map[string]bool{}
+		for _, of := range []map[string][sha256.Size]byte{newest, tree} {
+			for file := range of {
+				if newest[file] != tree[file] {
+					differ[file] = true
+				}
+			}
+		}
+		if got := slices.Sorted(maps.Keys(differ)); !slices.Equal(got, want) {
+			t.Errorf("OpenChoreo %s differs from %s in %q, want %q", OpenChoreos[i+1], OpenChoreos[0], got, want)
+		}
+	}
+}
+
+// treeOf are the files that a module's programs are made of: all but tests and what people read.
+func treeOf(t *testing.T, dir string) map[string][sha256.Size]byte {
+	t.Helper()
+	files := map[string][sha256.Size]byte{}
+	err := fs.WalkDir(os.DirFS(dir), ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() || strings.HasSuffix(path, "_test.go") ||
+			strings.HasSuffix(path, ".md") || path == "VERSION" {
+			return err
+		}
+		content, err := os.ReadFile(filepath.Join(dir, path))
+		files[path] = sha256.Sum256(content)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// The environment chooses the version of OpenChoreo.
+func TestOpenChoreo(t *testing.T) {
+	for chosen, want := range map[string]string{"": OpenChoreos[0], "1.2.0": "1.2.0", "v1.2.0": "", "1.1.0": ""} {
+		t.Setenv(OpenChoreoVariable, chosen)
+		got, err := OpenChoreo()
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q chooses %q: %v", chosen, got, err)
+		}
 	}
 }

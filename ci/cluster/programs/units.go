@@ -2,6 +2,7 @@ package programs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,8 +20,8 @@ const modules = here + "modules/"
 
 const strip = "-s -w"
 
-// units are the parts of a set. The set gets the folder of each.
-func units(set *Set) []unit {
+// units are the parts of a set with a version of OpenChoreo. The set gets the folder of each.
+func units(set *Set, openChoreo string) []unit {
 	sources := func(module string) []string {
 		return []string{module + "/go.mod", module + "/go.sum", module + "/*.go"}
 	}
@@ -47,8 +48,13 @@ func units(set *Set) []unit {
 			inputs: list(modules + "argo"), make: makeArgo, into: &set.Argo,
 		},
 		{
-			name: "openchoreo", what: "OpenChoreo " + OpenChoreo, module: modules + "openchoreo",
-			inputs: list(modules + "openchoreo"), make: makeOpenChoreo, into: &set.OpenChoreo,
+			name: "openchoreo-" + openChoreo, what: "OpenChoreo " + openChoreo,
+			module: modules + "openchoreo-" + openChoreo, inputs: list(modules + "openchoreo-" + openChoreo),
+			make: makeOpenChoreo, into: &set.OpenChoreo,
+		},
+		{
+			name: "externalsecrets", what: "External Secrets " + ExternalSecrets, module: modules + "externalsecrets",
+			inputs: list(modules + "externalsecrets"), make: makeExternalSecrets, into: &set.ExternalSecrets,
 		},
 		{
 			name: "networkpolicies", what: "kindnet's network policies " + policies,
@@ -113,53 +119,29 @@ func makePolicies(ctx context.Context, b Builder, u unit, dir string) error {
 	return b.goBuild(ctx, u.module, filepath.Join(dir, "networkpolicies"), nil, []string{"-ldflags", strip}, ".")
 }
 
-// makeArgo builds from a copy of Argo's module: a module's archive cannot hold links, and lacks what Argo builds before
+// makeArgo puts into a copy of Argo's module what a module's archive cannot hold, links, and what Argo builds before
 // its Go code.
 func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 	const module = "github.com/argoproj/argo-workflows/v4"
-	original, err := b.moduleDir(ctx, u.module, module)
-	if err != nil {
-		return err
-	}
-	scratch, err := os.MkdirTemp("", "argo-workflows-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(scratch)
-	source := filepath.Join(scratch, "source")
-	if err := os.CopyFS(source, os.DirFS(original)); err != nil {
-		return err
-	}
-	signals := filepath.Join(source, "workflow", "executor", "osspecific")
-	if err := copyFile(
-		filepath.Join(signals, "signal_linux.go"), filepath.Join(signals, "signal_darwin.go"),
-	); err != nil {
-		return err
-	}
-	// The pages of Argo's server, which the command argo has in it.
-	pages := filepath.Join(source, "ui", "dist", "app")
-	if err := os.MkdirAll(pages, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(pages, "index.html"), []byte("<html></html>\n"), 0o644); err != nil {
-		return err
-	}
-	for _, name := range []string{"go.mod", "go.sum"} {
-		if err := copyFile(filepath.Join(scratch, name), filepath.Join(b.Source, u.module, name)); err != nil {
-			return err
-		}
-	}
-	modfile := filepath.Join(scratch, "go.mod")
-	if _, err := b.goCommand(ctx, scratch, nil, "mod", "edit", "-replace", module+"="+source, modfile); err != nil {
-		return err
-	}
 	flags := fmt.Sprintf(
 		"%s -X %[2]s.version=%s -X %[2]s.gitTag=%[3]s -X %[2]s.gitTreeState=clean -X %[2]s.gitCommit=module", strip,
 		module, Argo,
 	)
-	if err := b.goBuild(ctx, u.module, dir+"/", nil, []string{
-		"-modfile", modfile, "-ldflags", flags,
-	}, "tool"); err != nil {
+	original, err := b.buildChanged(ctx, u, dir, module, []string{"-ldflags", flags}, func(source string) error {
+		signals := filepath.Join(source, "workflow", "executor", "osspecific")
+		if err := copyFile(
+			filepath.Join(signals, "signal_linux.go"), filepath.Join(signals, "signal_darwin.go"),
+		); err != nil {
+			return err
+		}
+		// The pages of Argo's server, which the command argo has in it.
+		pages := filepath.Join(source, "ui", "dist", "app")
+		if err := os.MkdirAll(pages, 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(pages, "index.html"), []byte("<html></html>\n"), 0o644)
+	})
+	if err != nil {
 		return err
 	}
 	if err := os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS(filepath.Join(original, "manifests"))); err != nil {
@@ -184,6 +166,73 @@ func makeArgo(ctx context.Context, b Builder, u unit, dir string) error {
 		}
 	}
 	return nil
+}
+
+// makeExternalSecrets builds the operator with its provider for Kubernetes alone, since the libraries of all clouds
+// take long to build. It copies the definitions, and the chart, for its role.
+func makeExternalSecrets(ctx context.Context, b Builder, u unit, dir string) error {
+	const module = "github.com/external-secrets/external-secrets"
+	original, err := b.buildChanged(ctx, u, dir, module, []string{"-ldflags", strip}, func(source string) error {
+		return errors.Join(
+			onlyFile(filepath.Join(source, "pkg", "provider", "register"),
+				"package register\n\nimport _ \""+module+"/pkg/provider/kubernetes\"\n"),
+			onlyFile(filepath.Join(source, "pkg", "generator", "register"), "package register\n"),
+		)
+	})
+	if err != nil {
+		return err
+	}
+	if err := toJSON(
+		filepath.Join(dir, "definitions"),
+		filepath.Join(original, "config", "crds", "bases", "*external-secrets.io_*.yaml"),
+	); err != nil {
+		return err
+	}
+	return os.CopyFS(filepath.Join(dir, "charts"), os.DirFS(filepath.Join(original, "deploy", "charts")))
+}
+
+// onlyFile makes a package of one file.
+func onlyFile(dir, content string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, filepath.Base(dir)+".go"), []byte(content), 0o644)
+}
+
+// buildChanged builds the tools of a unit with a copy of a dependency that change has changed. It returns the folder of
+// the dependency as it is.
+func (b Builder) buildChanged(
+	ctx context.Context, u unit, dir, module string, flags []string, change func(source string) error,
+) (original string, err error) {
+	if original, err = b.moduleDir(ctx, u.module, module); err != nil {
+		return "", err
+	}
+	scratch, err := os.MkdirTemp("", u.name+"-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(scratch)
+	source := filepath.Join(scratch, "source")
+	if err := os.CopyFS(source, os.DirFS(original)); err != nil {
+		return "", err
+	}
+	if err := change(source); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"go.mod", "go.sum"} {
+		if err := copyFile(filepath.Join(scratch, name), filepath.Join(b.Source, u.module, name)); err != nil {
+			return "", err
+		}
+	}
+	modfile := filepath.Join(scratch, "go.mod")
+	if _, err := b.goCommand(ctx, scratch, nil, "mod", "edit", "-replace", module+"="+source, modfile); err != nil {
+		return "", err
+	}
+	flags = append([]string{"-modfile", modfile}, flags...)
+	return original, b.goBuild(ctx, u.module, dir+"/", nil, flags, "tool")
 }
 
 // makeOpenChoreo builds the programs and copies the files for their installation: definitions, webhooks, and the

@@ -1,4 +1,4 @@
-// Package crds holds custom resource definitions of OpenChoreo v1.2.0 (Apache-2.0), unchanged; a test compares them
+// Package crds holds custom resource definitions of OpenChoreo v1.2.3 (Apache-2.0), unchanged; a test compares them
 // with its module.
 package crds
 

@@ -1,5 +1,5 @@
 // The programs of OpenChoreo's control plane. A module of its own: they want libraries at their own versions.
-module github.com/stepwright/stepwright/ci/cluster/modules/openchoreo
+module github.com/stepwright/stepwright/ci/cluster/modules/openchoreo-1.2.0
 
 go 1.26.8
 
