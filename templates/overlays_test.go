@@ -47,7 +47,7 @@ type customized struct {
 	kinds     []string // besides templates and ClusterWorkflows
 }
 
-// overlays are those of this folder, and one with each component.
+// overlays lists the overlays of this folder, and one with each component.
 func overlays(t *testing.T) []customized {
 	t.Helper()
 	const pull, push = "registry-pull-secret", "registry-push-secret"

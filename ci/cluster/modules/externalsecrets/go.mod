@@ -1,5 +1,6 @@
 // The External Secrets Operator. A module of its own: it wants libraries at their own versions. It is built with the
-// provider for Kubernetes alone.
+// provider for Kubernetes alone, by a copy (ci/cluster/programs) whose go mod tidy has written this file: tidied here, it
+// would get the libraries of every cloud.
 module github.com/stepwright/stepwright/ci/cluster/modules/externalsecrets
 
 go 1.26.8
