@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 
 	"github.com/stepwright/stepwright/internal/cachedir"
 )
@@ -48,16 +49,16 @@ func (r runner) makeBefore(ctx context.Context) (string, error) {
 	if err := r.commands(ctx,
 		[]string{"git", "clone", "--quiet", "--no-checkout", ".", source},
 		[]string{"git", "-C", source, "checkout", "--quiet", before},
+		[]string{"go", "run", "-C", source, "./images", "build", "--version", "before", "--arch", runtime.GOARCH,
+			"--dir", filepath.Join(made, imagesBefore)},
 	); err != nil {
 		return "", err
 	}
 	if err := rename(filepath.Join(source, overlay, "kustomization.yaml")); err != nil {
 		return "", err
 	}
-	if err := r.commands(ctx,
-		[]string{"go", "run", "-C", source, "./images", "build", "--version", "before", "--arch", "amd64",
-			"--dir", filepath.Join(made, imagesBefore)},
-		[]string{"go", "run", "-C", source, "./ci/release", "--out", filepath.Join(made, bundleBefore), overlay},
+	if err := r.command(
+		ctx, "go", "run", "-C", source, "./ci/release", "--out", filepath.Join(made, bundleBefore), overlay,
 	); err != nil {
 		return "", err
 	}
