@@ -295,7 +295,8 @@ func (b build) finish(t *testing.T, limit time.Duration) *v1alpha1.WorkflowRun {
 		if c := condition(run, "WorkflowCompleted"); c != nil && c.Status == metav1.ConditionTrue {
 			return true, nil
 		}
-		if time.Since(poked) > 2*time.Second {
+		// Before OpenChoreo has stored the reference, a write makes it replace the Argo Workflow, status and all.
+		if run.Status.RunReference != nil && time.Since(poked) > 2*time.Second {
 			poked = time.Now()
 			if err := k8s.poke(ctx, b.runName()); err != nil {
 				return false, err
