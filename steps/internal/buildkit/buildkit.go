@@ -86,6 +86,8 @@ type Config struct {
 	// Times is the time of files of layers in place of each that the build's clock has given; whole seconds. With nil,
 	// files keep theirs.
 	Times *time.Time
+	// Compression is how layers are compressed that the build makes.
+	Compression Compression
 }
 
 // keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.

@@ -97,7 +97,7 @@ func runChild(ready *os.File) error {
 		return err
 	}
 	defer unlock()
-	if err := adopt(state, config.Times); err != nil {
+	if err := adopt(state, config); err != nil {
 		return err
 	}
 	place, leave, err := isolation.place(state)

@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/moby/buildkit/cache/remotecache"
-	"github.com/moby/buildkit/cache/remotecache/local"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/cmd/buildkitd/config"
 	"github.com/moby/buildkit/control"
@@ -99,7 +98,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	}
 	w.SourceManager.Register(repositories)
 	workers := &worker.Controller{}
-	if err := workers.Add(lazyWorker{w}); err != nil {
+	if err := workers.Add(lazyWorker{w, c.Compression.config()}); err != nil {
 		return nil, err
 	}
 	sessions, err := session.NewManager()
@@ -129,7 +128,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 			"local": lazyImporter(sessions),
 		},
 		ResolveCacheExporterFuncs: map[string]remotecache.ResolveCacheExporterFunc{
-			"local": local.ResolveCacheExporterFunc(sessions),
+			"local": compressedExporter(sessions, c.Compression.config()),
 		},
 		HistoryDB: history,
 		// records hold what instructions print, and so, maybe, secrets

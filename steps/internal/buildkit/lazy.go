@@ -7,19 +7,24 @@ import (
 	"github.com/moby/buildkit/cache"
 	"github.com/moby/buildkit/cache/config"
 	"github.com/moby/buildkit/cache/remotecache"
+	"github.com/moby/buildkit/cache/remotecache/local"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter"
 	"github.com/moby/buildkit/session"
 	sessioncontent "github.com/moby/buildkit/session/content"
 	"github.com/moby/buildkit/solver"
+	"github.com/moby/buildkit/util/compression"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// lazyWorker is a worker whose OCI exporter pulls no layer that the step's store has already. BuildKit's own pulls all
-// layers of the image before it asks.
-type lazyWorker struct{ *base.Worker }
+// lazyWorker is a worker whose OCI exporter pulls no layer that the step's store has already, and compresses new ones in
+// its own way. BuildKit's own pulls all layers of the image before it asks.
+type lazyWorker struct {
+	*base.Worker
+	compression compression.Config
+}
 
 // Exporter implements worker.Worker.
 func (w lazyWorker) Exporter(name string, sessions *session.Manager) (exporter.Exporter, error) {
@@ -27,10 +32,13 @@ func (w lazyWorker) Exporter(name string, sessions *session.Manager) (exporter.E
 	if err != nil || name != client.ExporterOCI {
 		return e, err
 	}
-	return lazyExporter{e}, nil
+	return lazyExporter{e, w.compression}, nil
 }
 
-type lazyExporter struct{ exporter.Exporter }
+type lazyExporter struct {
+	exporter.Exporter
+	compression compression.Config
+}
 
 // Resolve implements exporter.Exporter.
 func (e lazyExporter) Resolve(ctx context.Context, id int, attrs map[string]string) (exporter.ExporterInstance, error) {
@@ -38,10 +46,13 @@ func (e lazyExporter) Resolve(ctx context.Context, id int, attrs map[string]stri
 	if err != nil {
 		return nil, err
 	}
-	return lazyInstance{instance}, nil
+	return lazyInstance{instance, e.compression}, nil
 }
 
-type lazyInstance struct{ exporter.ExporterInstance }
+type lazyInstance struct {
+	exporter.ExporterInstance
+	compression compression.Config
+}
 
 // Export implements exporter.ExporterInstance.
 func (i lazyInstance) Export(ctx context.Context, source *exporter.Source, info exporter.ExportBuildInfo) (
@@ -49,26 +60,30 @@ func (i lazyInstance) Export(ctx context.Context, source *exporter.Source, info 
 ) {
 	source = source.Clone()
 	if source.Ref != nil {
-		source.Ref = lazyRef{source.Ref}
+		source.Ref = lazyRef{source.Ref, i.compression}
 	}
 	for platform, ref := range source.Refs {
 		if ref != nil {
-			source.Refs[platform] = lazyRef{ref}
+			source.Refs[platform] = lazyRef{ref, i.compression}
 		}
 	}
 	return i.ExporterInstance.Export(ctx, source, info)
 }
 
 // lazyRef is a result whose layers are pulled one by one, when they are read.
-type lazyRef struct{ cache.ImmutableRef }
+type lazyRef struct {
+	cache.ImmutableRef
+	compression compression.Config
+}
 
 // Clone implements cache.ImmutableRef.
-func (r lazyRef) Clone() cache.ImmutableRef { return lazyRef{r.ImmutableRef.Clone()} }
+func (r lazyRef) Clone() cache.ImmutableRef { return lazyRef{r.ImmutableRef.Clone(), r.compression} }
 
 // GetRemotes implements cache.ImmutableRef. The providers are no cache.Unlazier.
 func (r lazyRef) GetRemotes(
 	ctx context.Context, create bool, config config.RefConfig, all bool, group session.Group,
 ) ([]*solver.Remote, error) {
+	config.Compression = r.compression
 	remotes, err := r.ImmutableRef.GetRemotes(ctx, create, config, all, group)
 	if err != nil {
 		return nil, err
@@ -79,6 +94,18 @@ func (r lazyRef) GetRemotes(
 		}
 	}
 	return remotes, nil
+}
+
+// compressedExporter leaves caches in the step's stores.
+func compressedExporter(sessions *session.Manager, by compression.Config) remotecache.ResolveCacheExporterFunc {
+	resolve := local.ResolveCacheExporterFunc(sessions)
+	return func(ctx context.Context, group session.Group, attrs map[string]string) (remotecache.Exporter, error) {
+		e, err := resolve(ctx, group, attrs)
+		if err != nil {
+			return nil, err
+		}
+		return compressedCache{e, by}, nil
+	}
 }
 
 // lazyImporter takes caches from the step's stores. BuildKit's own pulls all layers of a result at once, since a

@@ -89,18 +89,19 @@ func removeInside(dir string, threads chan struct{}) error {
 	return group.Wait()
 }
 
-// timesFile tells, in the directory of a builder's state, the time of the files in its layers.
-const timesFile = "times"
+// layersFile tells, in the directory of a builder's state, how its layers were made.
+const layersFile = "layers"
 
-// adopt removes what builds have left in the directory of a builder's state when files in their layers have another
-// time than files of this build get: BuildKit would use such layers, and the image's digest would tell of earlier
-// builds.
-func adopt(state string, times *time.Time) error {
+// adopt removes what builds have left in the directory of a builder's state when the files in their layers have another
+// time than files of this build get, or the layers are compressed in another way: BuildKit would use such layers, and
+// the image's digest would tell of earlier builds.
+func adopt(state string, c Config) error {
 	mine := "kept"
-	if times != nil {
-		mine = times.UTC().Format(time.RFC3339Nano)
+	if c.Times != nil {
+		mine = c.Times.UTC().Format(time.RFC3339Nano)
 	}
-	path := filepath.Join(state, timesFile)
+	mine += " " + c.Compression.String()
+	path := filepath.Join(state, layersFile)
 	if theirs, err := os.ReadFile(path); err == nil && string(theirs) == mine {
 		return nil
 	}

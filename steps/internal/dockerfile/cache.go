@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +15,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -53,12 +53,12 @@ type cacheMetadata struct {
 }
 
 // cacheFormat changes with what decides on the bytes of a layer: one commit has one digest, with whatever cache.
-const cacheFormat = "1"
+const cacheFormat = "2"
 
 // format tells caches apart whose layers would be other ones in this build. A daemon's layers have times of their own,
 // which its exporter changes in those of the image.
 func (in Parameters) format() string {
-	format := cacheFormat
+	format := cacheFormat + " " + in.compression().String()
 	if in.BuildKitAddress != "" {
 		format += " daemon"
 	}
@@ -304,10 +304,11 @@ func (c *layerCache) prepare(
 		c.env.Log.Warn("No cache is kept for the next build", "error", err)
 	} else {
 		stores["local:"+s.into] = s.kept
-		options.CacheExports = []client.CacheOptionsEntry{{Type: "local", Attrs: map[string]string{
-			"dest": s.into, "mode": c.in.Cache,
-			"ignore-error": "true", // a build without a cache is a build
-		}}}
+		export := maps.Clone(options.Exports[0].Attrs) // with its compression: a layer has one
+		export["dest"], export["mode"] = s.into, c.in.Cache
+		delete(export, "tar")
+		export["ignore-error"] = "true" // a build without a cache is a build
+		options.CacheExports = []client.CacheOptionsEntry{{Type: "local", Attrs: export}}
 	}
 	if c.taken == nil {
 		return s, nil
@@ -363,12 +364,12 @@ func (s *caching) findBases(ctx context.Context) {
 			known[layer.From] = true
 		}
 	}
-	for _, base := range s.baseImages() {
+	for _, base := range basesIn(ctx, s.image.Store, time.Time{}) {
 		if known[base] {
 			continue
 		}
 		known[base] = true
-		layers, err := s.layersOf(ctx, base)
+		layers, err := layersOf(ctx, s.builder, base)
 		if err != nil {
 			s.env.Log.Debug("Layers of a base image are kept in the cache", "image", base, "because", err)
 		}
@@ -376,69 +377,6 @@ func (s *caching) findBases(ctx context.Context) {
 			s.ofBases[layer] = base
 		}
 	}
-}
-
-// baseImages are those that the provenance in the image's layout names.
-func (s *caching) baseImages() (bases []string) {
-	s.image.Walk(context.Background(), func(info content.Info) error {
-		if info.Size > metadataLimit {
-			return nil
-		}
-		raw, err := content.ReadBlob(context.Background(), s.image.Store, ocispec.Descriptor{
-			Digest: info.Digest, Size: info.Size,
-		})
-		var statement struct {
-			Type string `json:"predicateType"`
-		}
-		if err != nil || json.Unmarshal(raw, &statement) != nil || statement.Type != slsaProvenance {
-			return nil
-		}
-		found, err := baseImages(raw)
-		bases = append(bases, found...)
-		return err
-	})
-	return bases
-}
-
-// layersOf lists the layers of a base image for all platforms whose manifests the builder has: it has just pulled them.
-func (s *caching) layersOf(ctx context.Context, base string) ([]digest.Digest, error) {
-	at, err := name.NewDigest(base)
-	if err != nil {
-		return nil, err
-	}
-	pulled := proxy.NewContentStore(s.builder.ContentClient())
-	read := func(desc ocispec.Descriptor, into any) error {
-		info, err := pulled.Info(ctx, desc.Digest)
-		if err != nil {
-			return err
-		}
-		if info.Size > metadataLimit {
-			return fmt.Errorf("manifest %s has %d bytes", desc.Digest, info.Size)
-		}
-		raw, err := content.ReadBlob(ctx, pulled, ocispec.Descriptor{Digest: desc.Digest, Size: info.Size})
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(raw, into)
-	}
-	var top struct {
-		Manifests []ocispec.Descriptor `json:"manifests"`
-		Layers    []ocispec.Descriptor `json:"layers"`
-	}
-	if err := read(ocispec.Descriptor{Digest: digest.Digest(at.DigestStr())}, &top); err != nil {
-		return nil, err
-	}
-	for _, image := range top.Manifests[:min(len(top.Manifests), layersLimit)] {
-		var manifest ocispec.Manifest
-		if read(image, &manifest) == nil {
-			top.Layers = append(top.Layers, manifest.Layers...)
-		}
-	}
-	var layers []digest.Digest
-	for _, layer := range top.Layers {
-		layers = append(layers, layer.Digest)
-	}
-	return layers, nil
 }
 
 // keep turns what BuildKit exported as a cache into a layout in the workspace, which publish-image pushes. exported

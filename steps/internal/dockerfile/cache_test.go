@@ -198,6 +198,13 @@ func (c *component) build(t testing.TB, files map[string]string) cycle {
 func (c *component) run(t testing.TB, files map[string]string) cycle {
 	t.Helper()
 	did := c.build(t, files)
+	c.publishes(t, &did)
+	return did
+}
+
+// publishes publishes what was built.
+func (c *component) publishes(t testing.TB, did *cycle) {
+	t.Helper()
 	in := did.in
 	cmd := exec.Command(
 		c.publish, "--workspace="+string(in.Workspace), "--results-dir="+t.TempDir(), "--registry="+in.Registry,
@@ -213,7 +220,6 @@ func (c *component) run(t testing.TB, files map[string]string) cycle {
 	}
 	sent, pushed := c.traffic.take()
 	did.pulled, did.pushed = did.pulled+sent, pushed
-	return did
 }
 
 // cycle is what a run did.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/opencontainers/go-digest"
 	"github.com/tonistiigi/fsutil"
 	"github.com/tonistiigi/fsutil/types"
 
@@ -52,6 +54,8 @@ type Parameters struct {
 	BuildKitRoot       string            `json:"buildkit-root"`
 	NoCache            bool              `json:"no-cache"`
 	Cache              string            `json:"dockerfile-cache"`
+	Compression        string            `json:"compression"`
+	CompressionLevel   int               `json:"compression-level"`
 	Registry           string            `json:"registry"`
 	ImageName          string            `json:"image-name"`
 	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
@@ -86,7 +90,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	if err := in.checkPlatform(); err != nil {
+	if err := errors.Join(in.checkPlatform(), in.checkCompression()); err != nil {
 		return nil, err
 	}
 	for _, warning := range src.warnings(in) {
@@ -178,6 +182,7 @@ func open(
 
 		Credentials: b.credentials,
 		Times:       b.fileTime(),
+		Compression: in.compression(),
 	}
 	if config.Root == "" {
 		config.Temporary = true
@@ -228,6 +233,24 @@ func (in Parameters) checkPlatform() error {
 	return nil
 }
 
+// gzipLevels is how many levels gzip has.
+const gzipLevels = 9
+
+func (in Parameters) checkCompression() error {
+	if in.Compression != "zstd" && in.CompressionLevel > gzipLevels {
+		return outcome.Errorf(
+			outcome.InvalidParameters, "compression-level: gzip has levels 1 to %d, and not %d", gzipLevels,
+			in.CompressionLevel,
+		)
+	}
+	return nil
+}
+
+// compression is how layers are compressed.
+func (in Parameters) compression() buildkit.Compression {
+	return buildkit.Compression{Type: in.Compression, Level: in.CompressionLevel}
+}
+
 // build is one image to be made.
 type build struct {
 	in          Parameters
@@ -237,7 +260,8 @@ type build struct {
 	epoch       *time.Time
 	secrets     map[string][]byte
 	credentials *registry.Credentials
-	cache       *layerCache // nil: there is to be none
+	cache       *layerCache            // nil: there is to be none
+	baseLayers  map[digest.Digest]bool // of the image, as a daemon has left it; nil: they are not known
 }
 
 // solve builds once, and returns the image that is in the workspace then.
@@ -321,7 +345,7 @@ func (b *build) options(files string) (client.SolveOpt, error) {
 		attrs["label:"+name] = value
 	}
 	b.in.confine(attrs)
-	export := map[string]string{"tar": "false"}
+	export := b.exports(map[string]string{"tar": "false"})
 	if b.epoch != nil {
 		attrs["build-arg:"+epochArg] = strconv.FormatInt(b.frontendEpoch().Unix(), 10)
 	}
@@ -346,6 +370,14 @@ func (b *build) options(files string) (client.SolveOpt, error) {
 		Exports:       []client.ExportEntry{{Type: client.ExporterOCI, Attrs: export}},
 		Session:       []session.Attachable{secretsprovider.FromMap(b.secrets), &credentials{known: b.credentials}},
 	}, nil
+}
+
+// exports adds how a daemon is to compress layers to the attributes of an export.
+func (b *build) exports(attrs map[string]string) map[string]string {
+	if b.in.BuildKitAddress != "" {
+		maps.Copy(attrs, b.in.compression().Attributes(b.dates().late))
+	}
+	return attrs
 }
 
 // labels are those asked for, and where the image comes from.

@@ -34,9 +34,12 @@ func (b *build) make(
 	ctx context.Context, builder *buildkit.BuildKit, options client.SolveOpt, layout, dir string,
 	statuses chan *client.SolveStatus,
 ) error {
-	elsewhere := b.cache.elsewhere
-	if b.in.late() {
-		elsewhere = nowhere
+	elsewhere := nowhere
+	if !b.in.late() {
+		near := b.beside(builder)
+		elsewhere = func(ctx context.Context, blob digest.Digest) bool {
+			return b.cache.elsewhere(ctx, blob) || near.layer(ctx, blob)
+		}
 	}
 	image, err := newSparse(layout, elsewhere)
 	if err != nil {
@@ -69,6 +72,9 @@ func (b *build) make(
 	if err == nil {
 		err = imagelayout.Dir(layout).WriteIndex(root)
 	}
+	if b.in.late() {
+		b.findBases(ctx, builder, image)
+	}
 	if err != nil || cache == nil {
 		return err
 	}
@@ -76,6 +82,22 @@ func (b *build) make(
 		b.env.Log.Warn("No cache is kept for the next build", "error", err)
 	}
 	return nil
+}
+
+// findBases finds out which layers of an image are those of its base images.
+func (b *build) findBases(ctx context.Context, builder *buildkit.BuildKit, image *sparse) {
+	b.baseLayers = map[digest.Digest]bool{}
+	for _, base := range basesIn(ctx, image.Store, time.Time{}) {
+		layers, err := layersOf(ctx, builder, base)
+		if err != nil {
+			b.env.Log.Debug("Layers of a base image are not known", "image", base, "because", err)
+			b.baseLayers = nil
+			return
+		}
+		for _, layer := range layers {
+			b.baseLayers[layer] = true
+		}
+	}
 }
 
 // late tells whether layers get their times in the layout, which then must have them all. A daemon's do.
@@ -176,12 +198,9 @@ func (s *sparse) Writer(ctx context.Context, options ...content.WriterOpt) (cont
 	}
 }
 
-// Abort implements content.IngestManager. The session's server aborts what it finds to be there already, and complains
-// when another stream has begun to send the same. What is left goes with the folder of all that is on its way.
-func (s *sparse) Abort(ctx context.Context, ref string) error {
-	_ = s.Store.Abort(ctx, ref)
-	return nil
-}
+// Abort implements content.IngestManager. The session's server aborts what it finds to be there already. Another stream
+// may be sending the same then, and must not lose its file. What is left goes with the folder of all that is on its way.
+func (s *sparse) Abort(context.Context, string) error { return nil }
 
 // lacks tells whether a builder was told that the store has a blob which it has not.
 func (s *sparse) lacks(blob digest.Digest) bool {

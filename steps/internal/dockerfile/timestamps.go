@@ -2,19 +2,21 @@ package dockerfile
 
 import (
 	"archive/tar"
-	"compress/gzip"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
-	"github.com/moby/buildkit/util/compression"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
 )
 
 // The values of the parameter timestamps.
@@ -47,11 +49,14 @@ func (b *build) fileTime() *time.Time {
 type dates struct {
 	files *time.Time // of what the build makes; nil: each has its own
 	image time.Time  // of the image itself; meaningful with files
-	late  bool       // whether files are still to be given theirs
+	late  bool       // whether files are still to be given theirs, and layers are to be compressed anew
+
+	bases       map[digest.Digest]bool // layers that stay as they are; nil: they are not known; meaningful with late
+	compression buildkit.Compression   // of the others
 }
 
 func (b *build) dates() dates {
-	d := dates{files: b.fileTime()}
+	d := dates{files: b.fileTime(), bases: b.baseLayers, compression: b.in.compression()}
 	if d.files != nil {
 		d.image, d.late = *b.epoch, b.in.BuildKitAddress != ""
 	}
@@ -94,8 +99,8 @@ func (s *source) asksForEpoch() bool {
 }
 
 // dateLayers gives files of the layers that a daemon's instructions have made their time: to its RUNs nobody can. Own
-// times are not to be told from others by then; those later than the image's are taken for them. It returns what
-// becomes of the configuration's rootfs.
+// times are not to be told from others by then; those later than the image's are taken for them. It compresses these
+// layers as the step's own builder does. It returns what becomes of the configuration's rootfs.
 func (l *layout) dateLayers(
 	manifest *ocispec.Manifest, history []ocispec.History, rootfs json.RawMessage,
 ) (json.RawMessage, error) {
@@ -104,22 +109,17 @@ func (l *layout) dateLayers(
 		return nil, fmt.Errorf("the image's configuration has %d layers, its manifest %d: %w", len(root.DiffIDs),
 			len(manifest.Layers), err)
 	}
-	layer := 0
+	made := l.made(history, manifest.Layers)
 	replaced := map[digest.Digest]bool{}
-	for _, h := range history {
-		if h.EmptyLayer || layer >= len(manifest.Layers) {
+	for i := range manifest.Layers {
+		if !made[i] {
 			continue
 		}
-		// A base image's keep theirs, by which they are told apart.
-		if at := h.Created; at != nil && (at.Equal(*l.dates.files) || at.Equal(l.dates.image)) {
-			old := manifest.Layers[layer].Digest
-			err := l.dateLayer(&manifest.Layers[layer], &root.DiffIDs[layer])
-			if err != nil {
-				return nil, fmt.Errorf("layer %s: %w", old, err)
-			}
-			replaced[old] = true
+		old := manifest.Layers[i].Digest
+		if err := l.dateLayer(&manifest.Layers[i], &root.DiffIDs[i]); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", old, err)
 		}
-		layer++
+		replaced[old] = true
 	}
 	for _, used := range manifest.Layers {
 		delete(replaced, used.Digest)
@@ -132,18 +132,41 @@ func (l *layout) dateLayers(
 	return json.Marshal(root)
 }
 
-// dateLayer writes a layer anew, as BuildKit writes layers, and leaves the old one; or it does nothing, if no file is
-// to get another time, as in layers of a base image that tells no history.
+// made tells which layers the build has made: those of no base image. Where a daemon no longer has the base images, the
+// history tells: in theirs are other times.
+func (l *layout) made(history []ocispec.History, layers []ocispec.Descriptor) []bool {
+	made := make([]bool, len(layers))
+	if l.dates.bases != nil {
+		for i, layer := range layers {
+			made[i] = !l.dates.bases[layer.Digest]
+		}
+		return made
+	}
+	layer := 0
+	for _, h := range history {
+		if h.EmptyLayer || layer >= len(layers) {
+			continue
+		}
+		at := h.Created
+		made[layer] = at != nil && (at.Equal(*l.dates.files) || at.Equal(l.dates.image))
+		layer++
+	}
+	return made
+}
+
+// dateLayer writes a layer anew, and leaves the old one. It does nothing with one that may be a base image's, if no file
+// is to get another time.
 func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) error {
 	old, err := os.Open(l.Blob(desc.Digest))
 	if err != nil {
 		return err
 	}
 	defer old.Close()
-	plain, err := gzip.NewReader(old)
+	plain, err := decompress(old, desc.MediaType)
 	if err != nil {
 		return err
 	}
+	defer plain.Close()
 	file, err := os.CreateTemp(string(l.Dir), "layer-*")
 	if err != nil {
 		return err
@@ -151,12 +174,11 @@ func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) erro
 	defer os.Remove(file.Name())
 	defer file.Close()
 	compressed, uncompressed := digest.Canonical.Digester(), digest.Canonical.Digester()
-	compress, _ := compression.Gzip.Compress(context.Background(), compression.New(compression.Default))
-	zip, err := compress(io.MultiWriter(file, compressed.Hash()), desc.MediaType)
+	zip, err := l.dates.compression.Writer(io.MultiWriter(file, compressed.Hash()))
 	if err != nil {
 		return err
 	}
-	changed := false
+	changed := l.dates.bases != nil
 	from, to := tar.NewReader(plain), tar.NewWriter(io.MultiWriter(zip, uncompressed.Hash()))
 	for {
 		header, err := from.Next()
@@ -185,5 +207,22 @@ func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) erro
 		return err
 	}
 	desc.Digest, desc.Size, *diffID = compressed.Digest(), size, uncompressed.Digest()
+	desc.MediaType = l.dates.compression.MediaType()
 	return errors.Join(file.Chmod(0o644), os.Rename(file.Name(), l.Blob(desc.Digest)))
+}
+
+// decompress reads a layer of a type.
+func decompress(layer io.Reader, mediaType string) (io.ReadCloser, error) {
+	switch {
+	case strings.HasSuffix(mediaType, "zstd"):
+		reader, err := zstd.NewReader(layer)
+		if err != nil {
+			return nil, err
+		}
+		return reader.IOReadCloser(), nil
+	case strings.HasSuffix(mediaType, "gzip"):
+		return gzip.NewReader(layer)
+	default:
+		return io.NopCloser(layer), nil
+	}
 }

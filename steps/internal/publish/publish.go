@@ -283,7 +283,7 @@ func (in Parameters) target() (target, error) {
 const maxSources = 8
 
 // sources are the repositories of the same registry that may hold blobs already: those of mount-from, then those of the
-// base images.
+// base images, and of mirrors of them.
 func (in Parameters) sources(to target) ([]string, error) {
 	host, _, _ := strings.Cut(to.text, "/")
 	var all []string
@@ -312,8 +312,11 @@ func (in Parameters) sources(to target) ([]string, error) {
 				err,
 			)
 		}
-		if at.RegistryStr() == to.repository.RegistryStr() {
-			add(at.RepositoryStr())
+		for _, place := range append([]string{at.RegistryStr()}, registry.MirrorsOf(at.RegistryStr(), in.RegistryMirrors)...) {
+			server, prefix, _ := strings.Cut(place, "/")
+			if server == to.repository.RegistryStr() {
+				add(strings.TrimPrefix(prefix+"/"+at.RepositoryStr(), "/"))
+			}
 		}
 	}
 	return all[:min(len(all), maxSources)], nil
