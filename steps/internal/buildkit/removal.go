@@ -94,15 +94,28 @@ const layersFile = "layers"
 
 // adopt removes what builds have left in the directory of a builder's state when the files in their layers have another
 // time than files of this build get, or the layers are compressed in another way: BuildKit would use such layers, and
-// the image's digest would tell of earlier builds.
+// the image's digest would tell of earlier builds. It removes, too, what a crash of the machine may have damaged.
+//
+// Where the state is new then, nothing waits for the disk any more.
 func adopt(state string, c Config) error {
 	mine := "kept"
 	if c.Times != nil {
 		mine = c.Times.UTC().Format(time.RFC3339Nano)
 	}
 	mine += " " + c.Compression.String()
+	boot := boot()
+	unsynced := mine + unsyncedMark + boot
 	path := filepath.Join(state, layersFile)
-	if theirs, err := os.ReadFile(path); err == nil && string(theirs) == mine {
+	theirs, err := os.ReadFile(path)
+	switch {
+	case err == nil && string(theirs) == mine:
+		return nil
+	case err == nil && string(theirs) == unsynced && boot != "":
+		go func() {
+			if err := settleState(state, mine); err != nil {
+				fmt.Fprintf(os.Stderr, "WARNING: the builder's state is not on the disk yet: %v\n", err)
+			}
+		}()
 		return nil
 	}
 	entries, err := os.ReadDir(state)
@@ -115,6 +128,9 @@ func adopt(state string, c Config) error {
 				return err
 			}
 		}
+	}
+	if (c.Temporary || boot != "") && skipSyncs() {
+		mine = unsynced
 	}
 	return os.WriteFile(path, []byte(mine), 0o600)
 }
