@@ -312,7 +312,8 @@ func (in Parameters) sources(to target) ([]string, error) {
 				err,
 			)
 		}
-		for _, place := range append([]string{at.RegistryStr()}, registry.MirrorsOf(at.RegistryStr(), in.RegistryMirrors)...) {
+		host := at.RegistryStr()
+		for _, place := range append([]string{host}, registry.MirrorsOf(host, in.RegistryMirrors)...) {
 			server, prefix, _ := strings.Cut(place, "/")
 			if server == to.repository.RegistryStr() {
 				add(strings.TrimPrefix(prefix+"/"+at.RepositoryStr(), "/"))

@@ -114,19 +114,28 @@ func TestLayersThatAreInTheBaseImage(t *testing.T) {
 
 func TestLayersOfABaseImageInTheSameRegistryAreMounted(t *testing.T) {
 	t.Parallel()
-	r := registrytest.New(t)
-	base := registrytest.RandomImage(t, 3, 50_000)
-	r.Push(t, "base/run:1", base)
-	w, image := sparse(t, base)
-	r.Forget()
-	in := to(r, w)
-	in.BaseImages = []string{r.Host + "/base/run@" + digest(t, base)}
-	in.RegistryPullSecret = r.DockerConfig
-	mustRun(t, in)
-	if n := len(uploads(r)); n != 2 { // layer and configuration
-		t.Errorf("%d uploads", n)
+	for _, direct := range []bool{true, false} {
+		t.Run(map[bool]string{true: "by its name", false: "by a mirror of it"}[direct], func(t *testing.T) {
+			t.Parallel()
+			r := registrytest.New(t)
+			base := registrytest.RandomImage(t, 3, 50_000)
+			r.Push(t, "base/run:1", base)
+			w, image := sparse(t, base)
+			r.Forget()
+			in := to(r, w)
+			in.BaseImages = []string{r.Host + "/base/run@" + digest(t, base)}
+			if !direct {
+				in.BaseImages = []string{"images.example.com/run@" + digest(t, base)}
+				in.RegistryMirrors = []registry.Mirror{{Registry: "images.example.com", Mirror: r.Host + "/base/"}}
+			}
+			in.RegistryPullSecret = r.DockerConfig
+			mustRun(t, in)
+			if n := len(uploads(r)); n != 2 { // layer and configuration
+				t.Errorf("%d uploads", n)
+			}
+			whole(t, r, image)
+		})
 	}
-	whole(t, r, image)
 }
 
 func TestBaseImageThatCannotBeHad(t *testing.T) {
