@@ -325,7 +325,6 @@ func (o *fetch) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.n += int64(n)
-	o.arrived.Broadcast()
 	return n, err
 }
 
@@ -343,11 +342,11 @@ func (o *fetch) stop() int64 {
 	return o.n
 }
 
-// ReadAt implements io.ReaderAt. It returns the last bytes only when the whole is what its digest says.
+// ReadAt implements io.ReaderAt. It returns no byte before the whole is here and is what its digest says: a builder that
+// has some of a layer goes on behind them when it gets the layer from elsewhere.
 func (o *fetch) ReadAt(p []byte, off int64) (int, error) {
-	want := min(off+int64(len(p)), o.size)
 	o.mu.Lock()
-	for !o.done && (o.n < want || want == o.size) {
+	for !o.done {
 		o.arrived.Wait()
 	}
 	err := o.err
