@@ -19,8 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// lazyWorker is a worker whose OCI exporter pulls no layer that the step's store has already, and compresses new ones in
-// its own way. BuildKit's own pulls all layers of the image before it asks.
+// lazyWorker is a worker whose OCI exporter pulls no layer that the step's store has already, and compresses new ones
+// in its own way. BuildKit's own pulls all layers of the image before it asks.
 type lazyWorker struct {
 	*base.Worker
 	compression compression.Config

@@ -84,7 +84,7 @@ func (b *build) make(
 	return nil
 }
 
-// findBases finds out which layers of an image are those of its base images.
+// findBases finds the layers that an image has of its base images.
 func (b *build) findBases(ctx context.Context, builder *buildkit.BuildKit, image *sparse) {
 	b.baseLayers = map[digest.Digest]bool{}
 	for _, base := range basesIn(ctx, image.Store, time.Time{}) {
@@ -198,8 +198,9 @@ func (s *sparse) Writer(ctx context.Context, options ...content.WriterOpt) (cont
 	}
 }
 
-// Abort implements content.IngestManager. The session's server aborts what it finds to be there already. Another stream
-// may be sending the same then, and must not lose its file. What is left goes with the folder of all that is on its way.
+// Abort implements content.IngestManager. The session's server aborts what it finds to be there already. Another
+// stream may be sending the same then, and must not lose its file. What is left goes with the folder of all that is on
+// its way.
 func (s *sparse) Abort(context.Context, string) error { return nil }
 
 // lacks tells whether a builder was told that the store has a blob which it has not.
@@ -342,8 +343,8 @@ func (o *fetch) stop() int64 {
 	return o.n
 }
 
-// ReadAt implements io.ReaderAt. It returns no byte before the whole is here and is what its digest says: a builder that
-// has some of a layer goes on behind them when it gets the layer from elsewhere.
+// ReadAt implements io.ReaderAt. It returns no byte before the whole is here and is what its digest says: a builder
+// that has some of a layer goes on behind them when it gets the layer from elsewhere.
 func (o *fetch) ReadAt(p []byte, off int64) (int, error) {
 	o.mu.Lock()
 	for !o.done {

@@ -154,8 +154,8 @@ func (l *layout) made(history []ocispec.History, layers []ocispec.Descriptor) []
 	return made
 }
 
-// dateLayer writes a layer anew, and leaves the old one. It does nothing with one that may be a base image's, if no file
-// is to get another time.
+// dateLayer writes a layer anew, and leaves the old one. It does nothing with one that may be a base image's, if no
+// file is to get another time.
 func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) error {
 	old, err := os.Open(l.Blob(desc.Digest))
 	if err != nil {
