@@ -115,7 +115,8 @@ func (r runner) all(ctx context.Context) (err error) {
 	}
 	if err := r.step(ctx, "Making a release", func(ctx context.Context) error {
 		return r.command(
-			ctx, releaseBin, "build", "--version", templates.Version(), "--out", releaseDir, "--arch", "amd64", "--os", "linux",
+			ctx, releaseBin, "build", "--version", templates.Version(), "--out", releaseDir, "--arch", "amd64",
+			"--os", "linux",
 		)
 	}); err != nil {
 		return err

@@ -173,7 +173,7 @@ func TestRelease(t *testing.T) {
 	from := about.Predicate.BuildDefinition.ResolvedDependencies
 	if len(about.Subject) != wanted || about.Subject[0].Digest["sha256"] != sum ||
 		len(from) != 1 || from[0].Digest["gitCommit"] != strings.Repeat("c", 40) {
-		t.Errorf("%s is of %d files and images, want %d:\n%s", provenance, len(about.Subject), wanted, files[provenance])
+		t.Errorf("%s is of %d, want %d:\n%s", provenance, len(about.Subject), wanted, files[provenance])
 	}
 	for name, want := range map[string]string{
 		"github-actions/register-workload/action.yml": "    default: " + sum + "\n",
