@@ -29,8 +29,8 @@ type claims func(plumbing.Hash) func(content) error
 
 // lister hears what trees hold, and tells which blobs are wanted.
 type lister interface {
-	// list hears of each tree, in the order in which they arrive. The content is valid during the call. Its only error
-	// is that of an ended context.
+	// list hears of each tree, in the order in which they arrive. The content is valid during the call. It fails
+	// only when the context has ended.
 	list(ctx context.Context, p *pack, name plumbing.Hash, content []byte) error
 	// claim is called from several goroutines.
 	claim(name plumbing.Hash) func(content) error

@@ -230,8 +230,8 @@ func expectTree(name plumbing.Hash, kind plumbing.ObjectType) error {
 	return nil
 }
 
-// plan makes what a tree has of directories, and lists its other entries: content is that of top, and of what is below
-// it that which is there by now. The rest is waiting.
+// plan makes the directories of a tree, whose content is given, and lists its other entries. Of the trees below, it goes
+// on with those that are there by now. The others are waiting.
 func (t *tree) plan(ctx context.Context, p *pack, top directory, content []byte) error {
 	left := []directory{top}
 	for len(left) > 0 {
