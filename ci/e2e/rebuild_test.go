@@ -14,14 +14,16 @@ import (
 )
 
 // testRebuild builds a component once more after one line has changed, in a new pod: what has not changed comes from
-// the component's cache of layers, and another component has no part of it.
+// the component's cache of layers, cache mounts hold what they held, and another component has no part of either.
 func testRebuild(t *testing.T) {
 	t.Parallel()
 	const repo, ran = "rebuild.git", "ran 42" // what the RUN prints
 	publish := func(page string) {
 		serving.repository(t, repo, with(map[string]string{
-			"Dockerfile": "FROM busybox:1\nRUN sleep 8 && echo ran $((6*7)) | tee /made\nCOPY page /page\n",
-			"page":       page,
+			"Dockerfile": "FROM busybox:1\nRUN sleep 8 && echo ran $((6*7)) | tee /made\nCOPY page /page\n" +
+				"RUN --mount=type=cache,target=/kept echo kept $(cat /kept/page); " +
+				"cat /page | tee /kept/page > /shown\n",
+			"page": page,
 		}))
 	}
 	publish("one\n")
@@ -38,7 +40,10 @@ func testRebuild(t *testing.T) {
 	if !strings.Contains(said, "Took the cache of the last build") || strings.Contains(said, ran) {
 		t.Errorf("the second build used no cache:\n%s", said)
 	}
-	if n := len(before); n != len(after) || !slices.Equal(before[:n-1], after[:n-1]) || before[n-1] == after[n-1] {
+	if !strings.Contains(said, "kept one") {
+		t.Errorf("the cache mount was empty in the second build:\n%s", said)
+	}
+	if n := len(before); n != len(after) || !slices.Equal(before[:n-2], after[:n-2]) || before[n-1] == after[n-1] {
 		t.Errorf("layers were %s, and are %s", before, after)
 	}
 
@@ -46,7 +51,8 @@ func testRebuild(t *testing.T) {
 	other := build{name: "rebuild-other", url: b.url}
 	other.succeed(t, 4*time.Minute)
 	said = logs(t, other.runName())
-	if !strings.Contains(said, ran) || !strings.Contains(said, "There is no cache yet") {
+	if !strings.Contains(said, ran) || !strings.Contains(said, "There is no cache yet") ||
+		strings.Contains(said, "kept one") || strings.Contains(said, "kept two") {
 		t.Errorf("another component took a cache:\n%s", said)
 	}
 	if got := layersOf(t, other.name); !slices.Equal(got, after) {

@@ -54,13 +54,14 @@ var nouns = map[string][]string{
 	"step":        {"outcome", "parameters", "redact", "workspace"},
 	"userns":      {"outcome"},
 	"disk":        {},
-	"buildkit":    {"disk", "filelock", "outcome", "registry", "regularfile", "trust", "userns"},
+	"cachemount":  {},
+	"buildkit":    {"cachemount", "disk", "filelock", "outcome", "registry", "regularfile", "trust", "userns"},
 	"imagelayout": {"outcome", "workspace"},
 	"transcript":  {},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
-		"buildkit", "disk", "imagelayout", "outcome", "redact", "registry", "secret", "step", "transcript", "trust",
-		"workspace",
+		"buildkit", "cachemount", "disk", "imagelayout", "outcome", "redact", "registry", "secret", "step",
+		"transcript", "trust", "workspace",
 	},
 	"buildpack": {
 		"disk", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay", "secret", "step", "transcript",

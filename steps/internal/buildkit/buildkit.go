@@ -88,6 +88,8 @@ type Config struct {
 	Times *time.Time
 	// Compression is how layers are compressed that the build makes.
 	Compression Compression
+	// Mounts is how cache mounts are kept. With nil, they are not, but in Root.
+	Mounts *Mounts
 }
 
 // keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.

@@ -77,8 +77,10 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
 	options.RegistryHosts = pulls.registries
+	var times *timekeeper
 	if c.Times != nil {
-		options.Snapshotter = &settling{options.Snapshotter, newTimekeeper(*c.Times, options.MetadataStore)}
+		times = newTimekeeper(*c.Times, options.MetadataStore)
+		options.Snapshotter = &settling{options.Snapshotter, times}
 	}
 	options.Executor = runs{options.Executor, ids}
 	options.Applier = owners{options.Applier, options.ContentStore, ids}
@@ -97,12 +99,17 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 		return nil, err
 	}
 	w.SourceManager.Register(repositories)
-	workers := &worker.Controller{}
-	if err := workers.Add(lazyWorker{w, c.Compression.config()}); err != nil {
-		return nil, err
-	}
 	sessions, err := session.NewManager()
 	if err != nil {
+		return nil, err
+	}
+	lazy := lazyWorker{Worker: w, compression: c.Compression.config()}
+	if c.Mounts != nil {
+		lazy.mounts = newMountKeeper(w.CacheMgr, c, sessions, times)
+		w.CacheMgr = lazy.mounts
+	}
+	workers := &worker.Controller{}
+	if err := workers.Add(lazy); err != nil {
 		return nil, err
 	}
 	cache, err := bboltcachestorage.NewStore(filepath.Join(c.Root, "cache.db"))

@@ -20,10 +20,12 @@ import (
 )
 
 // lazyWorker is a worker whose OCI exporter pulls no layer that the step's store has already, and compresses new ones
-// in its own way. BuildKit's own pulls all layers of the image before it asks.
+// in its own way. BuildKit's own pulls all layers of the image before it asks. While an image is exported, its cache
+// mounts are saved.
 type lazyWorker struct {
 	*base.Worker
 	compression compression.Config
+	mounts      *mountKeeper // nil: none are
 }
 
 // Exporter implements worker.Worker.
@@ -32,12 +34,13 @@ func (w lazyWorker) Exporter(name string, sessions *session.Manager) (exporter.E
 	if err != nil || name != client.ExporterOCI {
 		return e, err
 	}
-	return lazyExporter{e, w.compression}, nil
+	return lazyExporter{e, w.compression, w.mounts}, nil
 }
 
 type lazyExporter struct {
 	exporter.Exporter
 	compression compression.Config
+	mounts      *mountKeeper
 }
 
 // Resolve implements exporter.Exporter.
@@ -46,12 +49,13 @@ func (e lazyExporter) Resolve(ctx context.Context, id int, attrs map[string]stri
 	if err != nil {
 		return nil, err
 	}
-	return lazyInstance{instance, e.compression}, nil
+	return lazyInstance{instance, e.compression, e.mounts}, nil
 }
 
 type lazyInstance struct {
 	exporter.ExporterInstance
 	compression compression.Config
+	mounts      *mountKeeper
 }
 
 // Export implements exporter.ExporterInstance.
@@ -67,7 +71,13 @@ func (i lazyInstance) Export(ctx context.Context, source *exporter.Source, info 
 			source.Refs[platform] = lazyRef{ref, i.compression}
 		}
 	}
-	return i.ExporterInstance.Export(ctx, source, info)
+	if i.mounts == nil {
+		return i.ExporterInstance.Export(ctx, source, info)
+	}
+	ended := i.mounts.export(ctx, info)
+	response, finalize, described, err := i.ExporterInstance.Export(ctx, source, info)
+	ended(response)
+	return response, finalize, described, err
 }
 
 // lazyRef is a result whose layers are pulled one by one, when they are read.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,7 @@ type timekeeper struct {
 
 	mu     sync.Mutex
 	noted  map[int64]bool // own seconds that a file's content has
+	older  map[int64]bool // times of earlier builds' clocks, in nanoseconds since 1970; it is never changed
 	told   bool
 	failed error // what could not be settled; nobody looks at errors of releases
 }
@@ -51,6 +53,22 @@ const slack = time.Second
 
 func newTimekeeper(at time.Time, records *metadata.Store) *timekeeper {
 	return &timekeeper{at: at, began: time.Now().Add(-slack), records: records, noted: map[int64]bool{}}
+}
+
+// learn takes note of times, in nanoseconds since 1970, that the clocks of earlier builds have given to files of cache
+// mounts. A file that a RUN copies from there with its time gets the time that it gets where the mount was empty.
+func (k *timekeeper) learn(times []int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	older := maps.Clone(k.older)
+	if older == nil {
+		older = map[int64]bool{}
+	}
+	for _, at := range times {
+		older[at] = true
+		older[at-at%int64(time.Second)] = true // as an archive has it
+	}
+	k.older = older
 }
 
 // settling is a snapshotter whose snapshots are settled each time they are released.
@@ -176,6 +194,9 @@ type timed struct {
 func (k *timekeeper) search(dir string, layer bool) (found []timed, err error) {
 	now := time.Now().Add(slack)
 	notes := newNotes(k.began, now)
+	k.mu.Lock()
+	older := k.older
+	k.mu.Unlock()
 	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -185,7 +206,7 @@ func (k *timekeeper) search(dir string, layer bool) (found []timed, err error) {
 			return err
 		}
 		file := timed{path: path, mtime: info.ModTime(), content: info.Mode().IsRegular()}
-		file.own = !file.mtime.Before(k.began) && !file.mtime.After(now)
+		file.own = !file.mtime.Before(k.began) && !file.mtime.After(now) || older[file.mtime.UnixNano()]
 		fraction := layer && file.mtime.Nanosecond() != 0 && file.mtime.Unix() != k.at.Unix()
 		if !file.own && !fraction {
 			return nil

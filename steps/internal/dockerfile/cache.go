@@ -22,6 +22,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
@@ -117,24 +118,13 @@ func newLayerCache(
 		in.Timestamps == commitTimes { // its layers are of use to no other commit
 		return nil, nil
 	}
-	transport, err := trust.Transport(in.CABundle)
-	if err != nil {
-		return nil, err
-	}
 	c := &layerCache{in: in, env: env, present: map[digest.Digest]bool{}}
-	c.own = registry.Source{Insecure: in.InsecureRegistries, Credentials: credentials, Transport: transport}
-	if in.InsecurePlainHTTP {
-		host, _, _ := strings.Cut(in.Registry, "/")
-		c.own.Insecure = append(slices.Clone(in.InsecureRegistries), host)
-	}
-	c.bases = registry.Source{
-		Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, Credentials: credentials, Transport: transport,
-	}
-	if in.NoCache {
-		return c, nil
+	var err error
+	if c.own, c.bases, err = in.registries(credentials); err != nil || in.NoCache {
+		return c, err
 	}
 	started := time.Now()
-	reference := strings.TrimSuffix(in.Registry, "/") + "/" + in.ImageName + ":" + workspace.CacheTag
+	reference := in.cacheReference(workspace.CacheTag)
 	c.taken, err = c.take(ctx, reference)
 	switch {
 	case err == nil:
@@ -150,25 +140,50 @@ func newLayerCache(
 	return c, nil
 }
 
-// take fetches a cache, without its layers. Its owner must be this component.
-func (c *layerCache) take(ctx context.Context, reference string) (*takenCache, error) {
-	var image registry.Image
+// registries are where the component's images are, and where base images are.
+func (in Parameters) registries(credentials *registry.Credentials) (own, bases registry.Source, err error) {
+	transport, err := trust.Transport(in.CABundle)
+	if err != nil {
+		return own, bases, err
+	}
+	own = registry.Source{Insecure: in.InsecureRegistries, Credentials: credentials, Transport: transport}
+	if in.InsecurePlainHTTP {
+		host, _, _ := strings.Cut(in.Registry, "/")
+		own.Insecure = append(slices.Clone(in.InsecureRegistries), host)
+	}
+	return own, registry.Source{
+		Mirrors: in.RegistryMirrors, Insecure: in.InsecureRegistries, Credentials: credentials, Transport: transport,
+	}, nil
+}
+
+// cacheReference is a tag of the component's images.
+func (in Parameters) cacheReference(tag string) string {
+	return strings.TrimSuffix(in.Registry, "/") + "/" + in.ImageName + ":" + tag
+}
+
+// takeOwn fetches manifest and configuration of what a build of a component left. The component must be its owner.
+func takeOwn(
+	ctx context.Context, from registry.Source, reference string, owner step.Owner, retry outcome.Retry,
+) (image registry.Image, manifest v1.Manifest, config v1.ConfigFile, err error) {
 	platform := v1.Platform{OS: cacheOS, Architecture: cacheArchitecture}
-	if err := c.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
-		image, err = c.own.Image(ctx, reference, platform)
+	if err = retry.Do(ctx, func(ctx context.Context) (err error) {
+		image, err = from.Image(ctx, reference, platform)
 		return err
 	}); err != nil {
-		return nil, err
+		return image, manifest, config, err
 	}
-	var manifest v1.Manifest
-	var config v1.ConfigFile
-	if err := errors.Join(
-		json.Unmarshal(image.Manifest, &manifest), json.Unmarshal(image.Config, &config),
-	); err != nil {
-		return nil, err
+	err = errors.Join(json.Unmarshal(image.Manifest, &manifest), json.Unmarshal(image.Config, &config))
+	if of := config.Config.Labels[step.OwnerLabel]; err == nil && of != owner.Label() {
+		err = fmt.Errorf("its owner is %q, and not %q", quote.Line(of, ownerShown), owner.Label())
 	}
-	if of := config.Config.Labels[step.OwnerLabel]; of != c.in.Owner.Label() {
-		return nil, fmt.Errorf("its owner is %q, and not %q", quote.Line(of, ownerShown), c.in.Owner.Label())
+	return image, manifest, config, err
+}
+
+// take fetches a cache, without its layers.
+func (c *layerCache) take(ctx context.Context, reference string) (*takenCache, error) {
+	image, manifest, config, err := takeOwn(ctx, c.own, reference, c.in.Owner, c.env.Retry)
+	if err != nil {
+		return nil, err
 	}
 	t := &takenCache{reference: image.Reference, layers: map[digest.Digest]cacheLayer{}}
 	told := config.Config.Labels[cacheMetadataLabel]
@@ -182,7 +197,7 @@ func (c *layerCache) take(ctx context.Context, reference string) (*takenCache, e
 	if err := t.check(manifest); err != nil {
 		return nil, err
 	}
-	err := c.env.Retry.Do(ctx, func(ctx context.Context) error {
+	err = c.env.Retry.Do(ctx, func(ctx context.Context) error {
 		content, err := c.own.Open(ctx, t.reference, manifest.Layers[0].Digest)
 		if err != nil {
 			return err

@@ -176,7 +176,7 @@ func (c *component) build(t testing.TB, files map[string]string) cycle {
 	t.Helper()
 	in := parameters(project(t, files), c.Registry)
 	in.Owner = c.owner
-	in.Registry, in.ImageName, in.Cache = c.Host, "team/cart", "max"
+	in.Registry, in.ImageName, in.Cache, in.CacheMountLimit = c.Host, "team/cart", "max", "1Gi"
 	if c.change != nil {
 		c.change(&in)
 	}

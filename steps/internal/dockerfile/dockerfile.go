@@ -56,6 +56,7 @@ type Parameters struct {
 	Cache              string            `json:"dockerfile-cache"`
 	Compression        string            `json:"compression"`
 	CompressionLevel   int               `json:"compression-level"`
+	CacheMountLimit    string            `json:"cache-mount-limit"`
 	Registry           string            `json:"registry"`
 	ImageName          string            `json:"image-name"`
 	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
@@ -109,6 +110,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		env.Log.Warn(warning)
 	}
 	if b.cache, err = newLayerCache(ctx, in, b.credentials, env); err != nil {
+		return nil, err
+	}
+	if b.mounts, err = newMountCache(ctx, in, src, b.credentials, env); err != nil {
 		return nil, err
 	}
 	builder, err := open(ctx, in, b, env)
@@ -183,6 +187,7 @@ func open(
 		Credentials: b.credentials,
 		Times:       b.fileTime(),
 		Compression: in.compression(),
+		Mounts:      b.mounts.config(),
 	}
 	if config.Root == "" {
 		config.Temporary = true
@@ -261,6 +266,7 @@ type build struct {
 	secrets     map[string][]byte
 	credentials *registry.Credentials
 	cache       *layerCache            // nil: there is to be none
+	mounts      *mountCache            // nil: no cache mount is kept
 	baseLayers  map[digest.Digest]bool // of the image, as a daemon has left it; nil: they are not known
 }
 

@@ -60,6 +60,18 @@ func (b *build) make(
 			return err
 		}
 	}
+	var mounts *keeping
+	if b.mounts != nil {
+		mounts, err = b.mounts.prepare(ctx, dir, stores)
+		defer func() {
+			if err := mounts.end(); err != nil {
+				b.env.Log.Warn("Files of cache mounts stay in the workspace", "error", err)
+			}
+		}()
+		if err != nil {
+			b.env.Log.Warn("Cache mounts are not kept for the next build", "error", err)
+		}
+	}
 	response, err := solve(ctx, builder, options, stores, statuses)
 	if err != nil {
 		return err
@@ -75,11 +87,21 @@ func (b *build) make(
 	if b.in.late() {
 		b.findBases(ctx, builder, image)
 	}
-	if err != nil || cache == nil {
+	if err != nil {
 		return err
 	}
-	if err := cache.keep(ctx, response.ExporterResponse["cache.manifest"]); err != nil {
-		b.env.Log.Warn("No cache is kept for the next build", "error", err)
+	if cache != nil {
+		if err := cache.keep(ctx, response.ExporterResponse["cache.manifest"]); err != nil {
+			b.env.Log.Warn("No cache is kept for the next build", "error", err)
+		}
+	}
+	// After the cache, which takes the place of all that was in its folder. What an earlier build left is older.
+	err = os.RemoveAll(b.in.Workspace.CacheMounts())
+	if err == nil && mounts != nil {
+		err = mounts.keep(ctx, response.ExporterResponse[buildkit.MountsIndex])
+	}
+	if err != nil {
+		b.env.Log.Warn("Cache mounts are not kept for the next build", "error", err)
 	}
 	return nil
 }

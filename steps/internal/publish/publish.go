@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -57,8 +58,9 @@ type Parameters struct {
 const progressEvery = 10 * time.Second
 
 // Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (docs/contract.md section
-// 1). Its results are image, registry/name:tag@digest, and image-digest. The cache that the build left it pushes as
-// <registry>/<image-name>:cache; that this fails is no failure. What it reads stays as it is, however Run ends.
+// 1). Its results are image, registry/name:tag@digest, and image-digest. The caches that the build left it pushes as
+// <registry>/<image-name>:cache and :cache-mounts; that this fails is no failure. What it reads stays as it is, however
+// Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	to, err := in.target()
 	if err != nil {
@@ -124,30 +126,79 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
-	if err := in.pushCache(ctx, repository, image, source, env); err != nil && ctx.Err() == nil {
-		env.Log.Warn("The cache is not pushed: the component's next build has an older one, or none", "error", err)
-	}
+	in.pushCaches(ctx, repository, image, source, env)
 	return step.Results{"image": published, "image-digest": digest}, nil
 }
 
-// fixedTag is the tag of a repository whose cache cannot be pushed anew, since its tags are immutable. It saves sending
-// a cache that the registry then refuses.
+// fixedTag is the tag of a repository whose caches cannot be pushed anew, since its tags are immutable. It saves
+// sending a cache that the registry then refuses.
 const fixedTag = workspace.CacheTag + "-is-immutable"
 
-// pushCache pushes the cache that the build left for the component's next one, if it left one. published is the image,
-// which the repository has. The cache may lack layers of it, and of the component's last cache.
-func (in Parameters) pushCache(
+// leftCache is something that the build left for the component's next one.
+type leftCache struct {
+	path, tag string
+	lost      string // a warning for when it cannot be pushed
+}
+
+// leftCaches are the caches that the build left. Those in the workspace are looked for, and need not be there.
+func (in Parameters) leftCaches() (left []leftCache) {
+	layers := leftCache{in.CacheSource, workspace.CacheTag,
+		"The cache is not pushed: the component's next build has an older one, or none"}
+	mounts := leftCache{"", workspace.CacheMountsTag,
+		"What cache mounts held is not pushed: the component's next build has older ones, or empty ones"}
+	if layers.path != "" {
+		mounts.path = filepath.Join(layers.path, filepath.Base(in.Workspace.CacheMounts()))
+	} else {
+		layers.path, mounts.path = in.Workspace.Cache(), in.Workspace.CacheMounts()
+	}
+	// A link in the place of the cache's folder leads out of the workspace.
+	folder, err := os.Lstat(layers.path)
+	hasMounts := err == nil && (folder.IsDir() || in.CacheSource != "") && !imagelayout.IsEmpty(mounts.path)
+	_, noIndex := os.Lstat(filepath.Join(layers.path, "index.json"))
+	switch {
+	case hasMounts && errors.Is(noIndex, fs.ErrNotExist): // mounts alone
+	case in.CacheSource != "", err == nil && !imagelayout.IsEmpty(layers.path),
+		err != nil && !errors.Is(err, fs.ErrNotExist):
+		left = append(left, layers)
+	}
+	if hasMounts {
+		left = append(left, mounts)
+	}
+	return left
+}
+
+// pushCaches pushes what the build left for the component's next one. published is the image, which the repository has.
+// That it fails is a warning.
+func (in Parameters) pushCaches(
 	ctx context.Context, repository *repository, published *imagelayout.Image, source registry.Source,
 	env step.Environment,
-) error {
-	path := in.CacheSource
-	if path == "" {
-		path = in.Workspace.Cache()
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) || err == nil && imagelayout.IsEmpty(path) {
-			return nil
+) {
+	left := in.leftCaches()
+	if len(left) == 0 {
+		return
+	}
+	fixed, err := repository.names(ctx, fixedTag, published.Root())
+	if err == nil && fixed != nothing {
+		env.Log.Info(
+			"The cache stays as it is, since the registry's tags are immutable. Exempt the tags from that, and delete "+
+				"the tag that tells of it", "exempt", workspace.CacheTag+", "+workspace.CacheMountsTag,
+			"delete", fixedTag,
+		)
+		return
+	}
+	for _, cache := range left {
+		if err := in.pushCache(ctx, cache, repository, published, source, env); err != nil && ctx.Err() == nil {
+			env.Log.Warn(cache.lost, "error", err)
 		}
 	}
-	cache, err := imagelayout.Open(ctx, path, os.TempDir())
+}
+
+// pushCache pushes one of them. It may lack layers of the image, and of the component's last cache.
+func (in Parameters) pushCache(
+	ctx context.Context, left leftCache, repository *repository, published *imagelayout.Image, source registry.Source,
+	env step.Environment,
+) error {
+	cache, err := imagelayout.Open(ctx, left.path, os.TempDir())
 	if err != nil {
 		return err
 	}
@@ -155,19 +206,13 @@ func (in Parameters) pushCache(
 	if err := in.checkOwner(cache); err != nil {
 		return err
 	}
-	if seen, err := repository.names(ctx, fixedTag, published.Root()); err == nil && seen != nothing {
-		env.Log.Info(
-			"The cache stays as it is, since the registry's tags are immutable. Exempt the tag from that, and delete "+
-				"the tag that tells of it", "exempt", workspace.CacheTag, "delete", fixedTag,
-		)
-		return nil
-	}
+	reference := repository.name.Name() + ":" + left.tag
 	p := &push{
 		repository: repository,
 		image:      cache,
-		bases:      &bases{images: []string{repository.name.Name() + ":" + workspace.CacheTag}, source: source},
+		bases:      &bases{images: []string{reference}, source: source},
 		published:  published,
-		tag:        workspace.CacheTag,
+		tag:        left.tag,
 		env:        env,
 		jobs:       max(in.Jobs, 1),
 	}
@@ -178,7 +223,7 @@ func (in Parameters) pushCache(
 	if err != nil {
 		return err
 	}
-	p.report(repository.name.Name() + ":" + workspace.CacheTag)
+	p.report(reference)
 	return nil
 }
 

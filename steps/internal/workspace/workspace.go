@@ -38,6 +38,13 @@ func (w Workspace) Cache() string { return filepath.Join(string(w), "cache") }
 // CacheTag is the tag of the component's build cache, in the repository of its images.
 const CacheTag = "cache"
 
+// CacheMounts is the folder of what cache mounts held, which a build leaves for the component's next one: an OCI image
+// layout. It is in the folder of the cache, so that a pod has both as one volume.
+func (w Workspace) CacheMounts() string { return filepath.Join(w.Cache(), "mounts") }
+
+// CacheMountsTag is the tag of what the component's cache mounts held, in the repository of its images.
+const CacheMountsTag = "cache-mounts"
+
 // SBOM is the folder of the bills of materials that buildpacks wrote: launch, what the image holds, and build, what it
 // was made with.
 func (w Workspace) SBOM() string { return filepath.Join(string(w), "sbom") }
