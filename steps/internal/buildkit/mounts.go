@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,6 +66,7 @@ type mountKeeper struct {
 
 	mu      sync.Mutex
 	index   *cachemount.Index // what earlier builds left; nil: it was not read yet
+	lost    bool              // whether it could not be read
 	held    map[string]*held  // by the ids of records
 	earlier map[int64]bool    // times that the clocks of earlier builds have given, in nanoseconds since 1970
 }
@@ -129,10 +131,7 @@ func (k *mountKeeper) GetMutable(
 		return ref, err
 	}
 	if ref.GetString(fillingKey) != "" {
-		return nil, errors.Join(
-			errors.New("what a cache mount holds is not whole"), ref.ClearValueAndIndex(cacheDirKey, cacheDirIndex),
-			ref.Release(context.WithoutCancel(ctx)),
-		)
+		return nil, errors.Join(errors.New("what a cache mount holds is not whole"), discard(ctx, ref))
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -145,6 +144,14 @@ func (k *mountKeeper) GetMutable(
 		k.held[id] = h
 	}
 	return &mountRef{ref, k, h}, nil
+}
+
+// discard removes a record that is of no use.
+func discard(ctx context.Context, ref cache.MutableRef) error {
+	return errors.Join(
+		ref.SetCachePolicyDefault(), ref.ClearValueAndIndex(cacheDirKey, cacheDirIndex),
+		ref.Release(context.WithoutCancel(ctx)),
+	)
 }
 
 // mountRef is the record of a cache mount.
@@ -170,6 +177,7 @@ func (m *mountRef) SetString(key, value, index string) error {
 		h.key.ID = strings.TrimSuffix(h.key.ID, ":"+h.parent.ID())
 	}
 	m.keeper.mu.Lock()
+	maps.DeleteFunc(m.keeper.held, func(_ string, other *held) bool { return other.key == h.key }) // is without a name
 	m.keeper.held[m.ID()] = h
 	m.keeper.mu.Unlock()
 	return h.name(m.MutableRef)
@@ -245,10 +253,7 @@ func (m *mountRef) replace(ctx context.Context, s session.Group) error {
 	m.keeper.held[fresh.ID()] = m.held
 	m.keeper.mu.Unlock()
 	m.MutableRef = fresh
-	return errors.Join(
-		spoilt.ClearValueAndIndex(cacheDirKey, cacheDirIndex), m.held.name(fresh),
-		spoilt.Release(context.WithoutCancel(ctx)),
-	)
+	return errors.Join(discard(ctx, spoilt), m.held.name(fresh))
 }
 
 // shown is a mount's id in a Dockerfile, for messages.
@@ -300,6 +305,7 @@ func (k *mountKeeper) find(ctx context.Context, store *mountStore, key cachemoun
 			if ctx.Err() != nil {
 				return cachemount.Mount{}, false
 			}
+			k.lost = true
 			fmt.Fprintf(os.Stderr, "WARNING: cache mounts are empty: %v\n", err)
 		}
 		k.index = &index
@@ -388,7 +394,9 @@ func (k *mountKeeper) save(ctx context.Context, sessionID string) (string, error
 	if err != nil {
 		return "", err
 	}
-	k.find(ctx, store, cachemount.Key{}) // reads the index
+	if k.find(ctx, store, cachemount.Key{}); k.lost { // it has read the index
+		return "", errors.New("what earlier builds left is not known, and stays as it is")
+	}
 	index := k.merge(k.packAll(ctx, group, store, used))
 	if err := ctx.Err(); err != nil {
 		return "", context.Cause(ctx)
@@ -504,8 +512,10 @@ func (k *mountKeeper) merge(packed []cachemount.Mount) cachemount.Index {
 	return index
 }
 
-// export saves the mounts while an image is exported.
+// export saves the mounts while an image is exported. The caller calls what it returns at the end, with the exporter's
+// response if there is one.
 func (k *mountKeeper) export(ctx context.Context, info exporter.ExportBuildInfo) (ended func(map[string]string)) {
+	ctx, cancel := context.WithCancel(ctx)
 	saved := make(chan string, 1)
 	go func() {
 		index, err := k.save(ctx, info.SessionID)
@@ -515,8 +525,12 @@ func (k *mountKeeper) export(ctx context.Context, info exporter.ExportBuildInfo)
 		saved <- index
 	}()
 	return func(response map[string]string) {
+		if response == nil { // the export has failed
+			cancel()
+		}
 		if index := <-saved; index != "" && response != nil {
 			response[MountsIndex] = index
 		}
+		cancel()
 	}
 }

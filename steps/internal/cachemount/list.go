@@ -29,7 +29,7 @@ type entry struct {
 	// Link is the target of a symbolic link; of a file, another path of it, which is in the list before.
 	Link   name   `json:"l,omitempty"`
 	Size   int64  `json:"s,omitempty"` // bytes
-	Sum    []byte `json:"h,omitempty"` // of the content
+	Sum    []byte `json:"h,omitempty"` // of the content: the first sumSize bytes of its SHA-256
 	Chunk  int    `json:"c,omitempty"` // place in the mount's chunks, from 1; 0: there is no content
 	Offset int64  `json:"o,omitempty"` // of the content in the chunk
 }
