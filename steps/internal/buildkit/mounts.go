@@ -236,9 +236,14 @@ func (m *mountRef) fill(ctx context.Context, s session.Group) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	fmt.Fprintf(os.Stderr, "WARNING: cache mount %s is empty: %v\n", m.held.shown(), err)
+	fmt.Fprintf(os.Stderr, "WARNING: cache mount %s is empty: %s\n", m.held.shown(), plain(err))
 	m.held.unpacked = nil
 	return m.replace(ctx, s)
+}
+
+// plain is an error of the step's for people: it has come by gRPC, once or twice.
+func plain(err error) string {
+	return strings.ReplaceAll(err.Error(), "rpc error: code = Unknown desc = ", "")
 }
 
 // replace puts an empty record in the place of one that is of no use.
