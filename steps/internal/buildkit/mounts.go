@@ -118,6 +118,7 @@ func (k *mountKeeper) New(
 			return nil, errors.Join(err, ref.Release(context.WithoutCancel(ctx)))
 		}
 		h.parent = parent.Clone()
+		parent = h.parent // for again
 	}
 	return &mountRef{ref, k, h}, nil
 }
