@@ -230,7 +230,7 @@ func expectTree(name plumbing.Hash, kind plumbing.ObjectType) error {
 	return nil
 }
 
-// plan makes the directories of a tree, whose content is given, and lists its other entries. Of the trees below, it goes
+// plan makes the directories of a tree, whose content is given, and lists its other entries. Of trees below, it goes
 // on with those that are there by now. The others are waiting.
 func (t *tree) plan(ctx context.Context, p *pack, top directory, content []byte) error {
 	left := []directory{top}
