@@ -32,6 +32,7 @@ help: ## Show the targets
 	@echo "  OPENCHOREO=1.2.0                  another version of OpenChoreo than the newest, of cluster-up and e2e"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
+	@echo "  ROUNDS=<number>                   how often make bench runs each contender (default 5)"
 	@echo "  DIGESTS=<folder of image layouts> whose digests make bundle puts in"
 
 build: ## Build the steps and the stepwright command into bin/
@@ -75,7 +76,7 @@ generate: ## Write anew what is generated in docs, schemas, templates and exampl
 
 bench: ## Measure steps beside what they replace, and write docs/performance.md; BENCH=<regular expression> for some
 	@ci/install/install.sh bench
-	$(GO) test ./ci/bench -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 0 -docs ../../docs
+	$(GO) test ./ci/bench -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 0 -docs ../../docs $(if $(ROUNDS),-rounds '$(ROUNDS)')
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
 	@ci/install/install.sh images

@@ -68,12 +68,12 @@ func BenchmarkCheckout(b *testing.B) {
 // into prepares a checkout into a new folder, which newFolder makes.
 func into(
 	newFolder func(*testing.B) (dir string, remove func()), command func(dir string) *exec.Cmd,
-) func(*testing.B) ([]*exec.Cmd, func()) {
-	return func(b *testing.B) ([]*exec.Cmd, func()) {
+) func(*testing.B) trial {
+	return func(b *testing.B) trial {
 		dir, remove := newFolder(b)
 		cmd := command(dir)
 		cmd.Env = append(os.Environ(), devgit.Hermetic()...)
-		return []*exec.Cmd{cmd}, remove
+		return trial{commands: []*exec.Cmd{cmd}, remove: remove}
 	}
 }
 

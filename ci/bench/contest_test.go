@@ -3,9 +3,11 @@ package bench
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,28 +25,35 @@ import (
 // rounds is how often each contender runs.
 var rounds = flag.Int("rounds", 5, "how often each contender runs")
 
-// A contender is one of the commands that are compared.
+// A contender is one of the ways that are compared.
 type contender struct {
-	name string
-	// prepare makes what one round needs, which is not measured, and returns the commands of the round, which run one
-	// after another. What it leaves is removed by the returned function.
-	prepare func(b *testing.B) (commands []*exec.Cmd, remove func())
+	name    string
+	prepare func(b *testing.B) trial // makes what one round needs, which is not measured
+}
+
+// A trial is one round of one contender.
+type trial struct {
+	commands  []*exec.Cmd // run one after another
+	remove    func()      // removes what the round leaves
+	traffic   []*traffic  // of the registries that it uses; empty: nobody counts
+	servers   []int       // process ids of daemons that work for it alone
+	workspace []string    // folders that one command leaves to the next; empty: nobody measures
 }
 
 // A contest measures contenders by turns, so that what else the machine does meets all of them. The first one is what
 // the others are compared with.
-type contest struct {
-	contenders []contender
-	traffic    *traffic // of the registry that they use; nil: nobody counts
-}
+type contest struct{ contenders []contender }
 
 // cost is what one round took.
 type cost struct {
-	wall, cpu      float64 // seconds; user and system time, of processes that were waited for
-	peak           float64 // MiB, of the largest process
-	sent, received float64 // MB, of bodies, as the contender sees them
-	requests       float64
+	wall, cpu float64  // seconds; user and system time, of processes that were waited for
+	peak      float64  // MiB, of the largest process
+	network   *network // nil: nobody counted
+	workspace *float64 // MB, of files; nil: nobody measured
 }
+
+// network is what registries counted.
+type network struct{ Sent, Received, Requests float64 } // MB of bodies, as the contender sees them
 
 // run measures, reports the medians as metrics, and keeps them for the page.
 func (c contest) run(b *testing.B) {
@@ -57,7 +66,7 @@ func (c contest) run(b *testing.B) {
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	t := table{Name: strings.TrimPrefix(b.Name(), "Benchmark"), Rounds: *rounds, About: about()}
+	t := table{Name: strings.ReplaceAll(strings.TrimPrefix(b.Name(), "Benchmark"), "_", " "), Rounds: *rounds, About: about()}
 	for i, contender := range c.contenders {
 		r := result{
 			Name: contender.name,
@@ -65,11 +74,15 @@ func (c contest) run(b *testing.B) {
 			CPU:  spreadOf(costs[i], func(c cost) float64 { return c.cpu }),
 			Peak: spreadOf(costs[i], func(c cost) float64 { return c.peak }),
 		}
-		if c.traffic != nil {
-			sent := spreadOf(costs[i], func(c cost) float64 { return c.sent })
-			received := spreadOf(costs[i], func(c cost) float64 { return c.received })
-			requests := spreadOf(costs[i], func(c cost) float64 { return c.requests })
-			r.Sent, r.Received, r.Requests = &sent.Median, &received.Median, &requests.Median
+		if costs[i][0].network != nil {
+			r.Network = &network{
+				Sent:     spreadOf(costs[i], func(c cost) float64 { return c.network.Sent }).Median,
+				Received: spreadOf(costs[i], func(c cost) float64 { return c.network.Received }).Median,
+				Requests: spreadOf(costs[i], func(c cost) float64 { return c.network.Requests }).Median,
+			}
+		}
+		if costs[i][0].workspace != nil {
+			r.Workspace = new(spreadOf(costs[i], func(c cost) float64 { return *c.workspace }).Median)
 		}
 		t.Results = append(t.Results, r)
 		name := strings.ReplaceAll(r.Name, " ", "-")
@@ -90,17 +103,26 @@ func (c contest) run(b *testing.B) {
 // once runs one contender.
 func (c contest) once(b *testing.B, contender contender) (took cost) {
 	b.Helper()
-	commands, remove := contender.prepare(b)
-	defer remove()
-	c.traffic.reset()
-	for _, command := range commands {
+	t := contender.prepare(b)
+	defer t.remove()
+	for _, counter := range t.traffic {
+		counter.reset()
+	}
+	for _, pid := range t.servers {
+		took.cpu -= processorTime(b, pid)
+		// The kernel counts the most memory anew.
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, command := range t.commands {
 		var out bytes.Buffer
 		command.Stdout, command.Stderr = &out, &out
 		started := time.Now()
 		if err := command.Start(); err != nil {
 			b.Fatalf("%s: %s: %v", contender.name, command, err)
 		}
-		peak := watch(command.Process.Pid)
+		peak := watch(append(slices.Clone(t.servers), command.Process.Pid)...)
 		err := command.Wait()
 		took.wall += time.Since(started).Seconds()
 		took.peak = max(took.peak, peak())
@@ -109,23 +131,79 @@ func (c contest) once(b *testing.B, contender contender) (took cost) {
 		}
 		took.cpu += (command.ProcessState.UserTime() + command.ProcessState.SystemTime()).Seconds()
 	}
-	if c.traffic != nil {
-		took.sent, took.received = float64(c.traffic.in.Load())/1e6, float64(c.traffic.out.Load())/1e6
-		took.requests = float64(c.traffic.requests.Load())
+	for _, pid := range t.servers {
+		took.cpu += processorTime(b, pid)
+	}
+	if len(t.traffic) > 0 {
+		took.network = new(network)
+		for _, counter := range t.traffic {
+			took.network.Sent += float64(counter.in.Load()) / 1e6
+			took.network.Received += float64(counter.out.Load()) / 1e6
+			took.network.Requests += float64(counter.requests.Load())
+		}
+	}
+	if len(t.workspace) > 0 {
+		took.workspace = new(megabytes(b, t.workspace))
 	}
 	return took
 }
 
-// watch looks at a process and its descendants until the function that it returns is called, which returns the most
+// processorTime is how many seconds of user and system time a process has used, and those of its children that it has
+// waited for.
+func processorTime(b *testing.B, pid int) (seconds float64) {
+	b.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	// The name, in brackets, may have spaces. Times are in hundredths of a second on all architectures.
+	fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	for _, field := range fields[11:15] {
+		hundredths, err := strconv.ParseFloat(field, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		seconds += hundredths / 100
+	}
+	return seconds
+}
+
+// megabytes is the size of all regular files in folders. One that is not there has none.
+func megabytes(b *testing.B, dirs []string) (size float64) {
+	b.Helper()
+	for _, dir := range dirs {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if path == dir && errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil || !entry.Type().IsRegular() {
+				return err
+			}
+			info, err := entry.Info()
+			if err == nil {
+				size += float64(info.Size()) / 1e6
+			}
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	return size
+}
+
+// watch looks at processes and their descendants until the function that it returns is called, which returns the most
 // memory in MiB that one of them had. The memory that wait tells includes this process, from between fork and exec.
-func watch(pid int) (peak func() float64) {
+func watch(pids ...int) (peak func() float64) {
 	done, found := make(chan struct{}), make(chan float64)
 	go func() {
 		var most float64
-		ticker := time.NewTicker(5 * time.Millisecond)
+		ticker := time.NewTicker(20 * time.Millisecond)
 		defer ticker.Stop()
 		for {
-			most = max(most, memory(pid))
+			for _, pid := range pids {
+				most = max(most, memory(pid))
+			}
 			select {
 			case <-done:
 				found <- most
@@ -225,18 +303,16 @@ func tool(b *testing.B, dir, name string) string {
 	return filepath.Join(dir, filepath.Base(name))
 }
 
-// traffic is a handler in front of a registry that counts bytes of bodies, and requests. A nil one counts nothing.
+// traffic is a handler in front of a registry that counts bytes of bodies, and requests.
 type traffic struct {
 	next              http.Handler
 	in, out, requests atomic.Int64
 }
 
 func (t *traffic) reset() {
-	if t != nil {
-		t.in.Store(0)
-		t.out.Store(0)
-		t.requests.Store(0)
-	}
+	t.in.Store(0)
+	t.out.Store(0)
+	t.requests.Store(0)
 }
 
 // ServeHTTP implements http.Handler.

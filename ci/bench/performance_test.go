@@ -28,10 +28,11 @@ type table struct {
 }
 
 type result struct {
-	Name                     string
-	Wall, CPU                spread   // seconds
-	Peak                     spread   // MiB
-	Sent, Received, Requests *float64 `json:",omitempty"` // MB, MB, number; nil where nobody counted
+	Name      string
+	Wall, CPU spread   // seconds
+	Peak      spread   // MiB
+	Network   *network `json:",omitempty"` // nil where nobody counted
+	Workspace *float64 `json:",omitempty"` // MB; nil where nobody measured
 }
 
 // update puts a table on the page in a folder, in the place of the one of that name.
@@ -62,12 +63,12 @@ const head = `# Performance
 <!-- Written by make bench: do not edit. -->
 
 ` + "`make bench`" + ` measures the steps beside the tools that they replace, and writes this page; ` +
-	"`make bench BENCH=Publish`" + ` measures a part of it.
-The contenders of a table run by turns, each as often as the table says. A figure is the median, with the least and the
-most in brackets. CPU is user and system time of the contender's processes, without that of servers. Peak is the memory
-of its largest process. Sent, received and requests are what the registry counted. The registry asks for TLS and a
-password, and runs on the same machine, as all else does, so that a busy machine shows in the wall time of all alike;
-CPU is the steadier figure. The folders that a contender writes are new each time.
+	"`make bench BENCH=Publish`" + ` measures a part of it,
+and ` + "`ROUNDS=1`" + ` is quicker. The contenders of a table run by turns, each as often as the table says. A figure is the median, with the
+least and the most in brackets. CPU is user and system time of the contender's processes, daemons that work for it alone included, without that
+of registries. Peak is the memory of its largest process, which may be a compiler. Sent, received and requests are what registries counted. The
+registry that is pushed to asks for TLS and a password, and runs on the same machine, as all else does, so that a busy machine shows in the wall
+time of all alike; CPU is the steadier figure. The folders that a contender writes are new each time.
 
 The variable ` + "`STEPWRIGHT_BENCH_BEFORE`" + ` lists folders with older binaries, as ` + "`PATH`" + ` does; they take
 part as *before*.
@@ -75,37 +76,85 @@ part as *before*.
 ![Wall time of each contender, by the first of its table](performance.svg)
 `
 
-// page writes the tables for people.
+// page writes the tables for people. Those of one benchmark stand together, as their names are sorted.
 func page(all []table) string {
 	var b strings.Builder
 	b.WriteString(head)
+	b.WriteString(goalTable(all))
+	last := ""
 	for _, t := range all {
-		fmt.Fprintf(&b, "\n## %s\n\n", t.Name)
-		if text := explained[strings.SplitN(t.Name, "/", 2)[0]]; text != "" {
-			fmt.Fprintf(&b, "%s\n\n", text)
+		benchmark, part, _ := strings.Cut(t.Name, "/")
+		if benchmark != last {
+			fmt.Fprintf(&b, "\n## %s\n\n%s\n", benchmark, explained[benchmark])
+			if benchmark == changeBenchmark {
+				b.WriteString(changeTables(all))
+			}
+			last = benchmark
 		}
-		counted := slices.ContainsFunc(t.Results, func(r result) bool { return r.Requests != nil })
-		b.WriteString("| | wall, s | × | CPU, s | peak, MiB |")
-		if counted {
-			b.WriteString(" sent, MB | received, MB | requests |")
+		if benchmark == changeBenchmark {
+			continue
 		}
-		b.WriteString("\n|---|---|---|---|---|")
-		if counted {
-			b.WriteString("---|---|---|")
+		if part != "" {
+			fmt.Fprintf(&b, "\n### %s\n", part)
 		}
+		first := t.Results[0]
+		var rows []row
 		for i, r := range t.Results {
 			ratio := ""
 			if i > 0 {
-				ratio = fmt.Sprintf("%.2f", r.Wall.Median/t.Results[0].Wall.Median)
+				ratio = r.times(first)
 			}
-			fmt.Fprintf(&b, "\n| %s | %s | %s | %s | %.0f |", r.Name, r.Wall, ratio, r.CPU, r.Peak.Median)
-			if r.Requests != nil {
-				fmt.Fprintf(&b, " %.1f | %.1f | %.0f |", *r.Sent, *r.Received, *r.Requests)
-			}
+			rows = append(rows, row{r.Name, r, []string{ratio}})
 		}
-		fmt.Fprintf(&b, "\n\n%d rounds, %s.\n", t.Rounds, t.About)
+		fmt.Fprintf(&b, "\n%s\n%s", grid([]string{"×"}, rows), t.footer())
 	}
 	return b.String()
+}
+
+func (t table) footer() string { return fmt.Sprintf("%d rounds, %s.\n", t.Rounds, t.About) }
+
+// times is a result's wall time as a multiple of another's.
+func (r result) times(other result) string {
+	return fmt.Sprintf("%.2f", r.Wall.Median/other.Wall.Median)
+}
+
+// A row is a line of a grid: what was measured, and its ratios to others.
+type row struct {
+	label string
+	result
+	ratios []string
+}
+
+// grid writes rows, with a heading for each ratio.
+func grid(ratios []string, rows []row) string {
+	counted := slices.ContainsFunc(rows, func(r row) bool { return r.Network != nil })
+	left := slices.ContainsFunc(rows, func(r row) bool { return r.Workspace != nil })
+	headings := slices.Concat([]string{"", "wall, s"}, ratios, []string{"CPU, s", "peak, MiB"})
+	if counted {
+		headings = append(headings, "sent, MB", "received, MB", "requests")
+	}
+	if left {
+		headings = append(headings, "workspace, MB")
+	}
+	text := "| " + strings.Join(headings, " | ") + " |\n" + strings.Repeat("|---", len(headings)) + "|\n"
+	for _, r := range rows {
+		cells := slices.Concat([]string{r.label, r.Wall.String()}, r.ratios, []string{
+			r.CPU.String(), fmt.Sprintf("%.0f", r.Peak.Median),
+		})
+		if n := r.Network; n != nil {
+			cells = append(cells, fmt.Sprintf("%.1f", n.Sent), fmt.Sprintf("%.1f", n.Received),
+				fmt.Sprintf("%.0f", n.Requests))
+		} else if counted {
+			cells = append(cells, "", "", "")
+		}
+		if r.Workspace != nil {
+			cells = append(cells, fmt.Sprintf("%.1f", *r.Workspace))
+		} else if left {
+			cells = append(cells, "")
+		}
+		text += "| " + strings.Join(cells, " | ") + " |\n"
+	}
+	return text
 }
 
 func (s spread) String() string { return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Min, s.Max) }
@@ -168,12 +217,25 @@ var explained = map[string]string{
 	"Publish": "An image of 20 layers, 475 MB together, is pushed to an empty registry, from an OCI image layout or " +
 		"from a docker-archive, or to a registry that has it (unchanged). publish-image reads what a build left, and " +
 		"verifies each digest; crane and skopeo believe the layout.",
-	"Build": "The Dockerfile of an example, a service in Go, is built from nothing: BuildKit's state is empty, and " +
-		"base images come from a registry on this machine.",
-	"Change": "One change of a source, until the image is in the registry. Before it, the source was built and " +
-		"published in the same way; cold, it was not. Of that only the registry is left, and the state of daemons. " +
-		"A Go service has module dependencies and cache mounts; an image of 150 MB has one large layer, which is its " +
-		"dependency. The checkout is not measured.",
+	changeBenchmark: "A change of a source is built, and its image pushed to a registry. Each round builds a revision that " +
+		"was never built before, but for *unchanged*. Before a round the revision before it was built and pushed in the same " +
+		"way; before a *cold* one nothing was. Of that only the registry is left, which each contender has one of, and the " +
+		"state of the contender's daemon: all else is new, as in a pod. That is true of podman's caches of mounts, too, and " +
+		"the source is not in the page cache, for none of them. The checkout is not measured.\n\n" +
+		"- The Go service has two modules and a third, which is the dependency that changes, and caches of modules and of " +
+		"the compiler in cache mounts. The Node service has 120 packages, one of which changes, and npm's cache in a cache " +
+		"mount. The image of 150 MB has a file of that size, which is its dependency, and its source line comes in a layer " +
+		"after it. Modules, packages and base images are served on this machine.\n" +
+		"- *ours* runs containerfile-build and publish-image with the parameters that the templates give them: the cache is " +
+		"in the registry, also where a daemon builds.\n" +
+		"- *podman: build, save, load, push* is what OpenChoreo's own templates run, in two pods. *podman, cache in the " +
+		"registry* adds `--layers --cache-from --cache-to`, as OpenChoreo's cache add-on does, and pushes from the pod that " +
+		"has built, which is less work than the add-on's save and load. Both use the kernel's overlay file system, as in " +
+		"OpenChoreo's templates since they mount a volume for the storage; fuse-overlayfs, before, is slower. Podman's " +
+		"runtime is runc.\n" +
+		"- *buildctl* builds and pushes at one go, by a daemon that has built the revision before, and keeps no cache " +
+		"elsewhere. It is what can be had at best.\n\n" +
+		"Workspace is what one pod leaves to the next: the image, and the cache.",
 }
 
 // The page has a row for each contender, keeps tables of other benchmarks, and replaces those that were measured anew.
@@ -194,7 +256,7 @@ func TestUpdate(t *testing.T) {
 		}
 	}
 	for name, wants := range map[string][]string{
-		"performance.md":  {"## A\n", "## B/x\n", "| new <&> 1 | 2.00 (1.00–4.00) | 0.50 |", "3 rounds, other."},
+		"performance.md":  {"## A\n", "## B\n", "### x\n", "| new <&> 1 | 2.00 (1.00–4.00) | 0.50 |", "3 rounds, other."},
 		"performance.svg": {">A<", "new &lt;&amp;&gt; 1", ">0.50<"},
 	} {
 		raw, err := os.ReadFile(filepath.Join(dir, name))

@@ -119,9 +119,9 @@ func BenchmarkPublish(b *testing.B) {
 	g := newGuarded(b)
 	to := g.host + "/app:v1"
 	push := func(name string, command func() *exec.Cmd) contender {
-		return contender{name, func(b *testing.B) ([]*exec.Cmd, func()) {
+		return contender{name, func(b *testing.B) trial {
 			g.forget(b)
-			return []*exec.Cmd{command()}, func() {}
+			return trial{commands: []*exec.Cmd{command()}, remove: func() {}, traffic: []*traffic{g.traffic}}
 		}}
 	}
 	ours := func(source string) (list []contender) {
@@ -137,28 +137,28 @@ func BenchmarkPublish(b *testing.B) {
 		return g.command(skopeo, "copy", "--quiet", "oci:"+oci, "docker://"+to)
 	})
 	b.Run("layout", func(b *testing.B) {
-		contest{append([]contender{ofCrane, ofSkopeo}, ours(oci)...), g.traffic}.run(b)
+		contest{append([]contender{ofCrane, ofSkopeo}, ours(oci)...)}.run(b)
 	})
 	b.Run("archive", func(b *testing.B) {
 		contest{append([]contender{push("skopeo copy", func() *exec.Cmd {
 			return g.command(skopeo, "copy", "--quiet", "docker-archive:"+archive, "docker://"+to)
-		})}, ours(archive)...), g.traffic}.run(b)
+		})}, ours(archive)...)}.run(b)
 	})
 	b.Run("unchanged", func(b *testing.B) {
 		var list []contender
 		for _, c := range append([]contender{ofCrane, ofSkopeo}, ours(oci)...) {
-			list = append(list, contender{c.name, func(b *testing.B) ([]*exec.Cmd, func()) {
-				first, remove := c.prepare(b)
-				defer remove()
-				if out, err := first[0].CombinedOutput(); err != nil {
+			list = append(list, contender{c.name, func(b *testing.B) trial {
+				t := c.prepare(b)
+				first := t.commands[0]
+				if out, err := first.CombinedOutput(); err != nil {
 					b.Fatalf("%v: %s", err, out)
 				}
-				again := exec.Command(first[0].Path, first[0].Args[1:]...)
-				again.Env = first[0].Env
-				return []*exec.Cmd{again}, func() {}
+				t.commands[0] = exec.Command(first.Path, first.Args[1:]...)
+				t.commands[0].Env = first.Env
+				return t
 			}})
 		}
-		contest{list, g.traffic}.run(b)
+		contest{list}.run(b)
 	})
 }
 

@@ -55,6 +55,9 @@ const (
 // does.
 const Rootless = "docker.io/stepwright/rootless:bookworm"
 
+// Node is Debian with Node.js and npm. It, too, is made only for those who name it; ci/bench does.
+const Node = "docker.io/stepwright/node:bookworm"
+
 // edition is part of every image's key. Raise it when a recipe changes, so that images made by the old one are made
 // anew.
 const edition = 1
@@ -88,6 +91,7 @@ var recipes = map[string]recipe{
 	toolchainsDebian: debianWith(toolchainPackages),
 	Runtimes:         debianWith(runtimePackages),
 	Rootless:         debianWith(rootlessPackages),
+	Node:             debianWith(nodePackages),
 }
 
 // Names returns the names of all images that stand in for others, sorted.

@@ -5,6 +5,7 @@ const toolchainsDebian = "docker.io/stepwright/toolchains-debian:bookworm"
 
 var (
 	toolchainPackages = []string{"ca-certificates", "default-jdk-headless", "nodejs", "npm", "python3", "python3-pip"}
+	nodePackages      = []string{"ca-certificates", "nodejs", "npm"}
 	rootlessPackages  = []string{"ca-certificates", "rootlesskit", "runc", "uidmap"}
 	runtimePackages   = []string{"ca-certificates", "default-jre-headless", "nodejs", "python3"}
 )
