@@ -96,7 +96,7 @@ func main() {
 `
 
 // newGoService serves modules that this project requires, as the machine has them, and a module example.com/rates in
-// as many versions as are asked for: the dependency that changes.
+// all versions that are asked for: the dependency that changes.
 func newGoService(b *testing.B) application {
 	b.Helper()
 	out, err := exec.Command("go", "env", "GOMODCACHE").Output()
@@ -106,7 +106,9 @@ func newGoService(b *testing.B) application {
 	proxy := "http://" + serve(b, goProxy{http.FileServer(http.Dir(
 		filepath.Join(strings.TrimSpace(string(out)), "cache", "download"),
 	))})
-	list := exec.Command("go", "list", "-m", "github.com/klauspost/compress", "github.com/santhosh-tekuri/jsonschema/v5")
+	list := exec.Command(
+		"go", "list", "-m", "github.com/klauspost/compress", "github.com/santhosh-tekuri/jsonschema/v5",
+	)
 	required, err := list.Output()
 	if err != nil {
 		b.Fatalf("%s: %v", list, err)
@@ -116,7 +118,8 @@ func newGoService(b *testing.B) application {
 		name: goService, args: []string{"GOPROXY=" + proxy},
 		write: func(b *testing.B, dir string, r revision) {
 			var module strings.Builder
-			fmt.Fprintf(&module, "module example.com/service\n\ngo 1.26\n\nrequire example.com/rates v1.%d.0\n", r.dependency)
+			module.WriteString("module example.com/service\n\ngo 1.26\n\n")
+			fmt.Fprintf(&module, "require example.com/rates v1.%d.0\n", r.dependency)
 			for line := range strings.Lines(string(required)) {
 				fmt.Fprintf(&module, "require %s", line)
 			}
@@ -154,9 +157,9 @@ func (p goProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case extension == ".zip":
 		archive := zip.NewWriter(w)
 		defer archive.Close()
-		source := fmt.Sprintf("// Package rates has rates.\npackage rates\n\n// Version has rates, too.\nconst Version = %q\n", version)
-		for currency := range 200 {
-			source += fmt.Sprintf("\n// Of%d converts.\nfunc Of%d(x float64) float64 { return x * %d }\n", currency, currency, currency)
+		source := fmt.Sprintf("package rates\n\nconst Version = %q\n", version)
+		for i := range 200 {
+			source += fmt.Sprintf("\nfunc Of%d(x float64) float64 { return x * %d }\n", i, i)
 		}
 		for name, content := range map[string]string{"go.mod": module, "rates.go": source} {
 			if f, err := archive.Create("example.com/rates@" + version + "/" + name); err == nil {
@@ -181,7 +184,7 @@ ENTRYPOINT ["node", "server.js"]
 // nodePackages is how many packages the service in Node.js depends on, each with 20 files of about 4 KB.
 const nodePackages = 120
 
-// newNodeService serves packages in as many versions as are asked for. The first of them is the dependency that changes.
+// newNodeService serves packages in all versions that are asked for. The first of them is the dependency that changes.
 func newNodeService(b *testing.B) application {
 	b.Helper()
 	registry := "http://" + serve(b, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -218,14 +221,16 @@ func newNodeService(b *testing.B) application {
 				name, released := fmt.Sprintf("package%d", number), fmt.Sprintf("1.%d.0", version)
 				service.Dependencies[name] = released
 				packages["node_modules/"+name] = locked{
-					Version: released, Integrity: integrity[id], Resolved: registry + "/" + name + "/-/" + released + ".tgz",
+					Version: released, Integrity: integrity[id],
+					Resolved: registry + "/" + name + "/-/" + released + ".tgz",
 				}
 			}
 			packages[""] = service
 			for name, content := range map[string]any{
 				"package.json": service,
 				"package-lock.json": map[string]any{
-					"name": "service", "version": "1.0.0", "lockfileVersion": 3, "requires": true, "packages": packages,
+					"name": "service", "version": "1.0.0", "lockfileVersion": 3, "requires": true,
+					"packages": packages,
 				},
 			} {
 				raw, err := json.Marshal(content)

@@ -8,8 +8,8 @@ import (
 // BenchmarkChange measures what a change of a source costs until its image is in the registry: from a pod that has
 // nothing, and by a daemon that has built the source before. BuildKit's own client with a warm daemon is the limit.
 //
-// An application's cells follow each other as commits do: what is built in one of them is what the next one finds in the
-// registry and in the daemons. Each round builds a revision that was never built before, but for the unchanged ones.
+// An application's changes follow each other as commits do: each finds in the registry and in the daemons what the one
+// before it has built. Each round builds a revision that was never built before, but for the unchanged ones.
 func BenchmarkChange(b *testing.B) {
 	for _, name := range []string{"podman", "runc", "go", "git"} {
 		if _, err := exec.LookPath(name); err != nil {
@@ -26,7 +26,9 @@ func BenchmarkChange(b *testing.B) {
 					var list []contender
 					for _, w := range ways {
 						if !w.coldOnly || change.name == cold {
-							list = append(list, contender{w.name, func(b *testing.B) trial { return w.next(b, change) }})
+							list = append(list, contender{w.name, func(b *testing.B) trial {
+								return w.next(b, change)
+							}})
 						}
 					}
 					contest{list}.run(b)

@@ -66,7 +66,8 @@ func (c contest) run(b *testing.B) {
 		}
 	}
 	b.ReportMetric(0, "ns/op")
-	t := table{Name: strings.ReplaceAll(strings.TrimPrefix(b.Name(), "Benchmark"), "_", " "), Rounds: *rounds, About: about()}
+	name := strings.ReplaceAll(strings.TrimPrefix(b.Name(), "Benchmark"), "_", " ")
+	t := table{Name: name, Rounds: *rounds, About: about()}
 	for i, contender := range c.contenders {
 		r := result{
 			Name: contender.name,

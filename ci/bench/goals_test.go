@@ -39,8 +39,8 @@ func changeTables(all []table) string {
 			}
 		}
 		if len(rows) > 0 {
-			text += "\n### " + application + "\n\n" +
-				grid([]string{"× podman, cache", "× buildctl", "× own cold"}, rows) + "\n" + strings.Join(footers, "\n")
+			ratios := []string{"× podman, cache", "× buildctl", "× own cold"}
+			text += fmt.Sprintf("\n### %s\n\n%s\n%s", application, grid(ratios, rows), strings.Join(footers, "\n"))
 		}
 	}
 	return text

@@ -62,13 +62,14 @@ const head = `# Performance
 
 <!-- Written by make bench: do not edit. -->
 
-` + "`make bench`" + ` measures the steps beside the tools that they replace, and writes this page; ` +
-	"`make bench BENCH=Publish`" + ` measures a part of it,
-and ` + "`ROUNDS=1`" + ` is quicker. The contenders of a table run by turns, each as often as the table says. A figure is the median, with the
-least and the most in brackets. CPU is user and system time of the contender's processes, daemons that work for it alone included, without that
-of registries. Peak is the memory of its largest process, which may be a compiler. Sent, received and requests are what registries counted. The
-registry that is pushed to asks for TLS and a password, and runs on the same machine, as all else does, so that a busy machine shows in the wall
-time of all alike; CPU is the steadier figure. The folders that a contender writes are new each time.
+` + "`make bench`" + ` measures the steps beside the tools that they replace, and writes this page;
+` + "`make bench BENCH=Publish`" + ` measures a part of it, and ` + "`ROUNDS=1`" + ` is quicker.
+The contenders of a table run by turns, each as often as the table says. A figure is the median, with the least and the
+most in brackets. CPU is user and system time of the contender's processes, daemons that work for it alone included,
+without that of registries. Peak is the memory of its largest process, which may be a compiler. Sent, received and
+requests are what registries counted. The registry that is pushed to asks for TLS and a password, and runs on the same
+machine, as all else does, so that a busy machine shows in the wall time of all alike; CPU is the steadier figure. The
+folders that a contender writes are new each time.
 
 The variable ` + "`STEPWRIGHT_BENCH_BEFORE`" + ` lists folders with older binaries, as ` + "`PATH`" + ` does; they take
 part as *before*.
@@ -217,25 +218,27 @@ var explained = map[string]string{
 	"Publish": "An image of 20 layers, 475 MB together, is pushed to an empty registry, from an OCI image layout or " +
 		"from a docker-archive, or to a registry that has it (unchanged). publish-image reads what a build left, and " +
 		"verifies each digest; crane and skopeo believe the layout.",
-	changeBenchmark: "A change of a source is built, and its image pushed to a registry. Each round builds a revision that " +
-		"was never built before, but for *unchanged*. Before a round the revision before it was built and pushed in the same " +
-		"way; before a *cold* one nothing was. Of that only the registry is left, which each contender has one of, and the " +
-		"state of the contender's daemon: all else is new, as in a pod. That is true of podman's caches of mounts, too, and " +
-		"the source is not in the page cache, for none of them. The checkout is not measured.\n\n" +
-		"- The Go service has two modules and a third, which is the dependency that changes, and caches of modules and of " +
-		"the compiler in cache mounts. The Node service has 120 packages, one of which changes, and npm's cache in a cache " +
-		"mount. The image of 150 MB has a file of that size, which is its dependency, and its source line comes in a layer " +
-		"after it. Modules, packages and base images are served on this machine.\n" +
-		"- *ours* runs containerfile-build and publish-image with the parameters that the templates give them: the cache is " +
-		"in the registry, also where a daemon builds.\n" +
-		"- *podman: build, save, load, push* is what OpenChoreo's own templates run, in two pods. *podman, cache in the " +
-		"registry* adds `--layers --cache-from --cache-to`, as OpenChoreo's cache add-on does, and pushes from the pod that " +
-		"has built, which is less work than the add-on's save and load. Both use the kernel's overlay file system, as in " +
-		"OpenChoreo's templates since they mount a volume for the storage; fuse-overlayfs, before, is slower. Podman's " +
-		"runtime is runc.\n" +
-		"- *buildctl* builds and pushes at one go, by a daemon that has built the revision before, and keeps no cache " +
-		"elsewhere. It is what can be had at best.\n\n" +
-		"Workspace is what one pod leaves to the next: the image, and the cache.",
+	changeBenchmark: `A change of a source is built, and its image pushed to a registry. Each round builds a revision that
+was never built before, but for *unchanged*. Before a round the revision before it was built and pushed in the same way;
+before a *cold* one nothing was. Of that only the registry is left, which each contender has one of, and the state of
+the contender's daemon: all else is new, as in a pod. That is true of podman's caches of mounts, too, and the source is
+not in the page cache, for none of them. The checkout is not measured.
+
+- The Go service has two modules and a third, which is the dependency that changes, and the compiler's cache and that of
+  modules in cache mounts. The Node service has 120 packages, one of which changes, and npm's cache in a cache mount.
+  The image of 150 MB has a file of that size, which is its dependency, and its source line comes in a layer after it.
+  Modules, packages and base images are served on this machine.
+- *ours* runs containerfile-build and publish-image with the parameters that the templates give them: the cache is in
+  the registry, also where a daemon builds.
+- *podman: build, save, load, push* is what OpenChoreo's own templates run, in two pods. *podman, cache in the registry*
+  adds ` + "`--layers --cache-from --cache-to`" + `, as OpenChoreo's cache add-on does, and pushes from the pod that has
+  built, which is less work than the add-on's save and load. Both use the kernel's overlay file system, as OpenChoreo's
+  templates do on the volume that they mount for it; fuse-overlayfs, which others of them set, is slower. The runtime is
+  runc.
+- *buildctl* builds and pushes at one go, by a daemon that has built the revision before, and keeps no cache elsewhere.
+  It is the best that can be had.
+
+Workspace is what one pod leaves to the next: the image, and the cache.`,
 }
 
 // The page has a row for each contender, keeps tables of other benchmarks, and replaces those that were measured anew.
@@ -256,7 +259,9 @@ func TestUpdate(t *testing.T) {
 		}
 	}
 	for name, wants := range map[string][]string{
-		"performance.md":  {"## A\n", "## B\n", "### x\n", "| new <&> 1 | 2.00 (1.00–4.00) | 0.50 |", "3 rounds, other."},
+		"performance.md": {
+			"## A\n", "## B\n", "### x\n", "| new <&> 1 | 2.00 (1.00–4.00) | 0.50 |", "3 rounds, other.",
+		},
 		"performance.svg": {">A<", "new &lt;&amp;&gt; 1", ">0.50<"},
 	} {
 		raw, err := os.ReadFile(filepath.Join(dir, name))

@@ -44,7 +44,7 @@ type way struct {
 	built     *revision // the last one; nil: none is in the registry or in the daemon
 }
 
-// ways are those of the application. The first one is what the others are compared with.
+// ways makes all ways, with nothing built. The first one is what the others are compared with.
 func (p *place) ways(b *testing.B) []*way {
 	b.Helper()
 	all := []*way{

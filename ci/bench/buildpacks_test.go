@@ -14,11 +14,11 @@ import (
 	"github.com/stepwright/stepwright/internal/testimage/mirror"
 )
 
-// BenchmarkRebuild compares the first build of an example by buildpacks with a build after one line of its source has
-// changed, which has the cache of the first. The build is the one of stepwright run, with the builders for tests: real
-// builders download more, and cache more. It reports medians: of the build step alone, init containers included, and of
-// the whole run, which publishes, too.
-func BenchmarkRebuild(b *testing.B) {
+// BenchmarkBuildpacks compares the first build of an example by buildpacks with a build after one line of its source
+// has changed, which has the cache of the first. The build is the one of stepwright run, with the builders for tests:
+// real builders download more, and cache more. It reports medians: of the build step alone, init containers included,
+// and of the whole run, which publishes, too.
+func BenchmarkBuildpacks(b *testing.B) {
 	bin, state := b.TempDir(), b.TempDir()
 	build := exec.Command(
 		"go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, "../../cmd/stepwright", "../../steps/...",
