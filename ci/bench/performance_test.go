@@ -218,9 +218,9 @@ var explained = map[string]string{
 	"Publish": "An image of 20 layers, 475 MB together, is pushed to an empty registry, from an OCI image layout or " +
 		"from a docker-archive, or to a registry that has it (unchanged). publish-image reads what a build left, and " +
 		"verifies each digest; crane and skopeo believe the layout.",
-	changeBenchmark: `A change of a source is built, and its image pushed to a registry. Each round builds a revision that
-was never built before, but for *unchanged*. Before a round the revision before it was built and pushed in the same way;
-before a *cold* one nothing was. Of that only the registry is left, which each contender has one of, and the state of
+	changeBenchmark: `A change of a source is built, and its image pushed to a registry. Each round builds a revision
+that was never built before, but for *unchanged*. Before a round the revision before it was built and pushed in the same
+way; before a *cold* one nothing was. Of that only the registry is left, which each contender has one of, and the state of
 the contender's daemon: all else is new, as in a pod. That is true of podman's caches of mounts, too, and the source is
 not in the page cache, for none of them. The checkout is not measured.
 
