@@ -69,7 +69,7 @@ most in brackets. CPU is user and system time of the contender's processes, daem
 without that of registries. Peak is the memory of its largest process, which may be a compiler. Sent, received and
 requests are what registries counted. The registry that is pushed to asks for TLS and a password, and runs on the same
 machine, as all else does, so that a busy machine shows in the wall time of all alike; CPU is the steadier figure. The
-folders that a contender writes are new each time.
+folders that a contender writes are new each time, and on an ext4 of their own.
 
 The variable ` + "`STEPWRIGHT_BENCH_BEFORE`" + ` lists folders with older binaries, as ` + "`PATH`" + ` does; they take
 part as *before*.

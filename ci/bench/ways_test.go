@@ -155,12 +155,13 @@ type source struct {
 func newPlace(b *testing.B) *place {
 	b.Helper()
 	dir := b.TempDir()
-	short, err := os.MkdirTemp("", "bench-") // podman refuses paths of more than 50 characters
-	if err != nil {
-		b.Fatal(err)
-	}
-	p := &place{dir: short, scratch: filepath.Join(short, "scratch"), bases: new(traffic)}
-	b.Cleanup(func() { p.clean(b, p.dir) })
+	volume, remove := newVolume(b)
+	p := &place{dir: filepath.Join(volume, "w"), bases: new(traffic)}
+	p.scratch = filepath.Join(p.dir, "s")
+	b.Cleanup(func() {
+		p.clean(b, p.dir)
+		remove()
+	})
 	p.versions = versions(b, "steps/checkout-source", "steps/containerfile-build", "steps/publish-image")
 	p.buildkitd = tool(b, dir, "github.com/moby/buildkit/cmd/buildkitd")
 	p.ctl = tool(b, dir, "github.com/moby/buildkit/cmd/buildctl")

@@ -52,6 +52,7 @@ for_bench='
 git git to serve and to clone the source
 runc runc to run the steps of a Dockerfile
 skopeo skopeo to push images as others do
+e2fsprogs mkfs.ext4 to have a disk as nodes of a cluster do
 podman podman to build images as others do'
 for_cluster='
 gcc gcc to build runc for the cluster
