@@ -97,7 +97,8 @@ func runChild(ready *os.File) error {
 		return err
 	}
 	defer unlock()
-	if err := adopt(state, config); err != nil {
+	unsynced, err := adopt(state, config)
+	if err != nil {
 		return err
 	}
 	place, leave, err := isolation.place(state)
@@ -130,7 +131,7 @@ func runChild(ready *os.File) error {
 			sweep(state)
 		}
 	}()
-	d, err := newDaemon(ctx, config, isolation)
+	d, err := newDaemon(ctx, config, isolation, unsynced)
 	if err == nil {
 		listener := newSingle(conn)
 		stopListening := context.AfterFunc(ctx, func() { listener.Close() })

@@ -50,7 +50,7 @@ type daemon struct {
 	ids        userns.IDs
 }
 
-func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, error) {
+func newDaemon(ctx context.Context, c Config, isolation Isolation, unsynced bool) (*daemon, error) {
 	t, err := trust.Transport(c.CABundle)
 	if err != nil {
 		return nil, err
@@ -76,6 +76,8 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation) (*daemon, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Root, err)
 	}
+	options.Snapshotter = layers{options.Snapshotter, unsynced && canBeVolatile(c.Root)}
+	options.Applier = unpacking{options.Applier}
 	options.RegistryHosts = pulls.registries
 	var times *timekeeper
 	if c.Times != nil {

@@ -96,41 +96,41 @@ const layersFile = "layers"
 // time than files of this build get, or the layers are compressed in another way: BuildKit would use such layers, and
 // the image's digest would tell of earlier builds. It removes, too, what a crash of the machine may have damaged.
 //
-// Where the state is new then, nothing waits for the disk any more.
-func adopt(state string, c Config) error {
+// Where the state is new then, nothing waits for the disk any more, if the kernel can do so: unsynced.
+func adopt(state string, c Config) (unsynced bool, err error) {
 	mine := "kept"
 	if c.Times != nil {
 		mine = c.Times.UTC().Format(time.RFC3339Nano)
 	}
 	mine += " " + c.Compression.String()
 	boot := boot()
-	unsynced := mine + unsyncedMark + boot
+	marked := mine + unsyncedMark + boot
 	path := filepath.Join(state, layersFile)
 	theirs, err := os.ReadFile(path)
 	switch {
 	case err == nil && string(theirs) == mine:
-		return nil
-	case err == nil && string(theirs) == unsynced && boot != "":
+		return false, nil
+	case err == nil && string(theirs) == marked && boot != "":
 		go func() {
 			if err := settleState(state, mine); err != nil {
 				fmt.Fprintf(os.Stderr, "WARNING: the builder's state is not on the disk yet: %v\n", err)
 			}
 		}()
-		return nil
+		return false, nil
 	}
 	entries, err := os.ReadDir(state)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, entry := range entries {
 		if name := entry.Name(); name != lockFile && name != workFile {
 			if err := removeAll(filepath.Join(state, name)); err != nil {
-				return err
+				return false, err
 			}
 		}
 	}
 	if (c.Temporary || boot != "") && skipSyncs() {
-		mine = unsynced
+		mine, unsynced = marked, true
 	}
-	return os.WriteFile(path, []byte(mine), 0o600)
+	return unsynced, os.WriteFile(path, []byte(mine), 0o600)
 }

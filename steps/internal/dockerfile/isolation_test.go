@@ -133,6 +133,25 @@ RUN (sleep %[1]s &) ; kill -9 -1; kill -TERM 1; echo alive > /alive
 	})
 }
 
+// Between instructions nobody waits until all that is in memory is on the disk.
+func TestLayersAreVolatile(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	inEveryWay(t, func(t *testing.T, way rootlessWay, program string) {
+		cmd, out, results, _ := way.dockerfileOf(t, r, program, `FROM busybox:1
+RUN echo one > /one
+COPY Dockerfile /two
+RUN grep ' / / ' /proc/self/mountinfo | grep -E 'overlay .*(,|=)volatile'
+`)
+		if err := cmd.Run(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		if got := reported(t, results).Reason; got != outcome.Succeeded {
+			t.Errorf("outcome %s", got)
+		}
+	})
+}
+
 // However a step ends, nothing of its build is left.
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
