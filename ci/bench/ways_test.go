@@ -313,15 +313,11 @@ func (p *place) startDaemon(b *testing.B, registry *guarded) *daemon {
 
 // buildctl builds and pushes at one go.
 func (p *place) buildctl(_ *testing.B, w *way, s source) trial {
-	args := []string{
-		"--addr", w.daemon.address, "build", "--progress=plain", "--frontend=dockerfile.v0",
-		"--local=context=" + s.context, "--local=dockerfile=" + s.context,
-		"--output=type=image,push=true,name=" + w.registry.host + "/app:v1",
-	}
-	for _, arg := range p.application.args {
-		args = append(args, "--opt=build-arg:"+arg)
-	}
-	return trial{commands: []*exec.Cmd{w.registry.command(p.ctl, args...)}, remove: func() {}}
+	return trial{commands: []*exec.Cmd{w.registry.command(
+		p.ctl, "--addr", w.daemon.address, "build", "--progress=plain", "--frontend=dockerfile.v0",
+		"--local=context="+s.context, "--local=dockerfile="+s.context,
+		"--output=type=image,push=true,name="+w.registry.host+"/app:v1",
+	)}, remove: func() {}}
 }
 
 // ours builds and publishes as the templates do, in two pods. The source is checked out.
@@ -346,10 +342,6 @@ func (p *place) ours(version binaries, flags ...string) func(*testing.B, *way, s
 			args = append(args, "--buildkit-address="+w.daemon.address)
 		} else {
 			args = append(args, "--buildkit-root="+state)
-		}
-		for _, arg := range p.application.args {
-			name, value, _ := strings.Cut(arg, "=")
-			args = append(args, fmt.Sprintf(`--build-args=[{"name": %q, "value": %q}]`, name, value))
 		}
 		// A shell hands over what the build results in, as Argo does.
 		publish := exec.Command("sh", slices.Concat([]string{
@@ -397,11 +389,8 @@ insecure = true
 }
 
 func (p *place) podmanBuild(w *way, s source, flags ...string) []string {
-	args := append([]string{"build", "--network=host", "--tag=" + w.registry.host + "/app:v1"}, flags...)
-	for _, arg := range p.application.args {
-		args = append(args, "--build-arg="+arg)
-	}
-	return append(args, s.context)
+	return slices.Concat([]string{"build", "--network=host", "--tag=" + w.registry.host + "/app:v1"}, flags,
+		[]string{s.context})
 }
 
 // podman works as the incumbent's templates do, in two pods: one builds and saves, the other loads and pushes.
