@@ -78,8 +78,8 @@ func into(
 }
 
 // newVolume makes an empty file system, as a new claim has it, in a file on the machine's disk. A folder would not do:
-// for minutes an ext4 without a journal looks past each file that was removed, one by one, so that every round would pay
-// for what the rounds before it have removed. It needs root. The path is short, since podman refuses long ones.
+// for minutes an ext4 without a journal looks past each file that was removed, one by one, so that every round would
+// pay for what the rounds before it have removed. It needs root. The path is short, since podman refuses long ones.
 func newVolume(b *testing.B) (dir string, remove func()) {
 	b.Helper()
 	root, err := os.MkdirTemp("", "bench-")

@@ -220,14 +220,15 @@ var explained = map[string]string{
 		"verifies each digest; crane and skopeo believe the layout.",
 	changeBenchmark: `A change of a source is built, and its image pushed to a registry. Each round builds a revision
 that was never built before, but for *unchanged*. Before a round the revision before it was built and pushed in the same
-way; before a *cold* one nothing was. Of that only the registry is left, which each contender has one of, and the state of
-the contender's daemon: all else is new, as in a pod. That is true of podman's caches of mounts, too, and the source is
-not in the page cache, for none of them. The checkout is not measured.
+way; before a *cold* one nothing was. Of that only the registry is left, which each contender has one of, and the state
+of the contender's daemon: all else is new, as in a pod, podman's caches of mounts included. The source is not in the
+page cache, for none of them. The checkout is not measured.
 
 - The Go service has two modules and a third, which is the dependency that changes, and the compiler's cache and that of
   modules in cache mounts. The Node service has 120 packages, one of which changes, and npm's cache in a cache mount.
   The image of 150 MB has a file of that size, which is its dependency, and its source line comes in a layer after it.
-  Modules, packages and base images are served on this machine.
+  Modules, packages and base images are served on this machine. The Dockerfiles have no ARG, ENV and WORKDIR, after
+  which podman 4.3 takes nothing from a cache in a registry.
 - *ours* runs containerfile-build and publish-image with the parameters that the templates give them: the cache is in
   the registry, also where a daemon builds.
 - *podman: build, save, load, push* is what OpenChoreo's own templates run, in two pods. *podman, cache in the registry*
