@@ -10,8 +10,8 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 )
 
-// Overlays that can be written to are mounted as volatile, where they are to be, as often as needed; other mounts stay as
-// they are.
+// Overlays that can be written to are mounted as volatile, where they are to be, as often as needed; other mounts stay
+// as they are.
 func TestVolatile(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		work := t.TempDir()
