@@ -8,23 +8,47 @@ import (
 	"runtime"
 	"strings"
 
-	"github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/common"
-	slsa "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
-
 	"github.com/stepwright/stepwright/images/layouts"
 )
 
 // statement is a statement of in-toto, version 1, about files and images.
 type statement struct {
-	Type          string                   `json:"_type"`
-	Subject       []subject                `json:"subject"`
-	PredicateType string                   `json:"predicateType"`
-	Predicate     slsa.ProvenancePredicate `json:"predicate"`
+	Type          string    `json:"_type"`
+	Subject       []subject `json:"subject"`
+	PredicateType string    `json:"predicateType"`
+	Predicate     predicate `json:"predicate"`
+}
+
+// predicate is SLSA's provenance, version 1 (https://slsa.dev/spec/v1.0/provenance), as far as it is used here. The
+// types of in-toto's library are deprecated, and what replaces them writes other bytes each time.
+type predicate struct {
+	BuildDefinition buildDefinition `json:"buildDefinition"`
+	RunDetails      runDetails      `json:"runDetails"`
+}
+
+type buildDefinition struct {
+	BuildType            string         `json:"buildType"`
+	ExternalParameters   map[string]any `json:"externalParameters"`
+	InternalParameters   map[string]any `json:"internalParameters"`
+	ResolvedDependencies []resource     `json:"resolvedDependencies"`
+}
+
+type resource struct {
+	URI    string            `json:"uri"`
+	Digest map[string]string `json:"digest"`
+}
+
+type runDetails struct {
+	Builder builder `json:"builder"`
+}
+
+type builder struct {
+	ID string `json:"id"`
 }
 
 type subject struct {
-	Name   string           `json:"name"`
-	Digest common.DigestSet `json:"digest"`
+	Name   string            `json:"name"`
+	Digest map[string]string `json:"digest"`
 }
 
 // origin is SLSA's provenance of the files that SHA256SUMS has, of that file and of the images: of which commit they
@@ -34,10 +58,10 @@ func (r *release) origin(revision string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	subjects := []subject{{sums, common.DigestSet{"sha256": sumOf(raw)}}}
+	subjects := []subject{{sums, map[string]string{"sha256": sumOf(raw)}}}
 	for line := range strings.Lines(string(raw)) {
 		sum, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
-		subjects = append(subjects, subject{name, common.DigestSet{"sha256": sum}})
+		subjects = append(subjects, subject{name, map[string]string{"sha256": sum}})
 	}
 	digests, err := r.digests()
 	if err != nil {
@@ -45,27 +69,29 @@ func (r *release) origin(revision string) ([]byte, error) {
 	}
 	for _, step := range steps() {
 		sum := strings.TrimPrefix(digests[step], "sha256:")
-		subjects = append(subjects, subject{home + "/" + step, common.DigestSet{"sha256": sum}})
+		subjects = append(subjects, subject{home + "/" + step, map[string]string{"sha256": sum}})
 	}
 	commit, _, _ := strings.Cut(revision, "-") // -dirty, where files differ from it
 	raw, err = json.MarshalIndent(statement{
-		Type: "https://in-toto.io/Statement/v1", Subject: subjects, PredicateType: slsa.PredicateSLSAProvenance,
-		Predicate: slsa.ProvenancePredicate{
-			BuildDefinition: slsa.ProvenanceBuildDefinition{
+		Type: "https://in-toto.io/Statement/v1", Subject: subjects, PredicateType: slsaProvenance,
+		Predicate: predicate{
+			BuildDefinition: buildDefinition{
 				BuildType: project + "/blob/main/CONTRIBUTING.md#a-release",
 				ExternalParameters: map[string]any{
 					"version": r.version, "revision": revision, "architectures": r.architectures, "systems": r.systems,
 				},
 				InternalParameters: map[string]any{"go": runtime.Version()},
-				ResolvedDependencies: []slsa.ResourceDescriptor{{
-					URI: "git+" + project, Digest: common.DigestSet{"gitCommit": commit},
+				ResolvedDependencies: []resource{{
+					URI: "git+" + project, Digest: map[string]string{"gitCommit": commit},
 				}},
 			},
-			RunDetails: slsa.ProvenanceRunDetails{Builder: slsa.Builder{ID: project + "/tree/main/ci/release"}},
+			RunDetails: runDetails{Builder: builder{ID: project + "/tree/main/ci/release"}},
 		},
 	}, "", "  ")
 	return append(raw, '\n'), err
 }
+
+const slsaProvenance = "https://slsa.dev/provenance/v1"
 
 // project is where the source is published.
 const project = "https://github.com/stepwright/stepwright"
@@ -80,16 +106,16 @@ func (r *release) revision() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, platform := range manifest.Manifests {
-		img, err := index.Image(platform.Digest)
-		if err != nil {
-			return "", err
-		}
-		config, err := img.ConfigFile()
-		if err != nil {
-			return "", err
-		}
-		return config.Config.Labels["org.opencontainers.image.revision"], nil
+	if len(manifest.Manifests) == 0 {
+		return "", fmt.Errorf("the image of %s is for no platform", steps()[0])
 	}
-	return "", fmt.Errorf("the image of %s is for no platform", steps()[0])
+	img, err := index.Image(manifest.Manifests[0].Digest)
+	if err != nil {
+		return "", err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return "", err
+	}
+	return config.Config.Labels["org.opencontainers.image.revision"], nil
 }

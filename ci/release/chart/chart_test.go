@@ -177,7 +177,7 @@ func TestValues(t *testing.T) {
 		{"the other", []string{"planes.workflow=false"},
 			[]string{"kind: ClusterWorkflow\n"}, []string{"kind: ClusterWorkflowTemplate"}, ""},
 		{"a large number", []string{"settings.build-deadline=10000000"}, []string{`"10000000"`}, nil, ""},
-		{"a setting that is none", []string{"settings.regsitry=r"}, nil, nil, "regsitry"},
+		{"a setting that is none", []string{"settings.registri=r"}, nil, nil, "registri"},
 		{"a component that is none", []string{"components.registry-cash=true"}, nil, nil, "registry-cash"},
 		{"two lines", []string{"settings.registry=a\nb"}, nil, nil, "registry"},
 	}

@@ -51,7 +51,7 @@ func (p packed) Manifest() (*v1.Manifest, error) {
 func WriteLayout(dir string, chartFile, archive []byte, version string) error {
 	config, err := yaml.YAMLToJSON(chartFile)
 	if err != nil || !json.Valid(config) {
-		return errors.Join(err, errors.New("Chart.yaml is no object"))
+		return errors.Join(err, errors.New("the file Chart.yaml is no object"))
 	}
 	img, err := mutate.Append(
 		mutate.MediaType(empty.Image, types.OCIManifestSchema1),

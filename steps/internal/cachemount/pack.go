@@ -132,7 +132,7 @@ func (s *packer) scan() error {
 			e.Link = name(target)
 		case unix.S_IFREG:
 			e.Size = stat.Size
-			if node := (inode{uint64(stat.Dev), stat.Ino}); stat.Nlink > 1 {
+			if node := (inode{stat.Dev, stat.Ino}); stat.Nlink > 1 {
 				if e.Link = first[node]; e.Link == "" {
 					first[node] = e.Path
 				}

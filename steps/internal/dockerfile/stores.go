@@ -321,13 +321,12 @@ func (f *fetching) broken() error {
 }
 
 // close closes the files, which nobody may read any more.
-func (f *fetching) close() (bytes int64) {
+func (f *fetching) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, one := range f.fetched {
-		bytes += one.stop()
+		one.stop()
 	}
-	return bytes
 }
 
 // fetch is a layer on its way into a file.
@@ -358,11 +357,10 @@ func (o *fetch) end(err error) {
 	o.arrived.Broadcast()
 }
 
-func (o *fetch) stop() int64 {
+func (o *fetch) stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.file.Close()
-	return o.n
 }
 
 // ReadAt implements io.ReaderAt. It returns no byte before the whole is here and is what its digest says: a builder
