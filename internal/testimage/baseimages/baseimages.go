@@ -58,6 +58,13 @@ const Rootless = "docker.io/stepwright/rootless:bookworm"
 // Node is Debian with Node.js and npm. It, too, is made only for those who name it; ci/bench does.
 const Node = "docker.io/stepwright/node:bookworm"
 
+// Systems for ci/cluster, which makes images of kind from them: of its node, and of the container for commands beside
+// it. They, too, are made only for those who name them.
+const (
+	KindNode     = "docker.io/stepwright/kind-node:bookworm"
+	KindCommands = "docker.io/stepwright/kind-commands:bookworm"
+)
+
 // edition is part of every image's key. Raise it when a recipe changes, so that images made by the old one are made
 // anew.
 const edition = 1
@@ -92,6 +99,8 @@ var recipes = map[string]recipe{
 	Runtimes:         debianWith(runtimePackages),
 	Rootless:         debianWith(rootlessPackages),
 	Node:             debianWith(nodePackages),
+	KindNode:         debianWith(kindNodePackages),
+	KindCommands:     debianWith(KindCommandsPackages),
 }
 
 // Names returns the names of all images that stand in for others, sorted.
