@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -22,9 +23,15 @@ import (
 // An image is one layer of a few files: /tmp, and what its program needs.
 type image struct {
 	ref        string
-	entrypoint string
+	more       []string // other names of it
+	base       v1.Image // that the layer is put on; nil: none
+	entrypoint string   // empty: none
 	user       string
+	config     v1.Config         // what else its containers get
 	files      map[string]string // in the image, without the leading slash: on this machine
+	texts      map[string]string // likewise: their content. A name that ends with a slash is a folder
+	links      map[string]string // likewise: where symbolic links lead
+	executable func(name string) bool
 }
 
 // write writes the image as <the last part of its name>.tar, which ctr imports.
@@ -38,7 +45,11 @@ func (i image) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
+	base := i.base
+	if base == nil {
+		base = empty.Image
+	}
+	img, err := mutate.AppendLayers(base, layer)
 	if err != nil {
 		return err
 	}
@@ -48,18 +59,25 @@ func (i image) write(dir string) error {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", runtime.GOARCH
-	config.Config = v1.Config{
-		User: i.user, Entrypoint: []string{i.entrypoint},
-		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+	config.Config = i.config
+	config.Config.User = i.user
+	config.Config.Env = append(config.Config.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	if i.entrypoint != "" {
+		config.Config.Entrypoint = []string{i.entrypoint}
 	}
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		return err
 	}
-	tag, err := name.NewTag(i.ref)
-	if err != nil {
-		return err
+	images := map[name.Tag]v1.Image{}
+	for _, ref := range append([]string{i.ref}, i.more...) {
+		tag, err := name.NewTag(ref)
+		if err != nil {
+			return err
+		}
+		images[tag] = img
 	}
-	return tarball.WriteToFile(filepath.Join(dir, path.Base(tag.RepositoryStr())+".tar"), tag, img)
+	repository, _, _ := strings.Cut(path.Base(i.ref), ":")
+	return tarball.MultiWriteToFile(filepath.Join(dir, repository+".tar"), images)
 }
 
 func (i image) writeLayer(archive string) error {
@@ -70,9 +88,11 @@ func (i image) writeLayer(archive string) error {
 	defer file.Close()
 	w := tar.NewWriter(file)
 	folders := map[string]int64{"tmp/": 0o1777}
-	for name := range i.files {
-		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			folders[dir+"/"] = 0o755
+	for _, names := range []map[string]string{i.files, i.texts, i.links} {
+		for name := range names {
+			for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+				folders[dir+"/"] = 0o755
+			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(folders)) {
@@ -99,6 +119,28 @@ func (i image) writeLayer(archive string) error {
 		}
 		if _, err := io.Copy(w, content); err != nil {
 			return fmt.Errorf("pack %s: %w", i.files[name], err)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(i.texts)) {
+		mode := int64(0o644)
+		if i.executable != nil && i.executable(name) {
+			mode = 0o755
+		}
+		if strings.HasSuffix(name, "/") {
+			continue
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(i.texts[name])), Mode: mode}); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(w, i.texts[name]); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(i.links)) {
+		if err := w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeSymlink, Name: name, Linkname: i.links[name], Mode: 0o777,
+		}); err != nil {
+			return err
 		}
 	}
 	return w.Close()

@@ -101,26 +101,33 @@ func DefaultDir() (string, error) { return cachedir.Path("cluster", "programs") 
 
 // Build builds the missing units, one after the other: each takes all processors and gigabytes of memory.
 func (b Builder) Build(ctx context.Context) (Set, error) {
-	unlock, err := b.lock(ctx)
-	if err != nil {
-		return Set{}, err
-	}
-	defer unlock()
 	openChoreo, err := OpenChoreo()
 	if err != nil {
 		return Set{}, err
 	}
-	version, err := b.goCommand(ctx, b.Source, nil, "env", "GOVERSION")
-	if err != nil {
+	var set Set
+	if err := b.build(ctx, units(&set, openChoreo)); err != nil {
 		return Set{}, err
 	}
-	var set Set
-	for _, u := range units(&set, openChoreo) {
+	return set, nil
+}
+
+func (b Builder) build(ctx context.Context, all []unit) error {
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	version, err := b.goCommand(ctx, b.Source, nil, "env", "GOVERSION")
+	if err != nil {
+		return err
+	}
+	for _, u := range all {
 		if *u.into, err = b.ensure(ctx, u, version); err != nil {
-			return Set{}, fmt.Errorf("build %s: %w", u.name, err)
+			return fmt.Errorf("build %s: %w", u.name, err)
 		}
 	}
-	return set, nil
+	return nil
 }
 
 // A unit is built and kept as one: programs of one module.
@@ -129,6 +136,7 @@ type unit struct {
 	what   string   // for people
 	module string   // folder, from the project's root
 	inputs []string // globs of its sources, from the project's root
+	uses   []string // folders of other units that it is made of
 	make   func(ctx context.Context, b Builder, u unit, dir string) error
 	into   *string
 }
@@ -188,6 +196,9 @@ func (b Builder) removeOld(u unit, since time.Time) error {
 func (b Builder) key(u unit, version string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, edition, version, runtime.GOARCH)
+	for _, folder := range u.uses { // their names have their keys
+		fmt.Fprintln(sum, filepath.Base(folder))
+	}
 	for _, glob := range u.inputs {
 		files, err := filepath.Glob(filepath.Join(b.Source, glob))
 		if err != nil {

@@ -1,8 +1,12 @@
 package programs
 
 import (
+	"archive/tar"
 	"context"
 	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -15,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -29,12 +34,19 @@ func TestVersions(t *testing.T) {
 		"sigs.k8s.io/kube-network-policies":            {"networkpolicies", policies},
 		"github.com/argoproj/argo-workflows/v4":        {"argo", Argo},
 		"github.com/external-secrets/external-secrets": {"externalsecrets", ExternalSecrets},
+
+		"sigs.k8s.io/kind":                          {"kind", Kind},
+		"helm.sh/helm/v3":                           {"../../release/helm", Helm},
+		"github.com/cert-manager/cert-manager":      {"certmanager", CertManager},
+		"github.com/rancher/local-path-provisioner": {"localpath", localPath},
 	} {
 		requires(t, dependency, want[0], want[1])
 	}
 	for _, version := range OpenChoreos {
 		requires(t, "github.com/openchoreo/openchoreo", "openchoreo-"+version, "v"+version)
 	}
+	// What kind installs Kubernetes by is of its version.
+	requires(t, "k8s.io/kubernetes", "kubeadm", Kubernetes)
 }
 
 // requires wants a module to require a version of a dependency.
@@ -116,6 +128,79 @@ func TestEnsure(t *testing.T) {
 	}
 	if kept, _ := os.ReadDir(builder.Dir); len(kept) != 2 {
 		t.Errorf("a build that failed left %v", kept)
+	}
+}
+
+// TestKeyOfUses makes a unit anew when another one that it is made of has changed.
+func TestKeyOfUses(t *testing.T) {
+	key := func(uses ...string) string {
+		key, err := Builder{Source: t.TempDir()}.key(unit{uses: uses}, "go1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	one := key("/programs/other-0a1b2c")
+	if one == key("/programs/other-3d4e5f") || one == key() || one != key("/elsewhere/other-0a1b2c") {
+		t.Error("the key of a unit does not follow those that it is made of")
+	}
+}
+
+// TestImageOnABase puts files, texts and links on another image, which has a file less then, and gives it two names.
+func TestImageOnABase(t *testing.T) {
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte("exit"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lower := image{ref: "localhost/lower:1", texts: map[string]string{"etc/gone": "", "etc/kept": "kept"}}
+	if err := lower.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	base, err := tarball.ImageFromPath(filepath.Join(dir, "lower.tar"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upper := image{
+		ref: "localhost/upper:1", more: []string{"registry.example.com/other:2"}, base: base,
+		files:      map[string]string{"bin/script": script},
+		texts:      map[string]string{"etc/.wh.gone": "", "kind/bin/run": "exit", "empty/": ""},
+		links:      map[string]string{"sbin/init": "/bin/script"},
+		executable: func(name string) bool { return name == "kind/bin/run" },
+	}
+	if err := upper.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, ref := range []string{"localhost/upper:1", "registry.example.com/other:2"} {
+		tag, err := name.NewTag(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := tarball.ImageFromPath(filepath.Join(dir, "upper.tar"), &tag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flat := mutate.Extract(img)
+		defer flat.Close()
+		got := map[string]string{}
+		for reader := tar.NewReader(flat); ; {
+			header, err := reader.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[strings.Trim(header.Name, "/")] = fmt.Sprintf("%c %o %s", header.Typeflag, header.Mode, header.Linkname)
+		}
+		want := map[string]string{
+			"tmp": "5 1777 ", "bin": "5 755 ", "bin/script": "0 755 ", "etc": "5 755 ", "etc/kept": "0 644 ",
+			"kind": "5 755 ", "kind/bin": "5 755 ", "kind/bin/run": "0 755 ", "empty": "5 755 ", "sbin": "5 755 ",
+			"sbin/init": "2 777 /bin/script",
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s has\n%v, want\n%v", ref, got, want)
+		}
 	}
 }
 

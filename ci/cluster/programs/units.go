@@ -20,12 +20,14 @@ const modules = here + "modules/"
 
 const strip = "-s -w"
 
+// list is the files that say what a module without sources is built from.
+func list(module string) []string { return []string{module + "/go.mod", module + "/go.sum"} }
+
 // units are the parts of a set with a version of OpenChoreo. The set gets the folder of each.
 func units(set *Set, openChoreo string) []unit {
 	sources := func(module string) []string {
 		return []string{module + "/go.mod", module + "/go.sum", module + "/*.go"}
 	}
-	list := func(module string) []string { return []string{module + "/go.mod", module + "/go.sum"} }
 	return []unit{
 		{
 			name: "kubernetes", what: "etcd, Kubernetes and kubectl " + Kubernetes, module: modules + "kubernetes",
@@ -69,13 +71,8 @@ func units(set *Set, openChoreo string) []unit {
 }
 
 func makeKubernetes(ctx context.Context, b Builder, u unit, dir string) error {
-	const version = "k8s.io/component-base/version"
-	digits := strings.Split(strings.TrimPrefix(Kubernetes, "v"), ".")
-	flags := fmt.Sprintf("%s -X %[2]s.gitVersion=%s -X %[2]s.gitMajor=%s -X %[2]s.gitMinor=%s -X "+
-		"%[2]s.gitTreeState=clean -X %[2]s.gitCommit=module",
-		strip, version, Kubernetes, digits[0], digits[1])
 	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "kubernetes"), nil, []string{
-		"-ldflags", flags,
+		"-ldflags", kubernetesFlags(),
 	}, "."); err != nil {
 		return err
 	}
