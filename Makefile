@@ -28,7 +28,7 @@ help: ## Show the targets
 	@echo "  VERSION=<version>                 of make release, and of make images (default what git describe says)"
 	@echo "  REGISTRY=<host>[:port][/path]     where make push-images publishes <path>/<step>:<version>; PLAIN_HTTP=1 where it is on this machine"
 	@echo "  FOLDER=<folder>                   where make publish puts the files of a release, in a folder v<version>"
-	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster in Docker; see ci/cluster"
+	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster of kind; see ci/cluster"
 	@echo "  OPENCHOREO=1.2.0                  another version of OpenChoreo than the newest, of cluster-up and e2e"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -36,7 +37,7 @@ It needs root, iptables, and Go and gcc to build everything at the first start, 
 processors. That is kept: later starts take half a minute.
 
 With ` + kind.Variable + `=` + kind.Name +
-			` in the environment the cluster is one of kind instead, for machines with Docker and a network.
+			` in the environment the cluster is one of kind instead, in Docker or another engine for containers.
 ` + programs.OpenChoreoVariable + ` there is the version of OpenChoreo: ` +
 			programs.OpenChoreos[0] + `, the default, or ` + strings.Join(programs.OpenChoreos[1:], ", ") + `.`,
 		Example: `  cluster up
@@ -61,7 +62,7 @@ With ` + kind.Variable + `=` + kind.Name +
 	up := upCommand(provider)
 	root.AddCommand(
 		up, downCommand(provider, p), execCommand(provider), kubectlCommand(provider),
-		loadImagesCommand(provider, state, p), serveCommand(state),
+		loadImagesCommand(provider, p), serveCommand(state), logsCommand(provider),
 	)
 	for _, action := range []string{"start", "stop", "restart"} {
 		root.AddCommand(actCommand(provider, action))
@@ -151,8 +152,26 @@ func kubectlCommand(provider Provider) *cobra.Command {
 	}
 }
 
-// tools tells which programs are missing.
-func tools(names ...string) error {
+func logsCommand(provider Provider) *cobra.Command {
+	return &cobra.Command{
+		Use:   "logs FOLDER",
+		Short: "Write the logs of the cluster's parts into a folder",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+			return provider.Logs(cmd.Context(), dir)
+		},
+	}
+}
+
+// tools tells which programs are missing, and by which of its words the project's script installs them.
+func tools(word string, names ...string) error {
 	var missing []string
 	for _, name := range names {
 		if _, err := exec.LookPath(name); err != nil {
@@ -161,7 +180,7 @@ func tools(names ...string) error {
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf(
-			"%s: not found; ci/install/install.sh cluster installs what a cluster needs", strings.Join(missing, ", "),
+			"%s: not found; ci/install/install.sh %s installs what a cluster needs", strings.Join(missing, ", "), word,
 		)
 	}
 	return nil

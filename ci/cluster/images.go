@@ -21,7 +21,7 @@ import (
 const local = "localhost:5000"
 
 // loadImagesCommand runs itself inside.
-func loadImagesCommand(provider Provider, state *node.State, p *progress) *cobra.Command {
+func loadImagesCommand(provider Provider, p *progress) *cobra.Command {
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "load-images",
@@ -43,7 +43,7 @@ ghcr.io/stepwright/<step>:<version> too, and the base images that this machine m
 				if err := store.Ensure(cmd.Context()); err != nil {
 					return err
 				}
-				return provider.Exec(cmd.Context(), state.Program(), "load-images", "--dir", dir)
+				return provider.Exec(cmd.Context(), "cluster", "load-images", "--dir", dir)
 			}
 			if err := loadSteps(cmd.Context(), p, dir); err != nil {
 				return err

@@ -43,7 +43,7 @@ func (n *nodeProvider) Extend(root, up *cobra.Command) {
 
 // Up implements Provider.
 func (n *nodeProvider) Up(ctx context.Context) error {
-	if err := tools("go", "iptables", "gcc"); err != nil {
+	if err := tools("cluster", "go", "iptables", "gcc"); err != nil {
 		return err
 	}
 	if n.programs == "" {
@@ -106,6 +106,14 @@ func (n *nodeProvider) Exec(_ context.Context, args ...string) error {
 // Act implements Provider. The parts are the node's processes.
 func (n *nodeProvider) Act(ctx context.Context, part, action string) error {
 	return n.state.Act(ctx, part, action)
+}
+
+// Logs implements Provider.
+func (n *nodeProvider) Logs(_ context.Context, dir string) error {
+	if pid, err := n.state.Running(); err != nil || pid == 0 {
+		return err // a cluster that did not start says itself where its logs are
+	}
+	return os.CopyFS(dir, os.DirFS(n.state.Path("log")))
 }
 
 func (n *nodeProvider) statusCommand() *cobra.Command {

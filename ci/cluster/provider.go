@@ -23,6 +23,8 @@ type Provider interface {
 	Exec(ctx context.Context, args ...string) error
 	// Act starts, stops or restarts a part of the cluster, and returns when that is done.
 	Act(ctx context.Context, part, action string) error
+	// Logs writes what helps to look into a failure into a folder that is there; nothing, when there is no cluster.
+	Logs(ctx context.Context, dir string) error
 	// Extend adds what only this provider has: flags of the command up, and other commands.
 	Extend(root, up *cobra.Command)
 }

@@ -34,6 +34,9 @@ func (r *recorder) Exec(_ context.Context, args ...string) error {
 func (r *recorder) Act(_ context.Context, part, action string) error {
 	return r.ask("Act", part, action)
 }
+func (r *recorder) Logs(_ context.Context, dir string) error {
+	return r.ask("Logs", filepath.Base(dir))
+}
 func (r *recorder) Extend(_, _ *cobra.Command) {}
 
 func TestCommandsAskTheProvider(t *testing.T) {
@@ -55,6 +58,7 @@ func TestCommandsAskTheProvider(t *testing.T) {
 		{name: "kubectl", line: "--state x kubectl get pods -A", asked: []string{"Exec kubectl get pods -A"}},
 		{name: "restart", line: "restart openchoreo-api", asked: []string{"Act openchoreo-api restart"}},
 		{name: "stop, inside", line: "stop manager", inside: true, asked: []string{"Act manager stop"}},
+		{name: "logs", line: "logs logs", asked: []string{"Logs logs"}},
 		{name: "start nothing", line: "start", fault: "accepts 1 arg(s)"},
 	}
 	for _, test := range tests {

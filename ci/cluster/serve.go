@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"time"
@@ -22,7 +23,8 @@ import (
 // serveCommand is one of the processes that the node starts.
 func serveCommand(state *node.State) *cobra.Command {
 	services := map[string]func(context.Context, *node.State) error{
-		"registry": serveRegistry, "idp": serveIssuer, "volumes": serveVolumes,
+		"registry": serveRegistry, "idp": serveIssuer, "volumes": serveVolumes, "api": serveAPI,
+		"commands": serveCommands,
 	}
 	return &cobra.Command{
 		Use: "serve SERVICE", Hidden: true, Args: cobra.ExactArgs(1),
@@ -62,6 +64,42 @@ func serveIssuer(ctx context.Context, _ *node.State) error {
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	return nil
+}
+
+// serveAPI has OpenChoreo's API, which is a Service, answer at the node's address.
+func serveAPI(ctx context.Context, _ *node.State) error {
+	const service = "openchoreo-api.openchoreo-control-plane.svc.cluster.local:8090"
+	listener, err := net.Listen("tcp", ":8090")
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { listener.Close() })
+	for {
+		caller, err := listener.Accept()
+		if err != nil {
+			return context.Cause(ctx)
+		}
+		go func() {
+			defer caller.Close()
+			called, err := net.DialTimeout("tcp", service, 10*time.Second)
+			if err != nil {
+				return // the caller sees that nobody is there
+			}
+			defer called.Close()
+			go func() {
+				io.Copy(called, caller)
+				called.(*net.TCPConn).CloseWrite()
+			}()
+			io.Copy(caller, called)
+		}()
+	}
+}
+
+// serveCommands is the first process of a container that commands run in.
+func serveCommands(ctx context.Context, _ *node.State) error {
+	reapOrphans()
+	<-ctx.Done()
 	return nil
 }
 

@@ -7,6 +7,7 @@
 #   ci/install/install.sh images       for make images; part of test
 #   ci/install/install.sh images-arm64 for make images on amd64, to have every image for arm64, too
 #   ci/install/install.sh cluster      for make cluster-up
+#   ci/install/install.sh kind         for make cluster-up CLUSTER=kind without a network, which makes all images here
 #   ci/install/install.sh e2e          for make e2e
 #   ci/install/install.sh base-images  to make base images from Debian packages; part of test, and of run without a network
 #
@@ -60,6 +61,9 @@ libc6-dev /usr/include/stdio.h to build runc for the cluster
 libseccomp-dev /usr/include/seccomp.h to build runc for the cluster
 pkg-config pkg-config to build runc for the cluster
 iptables iptables to give services their addresses and pods their ports'
+for_kind='
+podman podman to run the node of kind
+containernetworking-plugins /usr/lib/cni/bridge to give podman's containers a network'
 for_users='
 uidmap newuidmap to build images without being root'
 
@@ -114,6 +118,7 @@ images-arm64)
 	;;
 bench) needs=$for_bench$for_base_images base_images= ;;
 cluster) needs=$for_cluster base_images= ;;
+kind) needs=$for_cluster$for_base_images$for_kind base_images= ;;
 e2e) needs=$for_cluster$for_images$for_base_images$for_test base_images= ;;
 base-images) needs=$for_base_images base_images= ;;
 *)

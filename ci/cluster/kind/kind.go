@@ -1,7 +1,8 @@
-// Package kind is the cluster by other means: a node of kind, with images from public registries, for machines with
-// Docker and a network. What runs inside finds the names and addresses that it finds in the namespaces of package node.
+// Package kind is the cluster by other means: a node of kind, in an engine for containers. What runs inside finds the
+// names and addresses that it finds in the namespaces of package node.
 //
-// It needs Docker and Go. kind and helm are run from their Go modules, kubectl is the node's own.
+// It needs an engine and Go. kind, helm, charts and manifests come from Go modules, kubectl is the node's own. With a
+// network images are pulled; without one package programs makes them.
 package kind
 
 import (
@@ -12,44 +13,57 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stepwright/stepwright/ci/cluster/node"
 	"github.com/stepwright/stepwright/ci/cluster/plane"
+	"github.com/stepwright/stepwright/ci/cluster/programs"
 	"github.com/stepwright/stepwright/internal/cachedir"
+	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
-// Downloads. OpenChoreo's own installer, of that version, names the versions of its dependencies.
-const (
-	kindModule = "sigs.k8s.io/kind@v0.33.0"
-	helmModule = "helm.sh/helm/v3/cmd/helm@v3.22.0"
-	// of that kind's release
-	nodeImage       = "kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
-	registryImage   = "docker.io/library/registry:3.0.0"
-	argo            = "https://github.com/argoproj/argo-workflows/releases/download/v4.0.7/install.yaml"
-	certManager     = "v1.19.4"
-	externalSecrets = "2.0.1"
-	openChoreo      = "1.2.0"
-)
+// KubernetesVariable is the environment variable that chooses a minor version of Kubernetes.
+const KubernetesVariable = "KUBERNETES"
 
-// Names of what Docker has of a cluster.
+// nodeImages come with kind's releases. The keys are minor versions of Kubernetes.
+var nodeImages = map[string]string{
+	"1.33": "kindest/node:v1.33.12@sha256:3f5c8443c620245e4d355cfe09e96a91ead32ceaa569d3f1ca9edf0cb2fe2ff4",
+	"1.36": "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed",
+}
+
+// defaultKubernetes is the minor version of programs.Kubernetes, which a test compares.
+const defaultKubernetes = "1.33"
+
+// certManager is the chart that is pulled; what is made without a network is older.
+const certManager = "v1.19.4"
+
+// Names of what the engine has of a cluster.
 const (
 	name     = "stepwright"
 	nodeName = name + "-control-plane" // kind's name for it
-	inside   = name + "-inside"        // container in the node's network, for commands; and its image
+	inside   = name + "-inside"        // container in the node's network, for commands
 	registry = name + "-registry"
 	idp      = name + "-idp"
+	api      = name + "-api" // OpenChoreo's API at the node's address
 )
+
+// containers are all of them but the node, in the order in which they are started.
+var containers = []string{inside, registry, idp, api}
 
 const (
 	controlPlane  = "openchoreo-control-plane"
 	workflowPlane = "openchoreo-workflow-plane"
 	gatewayCA     = "cluster-gateway-ca" // Secret and ConfigMaps of OpenChoreo's charts
 )
+
+// cpu is what parts of the cluster ask for: a machine of two processors is to have room for builds.
+const cpu = "10m"
 
 //go:embed manifests
 var manifests embed.FS
@@ -59,6 +73,7 @@ type Command struct {
 	Args  []string
 	Stdin []byte
 	Env   []string // besides this process's
+	Here  bool     // on this machine, wherever the engine is
 }
 
 // Cmd is the command, yet to be run.
@@ -71,19 +86,62 @@ func (c Command) Cmd(ctx context.Context) *exec.Cmd {
 	return cmd
 }
 
-// A Cluster is in Docker, under names of its own: there is one on a machine.
+// A Cluster is in an engine, under names of its own: there is one in an engine.
 type Cluster struct {
-	State node.State // credentials, and this program for the containers
-	Root  string     // of the project; containers have it under the same path
-	Cache string     // what the project's programs keep between runs; likewise
+	State  node.State // credentials, and this program for the containers
+	Root   string     // of the project; containers have it under the same path
+	Cache  string     // what the project's programs keep between runs; likewise
+	Engine string     // program that runs containers
+	Tools  programs.Tools
+	Made   *programs.Parts // what was made for want of a network; nil: it is pulled
+	Go     Go
 	// Output runs a command and returns what it printed.
 	Output func(context.Context, Command) ([]byte, error)
 	Say    func(format string, args ...any)
 }
 
+// Go is what containers have of this machine's Go, for the tests that run it: folders, under the same paths.
+type Go struct{ Root, Modules, Cache string }
+
+type images struct{ node, commands string }
+
+// images are the names of the engine's images.
+func (c *Cluster) images() images {
+	if c.Made != nil {
+		return images{programs.NodeImage, programs.CommandsImage}
+	}
+	version := os.Getenv(KubernetesVariable)
+	if version == "" {
+		version = defaultKubernetes
+	}
+	if c.Engine == "podman" {
+		return images{withoutTag(nodeImages[version]), inside}
+	}
+	return images{nodeImages[version], inside}
+}
+
+// check tells what cannot be had.
+func (c *Cluster) check() error {
+	version := os.Getenv(KubernetesVariable)
+	if version == "" || version == defaultKubernetes || c.Made == nil && nodeImages[version] != "" {
+		return nil
+	}
+	if c.Made != nil {
+		return fmt.Errorf(
+			"%s=%s: only %s is made here, without a network", KubernetesVariable, version, defaultKubernetes,
+		)
+	}
+	return fmt.Errorf("%s=%s: there are %s", KubernetesVariable, version, strings.Join(
+		slices.Sorted(maps.Keys(nodeImages)), " and ",
+	))
+}
+
 // Up returns when all of the cluster is ready. What it leaves when it fails is for Down.
 func (c *Cluster) Up(ctx context.Context) error {
-	there, err := c.Output(ctx, goRun(kindModule, "get", "clusters"))
+	if err := c.check(); err != nil {
+		return err
+	}
+	there, err := c.Output(ctx, c.kindCommand(nil, "get", "clusters"))
 	if err != nil {
 		return err
 	}
@@ -92,8 +150,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 		if _, err := os.Stat(complete); err != nil {
 			return errors.New("what an earlier start has left is there; down removes it")
 		}
-		c.Say("The cluster is up already")
-		return nil
+		return c.revive(ctx)
 	}
 	for _, step := range []struct {
 		what string
@@ -113,35 +170,138 @@ func (c *Cluster) Up(ctx context.Context) error {
 	return os.WriteFile(complete, nil, 0o644)
 }
 
-// Down removes all that Docker has of the cluster, and the folder. It may be repeated.
+// revive starts what does not run any more of a cluster that was up: a restart of the engine starts the node at most.
+func (c *Cluster) revive(ctx context.Context) error {
+	stopped := false
+	for _, container := range append([]string{nodeName}, containers...) {
+		running, err := c.Output(ctx, c.engine("inspect", "--format", "{{.State.Running}}", container))
+		if err != nil {
+			return err
+		}
+		// What shares the node's network has lost it with the node.
+		if !stopped && strings.TrimSpace(string(running)) == "true" {
+			continue
+		}
+		if !stopped {
+			c.Say("Starting the cluster, which has stopped")
+		}
+		stopped = true
+		if container != nodeName {
+			if err := c.all(ctx, c.engine("stop", "--time", "1", container)); err != nil {
+				return err
+			}
+		}
+		if err := c.all(ctx, c.engine("start", container)); err != nil {
+			return err
+		}
+		if container == nodeName {
+			if err := c.addressNode(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if !stopped {
+		// It may have been restarted, and then has not what was added to it.
+		if err := c.addressNode(ctx); err != nil {
+			return err
+		}
+	}
+	if err := c.answering(ctx); err != nil {
+		return err
+	}
+	if stopped {
+		return c.kubectl(ctx,
+			"--namespace kube-system rollout status deployment/coredns --timeout 3m",
+			"--namespace "+controlPlane+" wait --for condition=Available deployment --all --timeout 5m")
+	}
+	c.Say("The cluster is up already")
+	return nil
+}
+
+// answering waits until the API server is ready.
+func (c *Cluster) answering(ctx context.Context) error {
+	var err error
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+		if err = c.kubectl(ctx, "get --raw /readyz"); err == nil || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// Down removes all that the engine has of the cluster, and the folder. It may be repeated.
 func (c *Cluster) Down(ctx context.Context) error {
-	_, containers := c.Output(ctx, Command{
-		Args: []string{"docker", "rm", "--force", "--volumes", inside, registry, idp},
-	})
-	return errors.Join(
-		containers, c.kind(ctx, nil, "delete", "cluster", "--name", name, "--kubeconfig", c.State.Kubeconfig("host")),
-		os.RemoveAll(c.State.Dir),
-	)
+	return errors.Join(c.remove(ctx), os.RemoveAll(c.State.Dir))
+}
+
+func (c *Cluster) remove(ctx context.Context) error {
+	listed, err := c.Output(ctx, c.engine("ps", "--all", "--format", "{{.Names}}"))
+	if err != nil {
+		return err
+	}
+	there := strings.Fields(string(listed))
+	var errs []error
+	for _, container := range slices.Backward(append(containers, building)) {
+		if slices.Contains(there, container) {
+			errs = append(errs, c.all(ctx, c.engine("rm", "--force", "--volumes", container)))
+		}
+	}
+	if slices.Contains(there, nodeName) {
+		errs = append(errs, c.kind(
+			ctx, nil, "delete", "cluster", "--name", name, "--kubeconfig", c.State.Kubeconfig("host"),
+		))
+	}
+	errs = append(errs, c.restoreSettings(ctx))
+	_, network := c.network()
+	if listed, err = c.Output(ctx, c.engine("network", "ls", "--format", "{{.Name}}")); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if slices.Contains(strings.Fields(string(listed)), network) {
+		errs = append(errs, c.all(ctx, c.engine("network", "rm", network)))
+	}
+	added, err := os.ReadFile(c.State.Path("images"))
+	if err == nil {
+		for image := range strings.FieldsSeq(string(added)) {
+			if c.present(ctx, image) {
+				errs = append(errs, c.all(ctx, c.engine("rmi", image)))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // startNode makes the node and says where its containerd finds the registry.
 func (c *Cluster) startNode(ctx context.Context) error {
-	for _, dir := range []string{"bin", "kubeconfig"} {
+	for _, dir := range []string{"inside", "kubeconfig", "patches"} {
 		if err := os.MkdirAll(c.State.Path(dir), 0o755); err != nil {
 			return err
 		}
 	}
-	config, err := render("kind.yaml", map[string]string{"Image": nodeImage, "Services": node.Services})
+	if err := c.haveImages(ctx); err != nil {
+		return err
+	}
+	if err := c.noteSettings(ctx); err != nil {
+		return err
+	}
+	for _, part := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
+		patch := fmt.Sprintf("spec: {containers: [{name: %s, resources: {requests: {cpu: %s}}}]}\n", part, cpu)
+		if err := os.WriteFile(c.State.Path("patches", part+".yaml"), []byte(patch), 0o644); err != nil {
+			return err
+		}
+	}
+	config, err := render("kind.yaml", map[string]any{
+		"Image": c.images().node, "Services": node.Services, "Patches": c.State.Path("patches"),
+		"Unprivileged": lacksResources(),
+	})
 	if err != nil {
 		return err
 	}
 	if err := c.kind(
 		ctx, config, "create", "cluster", "--name", name, "--config", "-", "--kubeconfig", c.State.Kubeconfig("host"),
-		"--wait", "5m",
 	); err != nil {
 		return err
 	}
-	kubeconfig, err := c.Output(ctx, goRun(kindModule, "get", "kubeconfig", "--name", name, "--internal"))
+	kubeconfig, err := c.Output(ctx, c.kindCommand(nil, "get", "kubeconfig", "--name", name, "--internal"))
 	if err != nil {
 		return err
 	}
@@ -152,96 +312,189 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	certs := "/etc/containerd/certs.d/" + node.Registry
-	return c.all(ctx,
-		Command{Args: []string{"docker", "exec", nodeName, "mkdir", "-p", certs}},
-		Command{Args: []string{"docker", "exec", "--interactive", nodeName, "cp", "/dev/stdin", certs + "/hosts.toml"},
-			Stdin: hosts})
+	const certs = "/etc/containerd/certs.d/_default"
+	copied := c.engine("exec", "--interactive", nodeName, "cp", "/dev/stdin", certs+"/hosts.toml")
+	copied.Stdin = hosts
+	if err := c.all(ctx, c.engine("exec", nodeName, "mkdir", "-p", certs), copied); err != nil {
+		return err
+	}
+	if err := c.addressNode(ctx); err != nil {
+		return err
+	}
+	if c.Made == nil {
+		return nil
+	}
+	for _, archive := range c.Made.Images {
+		if err := c.kind(ctx, nil, "load", "image-archive", archive, "--name", name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// addressNode gives the node the address that it has in package node, whatever network the engine has put it into.
+func (c *Cluster) addressNode(ctx context.Context) error {
+	return c.all(ctx, c.engine("exec", nodeName, "ip", "address", "replace", node.Address+"/32", "dev", "lo"))
+}
+
+// haveImages has the engine have its images, and writes down which of them it had not.
+func (c *Cluster) haveImages(ctx context.Context) error {
+	all := c.images()
+	var added []string
+	for _, image := range []string{all.commands, all.node} { // in the order of their removal
+		if !c.present(ctx, image) {
+			added = append(added, image)
+		}
+	}
+	// Also when it is interrupted.
+	if err := os.WriteFile(c.State.Path("images"), []byte(strings.Join(added, "\n")), 0o644); err != nil {
+		return err
+	}
+	if c.Made != nil {
+		return c.all(ctx,
+			c.engine("load", "--input", c.Made.Node), c.engine("load", "--input", c.Made.Commands))
+	}
+	if err := c.all(ctx, c.engine("pull", all.node)); err != nil {
+		return err
+	}
+	// On the node's image, which has kubectl, so that one image is pulled.
+	install := []string{"run", "--name", building, "--entrypoint", "sh"}
+	for _, variable := range []string{"http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"} {
+		if value := os.Getenv(variable); value != "" {
+			install = append(install, "--env", variable) // its value is this process's
+		}
+	}
+	return c.all(ctx,
+		c.engine(append(install, all.node, "-euc", "apt-get update; DEBIAN_FRONTEND=noninteractive apt-get install "+
+			"--yes --no-install-recommends "+strings.Join(baseimages.KindCommandsPackages, " "))...),
+		c.engine("commit", "--change", "ENTRYPOINT []", "--change", `CMD ["sleep", "infinity"]`, building, inside),
+		c.engine("rm", building))
+}
+
+// building is the container that becomes the image for commands.
+const building = name + "-building"
 
 // startServices starts, in the node's network, what the node itself runs in the other provider.
 func (c *Cluster) startServices(ctx context.Context) error {
-	dockerfile, err := render("Dockerfile", map[string]string{"Image": nodeImage})
-	if err != nil {
-		return err
-	}
 	if err := os.WriteFile(c.State.Path("resolv.conf"), []byte("nameserver "+node.DNS+"\n"), 0o644); err != nil {
 		return err
 	}
-	run := func(container string, more ...string) Command {
-		return Command{
-			Args: append([]string{
-				"docker", "run", "--detach", "--init", "--name", container, "--network", "container:" + nodeName,
-			}, more...),
+	program := c.State.Path("inside", "cluster")
+	run := func(container string, args ...string) Command {
+		options := []string{
+			"run", "--detach", "--name", container, "--network", "container:" + nodeName, "--volume",
+			c.State.Dir + ":" + c.State.Dir, "--volume", c.State.Path("resolv.conf") + ":/etc/resolv.conf:ro",
 		}
+		return c.engine(append(options, args...)...)
 	}
-	commands := []string{"--volume", c.State.Path("resolv.conf") + ":/etc/resolv.conf:ro"}
-	for _, path := range []string{c.Root, c.Cache, c.State.Dir} {
-		commands = append(commands, "--volume", path+":"+path)
+	service := func(container, service string, options ...string) Command {
+		return run(container, append(
+			options, c.images().commands, program, "--state", c.State.Dir, "serve", service,
+		)...)
+	}
+	// Tests make addresses and mounts, on a file system that layers can be put on.
+	commands := []string{"--privileged", "--volume", "/tmp"}
+	for _, path := range []string{c.Root, c.Cache, c.Go.Root, c.Go.Modules, c.Go.Cache} {
+		if path != "" {
+			commands = append(commands, "--volume", path+":"+path)
+		}
 	}
 	for _, variable := range []string{
 		"KUBECONFIG=" + c.State.Kubeconfig("admin"), node.StateVariable + "=" + c.State.Dir, Variable + "=" + Name,
-		cachedir.Variable + "=" + c.Cache,
-		"PATH=" + filepath.Dir(c.State.Program()) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		cachedir.Variable + "=" + c.Cache, "GOMODCACHE=" + c.Go.Modules, "GOCACHE=" + c.Go.Cache,
+		"PATH=" + filepath.ToSlash(filepath.Dir(program)) + ":" + c.Go.Root +
+			"/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	} {
 		commands = append(commands, "--env", variable)
 	}
 	if err := c.all(ctx,
 		// Static, for it runs in an image that may have another libc than this machine.
 		Command{
-			Args: []string{"go", "build", "-o", c.State.Program(), "./ci/cluster"},
-			Env:  []string{"CGO_ENABLED=0", "GOOS=linux"},
+			Args: []string{"go", "build", "-o", program, "./ci/cluster"},
+			Env:  []string{"CGO_ENABLED=0", "GOOS=linux"}, Here: true,
 		},
-		Command{Args: []string{"docker", "build", "--tag", inside, "-"}, Stdin: dockerfile},
-		run(inside, append(commands, inside, "sleep", "infinity")...),
-		run(registry, registryImage),
-		run(idp, "--volume", c.State.Dir+":"+c.State.Dir, inside, c.State.Program(), "serve", "idp"),
+		run(inside, append(commands, c.images().commands, program, "--state", c.State.Dir, "serve",
+			"commands")...),
+		service(registry, "registry", "--volume", c.State.Path("registry")),
+		service(idp, "idp"),
+		service(api, "api"),
 	); err != nil {
-		return err
-	}
-	address, err := c.Output(ctx, Command{
-		Args: []string{"docker", "inspect", "--format", "{{.NetworkSettings.Networks.kind.IPAddress}}", nodeName},
-	})
-	if err != nil {
 		return err
 	}
 	if err := c.apply(ctx, "coredns.yaml", map[string]string{
 		"Domain": node.Domain,
-		"Node":   strings.TrimSpace(string(address)),
+		"Node":   node.Address,
 	}); err != nil {
 		return err
 	}
 	return c.kubectl(ctx,
+		"--namespace kube-system scale deployment/coredns --replicas 1",
+		"--namespace kube-system set resources deployment/coredns --requests cpu="+cpu,
 		"--namespace kube-system rollout restart deployment/coredns",
-		"--namespace kube-system rollout status deployment/coredns --timeout 3m")
+		"--namespace kube-system rollout status deployment/coredns --timeout 5m",
+		"wait --for condition=Ready node --all --timeout 5m")
 }
 
 func (c *Cluster) startArgo(ctx context.Context) error {
-	return c.kubectl(ctx,
-		"create namespace argo",
-		"--namespace argo apply --server-side --filename "+argo,
-		// Argo looks at a workflow again after ten seconds by default.
-		"--namespace argo set env deployment/workflow-controller DEFAULT_REQUEUE_TIME=1s",
-		"--namespace argo rollout status deployment/workflow-controller --timeout 5m")
+	manifests := filepath.Join(c.Tools.Charts, "argo")
+	definitions, err := filepath.Glob(filepath.Join(manifests, "base", "crds", "full", "argoproj.io_*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, file := range definitions {
+		definition, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := c.all(ctx, c.applied(definition)); err != nil {
+			return err
+		}
+	}
+	controller, err := plane.Argo(c.State.Path("argo"), manifests)
+	if err != nil {
+		return err
+	}
+	if err := c.kubectl(ctx, "create namespace argo"); err != nil {
+		return err
+	}
+	if err := c.all(ctx, c.applied(controller)); err != nil {
+		return err
+	}
+	return c.kubectl(ctx, "--namespace argo rollout status deployment/workflow-controller --timeout 5m")
 }
 
 func (c *Cluster) startPrerequisites(ctx context.Context) error {
-	if err := c.all(ctx,
-		c.helm(
-			nil, "cert-manager", "oci://quay.io/jetstack/charts/cert-manager", certManager, "cert-manager", "--set",
-			"crds.enabled=true", "--wait",
-		),
-		c.helm(
-			nil, "external-secrets", "oci://ghcr.io/external-secrets/charts/external-secrets", externalSecrets,
-			"external-secrets", "--set", "installCRDs=true", "--wait",
-		),
-	); err != nil {
+	manager := c.helm(
+		nil, "cert-manager", "oci://quay.io/jetstack/charts/cert-manager", "cert-manager", "--version", certManager,
+		"--set", "crds.enabled=true", "--wait",
+	)
+	if c.Made != nil {
+		definitions, err := os.ReadFile(filepath.Join(c.Made.CertManager, "crds.yaml"))
+		if err != nil {
+			return err
+		}
+		if err := c.all(ctx, c.applied(definitions)); err != nil {
+			return err
+		}
+		manager = c.helm(
+			nil, "cert-manager", c.Made.CertManager, "cert-manager", "--set", "startupapicheck.enabled=false", "--wait",
+		)
+	}
+	secrets := filepath.Join(c.Tools.Charts, "external-secrets")
+	definitions, err := os.ReadFile(filepath.Join(secrets, "crds.yaml"))
+	if err != nil {
 		return err
 	}
-	return c.apply(ctx, "secretstore.yaml", map[string]string{
-		"Namespace": plane.StoreNamespace,
-		"Store":     plane.SecretStore,
-	})
+	if err := c.all(ctx, manager, c.applied(definitions), c.helm(
+		nil, "external-secrets", secrets, "external-secrets", "--set", "installCRDs=false", "--wait",
+	)); err != nil {
+		return err
+	}
+	store, err := plane.Secrets("https://kubernetes.default.svc")
+	if err != nil {
+		return err
+	}
+	return c.all(ctx, c.applied(store))
 }
 
 // startOpenChoreo installs the control plane and, with the authorities that cert-manager has made for each side, the
@@ -251,16 +504,18 @@ func (c *Cluster) startOpenChoreo(ctx context.Context) error {
 		"API":     plane.APIURL,
 		"APIPort": plane.APIURL[strings.LastIndexByte(plane.APIURL, ':')+1:],
 		"Issuer":  plane.IssuerURL,
+		"CPU":     cpu,
+		"Kubectl": c.kubectlImage(),
 	})
 	if err != nil {
 		return err
 	}
-	agent, err := render("workflow-plane.yaml", nil)
+	agent, err := render("workflow-plane.yaml", map[string]string{"CPU": cpu})
 	if err != nil {
 		return err
 	}
-	const charts = "oci://ghcr.io/openchoreo/helm-charts/"
-	if err := c.all(ctx, c.helm(values, controlPlane, charts+controlPlane, openChoreo, controlPlane)); err != nil {
+	chart := func(name string) string { return filepath.Join(c.Tools.Charts, name) }
+	if err := c.all(ctx, c.helm(values, controlPlane, chart(controlPlane), controlPlane)); err != nil {
 		return err
 	}
 	if err := c.kubectl(ctx,
@@ -284,7 +539,7 @@ func (c *Cluster) startOpenChoreo(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.all(ctx, c.helm(agent, workflowPlane, charts+workflowPlane, openChoreo, workflowPlane)); err != nil {
+	if err := c.all(ctx, c.helm(agent, workflowPlane, chart(workflowPlane), workflowPlane)); err != nil {
 		return err
 	}
 	if err := c.kubectl(ctx, "--namespace "+workflowPlane+
@@ -307,6 +562,28 @@ func (c *Cluster) startOpenChoreo(ctx context.Context) error {
 	}
 	return c.kubectl(ctx, "--namespace "+workflowPlane+
 		" rollout status deployment/cluster-agent-workflowplane --timeout 5m")
+}
+
+// kubectlImage is what a job of OpenChoreo's chart runs; empty: the chart's own.
+func (c *Cluster) kubectlImage() string {
+	if c.Made == nil {
+		return ""
+	}
+	return programs.KubectlImage
+}
+
+// Logs writes what helps to look into a failure into a folder: the node's journal, its pods' logs, and those of the
+// containers beside it.
+func (c *Cluster) Logs(ctx context.Context, dir string) error {
+	errs := []error{c.kind(ctx, nil, "export", "logs", dir, "--name", name)}
+	for _, container := range containers {
+		log, err := c.Output(ctx, c.engine("logs", container))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, container+".log"), log, 0o644)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // authority is the certificate of who signed a Secret's.
@@ -351,16 +628,17 @@ func (c *Cluster) Act(ctx context.Context, part, action string) error {
 	return c.kubectl(ctx, of+change+deployment, of+"rollout status "+deployment+" --timeout 3m")
 }
 
-// Inside is a command in the node's network, in a folder of the project. Of Docker's options there may be --tty.
-func (c *Cluster) Inside(dir string, args []string, options ...string) Command {
+// Inside is a command in the node's network, in a folder of the project. Of the engine's options there may be --tty.
+// The other command asks it to end: an engine does not pass signals on.
+func (c *Cluster) Inside(dir string, args []string, options ...string) (command, end Command) {
 	if os.Getenv(node.StateVariable) != "" { // this is inside
-		return Command{Args: args}
+		return Command{Args: args}, Command{}
 	}
-	return Command{
-		Args: slices.Concat([]string{
-			"docker", "exec", "--interactive",
-		}, options, []string{"--workdir", dir, inside}, args),
-	}
+	pid := fmt.Sprintf("/run/command-%d-%d", os.Getpid(), time.Now().UnixNano())
+	command = c.engine(slices.Concat([]string{"exec", "--interactive"}, options, []string{
+		"--workdir", dir, inside, "sh", "-c", `echo $$ >"$0" && exec "$@"`, pid,
+	}, args)...)
+	return command, c.engine("exec", inside, "sh", "-c", `kill -TERM "$(cat "$0")"`, pid)
 }
 
 // The environment variable that chooses this provider, and its value.
@@ -380,7 +658,10 @@ func (c *Cluster) all(ctx context.Context, commands ...Command) error {
 }
 
 func (c *Cluster) kubectlCommand(args ...string) Command {
-	return c.Inside(c.Root, append([]string{"kubectl"}, args...))
+	if os.Getenv(node.StateVariable) != "" {
+		return Command{Args: append([]string{"kubectl"}, args...)}
+	}
+	return c.engine(append([]string{"exec", "--interactive", inside, "kubectl"}, args...)...)
 }
 
 // kubectl runs lines of arguments, none of which has a space.
@@ -408,30 +689,30 @@ func (c *Cluster) applied(objects []byte) Command {
 }
 
 func (c *Cluster) kind(ctx context.Context, stdin []byte, args ...string) error {
-	command := goRun(kindModule, args...)
-	command.Stdin = stdin
-	return c.all(ctx, command)
+	return c.all(ctx, c.kindCommand(stdin, args...))
+}
+
+// kindCommand is kind's, with this engine and a network of the cluster's own.
+func (c *Cluster) kindCommand(stdin []byte, args ...string) Command {
+	variable, network := c.network()
+	return Command{
+		Args: append([]string{c.Tools.Kind}, args...), Stdin: stdin,
+		Env: []string{EngineVariable + "=" + c.Engine, variable + "=" + network},
+	}
 }
 
 // helm installs a chart.
-func (c *Cluster) helm(values []byte, release, chart, version, namespace string, more ...string) Command {
+func (c *Cluster) helm(values []byte, release, chart, namespace string, more ...string) Command {
 	args := []string{
-		"upgrade", "--install", release, chart, "--version", version, "--namespace", namespace, "--create-namespace",
-		"--kubeconfig",
-		c.State.Kubeconfig("host"), "--timeout", "10m",
+		c.Tools.Helm, "upgrade", "--install", release, chart, "--namespace", namespace, "--create-namespace",
+		"--kubeconfig", c.State.Kubeconfig("host"), "--timeout", "10m",
 	}
 	if values != nil {
 		args = append(args, "--values", "-")
 	}
-	command := goRun(helmModule, append(args, more...)...)
-	command.Stdin = values
-	return command
+	return Command{Args: append(args, more...), Stdin: values}
 }
 
-func goRun(module string, args ...string) Command {
-	return Command{Args: append([]string{"go", "run", module}, args...)}
-}
-
-func render(name string, data map[string]string) ([]byte, error) {
+func render(name string, data any) ([]byte, error) {
 	return plane.Render(manifests, name, data)
 }

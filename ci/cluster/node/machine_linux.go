@@ -3,9 +3,11 @@ package node
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,6 +18,53 @@ import (
 func (s State) Furnish() error {
 	for _, furnish := range []func() error{s.mount, s.makeCgroups, name, network, s.files} {
 		if err := furnish(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// FurnishEngine gives the namespaces what an engine for containers needs: mounts, folders for all that it keeps, and a
+// host name. Its containers have networks among themselves.
+func (s State) FurnishEngine() error {
+	for _, furnish := range []func() error{s.mount, name, loopback, s.engineFiles} {
+		if err := furnish(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// engineFolder is where podman keeps images, containers and volumes.
+const engineFolder = "/var/lib/containers"
+
+// engineFiles mounts the engine's folder, which cannot be in the overlay, for containers have overlays in theirs.
+func (s State) engineFiles() error {
+	if err := errors.Join(os.MkdirAll(s.Path("containers"), 0o700), os.MkdirAll(engineFolder, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Mount(s.Path("containers"), engineFolder, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount the engine's folder: %w", err)
+	}
+	// kind gives it to its node. A kernel without modules has none.
+	if _, err := os.Stat("/lib/modules"); errors.Is(err, fs.ErrNotExist) {
+		lib, err := filepath.EvalSymlinks("/lib")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(s.overlay(lib), os.Mkdir("/lib/modules", 0o755)); err != nil {
+			return err
+		}
+	}
+	for file, content := range map[string]string{
+		"/etc/hosts":       "127.0.0.1 localhost " + Name + "\n",
+		"/etc/resolv.conf": "nameserver 192.0.2.1\n", // that is nobody
+	} {
+		// It may be a link into /run.
+		if err := os.RemoveAll(file); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
 			return err
 		}
 	}
@@ -34,17 +83,8 @@ func (s State) mount() error {
 		return fmt.Errorf("mount /run: %w", err)
 	}
 	for _, dir := range []string{"/etc", "/var"} {
-		upper, work := s.Path("overlay"+dir, "upper"), s.Path("overlay"+dir, "work")
-		if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		if err := s.overlay(dir); err != nil {
 			return err
-		}
-		if err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+
-			work); err != nil {
-			return fmt.Errorf(
-				"mount an overlay on %s; the state must be in a folder of a file system that can be an overlay's "+
-					"upper layer (%s): %w",
-				dir, s.Dir, err,
-			)
 		}
 	}
 	// Where pods with a hostPath look for it, such as those that install seccomp profiles. It cannot be in the overlay,
@@ -67,17 +107,38 @@ func (s State) mount() error {
 	return nil
 }
 
+// overlay keeps what is written to a folder of the machine's.
+func (s State) overlay(dir string) error {
+	upper, work := s.Path("overlay"+dir, "upper"), s.Path("overlay"+dir, "work")
+	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+
+		work); err != nil {
+		return fmt.Errorf(
+			"mount an overlay on %s; the state must be in a folder of a file system that can be an overlay's "+
+				"upper layer (%s): %w",
+			dir, s.Dir, err,
+		)
+	}
+	return nil
+}
+
 func name() error {
 	return unix.Sethostname([]byte(Name))
 }
 
-// network makes a bridge with the node's address. There is no way out.
-func network() error {
+func loopback() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
 	}
-	if err := netlink.LinkSetUp(lo); err != nil {
+	return netlink.LinkSetUp(lo)
+}
+
+// network makes a bridge with the node's address. There is no way out.
+func network() error {
+	if err := loopback(); err != nil {
 		return err
 	}
 	attributes := netlink.NewLinkAttrs()

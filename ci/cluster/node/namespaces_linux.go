@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,23 +13,18 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/stepwright/stepwright/ci/cluster/programs"
 )
 
 // Ready is the last line that a node says of its start.
 const Ready = "ready"
-
-// hostSettings are the machine's settings that a kubelet changes, for which there are no namespaces. Down puts them
-// back.
-var hostSettings = []string{
-	"/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom", "/proc/sys/kernel/panic",
-	"/proc/sys/kernel/panic_on_oops",
-	"/proc/sys/kernel/keys/root_maxkeys", "/proc/sys/kernel/keys/root_maxbytes",
-}
 
 // Start starts the node: program `init` of this executable in namespaces of its own. Every line that it says of its
 // progress goes to say. It returns when the node is ready, and ends it when that fails.
@@ -46,7 +42,7 @@ func (s State) Start(ctx context.Context, c Config, say func(string)) (err error
 		return err
 	}
 	c.Sysctls = map[string]string{}
-	for _, file := range hostSettings {
+	for _, file := range HostSettings {
 		if value, err := os.ReadFile(file); err == nil {
 			c.Sysctls[file] = string(value)
 		}
@@ -222,7 +218,10 @@ func (s State) Adopt(c Config) {
 		os.Unsetenv(proxy)
 		os.Unsetenv(strings.ToLower(proxy))
 	}
-	path := []string{s.Path("bin"), c.Programs.Path(), os.Getenv("PATH"), "/usr/local/sbin", "/usr/sbin", "/sbin"}
+	path := []string{os.Getenv("PATH"), "/usr/local/sbin", "/usr/sbin", "/sbin"}
+	if c.Programs != (programs.Set{}) {
+		path = append([]string{s.Path("bin"), c.Programs.Path()}, path...)
+	}
 	os.Setenv("PATH", strings.Join(path, string(filepath.ListSeparator)))
 	os.Setenv("KUBECONFIG", s.Kubeconfig("admin"))
 	os.Setenv(StateVariable, s.Dir)
@@ -357,8 +356,41 @@ func (s State) makeCgroupV2() error {
 	return nil
 }
 
+// engineCgroups are the control groups of the containers of an engine that was in the namespaces.
+func (s State) engineCgroups() ([]string, error) {
+	content, err := os.ReadFile(s.Path("containers", "storage", "overlay-containers", "containers.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var containers []struct{ ID string }
+	if err := json.Unmarshal(content, &containers); err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, container := range containers {
+		for _, parent := range engineParents {
+			found, err := filepath.Glob(parent + "/libpod-*" + container.ID + "*")
+			if err != nil {
+				return nil, err
+			}
+			dirs = append(dirs, found...)
+		}
+	}
+	return dirs, nil
+}
+
+// engineParents are the parents of all control groups of podman's containers, in hierarchies of version 1 and 2.
+var engineParents = []string{"/sys/fs/cgroup/*/libpod_parent", "/sys/fs/cgroup/libpod_parent"}
+
 func (s State) removeCgroups() error {
-	for _, dir := range s.cgroupDirs() {
+	engine, err := s.engineCgroups()
+	if err != nil {
+		return err
+	}
+	for _, dir := range slices.Concat(s.cgroupDirs(), engine) {
 		// The kernel needs a moment after the last process of a group has ended.
 		if err := within(10*time.Second, func() bool {
 			var groups []string
@@ -375,6 +407,19 @@ func (s State) removeCgroups() error {
 			return errors.Is(err, fs.ErrNotExist)
 		}); err != nil {
 			return fmt.Errorf("control group %s is still in use", dir)
+		}
+	}
+	if _, err := os.Stat(s.Path("containers")); err == nil {
+		for _, pattern := range engineParents {
+			parents, err := filepath.Glob(pattern)
+			if err != nil {
+				return err
+			}
+			for _, parent := range parents {
+				// Unless another podman has containers.
+				_ = os.Remove(filepath.Join(parent, "conmon"))
+				_ = os.Remove(parent)
+			}
 		}
 	}
 	return nil

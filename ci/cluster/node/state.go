@@ -32,6 +32,14 @@ const (
 	Registry = "registry." + Domain + ":5000"
 )
 
+// HostSettings are the machine's settings that a kubelet changes, for which there are no namespaces. Down puts them
+// back.
+var HostSettings = []string{
+	"/proc/sys/vm/overcommit_memory", "/proc/sys/vm/panic_on_oom", "/proc/sys/kernel/panic",
+	"/proc/sys/kernel/panic_on_oops",
+	"/proc/sys/kernel/keys/root_maxkeys", "/proc/sys/kernel/keys/root_maxbytes",
+}
+
 // StateVariable names the environment variable with the state's folder, which only processes in the namespaces have.
 const StateVariable = "STEPWRIGHT_CLUSTER"
 

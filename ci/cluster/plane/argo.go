@@ -11,25 +11,7 @@ import (
 
 // startArgo installs Argo's controller, in namespace argo.
 func (p *Plane) startArgo(ctx context.Context) error {
-	dir := p.state.Path("argo")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	// Kustomize takes no absolute path.
-	upstream, err := filepath.Rel(dir, filepath.Join(p.programs.Argo, "manifests"))
-	if err != nil {
-		return err
-	}
-	overlay, err := render("argo.yaml", map[string]string{
-		"Manifests": upstream, "Version": programs.Argo, "Executor": programs.ArgoExecImage,
-	})
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), overlay, 0o644); err != nil {
-		return err
-	}
-	controller, err := kustomization.Text(dir)
+	controller, err := Argo(p.state.Path("argo"), filepath.Join(p.programs.Argo, "manifests"))
 	if err != nil {
 		return err
 	}
@@ -44,4 +26,33 @@ func (p *Plane) startArgo(ctx context.Context) error {
 	}
 	p.say("Argo Workflows is ready")
 	return nil
+}
+
+// Argo is the manifests of Argo's controller for a cluster, made in a folder from those of its module.
+func Argo(dir, manifests string) ([]byte, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	// Kustomize takes no absolute path, and goes through links.
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	if manifests, err = filepath.EvalSymlinks(manifests); err != nil {
+		return nil, err
+	}
+	upstream, err := filepath.Rel(dir, manifests)
+	if err != nil {
+		return nil, err
+	}
+	overlay, err := render("argo.yaml", map[string]string{
+		"Manifests": filepath.ToSlash(upstream), "Version": programs.Argo, "Executor": programs.ArgoExecImage,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), overlay, 0o644); err != nil {
+		return nil, err
+	}
+	return kustomization.Text(dir)
 }

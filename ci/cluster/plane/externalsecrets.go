@@ -34,9 +34,7 @@ func (p *Plane) startExternalSecrets(ctx context.Context) error {
 	if err := p.identity(ctx, operator); err != nil {
 		return err
 	}
-	store, err := render("secretstore.yaml", map[string]string{
-		"Namespace": StoreNamespace, "Store": SecretStore, "Server": apiServer,
-	})
+	store, err := Secrets(apiServer)
 	if err != nil {
 		return err
 	}
@@ -58,6 +56,13 @@ func (p *Plane) startExternalSecrets(ctx context.Context) error {
 	}
 	p.say("External Secrets is ready")
 	return nil
+}
+
+// Secrets is the manifests of the secret store, whose operator finds the API server at that URL.
+func Secrets(server string) ([]byte, error) {
+	return render("secretstore.yaml", map[string]string{
+		"Namespace": StoreNamespace, "Store": SecretStore, "Server": server,
+	})
 }
 
 // storeReady is nil when the operator says that it can read the store.

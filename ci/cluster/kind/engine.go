@@ -1,0 +1,86 @@
+package kind
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// EngineVariable is kind's own setting: the program that runs containers.
+const EngineVariable = "KIND_EXPERIMENTAL_PROVIDER"
+
+// engines are the programs that kind knows, in the order in which it looks for one, with what each needs to answer to
+// be there. That docker is installed is not enough: its daemon may run elsewhere, or not at all.
+var engines = []struct {
+	name string
+	asks []string
+}{
+	{"docker", []string{"docker", "info", "--format", "{{.ServerVersion}}"}},
+	{"nerdctl", []string{"nerdctl", "info", "--format", "{{.ServerVersion}}"}},
+	{"finch", []string{"finch", "info", "--format", "{{.ServerVersion}}"}},
+	{"podman", []string{"podman", "info", "--format", "{{.Version.Version}}"}},
+}
+
+// Engine is the program that runs containers: the one that kind's variable names, or the first that answers.
+func Engine(ctx context.Context, output func(context.Context, Command) ([]byte, error)) (string, error) {
+	if name := os.Getenv(EngineVariable); name != "" {
+		if known(name) {
+			return name, nil
+		}
+		return "", fmt.Errorf("%s=%s: kind knows %s", EngineVariable, name, strings.Join(names(), ", "))
+	}
+	for _, engine := range engines {
+		// A script named docker may start podman, which kind must know of.
+		version, err := output(ctx, Command{Args: []string{engine.name, "--version"}})
+		if err != nil || engine.name != "podman" && strings.HasPrefix(string(version), "podman") {
+			continue
+		}
+		if _, err := output(ctx, Command{Args: engine.asks}); err == nil {
+			return engine.name, nil
+		}
+	}
+	return "", errors.New(
+		"no engine for containers answers: kind needs docker, nerdctl, finch or podman; " + EngineVariable +
+			" names one",
+	)
+}
+
+func names() []string {
+	var all []string
+	for _, engine := range engines {
+		all = append(all, engine.name)
+	}
+	return append(all, "nerdctl.lima")
+}
+
+func known(name string) bool { return slices.Contains(names(), name) }
+
+// network is the name of the cluster's own network, and the variable by which kind takes it. A network of its own does
+// not meet other clusters of kind, and goes with the cluster.
+func (c *Cluster) network() (variable, network string) {
+	if c.Engine == "podman" {
+		return "KIND_EXPERIMENTAL_PODMAN_NETWORK", name
+	}
+	return "KIND_EXPERIMENTAL_DOCKER_NETWORK", name
+}
+
+// engine is a command of the engine.
+func (c *Cluster) engine(args ...string) Command {
+	return Command{Args: append([]string{c.Engine}, args...)}
+}
+
+// present tells whether the engine has an image.
+func (c *Cluster) present(ctx context.Context, image string) bool {
+	_, err := c.Output(ctx, c.engine("image", "inspect", "--format", "{{.Id}}", image))
+	return err == nil
+}
+
+// withoutTag is the name of an image of Docker Hub with its digest alone: podman takes no name with a tag, too.
+func withoutTag(image string) string {
+	tagged, digest, _ := strings.Cut(image, "@")
+	repository, _, _ := strings.Cut(tagged, ":")
+	return "docker.io/" + repository + "@" + digest
+}
