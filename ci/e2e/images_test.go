@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -162,6 +163,6 @@ func extend(base v1.Image, programs, texts map[string]string, config v1.Config) 
 		return nil, err
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture, file.Config = "linux", "amd64", config
+	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
 	return mutate.ConfigFile(image, file)
 }

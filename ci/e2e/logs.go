@@ -4,25 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
-
-	clusternode "github.com/stepwright/stepwright/ci/cluster/node"
 )
 
 // keepLogs writes everything that helps to look into a failure into the folder logsDir, since the cluster takes all of
 // it along: the logs of the control plane's processes, the objects of all namespaces that tell how far they got, and
 // the logs of pods that failed or still run.
 func (r runner) keepLogs(ctx context.Context) error {
-	state := clusternode.State{Dir: clusternode.DefaultDir()}
-	if pid, err := state.Running(); err != nil || pid == 0 {
-		return err // it did not start, and says itself where its logs are
-	}
-	if err := os.MkdirAll(logsDir, 0o755); err != nil {
+	if err := r.command(ctx, clusterBin, "logs", filepath.Join(logsDir, "plane")); err != nil {
 		return err
 	}
-	errs := []error{os.CopyFS(filepath.Join(logsDir, "plane"), os.DirFS(state.Path("log")))}
+	if err := r.commandTo(ctx, io.Discard, clusterBin, "kubectl", "get", "namespaces"); err != nil {
+		return nil // it did not start, and says itself why
+	}
+	var errs []error
 	for file, args := range map[string][]string{
 		"events.txt":          {"get", "events", "-A", "--sort-by=.lastTimestamp"},
 		"pods.txt":            {"get", "pods", "-A", "-o", "wide"},

@@ -32,7 +32,7 @@ func main() {
 
   go run ./ci/e2e                                          all of them
   go run ./ci/e2e -keep -run TestTemplates/failures        some, and leave the cluster running to look at
-  CLUSTER=kind go run ./ci/e2e                             on a cluster in Docker; see ci/cluster/README.md
+  CLUSTER=kind go run ./ci/e2e                             on a cluster of kind; see ci/cluster/README.md
 
 `)
 		flag.PrintDefaults()
@@ -109,14 +109,14 @@ func (r runner) all(ctx context.Context) (err error) {
 		return err
 	}
 	if err := r.step(ctx, "Making the steps' images", func(ctx context.Context) error {
-		return r.command(ctx, "go", "run", "./images", "build", "--version", version, "--arch", "amd64")
+		return r.command(ctx, "go", "run", "./images", "build", "--version", version, "--arch", runtime.GOARCH)
 	}); err != nil {
 		return err
 	}
 	if err := r.step(ctx, "Making a release", func(ctx context.Context) error {
 		return r.command(
-			ctx, releaseBin, "build", "--version", templates.Version(), "--out", releaseDir, "--arch", "amd64",
-			"--os", "linux",
+			ctx, releaseBin, "build", "--version", templates.Version(), "--out", releaseDir, "--arch",
+			runtime.GOARCH, "--os", "linux",
 		)
 	}); err != nil {
 		return err

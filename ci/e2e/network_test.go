@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	clusternode "github.com/stepwright/stepwright/ci/cluster/node"
 )
 
 // metadata is the address by which clouds tell a machine who it is.
@@ -38,8 +40,8 @@ func testNetwork(t *testing.T) {
 		return err == nil && pod.Status.Phase == corev1.PodRunning, err
 	})
 
-	const host = "10.88.0.1" // the node
-	open := []string{host + ":5000", host + ":6443"}
+	const host = clusternode.Address
+	open := []string{host + ":5000", must(apiServer(t.Context()))(t) + ":6443"}
 	shut := []string{
 		host + ":10250", host + ":7480", host + ":8090", host + ":8091", address + ":8080", metadata + ":80",
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -90,8 +91,10 @@ exec %q "$@" --plain-http
 			}
 		}
 	}
-	shown := command(filepath.Join(folder, "stepwright_linux_amd64"), "get", run.Name, "--kubeconfig", k8s.kubeconfig,
-		"--namespace", namespace)
+	shown := command(
+		filepath.Join(folder, "stepwright_linux_"+runtime.GOARCH), "get", run.Name, "--kubeconfig", k8s.kubeconfig,
+		"--namespace", namespace,
+	)
 	if !strings.Contains(shown, "Succeeded") {
 		t.Errorf("the published stepwright shows\n%s", shown)
 	}
@@ -130,6 +133,7 @@ func setValues(t *testing.T, file string) {
 	values.Images["registry"] = publishedForNodes
 	values.Components["network-policies"] = true
 	own := string(must(os.ReadFile(filepath.Join(*repository, "ci/e2e/overlays/default/settings.env")))(t))
+	own = must(addressed(t.Context(), own))(t)
 	for line := range strings.Lines(own) {
 		name, value, isSetting := strings.Cut(strings.TrimSpace(line), "=")
 		if !isSetting || strings.HasPrefix(name, "#") {

@@ -22,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	clusternode "github.com/stepwright/stepwright/ci/cluster/node"
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 	"github.com/stepwright/stepwright/templates"
 )
@@ -174,8 +175,36 @@ func imageStore() (baseimages.Store, error) {
 
 // install applies one of the overlays in this folder.
 func install(ctx context.Context, overlay string) error {
-	_, err := k8s.kubectl(ctx, "", "apply", "-k", filepath.Join(*repository, "ci/e2e/overlays", overlay))
+	manifests, err := k8s.kubectl(ctx, "", "kustomize", filepath.Join(*repository, "ci/e2e/overlays", overlay))
+	if err != nil {
+		return err
+	}
+	return applyAddressed(ctx, manifests)
+}
+
+// applyAddressed applies manifests made from one of the overlays.
+func applyAddressed(ctx context.Context, manifests string) error {
+	manifests, err := addressed(ctx, manifests)
+	if err != nil {
+		return err
+	}
+	_, err = k8s.kubectl(ctx, manifests, "apply", "-f", "-")
 	return err
+}
+
+// addressed is the text of an overlay with the address of this cluster's API server. The overlays know it by the
+// node's; on kind the engine for containers has given it another one.
+func addressed(ctx context.Context, text string) (string, error) {
+	server, err := apiServer(ctx)
+	return strings.ReplaceAll(text, clusternode.Address+"/32:6443", server+"/32:6443"), err
+}
+
+// apiServer is the address behind the Service kubernetes.
+func apiServer(ctx context.Context) (string, error) {
+	return k8s.kubectl(
+		ctx, "", "--namespace", "default", "get", "endpointslice", "kubernetes", "--output",
+		"jsonpath={.endpoints[0].addresses[0]}",
+	)
 }
 
 type object = map[string]any

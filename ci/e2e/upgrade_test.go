@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,7 +25,10 @@ func TestUpgrade(t *testing.T) {
 	}))
 	const workflowPlane, controlPlane = "workflow-plane.yaml", "control-plane.yaml"
 	apply := func(t *testing.T, bundle, plane string) {
-		must(k8s.kubectl(t.Context(), "", "apply", "-f", filepath.Join(bundle, plane)))(t)
+		manifests := must(os.ReadFile(filepath.Join(bundle, plane)))(t)
+		if err := applyAddressed(t.Context(), string(manifests)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
 		if err := install(context.Background(), "default"); err != nil {
