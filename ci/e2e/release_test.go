@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -68,7 +69,7 @@ exec %q "$@" --plain-http
 	command("sh", "-ec", lines[0])
 	setValues(t, values)
 	t.Cleanup(func() {
-		if err := install(t.Context(), "default"); err != nil {
+		if err := install(context.Background(), "default"); err != nil {
 			t.Error(err)
 		}
 	})
