@@ -58,13 +58,15 @@ func names() []string {
 
 func known(name string) bool { return slices.Contains(names(), name) }
 
-// network is the name of the cluster's own network, and the variable by which kind takes it. A network of its own does
-// not meet other clusters of kind, and goes with the cluster.
-func (c *Cluster) network() (variable, network string) {
+// network is the cluster's own, which does not meet other clusters of kind, and goes with the cluster.
+const network = name
+
+// networkVariable is the variable by which kind takes the name of a network.
+func (c *Cluster) networkVariable() string {
 	if c.Engine == "podman" {
-		return "KIND_EXPERIMENTAL_PODMAN_NETWORK", name
+		return "KIND_EXPERIMENTAL_PODMAN_NETWORK"
 	}
-	return "KIND_EXPERIMENTAL_DOCKER_NETWORK", name
+	return "KIND_EXPERIMENTAL_DOCKER_NETWORK"
 }
 
 // engine is a command of the engine.

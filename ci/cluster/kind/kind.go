@@ -252,7 +252,6 @@ func (c *Cluster) remove(ctx context.Context) error {
 		))
 	}
 	errs = append(errs, c.restoreSettings(ctx))
-	_, network := c.network()
 	if listed, err = c.Output(ctx, c.engine("network", "ls", "--format", "{{.Name}}")); err != nil {
 		return errors.Join(append(errs, err)...)
 	}
@@ -694,10 +693,9 @@ func (c *Cluster) kind(ctx context.Context, stdin []byte, args ...string) error 
 
 // kindCommand is kind's, with this engine and a network of the cluster's own.
 func (c *Cluster) kindCommand(stdin []byte, args ...string) Command {
-	variable, network := c.network()
 	return Command{
 		Args: append([]string{c.Tools.Kind}, args...), Stdin: stdin,
-		Env: []string{EngineVariable + "=" + c.Engine, variable + "=" + network},
+		Env: []string{EngineVariable + "=" + c.Engine, c.networkVariable() + "=" + network},
 	}
 }
 
