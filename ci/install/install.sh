@@ -63,7 +63,7 @@ pkg-config pkg-config to build runc for the cluster
 iptables iptables to give services their addresses and pods their ports'
 for_kind='
 podman podman to run the node of kind
-containernetworking-plugins /usr/lib/cni/bridge to give podman's containers a network'
+containernetworking-plugins /usr/lib/cni/bridge to give containers of podman a network'
 for_users='
 uidmap newuidmap to build images without being root'
 
