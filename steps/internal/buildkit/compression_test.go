@@ -16,7 +16,7 @@ import (
 func TestCompression(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var content []byte
-	for len(content) < 5<<20 { // more than a block of each compressor
+	for len(content) < 2<<20 { // more than a block of each compressor
 		content = fmt.Appendf(content, "line %d of %d\n", random.IntN(1000), len(content))
 	}
 	compress := func(c Compression, chunk func() int) []byte {
@@ -39,7 +39,7 @@ func TestCompression(t *testing.T) {
 		return out.Bytes()
 	}
 	seen := map[string]Compression{}
-	for _, c := range []Compression{{}, {gzipType, 1}, {gzipType, 9}, {zstdType, 0}, {zstdType, 1}, {zstdType, 19}} {
+	for _, c := range []Compression{{}, {gzipType, 1}, {gzipType, 9}, {zstdType, 0}, {zstdType, 1}, {zstdType, 9}} {
 		t.Run(c.String(), func(t *testing.T) {
 			want := compress(c, func() int { return len(content) })
 			if other, ok := seen[string(want)]; ok {
