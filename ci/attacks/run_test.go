@@ -273,7 +273,8 @@ echo done | nc 127.0.0.1 %[1]d
 `, port, port),
 				"Dockerfile": fmt.Sprintf(`FROM busybox:1 AS holder
 ENV MARK=holder
-RUN --mount=type=secret,id=s HELD="$(busybox cat /run/secrets/s)" busybox nc -l -p %d > /got
+RUN --mount=type=secret,id=s HELD="$(busybox cat /run/secrets/s)" \
+  sh -c 'until busybox grep -qs done /got; do busybox nc -l -p %d > /got || exit 1; done'
 RUN busybox grep -q done /got
 FROM busybox:1 AS searcher
 ENV MARK=searcher
