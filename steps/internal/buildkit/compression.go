@@ -31,6 +31,17 @@ const (
 	zstdLevel = 3
 )
 
+// mostGzip is the highest level of gzip.
+const mostGzip = 9
+
+// Check wants the type to have the level. The schema knows those of both types together.
+func (c Compression) Check() error {
+	if c.Type != zstdType && c.Level > mostGzip {
+		return fmt.Errorf("gzip has levels 1 to %d, and not %d", mostGzip, c.Level)
+	}
+	return nil
+}
+
 // level is the level that counts.
 func (c Compression) level() int {
 	switch {

@@ -51,9 +51,6 @@ const (
 // MountsIndex is the key in a build's response under which its cachemount.Index is described, by a descriptor in JSON.
 const MountsIndex = "stepwright.cache-mounts"
 
-// mostIndex is how large an index may be, in bytes.
-const mostIndex = 4 << 20
-
 // mountKeeper makes the records of cache mounts that BuildKit asks for. It fills one from what an earlier build left
 // when a RUN is about to see it: a build whose RUNs need not run fetches nothing.
 type mountKeeper struct {
@@ -339,7 +336,7 @@ func (s *mountStore) index(ctx context.Context, config Mounts) (index cachemount
 	if config.Index.Digest == "" {
 		return index, nil
 	}
-	if config.Index.Size > mostIndex {
+	if config.Index.Size > cachemount.MostIndex {
 		return index, fmt.Errorf("their index has %d bytes", config.Index.Size)
 	}
 	raw, err := content.ReadBlob(ctx, s.taken, config.Index)

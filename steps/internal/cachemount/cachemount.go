@@ -22,6 +22,9 @@ import (
 // Format changes with what a reader must know. An Index of another format is not read.
 const Format = "1"
 
+// MostIndex is how large an Index may be, in bytes of JSON.
+const MostIndex = 4 << 20
+
 // Bounds of what is packed and unpacked.
 const (
 	mostMounts  = 256

@@ -197,19 +197,27 @@ func (c *layerCache) take(ctx context.Context, reference string) (*takenCache, e
 	if err := t.check(manifest); err != nil {
 		return nil, err
 	}
-	err = c.env.Retry.Do(ctx, func(ctx context.Context) error {
-		content, err := c.own.Open(ctx, t.reference, manifest.Layers[0].Digest)
+	t.config, err = readLayer(ctx, c.own, t.reference, manifest.Layers[0], c.env.Retry)
+	return t, err
+}
+
+// readLayer fetches a small layer as a whole.
+func readLayer(
+	ctx context.Context, from registry.Source, reference string, layer v1.Descriptor, retry outcome.Retry,
+) (raw []byte, err error) {
+	err = retry.Do(ctx, func(ctx context.Context) error {
+		content, err := from.Open(ctx, reference, layer.Digest)
 		if err != nil {
 			return err
 		}
 		defer content.Close()
-		t.config, err = io.ReadAll(io.LimitReader(content, configLimit+1))
+		raw, err = io.ReadAll(io.LimitReader(content, layer.Size+1))
 		return err
 	})
-	if err == nil && int64(len(t.config)) != t.metadata.Config.Size {
-		err = errors.New("its configuration has another size than it says")
+	if err == nil && int64(len(raw)) != layer.Size {
+		err = fmt.Errorf("its layer %s has another size than it says", layer.Digest)
 	}
-	return t, err
+	return raw, err
 }
 
 // check wants a cache's metadata and manifest to tell the same.
@@ -265,7 +273,7 @@ func (c *layerCache) elsewhere(ctx context.Context, blob digest.Digest) bool {
 	if asked {
 		return there
 	}
-	there, err := c.own.Has(ctx, c.taken.reference, v1.Hash{Algorithm: "sha256", Hex: blob.Encoded()})
+	there, err := c.own.Has(ctx, c.taken.reference, hash(blob))
 	if err != nil {
 		there = false
 	}
@@ -283,10 +291,14 @@ func (c *layerCache) open(ctx context.Context, layer cacheLayer) (io.ReadCloser,
 	}
 	var opened io.ReadCloser
 	err := c.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
-		opened, err = source.Open(ctx, reference, v1.Hash{Algorithm: "sha256", Hex: layer.Digest.Encoded()})
+		opened, err = source.Open(ctx, reference, hash(layer.Digest))
 		return err
 	})
 	return opened, err
+}
+
+func hash(d digest.Digest) v1.Hash {
+	return v1.Hash{Algorithm: d.Algorithm().String(), Hex: d.Encoded()}
 }
 
 // caching is a build that takes from the cache and leaves one.

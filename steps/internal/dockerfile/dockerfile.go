@@ -238,15 +238,9 @@ func (in Parameters) checkPlatform() error {
 	return nil
 }
 
-// gzipLevels is how many levels gzip has.
-const gzipLevels = 9
-
 func (in Parameters) checkCompression() error {
-	if in.Compression != "zstd" && in.CompressionLevel > gzipLevels {
-		return outcome.Errorf(
-			outcome.InvalidParameters, "compression-level: gzip has levels 1 to %d, and not %d", gzipLevels,
-			in.CompressionLevel,
-		)
+	if err := in.compression().Check(); err != nil {
+		return outcome.Errorf(outcome.InvalidParameters, "compression-level: %w", err)
 	}
 	return nil
 }
@@ -380,7 +374,7 @@ func (b *build) options(files string) (client.SolveOpt, error) {
 
 // exports adds how a daemon is to compress layers to the attributes of an export.
 func (b *build) exports(attrs map[string]string) map[string]string {
-	if b.in.BuildKitAddress != "" {
+	if b.in.late() {
 		maps.Copy(attrs, b.in.compression().Attributes(b.dates().late))
 	}
 	return attrs

@@ -45,9 +45,6 @@ const (
 	mountsBlobType  types.MediaType = "application/vnd.stepwright.cache-mounts.blob.v1+zstd"
 )
 
-// mountsIndexLimit is how large an index may be, in bytes.
-const mountsIndexLimit = 4 << 20
-
 // mountCache is what earlier builds of the component left of their cache mounts.
 type mountCache struct {
 	in    Parameters
@@ -144,24 +141,12 @@ func (c *mountCache) take(ctx context.Context, reference string) error {
 		return fmt.Errorf("it is of another version: its format is %q, and not %q",
 			quote.Line(format, ownerShown), cachemount.Format)
 	}
-	if len(manifest.Layers) == 0 || manifest.Layers[0].Size > mountsIndexLimit {
+	if len(manifest.Layers) == 0 || manifest.Layers[0].Size > cachemount.MostIndex {
 		return errors.New("it has no index")
 	}
-	top := manifest.Layers[0]
-	var raw []byte
-	if err := c.env.Retry.Do(ctx, func(ctx context.Context) error {
-		content, err := c.own.Open(ctx, image.Reference, top.Digest)
-		if err != nil {
-			return err
-		}
-		defer content.Close()
-		raw, err = io.ReadAll(io.LimitReader(content, mountsIndexLimit+1))
+	raw, err := readLayer(ctx, c.own, image.Reference, manifest.Layers[0], c.env.Retry)
+	if err != nil {
 		return err
-	}); err != nil {
-		return err
-	}
-	if int64(len(raw)) != top.Size {
-		return errors.New("its index has another size than it says")
 	}
 	var index cachemount.Index
 	if err := json.Unmarshal(raw, &index); err != nil {
@@ -233,10 +218,6 @@ func (c *mountCache) open(ctx context.Context, blob cacheLayer) (io.ReadCloser, 
 		return err
 	})
 	return opened, err
-}
-
-func hash(d digest.Digest) v1.Hash {
-	return v1.Hash{Algorithm: d.Algorithm().String(), Hex: d.Encoded()}
 }
 
 // keep turns what the builder packed into a layout in the workspace, which publish-image pushes. It lacks what the

@@ -84,11 +84,11 @@ func (b *build) make(
 	if err == nil {
 		err = imagelayout.Dir(layout).WriteIndex(root)
 	}
-	if b.in.late() {
-		b.findBases(ctx, builder, image)
-	}
 	if err != nil {
 		return err
+	}
+	if b.in.late() {
+		b.findBases(ctx, builder, image)
 	}
 	if cache != nil {
 		if err := cache.keep(ctx, response.ExporterResponse["cache.manifest"]); err != nil {

@@ -58,7 +58,7 @@ type dates struct {
 func (b *build) dates() dates {
 	d := dates{files: b.fileTime(), bases: b.baseLayers, compression: b.in.compression()}
 	if d.files != nil {
-		d.image, d.late = *b.epoch, b.in.BuildKitAddress != ""
+		d.image, d.late = *b.epoch, b.in.late()
 	}
 	return d
 }

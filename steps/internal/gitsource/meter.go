@@ -58,8 +58,11 @@ func (m *meter) counts() []any {
 		name    string
 		now, of *atomic.Int64
 	}{{"objects", &m.objects, &m.ofObjects}, {"deltas", &m.deltas, &m.ofDeltas}, {"files", &m.files, &m.ofFiles}} {
-		if of := c.of.Load(); of > 0 {
-			args = append(args, c.name, fmt.Sprintf("%d of %d", min(c.now.Load(), of), of))
+		switch now, of := c.now.Load(), c.of.Load(); {
+		case of > 0:
+			args = append(args, c.name, fmt.Sprintf("%d of %d", min(now, of), of))
+		case now > 0: // files are written before all trees have arrived
+			args = append(args, c.name, now)
 		}
 	}
 	return args

@@ -17,11 +17,12 @@ func TestProgressOfALongCheckout(t *testing.T) {
 	for name, c := range map[string]struct {
 		took  time.Duration
 		lines int
+		files int64 // written before it is known how many there are
 	}{
-		"quick":           {4 * time.Second, 0},
-		"six seconds":     {6 * time.Second, 1},
-		"ten minutes":     {10 * time.Minute, 60},
-		"sixteen seconds": {16 * time.Second, 2},
+		"quick":           {4 * time.Second, 0, 0},
+		"six seconds":     {6 * time.Second, 1, 0},
+		"ten minutes":     {10 * time.Minute, 60, 7},
+		"sixteen seconds": {16 * time.Second, 2, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -34,6 +35,11 @@ func TestProgressOfALongCheckout(t *testing.T) {
 				m.ofObjects.Store(20)
 				m.deltas.Store(3)
 				m.ofDeltas.Store(4)
+				m.files.Store(c.files)
+				var files any
+				if c.files > 0 {
+					files = float64(c.files)
+				}
 				done := m.report(ctx, func() *slog.Logger { return log })
 				time.Sleep(c.took) // of the bubble's clock
 				cancel()
@@ -51,7 +57,7 @@ func TestProgressOfALongCheckout(t *testing.T) {
 						t.Fatal(err)
 					}
 					if got["received"] != "1234.6 MB" || got["objects"] != "10 of 20" || got["deltas"] != "3 of 4" ||
-						got["files"] != nil {
+						got["files"] != files {
 						t.Errorf("%s", line)
 					}
 				}
