@@ -18,3 +18,6 @@ var version string
 // Version is the version of templates, images and programs, such as 1.2.3. The file VERSION is its home; make generate
 // writes it wherever else it is.
 func Version() string { return strings.TrimSpace(version) }
+
+// PlaneLabel is on every object that is installed. It tells which cluster the object is for: workflow or control.
+const PlaneLabel = "stepwright.dev/plane"

@@ -14,10 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/kustomization"
+	"github.com/stepwright/stepwright/templates"
 )
-
-// planeLabel is on every object and tells which cluster it is for.
-const planeLabel = "stepwright.dev/plane"
 
 // bundle builds kustomizations and returns one file for each plane: <plane>-plane.yaml to its text.
 func bundle(dirs []string, digests string) (map[string][]byte, error) {
@@ -28,9 +26,9 @@ func bundle(dirs []string, digests string) (map[string][]byte, error) {
 			return nil, err
 		}
 		for _, r := range built.Resources() {
-			plane := r.GetLabels()[planeLabel]
+			plane := r.GetLabels()[templates.PlaneLabel]
 			if plane == "" {
-				return nil, fmt.Errorf("%s: %s %s lacks the label %s", dir, r.GetKind(), r.GetName(), planeLabel)
+				return nil, fmt.Errorf("%s: %s %s lacks the label %s", dir, r.GetKind(), r.GetName(), templates.PlaneLabel)
 			}
 			object, err := r.Map()
 			if err != nil {

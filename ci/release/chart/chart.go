@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/kustomization"
+	installed "github.com/stepwright/stepwright/templates"
 )
 
 // Name is the name of the chart.
@@ -33,9 +34,6 @@ var Components = []string{
 
 // planes are the folders of templates with their settings.
 var planes = []string{"workflow-plane", "control-plane"}
-
-// planeLabel is on every object and tells which cluster it is for: workflow or control.
-const planeLabel = "stepwright.dev/plane"
 
 //go:embed helpers.tpl
 var helpers []byte
@@ -158,9 +156,9 @@ func build(templates string, names map[string]any, component string) (
 	objects, order = map[string]any{}, map[string][]string{}
 	for _, r := range built.Resources() {
 		key := path.Join(r.GetKind(), r.GetNamespace(), r.GetName())
-		plane := r.GetLabels()[planeLabel]
+		plane := r.GetLabels()[installed.PlaneLabel]
 		if plane == "" {
-			return nil, nil, fmt.Errorf("%s lacks the label %s", key, planeLabel)
+			return nil, nil, fmt.Errorf("%s lacks the label %s", key, installed.PlaneLabel)
 		}
 		if objects[key], err = r.Map(); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", key, err)
