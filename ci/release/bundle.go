@@ -28,7 +28,8 @@ func bundle(dirs []string, digests string) (map[string][]byte, error) {
 		for _, r := range built.Resources() {
 			plane := r.GetLabels()[templates.PlaneLabel]
 			if plane == "" {
-				return nil, fmt.Errorf("%s: %s %s lacks the label %s", dir, r.GetKind(), r.GetName(), templates.PlaneLabel)
+				return nil, fmt.Errorf("%s: %s %s lacks the label %s",
+					dir, r.GetKind(), r.GetName(), templates.PlaneLabel)
 			}
 			object, err := r.Map()
 			if err != nil {
