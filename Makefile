@@ -12,6 +12,10 @@ STEPS   := checkout-source containerfile-build buildpacks-build publish-image ge
 ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin
 
+# Tests of which the race detector makes minutes, and their packages.
+UNRACED    := ^(TestPackBombs|TestLargeDeltas|TestMemoryOfDeltas|TestEndlessAnswers|TestEveryInterleaving|TestBuildsOfExamples)$$
+UNRACED_IN := ./steps/internal/gitsource ./steps/internal/workload ./steps/internal/buildpack ./internal/testimage/testbuilders
+
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -56,9 +60,10 @@ run: ## Take an example from Git to a Workload, on this machine, with nothing el
 test: ## Lint, then run every test against real parts, with the race detector
 	@ci/install/install.sh test
 	@$(MAKE) --no-print-directory lint
-	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v -e /ci/attacks$$ -e /internal/dockerfile$$)
+	$(GO) test -race -timeout 20m -skip '$(UNRACED)' $$($(GO) list ./... | grep -v -e /ci/attacks$$ -e /internal/dockerfile$$)
 	@# Builds take three times as long under the race detector, so a few are. It sees nothing of the released binaries.
 	$(GO) test -race -timeout 20m ./steps/internal/dockerfile -run '^(TestBuild|TestLayerCache|TestRecordedTimes|TestCancel)$$'
+	$(GO) test -timeout 20m -run '$(UNRACED)' $(UNRACED_IN)
 	$(GO) test -timeout 20m -parallel 4 ./steps/internal/dockerfile ./ci/attacks
 
 test-short: ## The quick tests, for every change: no package to install, no root, no containers

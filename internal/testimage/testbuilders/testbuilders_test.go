@@ -215,7 +215,7 @@ var examples = []struct {
 
 // Each example is built without a network, by a user without rights, to the same bytes each time; the application runs
 // and answers.
-func TestExamples(t *testing.T) {
+func TestBuildsOfExamples(t *testing.T) {
 	for _, example := range examples {
 		t.Run(example.folder, func(t *testing.T) {
 			t.Parallel()

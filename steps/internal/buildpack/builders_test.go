@@ -107,7 +107,7 @@ func example(t testing.TB, name string) map[string]string {
 // A builder of real parts, with a folder of its own to write to, builds alike twice, and takes the cache when a line
 // has changed. The other families go the same way, and take the race detector minutes to unpack: what runs the examples
 // tests them.
-func TestExamples(t *testing.T) {
+func TestBuildsOfExamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds by builders of Debian packages")
 	}
