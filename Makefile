@@ -64,7 +64,7 @@ test: ## Lint, then run every test against real parts, with the race detector
 	@# Builds take three times as long under the race detector, so a few are. It sees nothing of the released binaries.
 	$(GO) test -race -timeout 20m ./steps/internal/dockerfile -run '^(TestBuild|TestLayerCache|TestRecordedTimes|TestCancel)$$'
 	$(GO) test -timeout 20m -run '$(UNRACED)' $(UNRACED_IN)
-	$(GO) test -timeout 20m -parallel 4 ./steps/internal/dockerfile ./ci/attacks
+	$(GO) test -timeout 20m -parallel 6 ./steps/internal/dockerfile ./ci/attacks
 
 test-short: ## The quick tests, for every change: no package to install, no root, no containers
 	$(GO) test -short ./...

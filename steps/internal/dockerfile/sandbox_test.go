@@ -139,7 +139,7 @@ func TestNamesInRun(t *testing.T) {
 					}
 				}
 				cmd, out, _, w := way.dockerfileOf(t, r, program, `FROM busybox:1
-RUN cat /etc/resolv.conf > /resolv && cat /etc/hosts > /hosts && busybox ping -c 1 -w 1 db > /ping || true
+RUN cat /etc/resolv.conf > /resolv && cat /etc/hosts > /hosts && busybox ping -c 1 -w 1 -W 1 db > /ping || true
 `)
 				script := fmt.Sprintf(`mount --bind %[1]s/resolv.conf /etc/resolv.conf
 mount --bind %[1]s/hosts /etc/hosts; exec "$@"`, dir)
