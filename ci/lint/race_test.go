@@ -37,7 +37,7 @@ func TestUnraced(t *testing.T) {
 			}
 			found[name] = true
 			if folder := "./" + path.Dir(file); !slices.Contains(run, folder) {
-				t.Errorf("%s: nothing runs %s, which UNRACED of the Makefile has: add %s to UNRACED_IN", file, name, folder)
+				t.Errorf("%s: UNRACED of the Makefile has %s: add %s to UNRACED_IN", file, name, folder)
 			}
 		}
 	}
