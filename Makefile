@@ -13,8 +13,8 @@ ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin
 
 # Tests of which the race detector makes minutes, and their packages.
-UNRACED    := ^(TestPackBombs|TestLargeDeltas|TestMemoryOfDeltas|TestEndlessAnswers|TestEveryInterleaving|TestBuildsOfExamples)$$
-UNRACED_IN := ./steps/internal/gitsource ./steps/internal/workload ./steps/internal/buildpack ./internal/testimage/testbuilders
+UNRACED    := ^(TestPackBombs|TestLargeDeltas|TestMemoryOfDeltas|TestEndlessAnswers|TestEveryInterleaving|TestBuildsOfExamples|TestLinear)$$
+UNRACED_IN := ./internal/quote ./steps/internal/gitsource ./steps/internal/workload ./steps/internal/buildpack ./internal/testimage/testbuilders
 
 comma := ,
 empty :=

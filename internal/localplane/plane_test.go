@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -148,6 +150,9 @@ func TestOwnServers(t *testing.T) {
 	}
 	m := p.Machine(run, library(t), "/bin", t.TempDir())
 	images := "http://" + m.Settings["publish-image"]["registry"] + "/v2/"
+	if !listens(t, images) {
+		t.Errorf("this process does not listen at %s", images)
+	}
 	api := m.Settings["generate-workload"]["api-server-url"] + "/api/v1/namespaces/acme/workloads"
 	for url, want := range map[string]int{
 		images: http.StatusOK,
@@ -182,15 +187,49 @@ func TestOwnServers(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
-	for _, url := range []string{images, api} {
-		if response, err := http.Get(url); err == nil {
-			response.Body.Close()
-			t.Errorf("%s answers %s after the end", url, response.Status)
+	for _, address := range []string{images, api} {
+		if listens(t, address) {
+			t.Errorf("this process listens at %s after the end", address)
 		}
 	}
 	if _, err := os.Stat(secret); err == nil {
 		t.Error("the client's secret is left")
 	}
+}
+
+// listens tells whether this process listens at the port of an address: another one may take it when it is free.
+func listens(t *testing.T, address string) bool {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(u.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sockets, err := os.ReadFile("/proc/self/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	descriptors, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(sockets)) {
+		const local, state, inode, listening = 1, 3, 9, "0A" // see proc(5)
+		fields := strings.Fields(line)
+		if len(fields) <= inode || fields[state] != listening ||
+			!strings.HasSuffix(fields[local], fmt.Sprintf(":%04X", port)) {
+			continue
+		}
+		for _, descriptor := range descriptors {
+			if target, err := os.Readlink(descriptor); err == nil && target == "socket:["+fields[inode]+"]" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Several planes with one state run at the same time, but for one run: its second waits for the first, and says so.

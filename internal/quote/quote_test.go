@@ -3,7 +3,6 @@ package quote_test
 import (
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/stepwright/stepwright/internal/quote"
@@ -157,24 +156,6 @@ func TestLines(t *testing.T) {
 					t.Errorf("%d bytes at a time: got %.80q", size, got)
 				}
 			})
-		}
-	}
-}
-
-// Time is in proportion to the text, also where all of it is hostile.
-func TestLinear(t *testing.T) {
-	t.Parallel()
-	for name, piece := range map[string]string{
-		"escapes": "\x1b[", "commands": "##", "colons": "::", "half colours": "\x1b[1;", "blanks": " ",
-		"runes": "\u202e",
-	} {
-		text := strings.Repeat(piece, 4<<20/len(piece))
-		started := time.Now()
-		quote.Line(text, 0)
-		quote.Output(text, true)
-		quote.Uncoloured(text)
-		if took := time.Since(started); took > 10*time.Second {
-			t.Errorf("%s: 4 MiB took %s", name, took)
 		}
 	}
 }
