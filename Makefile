@@ -14,7 +14,7 @@ BINARIES ?= dist/bin
 
 # Tests of which the race detector makes minutes, and their packages.
 UNRACED    := ^(TestPackBombs|TestLargeDeltas|TestMemoryOfDeltas|TestEndlessAnswers|TestEveryInterleaving|TestBuildsOfExamples|TestLinear)$$
-UNRACED_IN := ./internal/quote ./steps/internal/gitsource ./steps/internal/workload ./steps/internal/buildpack ./internal/testimage/testbuilders
+UNRACED_IN := ./internal/quote ./internal/redact ./steps/internal/gitsource ./steps/internal/workload ./steps/internal/buildpack ./internal/testimage/testbuilders
 
 comma := ,
 empty :=
