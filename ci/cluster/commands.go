@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stepwright/stepwright/ci/cluster/kind"
+	"github.com/stepwright/stepwright/ci/cluster/machine"
 	"github.com/stepwright/stepwright/ci/cluster/node"
 	"github.com/stepwright/stepwright/ci/cluster/programs"
 )
@@ -63,6 +64,7 @@ With ` + kind.Variable + `=` + kind.Name +
 	root.AddCommand(
 		up, downCommand(provider, p), execCommand(provider), kubectlCommand(provider),
 		loadImagesCommand(provider, p), serveCommand(state), logsCommand(provider),
+		inventoryCommand(),
 	)
 	for _, action := range []string{"start", "stop", "restart"} {
 		root.AddCommand(actCommand(provider, action))
@@ -166,6 +168,27 @@ func logsCommand(provider Provider) *cobra.Command {
 				return err
 			}
 			return provider.Logs(cmd.Context(), dir)
+		},
+	}
+}
+
+func inventoryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "inventory",
+		Short: "List what a cluster could change of this machine",
+		Long: `Lists, on Linux, what a cluster could change of this machine: mounts, settings, control groups, network links,
+rules of the firewall, routes, kernel modules, processes in namespaces of their own, files that programs for containers
+keep, and all that engines for containers have. Two lists, of before and after, tell what a cluster has left.`,
+		Example: `  cluster inventory > before
+  cluster up && cluster down
+  cluster inventory | diff before -`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			lines, err := machine.Inventory(cmd.Context())
+			for _, line := range lines {
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
+			return err
 		},
 	}
 }
