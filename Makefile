@@ -112,6 +112,7 @@ cluster-down: ## End it and remove all that it has left
 
 e2e: ## Test the templates on a Kubernetes with Argo and OpenChoreo of their own; needs root: E2E='-run <tests>' for some
 	@ci/install/install.sh e2e
+	@$(if $(CLUSTER),ci/install/install.sh $(CLUSTER))
 	@$(GO) run ./ci/e2e $(E2E)
 
 clean: ## Remove what the other targets made, but for Go's own caches
