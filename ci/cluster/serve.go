@@ -69,31 +69,52 @@ func serveIssuer(ctx context.Context, _ *node.State) error {
 
 // serveAPI has OpenChoreo's API, which is a Service, answer at the node's address.
 func serveAPI(ctx context.Context, _ *node.State) error {
-	const service = "openchoreo-api.openchoreo-control-plane.svc.cluster.local:8090"
-	listener, err := net.Listen("tcp", ":8090")
-	if err != nil {
-		return err
-	}
-	context.AfterFunc(ctx, func() { listener.Close() })
-	for {
-		caller, err := listener.Accept()
+	return forward(ctx, ":8090", "openchoreo-api.openchoreo-control-plane.svc.cluster.local:8090")
+}
+
+// forward connects callers of an address with another. While nobody listens there, nobody does here: the first caller
+// that finds it out has its connection closed, and those after it are refused, as by a process that is not there.
+func forward(ctx context.Context, address, to string) error {
+	dialer := net.Dialer{Timeout: 10 * time.Second}
+	for ctx.Err() == nil {
+		listener, err := net.Listen("tcp", address)
 		if err != nil {
-			return context.Cause(ctx)
+			return err
 		}
-		go func() {
-			defer caller.Close()
-			called, err := net.DialTimeout("tcp", service, 10*time.Second)
+		stop := context.AfterFunc(ctx, func() { listener.Close() })
+		for {
+			caller, err := listener.Accept()
 			if err != nil {
-				return // the caller sees that nobody is there
+				break // it is closed, by what follows or at the end
 			}
-			defer called.Close()
 			go func() {
-				io.Copy(called, caller)
-				called.(*net.TCPConn).CloseWrite()
+				defer caller.Close()
+				called, err := dialer.DialContext(ctx, "tcp", to)
+				if err != nil {
+					listener.Close()
+					return
+				}
+				defer called.Close()
+				go func() {
+					io.Copy(called, caller)
+					called.(*net.TCPConn).CloseWrite()
+				}()
+				io.Copy(caller, called)
 			}()
-			io.Copy(caller, called)
-		}()
+		}
+		stop()
+		for ctx.Err() == nil {
+			if called, err := dialer.DialContext(ctx, "tcp", to); err == nil {
+				called.Close()
+				break
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
 	}
+	return context.Cause(ctx)
 }
 
 // serveCommands is the first process of a container that commands run in.

@@ -392,11 +392,18 @@ func testAPIRestart(t *testing.T) {
 		return false, nil
 	})
 	control(t, "stop", "openchoreo-api")
+	stopped := true
+	defer func() {
+		if stopped { // other tests need it
+			control(t, "start", "openchoreo-api")
+		}
+	}()
 	eventually(t, time.Minute, "a try that fails", func(context.Context) (bool, error) {
 		said := logs(t, b.runName())
 		return strings.Contains(said, "connection refused"), fmt.Errorf("%s", said)
 	})
 	control(t, "start", "openchoreo-api")
+	stopped = false
 	run := b.finish(t, 2*time.Minute)
 	if c := condition(run, "WorkflowSucceeded"); c == nil || c.Status != metav1.ConditionTrue {
 		t.Fatalf("did not succeed: %s\n%s", summary(run), logs(t, b.runName()))

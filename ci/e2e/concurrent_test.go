@@ -55,7 +55,11 @@ func testConcurrentRuns(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if got := workload(t, b.name).Spec.Container.Image; got != image(n-1) {
+	made := workload(t, b.name)
+	if made == nil {
+		t.Fatal("there is no Workload")
+	}
+	if got := made.Spec.Container.Image; got != image(n-1) {
 		t.Errorf("the Workload's image is %s, want %s", got, image(n-1))
 	}
 	// Each run says of itself what it would have published.

@@ -14,13 +14,10 @@ import (
 // it along: the logs of the control plane's processes, the objects of all namespaces that tell how far they got, and
 // the logs of pods that failed or still run.
 func (r runner) keepLogs(ctx context.Context) error {
-	if err := r.command(ctx, clusterBin, "logs", filepath.Join(logsDir, "plane")); err != nil {
-		return err
-	}
+	errs := []error{r.command(ctx, clusterBin, "logs", filepath.Join(logsDir, "plane"))}
 	if err := r.commandTo(ctx, io.Discard, clusterBin, "kubectl", "get", "namespaces"); err != nil {
-		return nil // it did not start, and says itself why
+		return errs[0] // it did not start, and says itself why
 	}
-	var errs []error
 	for file, args := range map[string][]string{
 		"events.txt":          {"get", "events", "-A", "--sort-by=.lastTimestamp"},
 		"pods.txt":            {"get", "pods", "-A", "-o", "wide"},
