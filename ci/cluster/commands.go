@@ -176,9 +176,10 @@ func inventoryCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inventory",
 		Short: "List what a cluster could change of this machine",
-		Long: `Lists, on Linux, what a cluster could change of this machine: mounts, settings, control groups, network links,
-rules of the firewall, routes, kernel modules, processes in namespaces of their own, files that programs for containers
-keep, and all that engines for containers have. Two lists, of before and after, tell what a cluster has left.`,
+		Long: `Lists, on Linux, what a cluster could change of this machine: mounts, settings, control groups,
+network links, rules of the firewall, routes, kernel modules, processes in namespaces of their own, files that programs
+for containers keep, and all that engines for containers have. Two lists, of before and after, tell what a cluster
+has left.`,
 		Example: `  cluster inventory > before
   cluster up && cluster down
   cluster inventory | diff before -`,

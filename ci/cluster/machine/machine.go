@@ -39,7 +39,7 @@ func (i *inventory) add(kind string, of ...string) {
 	i.lines = append(i.lines, strings.Join(strings.Fields(line), " ")) // a command may be of several lines
 }
 
-// mounts are those of this process's namespace, by their place.
+// mounts lists the mounts of this process's namespace, by their place.
 func (i *inventory) mounts() error {
 	content, err := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(content)) {
@@ -51,8 +51,8 @@ func (i *inventory) mounts() error {
 	return err
 }
 
-// processes are those in namespaces of their own, and so all of a cluster. Their numbers are left out: the same program
-// may have been restarted.
+// processes lists the processes in namespaces of their own, and so all of a cluster. Their numbers are left out: the
+// same program may have been restarted.
 func (i *inventory) processes() error {
 	own := map[string]string{}
 	kinds := []string{"ipc", "mnt", "net", "pid", "uts", "user", "cgroup"}
@@ -107,6 +107,7 @@ func (i *inventory) settings() {
 	})
 }
 
+// links lists network links, and the network namespaces that have names.
 func (i *inventory) links() {
 	for _, pattern := range []string{"/sys/class/net/*", "/run/netns/*"} {
 		links, _ := filepath.Glob(pattern)
@@ -116,7 +117,7 @@ func (i *inventory) links() {
 	}
 }
 
-// groups are the control groups of every hierarchy.
+// groups lists the control groups of every hierarchy.
 func (i *inventory) groups() {
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && entry.IsDir() {
@@ -126,7 +127,7 @@ func (i *inventory) groups() {
 	})
 }
 
-// files are those that programs for containers and clusters keep for a user or a machine, with their sizes.
+// files lists what programs for containers and clusters keep for a user or a machine, with sizes.
 func (i *inventory) files() {
 	roots := []string{
 		"/etc", "/var/lib/cni", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods", "/run/netns",
@@ -153,7 +154,7 @@ func (i *inventory) files() {
 // counted is how often a rule was used.
 var counted = regexp.MustCompile(`\[\d+:\d+\]|counter packets \d+ bytes \d+`)
 
-// rules are those of the firewall, whichever program has made them.
+// rules lists what the firewall does, whichever program has said it, and the routes.
 func (i *inventory) rules(ctx context.Context) {
 	for _, command := range [][]string{
 		{"iptables-save"}, {"ip6tables-save"}, {"iptables-legacy-save"}, {"ip6tables-legacy-save"},
@@ -163,7 +164,7 @@ func (i *inventory) rules(ctx context.Context) {
 	}
 }
 
-// engines are containers, images, volumes and networks.
+// engines lists containers, images, volumes and networks.
 func (i *inventory) engines(ctx context.Context) {
 	for _, engine := range []string{"docker", "nerdctl", "finch", "podman"} {
 		i.printed(ctx, "container", engine, "ps", "--all", "--format", "{{.Names}}")
