@@ -157,7 +157,7 @@ func (r runner) all(ctx context.Context) (err error) {
 		return err
 	}
 	return r.step(ctx, "Testing", func(ctx context.Context) error {
-		args := []string{"exec", testBin, "-test.v", "-test.timeout", "30m", "-test.parallel", "4",
+		args := []string{"exec", testBin, "-test.v", "-test.timeout", "45m", "-test.parallel", "4",
 			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
 			"-report", table}
 		if earlier != "" {
