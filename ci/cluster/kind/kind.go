@@ -708,7 +708,11 @@ func (c *Cluster) helm(values []byte, release, chart, namespace string, more ...
 	if values != nil {
 		args = append(args, "--values", "-")
 	}
-	return Command{Args: append(args, more...), Stdin: values}
+	return Command{
+		Args: append(args, more...), Stdin: values,
+		// Helm's client remembers what the API server has, in the user's folder.
+		Env: []string{"KUBECACHEDIR=" + c.State.Path("helm"), "HELM_CACHE_HOME=" + c.State.Path("helm")},
+	}
 }
 
 func render(name string, data any) ([]byte, error) {
