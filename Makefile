@@ -34,6 +34,7 @@ help: ## Show the targets
 	@echo "  FOLDER=<folder>                   where make publish puts the files of a release, in a folder v<version>"
 	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster of kind; see ci/cluster"
 	@echo "  OPENCHOREO=1.2.0                  another version of OpenChoreo than the newest, of cluster-up and e2e"
+	@echo "  KUBERNETES=1.36                   another version of Kubernetes than 1.33, likewise"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
 	@echo "  ROUNDS=<number>                   how often make bench runs each contender (default 5)"

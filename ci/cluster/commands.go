@@ -77,8 +77,9 @@ func upCommand(provider Provider) *cobra.Command {
 	return &cobra.Command{
 		Use:   "up",
 		Short: "Start the cluster",
-		Long:  "Starts the cluster and returns when all of it is ready.",
-		Args:  cobra.NoArgs,
+		Long: "Starts the cluster and returns when all of it is ready. " + programs.KubernetesVariable + " and " +
+			programs.OpenChoreoVariable + " choose\nother versions, such as 1.36 and 1.2.0.",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if inside() {
 				return errors.New("this is inside a cluster already")

@@ -38,6 +38,8 @@ type kindProvider struct {
 type how struct {
 	Engine string // program that runs containers
 	Made   bool   // images are made here, for there is no network
+	// Version that was chosen.
+	Kubernetes string
 	// The engine is in namespaces of the cluster's own, with all that it has: nothing of it is the machine's.
 	Private bool
 }
@@ -56,8 +58,7 @@ func (k *kindProvider) Extend(root, up *cobra.Command) {
 The engine is docker, nerdctl, finch or podman, the first of them that answers, or the one that ` +
 		kind.EngineVariable + ` names.
 Images are pulled. Where no registry answers, or ` + offlineVariable + `=true, they are made from Go modules and Debian
-packages, on Linux; root's podman then runs in namespaces of the cluster's own.
-` + kind.KubernetesVariable + `=1.36 chooses another Kubernetes of those that are pulled.`
+packages, on Linux; root's podman then runs in namespaces of the cluster's own.`
 	up.Flags().StringVar(&k.source, "source", ".", "root of the project")
 	up.Flags().BoolVar(&k.buildOnly, "build-only", false, "make what is made here, and start nothing")
 	k.extend(root)
@@ -121,7 +122,13 @@ func (k *kindProvider) findOut(ctx context.Context) error {
 			"no registry answers, and images are made on Linux only; " + offlineVariable + "=false tries nevertheless",
 		)
 	}
-	k.how = how{Engine: engine, Made: made, Private: made && engine == "podman" && os.Geteuid() == 0}
+	kubernetes, err := programs.Kubernetes()
+	if err != nil {
+		return err
+	}
+	k.how = how{
+		Engine: engine, Made: made, Kubernetes: kubernetes, Private: made && engine == "podman" && os.Geteuid() == 0,
+	}
 	return nil
 }
 
@@ -376,7 +383,8 @@ func (k *kindProvider) cluster() (*kind.Cluster, error) {
 		return nil, err
 	}
 	return &kind.Cluster{
-		State: *k.state, Root: root, Cache: cache, Engine: k.how.Engine, Output: k.output, Say: k.say,
+		State: *k.state, Root: root, Cache: cache, Engine: k.how.Engine, Kubernetes: k.how.Kubernetes,
+		Output: k.output, Say: k.say,
 	}, nil
 }
 

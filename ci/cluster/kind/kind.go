@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,17 +27,11 @@ import (
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
-// KubernetesVariable is the environment variable that chooses a minor version of Kubernetes.
-const KubernetesVariable = "KUBERNETES"
-
-// nodeImages come with kind's releases. The keys are minor versions of Kubernetes.
+// nodeImages come with kind's releases. The keys are minor versions of Kubernetes, those of programs, which a test compares.
 var nodeImages = map[string]string{
 	"1.33": "kindest/node:v1.33.12@sha256:3f5c8443c620245e4d355cfe09e96a91ead32ceaa569d3f1ca9edf0cb2fe2ff4",
 	"1.36": "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed",
 }
-
-// defaultKubernetes is the minor version of programs.Kubernetes, which a test compares.
-const defaultKubernetes = "1.33"
 
 // certManager is the chart that is pulled; what is made without a network is older.
 const certManager = "v1.19.4"
@@ -94,7 +87,9 @@ type Cluster struct {
 	Engine string     // program that runs containers
 	Tools  programs.Tools
 	Made   *programs.Parts // what was made for want of a network; nil: it is pulled
-	Go     Go
+	// Version, one of programs.KubernetesVersions. An image that is pulled has its minor version.
+	Kubernetes string
+	Go         Go
 	// Output runs a command and returns what it printed.
 	Output func(context.Context, Command) ([]byte, error)
 	Say    func(format string, args ...any)
@@ -108,39 +103,17 @@ type images struct{ node, commands string }
 // images are the names of the engine's images.
 func (c *Cluster) images() images {
 	if c.Made != nil {
-		return images{programs.NodeImage, programs.CommandsImage}
+		return images{programs.NodeImage(c.Kubernetes), programs.CommandsImage}
 	}
-	version := os.Getenv(KubernetesVariable)
-	if version == "" {
-		version = defaultKubernetes
-	}
+	image := nodeImages[programs.Minor(c.Kubernetes)]
 	if c.Engine == "podman" {
-		return images{withoutTag(nodeImages[version]), inside}
+		return images{withoutTag(image), inside}
 	}
-	return images{nodeImages[version], inside}
-}
-
-// check tells what cannot be had.
-func (c *Cluster) check() error {
-	version := os.Getenv(KubernetesVariable)
-	if version == "" || version == defaultKubernetes || c.Made == nil && nodeImages[version] != "" {
-		return nil
-	}
-	if c.Made != nil {
-		return fmt.Errorf(
-			"%s=%s: only %s is made here, without a network", KubernetesVariable, version, defaultKubernetes,
-		)
-	}
-	return fmt.Errorf("%s=%s: there are %s", KubernetesVariable, version, strings.Join(
-		slices.Sorted(maps.Keys(nodeImages)), " and ",
-	))
+	return images{image, inside}
 }
 
 // Up returns when all of the cluster is ready. What it leaves when it fails is for Down.
 func (c *Cluster) Up(ctx context.Context) error {
-	if err := c.check(); err != nil {
-		return err
-	}
 	there, err := c.Output(ctx, c.kindCommand(nil, "get", "clusters"))
 	if err != nil {
 		return err
@@ -568,7 +541,7 @@ func (c *Cluster) kubectlImage() string {
 	if c.Made == nil {
 		return ""
 	}
-	return programs.KubectlImage
+	return programs.KubectlImage(c.Kubernetes)
 }
 
 // Logs writes what helps to look into a failure into a folder: the node's journal, its pods' logs, and those of the

@@ -45,8 +45,9 @@ func recorded(t *testing.T, clusters string) (*Cluster, *bytes.Buffer) {
 	c := &Cluster{
 		State: node.State{Dir: filepath.Join(dir, "state")}, Root: "/src/stepwright", Cache: "/cache/stepwright",
 		Engine: "docker", Tools: programs.Tools{Kind: "kind", Helm: "helm", Charts: charts},
-		Go:  Go{"/usr/local/go", "/go/modules", "/go/cache"},
-		Say: func(format string, args ...any) { fmt.Fprintf(&log, "# "+format+"\n", args...) },
+		Kubernetes: programs.KubernetesVersions[0],
+		Go:         Go{"/usr/local/go", "/go/modules", "/go/cache"},
+		Say:        func(format string, args ...any) { fmt.Fprintf(&log, "# "+format+"\n", args...) },
 	}
 	c.Output = func(_ context.Context, command Command) ([]byte, error) {
 		line := strings.Join(slices.Concat(command.Env, command.Args), " ")
@@ -91,7 +92,6 @@ spec:
 
 func TestCommands(t *testing.T) {
 	t.Setenv(node.StateVariable, "")
-	t.Setenv(KubernetesVariable, "")
 	up := func(ctx context.Context, c *Cluster) error { return c.Up(ctx) }
 	for name, run := range map[string]func(context.Context, *Cluster) error{
 		"up": up,
@@ -239,40 +239,25 @@ func TestUpFailed(t *testing.T) {
 	}
 }
 
-func TestKubernetes(t *testing.T) {
-	for name, test := range map[string]struct {
-		engine, variable string
-		made             bool
-		image            string
-		fault            string
-	}{
-		"default":              {"docker", "", false, "kindest/node:v1.33.", ""},
-		"the newest":           {"docker", "1.36", false, "kindest/node:v1.36.", ""},
-		"podman":               {"podman", "", false, "docker.io/kindest/node@sha256:", ""},
-		"made here":            {"podman", "1.33", true, "localhost/stepwright/kind-node:v1.33.", ""},
-		"newest, made here":    {"docker", "1.36", true, "", "only 1.33 is made here"},
-		"one that there isn't": {"docker", "1.12", false, "", "there are 1.33 and 1.36"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Setenv(KubernetesVariable, test.variable)
-			c := &Cluster{Engine: test.engine}
-			if test.made {
-				c.Made = &programs.Parts{}
-			}
-			err := c.check()
-			if test.fault != "" {
-				if err == nil || !strings.Contains(err.Error(), test.fault) {
-					t.Errorf("error %v, want %q", err, test.fault)
-				}
-				return
-			}
-			if err != nil || !strings.HasPrefix(c.images().node, test.image) {
-				t.Errorf("image %s, want %s…; error %v", c.images().node, test.image, err)
-			}
-		})
+// TestNodeImage: what is pulled and what is made have the same minor versions of Kubernetes.
+func TestNodeImage(t *testing.T) {
+	if len(nodeImages) != len(programs.KubernetesVersions) {
+		t.Errorf("there are %v and %v", nodeImages, programs.KubernetesVersions)
 	}
-	if !strings.HasPrefix(programs.Kubernetes, "v"+defaultKubernetes+".") {
-		t.Errorf("%s is made, and %s pulled by default", programs.Kubernetes, defaultKubernetes)
+	for _, version := range programs.KubernetesVersions {
+		minor := "v" + programs.Minor(version) + "."
+		for engine, want := range map[string]string{
+			"docker": "kindest/node:" + minor, "podman": "docker.io/kindest/node@sha256:",
+		} {
+			c := &Cluster{Engine: engine, Kubernetes: version}
+			if image := c.images().node; !strings.HasPrefix(image, want) {
+				t.Errorf("image %s, want %s…", image, want)
+			}
+			c.Made = &programs.Parts{}
+			if image := c.images().node; image != "localhost/stepwright/kind-node:"+version {
+				t.Errorf("image %s of %s is made", image, version)
+			}
+		}
 	}
 }
 

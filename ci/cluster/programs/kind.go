@@ -42,11 +42,11 @@ type Parts struct {
 	Runc        string   // program that an engine can run containers by
 }
 
-// Names of images that are made.
-const (
-	NodeImage     = "localhost/stepwright/kind-node:" + Kubernetes
-	CommandsImage = "localhost/stepwright/kind-commands:bookworm"
-)
+// CommandsImage is the image for commands that is made.
+const CommandsImage = "localhost/stepwright/kind-commands:bookworm"
+
+// NodeImage is the image of the node that is made, with a version of Kubernetes.
+func NodeImage(kubernetes string) string { return "localhost/stepwright/kind-node:" + kubernetes }
 
 // BuildTools builds what the installation of a cluster of kind needs on any machine.
 func (b Builder) BuildTools(ctx context.Context) (Tools, error) {
@@ -174,6 +174,10 @@ func (b Builder) BuildParts(ctx context.Context) (Parts, error) {
 	if err != nil {
 		return Parts{}, err
 	}
+	kubernetes, err := Kubernetes()
+	if err != nil {
+		return Parts{}, err
+	}
 	set, err := b.Build(ctx)
 	if err != nil {
 		return Parts{}, err
@@ -185,8 +189,12 @@ func (b Builder) BuildParts(ctx context.Context) (Parts, error) {
 	var kubeadm, certs, volumes string
 	if err := b.build(ctx, []unit{
 		{
-			name: "kubeadm", what: "kubeadm " + Kubernetes, module: modules + "kubeadm",
-			inputs: list(modules + "kubeadm"), make: makeKubeadm, into: &kubeadm,
+			name: "kubeadm", what: "kubeadm " + kubernetes, module: modules + "kubeadm",
+			inputs: listOf(modules+"kubeadm", modFile(kubernetes)),
+			make: func(ctx context.Context, b Builder, u unit, dir string) error {
+				return b.goBuild(ctx, u.module, dir+"/", nil, kubernetesFlags(kubernetes), "tool")
+			},
+			into: &kubeadm,
 		},
 		{
 			name: "certmanager", what: "cert-manager " + CertManager, module: modules + "certmanager",
@@ -200,7 +208,7 @@ func (b Builder) BuildParts(ctx context.Context) (Parts, error) {
 		return Parts{}, err
 	}
 	var node, commands, images string
-	maker := nodeMaker{set: set, bases: bases, kubeadm: kubeadm, volumes: volumes}
+	maker := nodeMaker{kubernetes: kubernetes, set: set, bases: bases, kubeadm: kubeadm, volumes: volumes}
 	if err := b.build(ctx, []unit{
 		{
 			name: "node", what: "the image of kind's node", module: modules + "kind",
@@ -219,7 +227,7 @@ func (b Builder) BuildParts(ctx context.Context) (Parts, error) {
 			name: "images", what: "the images of OpenChoreo and External Secrets",
 			uses: []string{set.OpenChoreo, set.ExternalSecrets, set.Kubernetes},
 			make: func(_ context.Context, _ Builder, _ unit, dir string) error {
-				return makeImages(set, openChoreo, dir)
+				return makeImages(set, kubernetes, openChoreo, dir)
 			},
 			into: &images,
 		},
@@ -243,17 +251,14 @@ func (b Builder) BuildParts(ctx context.Context) (Parts, error) {
 	return parts, nil
 }
 
-// kubernetesFlags stamp Kubernetes' version on one of its programs.
-func kubernetesFlags() string {
-	const version = "k8s.io/component-base/version"
-	digits := strings.Split(strings.TrimPrefix(Kubernetes, "v"), ".")
-	return fmt.Sprintf("%s -X %[2]s.gitVersion=%s -X %[2]s.gitMajor=%s -X %[2]s.gitMinor=%s -X "+
-		"%[2]s.gitTreeState=clean -X %[2]s.gitCommit=module",
-		strip, version, Kubernetes, digits[0], digits[1])
-}
-
-func makeKubeadm(ctx context.Context, b Builder, u unit, dir string) error {
-	return b.goBuild(ctx, u.module, dir+"/", nil, []string{"-ldflags", kubernetesFlags()}, "tool")
+// kubernetesFlags build one of Kubernetes' programs of a version, and stamp it.
+func kubernetesFlags(version string) []string {
+	const variables = "k8s.io/component-base/version"
+	digits := strings.Split(strings.TrimPrefix(version, "v"), ".")
+	return []string{"-modfile=" + modFile(version), "-ldflags", fmt.Sprintf(
+		"%s -X %[2]s.gitVersion=%s -X %[2]s.gitMajor=%s -X %[2]s.gitMinor=%s -X "+
+			"%[2]s.gitTreeState=clean -X %[2]s.gitCommit=module",
+		strip, variables, version, digits[0], digits[1])}
 }
 
 func makeLocalPath(ctx context.Context, b Builder, u unit, dir string) error {
@@ -333,7 +338,7 @@ func certManagerDefinitions(to, source string) error {
 
 // makeImages packs the processes of that version of OpenChoreo, kubectl, by which its chart makes roles, and the
 // External Secrets Operator.
-func makeImages(set Set, openChoreo, dir string) error {
+func makeImages(set Set, kubernetes, openChoreo, dir string) error {
 	for repository, program := range map[string]string{
 		"controller": "manager", "openchoreo-api": "openchoreo-api", "cluster-gateway": "cluster-gateway",
 		"cluster-agent": "cluster-agent",
@@ -355,13 +360,13 @@ func makeImages(set Set, openChoreo, dir string) error {
 		return err
 	}
 	return image{
-		ref: KubectlImage, entrypoint: "kubectl",
+		ref: KubectlImage(kubernetes), entrypoint: "kubectl",
 		files: map[string]string{"bin/kubectl": filepath.Join(set.Kubernetes, "kubernetes")},
 	}.write(dir)
 }
 
-// KubectlImage is what a job of OpenChoreo's chart runs.
-const KubectlImage = "registry.k8s.io/kubectl:" + Kubernetes
+// KubectlImage is what a job of OpenChoreo's chart runs, of a version of Kubernetes.
+func KubectlImage(kubernetes string) string { return "registry.k8s.io/kubectl:" + kubernetes }
 
 // containerSpec is what containerd gives every container, with the changes that kind makes: no limits of processes, and
 // a hook that hides the machine's product names.

@@ -78,6 +78,7 @@ func (b Builder) bases(ctx context.Context) (bases, error) {
 // A nodeMaker makes the image of kind's node as kind's own build does, but with images that it imports when it starts:
 // so no container has to run for it.
 type nodeMaker struct {
+	kubernetes       string // version
 	set              Set
 	bases            bases
 	kubeadm, volumes string // folders of programs
@@ -88,12 +89,12 @@ var kubernetesNames = []string{
 	"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubectl",
 }
 
-// PartsImage is the one image of Kubernetes' components in containers, by a name of its own.
-const PartsImage = "localhost/stepwright/kubernetes:" + Kubernetes
+// partsImage is the one image of Kubernetes' components in containers, by a name of its own.
+func (m nodeMaker) partsImage() string { return "localhost/stepwright/kubernetes:" + m.kubernetes }
 
 func (m nodeMaker) make(ctx context.Context, b Builder, u unit, dir string) error {
 	names, err := exec.CommandContext(
-		ctx, filepath.Join(m.kubeadm, "kubeadm"), "config", "images", "list", "--kubernetes-version", Kubernetes,
+		ctx, filepath.Join(m.kubeadm, "kubeadm"), "config", "images", "list", "--kubernetes-version", m.kubernetes,
 	).Output()
 	if err != nil {
 		return fmt.Errorf("kubeadm config images list: %w", err)
@@ -125,7 +126,7 @@ func (m nodeMaker) make(ctx context.Context, b Builder, u unit, dir string) erro
 // writeImages writes what pods of the node run, by the names that kubeadm and our manifests have for it.
 func (m nodeMaker) writeImages(dir string, names []string) error {
 	parts := image{
-		ref: PartsImage, base: m.bases.node, links: map[string]string{},
+		ref: m.partsImage(), base: m.bases.node, links: map[string]string{},
 		files: map[string]string{
 			"usr/local/bin/kubernetes":             filepath.Join(m.set.Kubernetes, "kubernetes"),
 			"usr/local/bin/networkpolicies":        filepath.Join(m.set.Policies, "networkpolicies"),
@@ -169,7 +170,7 @@ func (m nodeMaker) image(ctx context.Context, b Builder, u unit) (image, error) 
 		return image{}, err
 	}
 	img := image{
-		ref: NodeImage, base: m.bases.node,
+		ref: NodeImage(m.kubernetes), base: m.bases.node,
 		config: v1.Config{
 			Env: []string{"container=docker"}, StopSignal: "SIGRTMIN+3",
 			Entrypoint: []string{"/usr/local/bin/entrypoint", "/sbin/init"},
@@ -186,7 +187,7 @@ func (m nodeMaker) image(ctx context.Context, b Builder, u unit) (image, error) 
 			"etc/systemd/system/systemd-binfmt.service": "/dev/null", // what it registers is the machine's
 		},
 		texts: map[string]string{
-			"kind/version":                          Kubernetes,
+			"kind/version":                          m.kubernetes,
 			"etc/containerd/cri-base.json":          string(spec),
 			"etc/kubernetes/manifests/":             "",
 			"etc/systemd/journald.conf.d/kind.conf": "[Journal]\nReadKMsg=no\n",
@@ -214,24 +215,24 @@ func (m nodeMaker) image(ctx context.Context, b Builder, u unit) (image, error) 
 		const own = "etc/systemd/system/"
 		img.links[own+"multi-user.target.wants/"+unit+".service"] = "/" + own + unit + ".service"
 	}
-	if err := img.addTexts(os.DirFS(filepath.Join(source, "images", "base", "files"))); err != nil {
+	if err := img.addTexts(os.DirFS(filepath.Join(source, "images", "base", "files")), m.partsImage()); err != nil {
 		return image{}, err
 	}
 	own, err := fs.Sub(nodeFiles, "node")
 	if err != nil {
 		return image{}, err
 	}
-	return img, img.addTexts(own)
+	return img, img.addTexts(own, m.partsImage())
 }
 
-// addTexts adds a folder's files.
-func (i image) addTexts(from fs.FS) error {
+// addTexts adds a folder's files, which may name the image of Kubernetes' components {{PARTS}}.
+func (i image) addTexts(from fs.FS, parts string) error {
 	return fs.WalkDir(from, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		content, err := fs.ReadFile(from, name)
-		i.texts[name] = strings.ReplaceAll(string(content), "{{PARTS}}", PartsImage)
+		i.texts[name] = strings.ReplaceAll(string(content), "{{PARTS}}", parts)
 		return err
 	})
 }

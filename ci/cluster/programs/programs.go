@@ -26,13 +26,41 @@ const edition = "2"
 
 // Versions of the programs, as the go.mod files beside this package require them; a test compares.
 const (
-	Kubernetes      = "v1.33.13"
 	Argo            = "v4.0.7"
 	CoreDNS         = "v1.12.4"
 	ExternalSecrets = "v0.16.2"
 	containerd      = "v2.1.5"
 	policies        = "v0.8.0" // of kube-network-policies
 )
+
+// KubernetesVersions are the versions of Kubernetes that a cluster can have. The first is the default.
+var KubernetesVersions = []string{"v1.33.13", "v1.36.3"}
+
+// KubernetesVariable names the environment variable that chooses one, by its minor version.
+const KubernetesVariable = "KUBERNETES"
+
+// Kubernetes is the version that the environment chooses, such as v1.33.13.
+func Kubernetes() (string, error) {
+	chosen := os.Getenv(KubernetesVariable)
+	if chosen == "" {
+		return KubernetesVersions[0], nil
+	}
+	var minors []string
+	for _, version := range KubernetesVersions {
+		if chosen == Minor(version) {
+			return version, nil
+		}
+		minors = append(minors, Minor(version))
+	}
+	return "", fmt.Errorf(
+		"%s=%s: there is no such Kubernetes here, but %s", KubernetesVariable, chosen, strings.Join(minors, " and "),
+	)
+}
+
+// Minor is the minor version of a version: that of v1.33.13 is 1.33.
+func Minor(version string) string {
+	return strings.TrimPrefix(version[:strings.LastIndexByte(version, '.')], "v")
+}
 
 // OpenChoreos are the versions of OpenChoreo that a cluster can have. The first, the newest, is the default.
 var OpenChoreos = []string{"1.2.3", "1.2.0"}
@@ -105,8 +133,12 @@ func (b Builder) Build(ctx context.Context) (Set, error) {
 	if err != nil {
 		return Set{}, err
 	}
+	kubernetes, err := Kubernetes()
+	if err != nil {
+		return Set{}, err
+	}
 	var set Set
-	if err := b.build(ctx, units(&set, openChoreo)); err != nil {
+	if err := b.build(ctx, units(&set, kubernetes, openChoreo)); err != nil {
 		return Set{}, err
 	}
 	return set, nil

@@ -28,7 +28,6 @@ const root = "../../.."
 // The versions that this package tells are those that its modules require.
 func TestVersions(t *testing.T) {
 	for dependency, want := range map[string][2]string{
-		"k8s.io/kubernetes":                            {"kubernetes", Kubernetes},
 		"github.com/containerd/containerd/v2":          {"containerd", containerd},
 		"github.com/coredns/coredns":                   {"coredns", CoreDNS},
 		"sigs.k8s.io/kube-network-policies":            {"networkpolicies", policies},
@@ -45,20 +44,29 @@ func TestVersions(t *testing.T) {
 	for _, version := range OpenChoreos {
 		requires(t, "github.com/openchoreo/openchoreo", "openchoreo-"+version, "v"+version)
 	}
-	// What kind installs Kubernetes by is of its version.
-	requires(t, "k8s.io/kubernetes", "kubeadm", Kubernetes)
+	for _, version := range KubernetesVersions {
+		// What kind installs Kubernetes by is of its version.
+		for _, module := range []string{"kubernetes", "kubeadm"} {
+			requiresBy(t, "k8s.io/kubernetes", module+"/"+modFile(version), version)
+		}
+	}
 }
 
 // requires wants a module to require a version of a dependency.
 func requires(t *testing.T, dependency, module, version string) {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join("../modules", module, "go.mod"))
+	requiresBy(t, dependency, module+"/go.mod", version)
+}
+
+func requiresBy(t *testing.T, dependency, file, version string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("../modules", file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := regexp.MustCompile(`(?m)\s` + regexp.QuoteMeta(dependency) + ` (v\S+)`).FindSubmatch(content)
 	if found == nil || string(found[1]) != version {
-		t.Errorf("%s of %s/go.mod is %q, not %s", dependency, module, found, version)
+		t.Errorf("%s of %s is %q, not %s", dependency, file, found, version)
 	}
 }
 
@@ -209,7 +217,7 @@ func TestImage(t *testing.T) {
 	dir := t.TempDir()
 	builder := Builder{Source: root, Log: t.Logf}
 	set := &Set{}
-	all := units(set, OpenChoreos[0])
+	all := units(set, KubernetesVersions[0], OpenChoreos[0])
 	pause := all[slices.IndexFunc(all, func(u unit) bool { return u.name == "pause" })]
 	if err := pause.make(t.Context(), builder, pause, dir); err != nil {
 		t.Fatal(err)
@@ -289,6 +297,19 @@ func TestOpenChoreo(t *testing.T) {
 	for chosen, want := range map[string]string{"": OpenChoreos[0], "1.2.0": "1.2.0", "v1.2.0": "", "1.1.0": ""} {
 		t.Setenv(OpenChoreoVariable, chosen)
 		got, err := OpenChoreo()
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q chooses %q: %v", chosen, got, err)
+		}
+	}
+}
+
+// The environment chooses the version of Kubernetes by its minor one.
+func TestKubernetes(t *testing.T) {
+	for chosen, want := range map[string]string{
+		"": KubernetesVersions[0], "1.33": "v1.33.13", "1.36": "v1.36.3", "1.36.3": "", "v1.36": "", "1.12": "",
+	} {
+		t.Setenv(KubernetesVariable, chosen)
+		got, err := Kubernetes()
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%q chooses %q: %v", chosen, got, err)
 		}

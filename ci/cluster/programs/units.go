@@ -21,17 +21,34 @@ const modules = here + "modules/"
 const strip = "-s -w"
 
 // list is the files that say what a module without sources is built from.
-func list(module string) []string { return []string{module + "/go.mod", module + "/go.sum"} }
+func list(module string) []string { return listOf(module, "go.mod") }
 
-// units are the parts of a set with a version of OpenChoreo. The set gets the folder of each.
-func units(set *Set, openChoreo string) []unit {
+// modFile is the module file by which a version of Kubernetes is built: go.mod for the default.
+func modFile(kubernetes string) string {
+	if kubernetes == KubernetesVersions[0] {
+		return "go.mod"
+	}
+	return "kubernetes-" + Minor(kubernetes) + ".mod"
+}
+
+// listOf is the files that say what a module is built from by a module file.
+func listOf(module, modFile string) []string {
+	return []string{module + "/" + modFile, module + "/" + strings.TrimSuffix(modFile, "mod") + "sum"}
+}
+
+// units are the parts of a set with versions of Kubernetes and of OpenChoreo. The set gets the folder of each.
+func units(set *Set, kubernetes, openChoreo string) []unit {
 	sources := func(module string) []string {
 		return []string{module + "/go.mod", module + "/go.sum", module + "/*.go"}
 	}
 	return []unit{
 		{
-			name: "kubernetes", what: "etcd, Kubernetes and kubectl " + Kubernetes, module: modules + "kubernetes",
-			inputs: sources(modules + "kubernetes"), make: makeKubernetes, into: &set.Kubernetes,
+			name: "kubernetes", what: "etcd, Kubernetes and kubectl " + kubernetes, module: modules + "kubernetes",
+			inputs: append(listOf(modules+"kubernetes", modFile(kubernetes)), modules+"kubernetes/*.go"),
+			make: func(ctx context.Context, b Builder, u unit, dir string) error {
+				return makeKubernetes(ctx, b, u, kubernetes, dir)
+			},
+			into: &set.Kubernetes,
 		},
 		{
 			name: "containerd", what: "containerd " + containerd + " and CNI plugins", module: modules + "containerd",
@@ -70,10 +87,10 @@ func units(set *Set, openChoreo string) []unit {
 	}
 }
 
-func makeKubernetes(ctx context.Context, b Builder, u unit, dir string) error {
-	if err := b.goBuild(ctx, u.module, filepath.Join(dir, "kubernetes"), nil, []string{
-		"-ldflags", kubernetesFlags(),
-	}, "."); err != nil {
+func makeKubernetes(ctx context.Context, b Builder, u unit, version, dir string) error {
+	if err := b.goBuild(
+		ctx, u.module, filepath.Join(dir, "kubernetes"), nil, kubernetesFlags(version), ".",
+	); err != nil {
 		return err
 	}
 	for _, name := range []string{
