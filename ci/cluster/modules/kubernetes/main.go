@@ -4,6 +4,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,7 +31,7 @@ func main() {
 		"kube-controller-manager": manager.NewControllerManagerCommand,
 		"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 		"kube-proxy":              proxy.NewProxyCommand,
-		"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand() },
+		"kubelet":                 newKubelet,
 	}
 	switch component := commands[name]; {
 	case name == "etcd":
@@ -46,4 +47,15 @@ func main() {
 		)
 		os.Exit(2)
 	}
+}
+
+// newKubelet is the kubelet of every version: since 1.36 its command takes a context.
+func newKubelet() *cobra.Command {
+	switch command := any(kubelet.NewKubeletCommand).(type) {
+	case func() *cobra.Command:
+		return command()
+	case func(context.Context) *cobra.Command:
+		return command(context.Background())
+	}
+	panic("the kubelet's command takes something else")
 }
