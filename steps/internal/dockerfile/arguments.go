@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -72,11 +73,20 @@ func (in Parameters) confine(attrs map[string]string) {
 }
 
 // sharedKey names what may be taken for an earlier state of the same context. BuildKit asks only for files whose path,
-// size and time differ from it: with a key in common, a build that guesses them gets the files of another component. So
-// does any build where all files have one time.
+// size and time differ from it: with a key in common, a build that guesses them gets the files of another component.
+// Where all files have one time, a changed file would not be seen: then only the same source has the same key, of which
+// the builder has had nothing but what is in its manifest.
 func (b *build) sharedKey() string {
-	if owner := b.in.Owner.Label(); owner != "" && b.fileTime() == nil {
+	owner := b.in.Owner.Label()
+	switch {
+	case owner != "" && b.fileTime() == nil:
 		return owner
+	case owner != "" && b.source.tree != nil && !keepsGit(b.in.BuildArgs):
+		sum := sha256.New()
+		for _, part := range []string{owner, b.in.SourceDigest, b.source.below, string(b.source.text)} {
+			fmt.Fprintf(sum, "%q\n", part)
+		}
+		return hex.EncodeToString(sum.Sum(nil))
 	}
 	return rand.Text()
 }

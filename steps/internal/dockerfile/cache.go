@@ -51,17 +51,19 @@ type cacheMetadata struct {
 	Config ocispec.Descriptor `json:"config"`
 	// Layers are all layers that the configuration names.
 	Layers []cacheLayer `json:"layers"`
+	// Dated are those among them that an image by a daemon has, as the daemon knows them.
+	Dated []datedLayer `json:"dated,omitempty"`
 }
 
 // cacheFormat changes with what decides on the bytes of a layer: one commit has one digest, with whatever cache.
 const cacheFormat = "2"
 
-// format tells caches apart whose layers would be other ones in this build. A daemon's layers have times of their own,
-// which its exporter changes in those of the image.
+// format tells caches apart whose layers would be other ones in this build. What a daemon's RUN has recorded of times
+// is not what the step's own builder would.
 func (in Parameters) format() string {
 	format := cacheFormat + " " + in.compression().String()
 	if in.BuildKitAddress != "" {
-		format += " daemon"
+		format += " daemon 2"
 	}
 	if in.Timestamps == keptTimes {
 		format += " " + keptTimes
@@ -107,6 +109,7 @@ type takenCache struct {
 	config    []byte // BuildKit's
 	metadata  cacheMetadata
 	layers    map[digest.Digest]cacheLayer
+	dated     map[digest.Digest]datedLayer // by the daemon's digests, and by their own
 }
 
 // newLayerCache takes the component's cache from its registry, unless the parameters say otherwise. That there is none
@@ -185,7 +188,9 @@ func (c *layerCache) take(ctx context.Context, reference string) (*takenCache, e
 	if err != nil {
 		return nil, err
 	}
-	t := &takenCache{reference: image.Reference, layers: map[digest.Digest]cacheLayer{}}
+	t := &takenCache{
+		reference: image.Reference, layers: map[digest.Digest]cacheLayer{}, dated: map[digest.Digest]datedLayer{},
+	}
 	told := config.Config.Labels[cacheMetadataLabel]
 	if told == "" || len(told) > metadataLimit || json.Unmarshal([]byte(told), &t.metadata) != nil {
 		return nil, errors.New("it is not a cache of Dockerfile builds")
@@ -248,6 +253,14 @@ func (t *takenCache) check(manifest v1.Manifest) error {
 		}
 		t.layers[layer.Digest] = layer
 	}
+	for _, layer := range t.metadata.Dated {
+		known, ok := t.layers[layer.Digest]
+		if !ok || known.From != "" || known.Size != layer.Size || layer.Was.Validate() != nil ||
+			layer.DiffID.Validate() != nil {
+			return fmt.Errorf("it does not have layer %s of its image", quote.Line(layer.Digest.String(), ownerShown))
+		}
+		t.dated[layer.Was], t.dated[layer.Digest] = layer, layer
+	}
 	return nil
 }
 
@@ -262,6 +275,9 @@ const (
 func (c *layerCache) elsewhere(ctx context.Context, blob digest.Digest) bool {
 	if c == nil || c.taken == nil {
 		return false
+	}
+	if dated, ok := c.taken.dated[blob]; ok {
+		blob = dated.Digest
 	}
 	layer, known := c.taken.layers[blob]
 	if !known || layer.From != "" {
@@ -281,6 +297,20 @@ func (c *layerCache) elsewhere(ctx context.Context, blob digest.Digest) bool {
 	defer c.mu.Unlock()
 	c.present[blob] = there
 	return there
+}
+
+// dated are the layers of an earlier image by a daemon; nil: none is known.
+func (c *layerCache) dated() map[digest.Digest]datedLayer {
+	if c == nil || c.taken == nil {
+		return nil
+	}
+	return c.taken.dated
+}
+
+// isDated tells whether publish-image finds what becomes of a daemon's layer without the workspace.
+func (c *layerCache) isDated(ctx context.Context, blob digest.Digest) bool {
+	_, known := c.dated()[blob]
+	return known && c.elsewhere(ctx, blob)
 }
 
 // open opens a layer of the taken cache.
@@ -374,7 +404,7 @@ func (t *takenCache) manifest() ([]byte, error) {
 
 // needless tells whether the new cache need not have a layer: the registry has it, or the image, or a base image.
 func (s *caching) needless(ctx context.Context, blob digest.Digest) bool {
-	if !s.in.late() && s.image.has(ctx, blob) || s.elsewhere(ctx, blob) {
+	if s.image.has(ctx, blob) || s.elsewhere(ctx, blob) {
 		return true
 	}
 	s.bases.Do(func() { s.findBases(ctx) })
@@ -407,8 +437,9 @@ func (s *caching) findBases(ctx context.Context) {
 }
 
 // keep turns what BuildKit exported as a cache into a layout in the workspace, which publish-image pushes. exported
-// describes BuildKit's manifest; it is empty when there is nothing to be kept.
-func (s *caching) keep(ctx context.Context, exported string) error {
+// describes BuildKit's manifest; it is empty when there is nothing to be kept. dated are the layers of the image, where
+// a daemon has made it: the cache has them as the image has.
+func (s *caching) keep(ctx context.Context, exported string, dated []datedLayer) error {
 	s.saved = false
 	if exported == "" {
 		return nil
@@ -422,6 +453,9 @@ func (s *caching) keep(ctx context.Context, exported string) error {
 	if err := layout.ReadJSON(desc.Digest, &theirs); err != nil {
 		return err
 	}
+	if err := useDated(layout, &theirs, dated); err != nil {
+		return err
+	}
 	metadata := cacheMetadata{Format: s.in.format(), Config: theirs.Config}
 	manifest := v1.Manifest{
 		SchemaVersion: 2,
@@ -431,11 +465,19 @@ func (s *caching) keep(ctx context.Context, exported string) error {
 	}
 	listed := map[digest.Digest]bool{}
 	for _, d := range theirs.Layers {
-		layer := cacheLayer{Descriptor: d, From: s.baseOf(ctx, d.Digest)}
+		layer := cacheLayer{Descriptor: d}
+		if !isOf(dated, d.Digest) {
+			layer.From = s.baseOf(ctx, d.Digest)
+		}
 		metadata.Layers = append(metadata.Layers, layer)
 		if layer.From == "" && !listed[d.Digest] {
 			listed[d.Digest] = true
 			manifest.Layers = append(manifest.Layers, inRegistry(d))
+		}
+	}
+	for _, layer := range dated {
+		if listed[layer.Digest] {
+			metadata.Dated = append(metadata.Dated, layer)
 		}
 	}
 	label, err := json.Marshal(metadata)

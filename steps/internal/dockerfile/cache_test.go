@@ -13,10 +13,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -543,21 +546,16 @@ func TestCacheUnderImmutableTags(t *testing.T) {
 func TestCacheOfDaemons(t *testing.T) {
 	t.Parallel()
 	c := newComponent(t)
-	start := func(t testing.TB) {
-		address := "unix://" + filepath.Join(t.TempDir(), "sock")
-		newDaemon(t, c.Registry, "", "--addr", address)
-		c.change = func(in *Parameters) { in.BuildKitAddress = address }
-	}
-	start(t)
+	c.useDaemon(t)
 	cold := c.run(t, stages("one"))
 	cold.wants(t, "", "dependencies", "made", "static")
-	start(t)
+	c.useDaemon(t)
 	again := c.run(t, stages("one"))
 	again.wants(t, cold.digest)
 	if again.pushed > little {
 		t.Errorf("pushed %d bytes", again.pushed)
 	}
-	start(t)
+	c.useDaemon(t)
 	c.run(t, stages("two")).wants(t, "", "made")
 	t.Run("of the step's own builder", func(t *testing.T) {
 		c.change = nil
@@ -565,4 +563,150 @@ func TestCacheOfDaemons(t *testing.T) {
 		mixed.wants(t, newComponent(t).run(t, stages("one")).digest, "dependencies", "made", "static")
 		mixed.tells(t, "another version")
 	})
+}
+
+// useDaemon has the component's builds go to a daemon that knows nothing.
+func (c *component) useDaemon(t testing.TB) {
+	t.Helper()
+	address := "unix://" + filepath.Join(t.TempDir(), "sock")
+	newDaemon(t, c.Registry, "", "--addr", address)
+	c.change = func(in *Parameters) { in.BuildKitAddress = address }
+}
+
+// A daemon that has built before sends only what is new, and no layer is in the registry twice: as the daemon has it,
+// and as the image has it.
+func TestDaemonSendsWhatIsNew(t *testing.T) {
+	t.Parallel()
+	c := newComponent(t)
+	c.useDaemon(t)
+	cold := c.run(t, stages("one"))
+	image := map[v1.Hash]bool{}
+	for _, layer := range must(must(c.Get(t, "team/cart:v1").Image()).Manifest()).Layers {
+		image[layer.Digest] = true
+	}
+	metadata := c.cacheOf(t)
+	if len(metadata.Dated) != len(image) {
+		t.Errorf("the cache has %d of the image's %d layers", len(metadata.Dated), len(image))
+	}
+	changed := 0
+	for _, layer := range metadata.Dated {
+		if !image[hash(layer.Digest)] {
+			t.Errorf("the image does not have %s", layer.Digest)
+		}
+		if layer.Was == layer.Digest {
+			continue
+		}
+		changed++
+		for _, kept := range metadata.Layers {
+			if kept.Digest == layer.Was {
+				t.Errorf("the cache has %s, which is %s in the image", layer.Was, layer.Digest)
+			}
+		}
+	}
+	if changed != 2 {
+		t.Errorf("%d layers became others", changed)
+	}
+	unchanged := func(t *testing.T) {
+		again := c.run(t, stages("one"))
+		again.wants(t, cold.digest)
+		if again.pulled > little || again.pushed > little || again.workspace > little {
+			t.Errorf("pulled %d bytes, pushed %d, workspace %d\n%s\n%s", again.pulled, again.pushed, again.workspace,
+				again.output, again.published)
+		}
+	}
+	t.Run("unchanged", unchanged)
+	t.Run("and once more", unchanged)
+	t.Run("one line", func(t *testing.T) {
+		line := c.run(t, stages("two"))
+		fresh := newComponent(t)
+		fresh.useDaemon(t)
+		line.wants(t, fresh.run(t, stages("two")).digest, "made")
+		if line.pulled > little || line.pushed > cold.pushed/2 || line.workspace > cold.workspace/2 {
+			t.Errorf("pulled %d bytes, pushed %d, workspace %d; cold %d and %d", line.pulled, line.pushed,
+				line.workspace, cold.pushed, cold.workspace)
+		}
+	})
+	t.Run("a layer is lost", func(t *testing.T) {
+		c.run(t, stages("one"))
+		lost := metadata.Dated[len(metadata.Dated)-1].Digest.String()
+		var sent atomic.Bool
+		c.answer(func(w http.ResponseWriter, r *http.Request) bool {
+			if strings.HasSuffix(r.URL.Path, "/blobs/"+lost) && !sent.Load() {
+				w.WriteHeader(http.StatusNotFound)
+				return true
+			}
+			if r.URL.Query().Get("digest") == lost {
+				sent.Store(true)
+			}
+			return false
+		})
+		defer c.answer(nil)
+		c.tag = "v2"
+		c.run(t, stages("one")).wants(t, cold.digest)
+		if !sent.Load() {
+			t.Error("it was not pushed again")
+		}
+	})
+	t.Run("a cache that names another layer", func(t *testing.T) {
+		c.answer(nil)
+		c.cache = nil
+		c.rewrite(t, func(m *cacheMetadata) { m.Dated[0].Digest = digest.FromString("x") })
+		spoilt := c.run(t, stages("one"))
+		spoilt.wants(t, cold.digest)
+		spoilt.tells(t, "it does not have layer")
+	})
+}
+
+// A layer that a daemon has kept is the one that a daemon without it makes, though its files are older than the commit.
+func TestDaemonKeepsTimes(t *testing.T) {
+	t.Parallel()
+	c := newComponent(t)
+	at := func(c *component, commit time.Time) {
+		change := c.change
+		c.change = func(in *Parameters) {
+			change(in)
+			in.SourceDateEpoch = commit.Unix()
+		}
+	}
+	c.useDaemon(t)
+	at(c, commitTime)
+	c.run(t, stages("one"))
+	later := time.Now().Truncate(time.Second).Add(time.Second)
+	await(t, func() bool { return time.Now().After(later.Add(time.Second)) })
+	at(c, later)
+	warm := c.run(t, stages("two"))
+	fresh := newComponent(t)
+	fresh.useDaemon(t)
+	at(fresh, later)
+	warm.wants(t, fresh.run(t, stages("two")).digest, "made")
+}
+
+// A daemon has the context of a source that it has built, and of no other one.
+func TestContextOfDaemon(t *testing.T) {
+	t.Parallel()
+	c := newComponent(t)
+	c.useDaemon(t)
+	change := c.change
+	c.change = func(in *Parameters) {
+		change(in)
+		*in = chained(t, *in)
+	}
+	files := func(content string) map[string]string {
+		return map[string]string{
+			"Dockerfile": "FROM busybox:1\nCOPY large /large\n", "large": strings.Repeat(content, 1_000_000),
+		}
+	}
+	sent := regexp.MustCompile(`transferring context: [\d.]+MB`)
+	for _, test := range []struct {
+		content string
+		sent    bool
+	}{{"a", true}, {"a", false}, {"b", true}, {"a", false}} {
+		did := c.run(t, files(test.content))
+		if got := sent.MatchString(did.output); got != test.sent {
+			t.Errorf("%s: sent %t\n%s", test.content, got, did.output)
+		}
+	}
+	if c.run(t, files("a")).digest == c.run(t, files("b")).digest {
+		t.Error("one image of two sources")
+	}
 }

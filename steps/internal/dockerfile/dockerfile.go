@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -68,7 +69,8 @@ type Parameters struct {
 // provenance, else the image's manifest); in base-images, a JSON array of the images that BuildKit resolved for it,
 // each a reference with tag and digest; and in run-isolation, the buildkit.Isolation of the step's own builder.
 //
-// With a source digest, the source is verified before the build, and again, file by file, as the builder gets it.
+// With a source digest, the source is verified as a whole while the build goes on, which leaves nothing unless it is
+// what it must be. The builder gets nothing else: each file is verified again as the builder gets it.
 //
 // The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
@@ -79,14 +81,37 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	if tree != nil {
+	if tree == nil {
+		return in.run(ctx, env, nil, revision, func() error { return nil })
+	}
+	building, stop := context.WithCancelCause(ctx)
+	verified := make(chan struct{})
+	var failure error
+	go func() {
+		defer close(verified)
 		started := time.Now()
-		if err := tree.Verify(ctx); err != nil {
-			return nil, err
+		if failure = tree.Verify(ctx); failure != nil {
+			stop(failure)
+			return
 		}
 		env.Log.Info("Verified the source", "digest", in.SourceDigest, "files", tree.Len(), "took", time.Since(started))
+	}()
+	verify := func() error {
+		<-verified
+		return failure
 	}
-	// All that can be wrong with the source is found before anything starts.
+	results, err := in.run(building, env, tree, revision, verify)
+	if err := verify(); err != nil { // a build of what was changed may fail by anything
+		return nil, err
+	}
+	return results, err
+}
+
+// run builds a source. What it builds is left only if verify says that the source is what it must be.
+func (in Parameters) run(
+	ctx context.Context, env step.Environment, tree *workspace.Tree, revision workspace.Revision, verify func() error,
+) (step.Results, error) {
+	// What is wrong with the Dockerfile is found before anything starts.
 	src, err := findSource(in, tree)
 	if err != nil {
 		return nil, err
@@ -97,7 +122,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	for _, warning := range src.warnings(in) {
 		env.Log.Warn(warning)
 	}
-	b := &build{in: in, env: env, source: src, revision: revision}
+	b := &build{in: in, env: env, source: src, revision: revision, verify: verify}
 	b.epoch = in.epoch(b.revision)
 	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
 		return nil, err
@@ -256,6 +281,7 @@ type build struct {
 	env         step.Environment
 	source      *source
 	revision    workspace.Revision
+	verify      func() error // that the source is what it must be
 	epoch       *time.Time
 	secrets     map[string][]byte
 	credentials *registry.Credentials
@@ -285,7 +311,10 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 	if err != nil {
 		return sealed{}, err
 	}
-	err = b.make(ctx, builder, options, layout, dir, watch.statuses)
+	m := &making{build: b}
+	ended := sync.OnceFunc(m.end)
+	defer ended()
+	err = m.make(ctx, builder, options, layout, dir, watch.statuses)
 	watch.wait()
 	if ctx.Err() != nil {
 		return sealed{}, context.Cause(ctx)
@@ -297,12 +326,17 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 		if err := b.move(ctx, err, watch, builder); err != nil {
 			return sealed{}, err
 		}
+		ended()
 		return b.solve(ctx, builder)
 	}
 	built, err := seal(layout, b.in.Provenance != "none", b.dates())
+	if err == nil {
+		err = b.verify()
+	}
 	if err != nil {
 		return sealed{}, err
 	}
+	m.keep(ctx, built)
 	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
 		return sealed{}, err
 	}

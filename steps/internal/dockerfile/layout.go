@@ -31,6 +31,8 @@ const (
 type sealed struct {
 	digest string   // of its root
 	bases  []string // the images that BuildKit resolved for it, sorted, as name:tag@digest
+
+	layers []datedLayer // of the image, as far as what became of them would become of them again
 }
 
 // seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root. Provenance gets
@@ -66,7 +68,7 @@ func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
 		}
 	}
 	slices.Sort(l.bases)
-	return sealed{root.Digest.String(), slices.Compact(l.bases)}, errors.Join(
+	return sealed{root.Digest.String(), slices.Compact(l.bases), l.layers}, errors.Join(
 		l.WriteIndex(root),
 		os.RemoveAll(filepath.Join(dir, "ingest")), // containerd's, for blobs on their way
 	)
@@ -78,7 +80,8 @@ type layout struct {
 	dates dates
 	bases []string // those that the provenance tells
 
-	dated map[string]ocispec.Descriptor // manifests that were dated, by the digests that they had
+	dated  map[string]ocispec.Descriptor // manifests that were dated, by the digests that they had
+	layers []datedLayer                  // of these manifests
 }
 
 // replaceBlob writes content instead of the blob that old describes, and returns the description of the new one.

@@ -28,55 +28,44 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 )
 
-// make has the builder make the image in the folder layout, and leaves a cache for the next build. Other files go into
-// the folder dir.
-func (b *build) make(
+// A making is the making of an image by a builder, and of caches for the next build.
+type making struct {
+	*build
+	cache    *caching
+	mounts   *keeping
+	response *client.SolveResponse
+}
+
+// make has the builder make the image in the folder layout. Other files go into the folder dir.
+func (m *making) make(
 	ctx context.Context, builder *buildkit.BuildKit, options client.SolveOpt, layout, dir string,
 	statuses chan *client.SolveStatus,
 ) error {
-	elsewhere := nowhere
-	if !b.in.late() {
-		near := b.beside(builder)
-		elsewhere = func(ctx context.Context, blob digest.Digest) bool {
-			return b.cache.elsewhere(ctx, blob) || near.layer(ctx, blob)
-		}
-	}
-	image, err := newSparse(layout, elsewhere)
+	b := m.build
+	image, err := newSparse(layout, b.elsewhere(builder))
 	if err != nil {
 		close(statuses)
 		return err
 	}
 	stores := map[string]content.Store{"export": image}
-	var cache *caching
 	if b.cache != nil {
-		cache, err = b.cache.prepare(ctx, builder, image, dir, &options, stores)
-		defer func() {
-			if err := cache.end(); err != nil {
-				b.env.Log.Warn("The cache's files stay in the workspace", "error", err)
-			}
-		}()
+		m.cache, err = b.cache.prepare(ctx, builder, image, dir, &options, stores)
 		if err != nil {
 			close(statuses)
 			return err
 		}
 	}
-	var mounts *keeping
 	if b.mounts != nil {
-		mounts, err = b.mounts.prepare(ctx, dir, stores)
-		defer func() {
-			if err := mounts.end(); err != nil {
-				b.env.Log.Warn("Files of cache mounts stay in the workspace", "error", err)
-			}
-		}()
+		m.mounts, err = b.mounts.prepare(ctx, dir, stores)
 		if err != nil {
 			b.env.Log.Warn("Cache mounts are not kept for the next build", "error", err)
 		}
 	}
-	response, err := solve(ctx, builder, options, stores, statuses)
+	m.response, err = solve(ctx, builder, options, stores, statuses)
 	if err != nil {
 		return err
 	}
-	raw, err := base64.StdEncoding.DecodeString(response.ExporterResponse[exptypes.ExporterImageDescriptorKey])
+	raw, err := base64.StdEncoding.DecodeString(m.response.ExporterResponse[exptypes.ExporterImageDescriptorKey])
 	var root ocispec.Descriptor
 	if err == nil {
 		err = json.Unmarshal(raw, &root)
@@ -90,20 +79,54 @@ func (b *build) make(
 	if b.in.late() {
 		b.findBases(ctx, builder, image)
 	}
-	if cache != nil {
-		if err := cache.keep(ctx, response.ExporterResponse["cache.manifest"]); err != nil {
-			b.env.Log.Warn("No cache is kept for the next build", "error", err)
+	return nil
+}
+
+// elsewhere tells of a layer of the image whether publish-image finds it without the workspace. A layer that is to be
+// dated must be in the layout, unless it was before.
+func (b *build) elsewhere(builder *buildkit.BuildKit) func(context.Context, digest.Digest) bool {
+	switch {
+	case b.dates().late:
+		return b.cache.isDated
+	case b.in.late():
+		return b.cache.elsewhere
+	}
+	near := b.beside(builder)
+	return func(ctx context.Context, blob digest.Digest) bool {
+		return b.cache.elsewhere(ctx, blob) || near.layer(ctx, blob)
+	}
+}
+
+// keep leaves caches for the next build.
+func (m *making) keep(ctx context.Context, image sealed) {
+	exported := m.response.ExporterResponse
+	if m.cache != nil {
+		if err := m.cache.keep(ctx, exported["cache.manifest"], image.layers); err != nil {
+			m.env.Log.Warn("No cache is kept for the next build", "error", err)
 		}
 	}
 	// After the cache, which takes the place of all that was in its folder. What an earlier build left is older.
-	err = os.RemoveAll(b.in.Workspace.CacheMounts())
-	if err == nil && mounts != nil {
-		err = mounts.keep(ctx, response.ExporterResponse[buildkit.MountsIndex])
+	err := os.RemoveAll(m.in.Workspace.CacheMounts())
+	if err == nil && m.mounts != nil {
+		err = m.mounts.keep(ctx, exported[buildkit.MountsIndex])
 	}
 	if err != nil {
-		b.env.Log.Warn("Cache mounts are not kept for the next build", "error", err)
+		m.env.Log.Warn("Cache mounts are not kept for the next build", "error", err)
 	}
-	return nil
+}
+
+// end lets go of the files.
+func (m *making) end() {
+	if m.cache != nil {
+		if err := m.cache.end(); err != nil {
+			m.env.Log.Warn("The cache's files stay in the workspace", "error", err)
+		}
+	}
+	if m.mounts != nil {
+		if err := m.mounts.end(); err != nil {
+			m.env.Log.Warn("Files of cache mounts stay in the workspace", "error", err)
+		}
+	}
 }
 
 // findBases finds the layers that an image has of its base images.
@@ -122,7 +145,7 @@ func (b *build) findBases(ctx context.Context, builder *buildkit.BuildKit, image
 	}
 }
 
-// late tells whether layers get their times in the layout, which then must have them all. A daemon's do.
+// late tells whether layers get their times in the layout. A daemon's do.
 func (in Parameters) late() bool { return in.BuildKitAddress != "" }
 
 func nowhere(context.Context, digest.Digest) bool { return false }

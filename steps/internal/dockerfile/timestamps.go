@@ -51,14 +51,16 @@ type dates struct {
 	image time.Time  // of the image itself; meaningful with files
 	late  bool       // whether files are still to be given theirs, and layers are to be compressed anew
 
-	bases       map[digest.Digest]bool // layers that stay as they are; nil: they are not known; meaningful with late
-	compression buildkit.Compression   // of the others
+	// The others are meaningful with late.
+	bases       map[digest.Digest]bool       // layers that stay as they are; nil: they are not known
+	compression buildkit.Compression         // of the others
+	dated       map[digest.Digest]datedLayer // what became of layers that the layout may lack
 }
 
 func (b *build) dates() dates {
 	d := dates{files: b.fileTime(), bases: b.baseLayers, compression: b.in.compression()}
 	if d.files != nil {
-		d.image, d.late = *b.epoch, b.in.late()
+		d.image, d.late, d.dated = *b.epoch, b.in.late(), b.cache.dated()
 	}
 	return d
 }
@@ -100,7 +102,8 @@ func (s *source) asksForEpoch() bool {
 
 // dateLayers gives files of the layers that a daemon's instructions have made their time: to its RUNs nobody can. Own
 // times are not to be told from others by then; those later than the image's are taken for them. It compresses these
-// layers as the step's own builder does. It returns what becomes of the configuration's rootfs.
+// layers as the step's own builder does. A layer that the layout lacks has become what it became before. It returns
+// what becomes of the configuration's rootfs.
 func (l *layout) dateLayers(
 	manifest *ocispec.Manifest, history []ocispec.History, rootfs json.RawMessage,
 ) (json.RawMessage, error) {
@@ -112,14 +115,26 @@ func (l *layout) dateLayers(
 	made := l.made(history, manifest.Layers)
 	replaced := map[digest.Digest]bool{}
 	for i := range manifest.Layers {
-		if !made[i] {
-			continue
+		layer := &manifest.Layers[i]
+		old := layer.Digest
+		_, absent := os.Stat(l.Blob(old))
+		known, isKnown := l.dates.dated[old]
+		switch {
+		case absent != nil && isKnown:
+			layer.Digest, layer.Size, layer.MediaType = known.Digest, known.Size, known.MediaType
+			root.DiffIDs[i] = known.DiffID
+		case made[i]:
+			if err := l.dateLayer(layer, &root.DiffIDs[i]); err != nil {
+				return nil, fmt.Errorf("layer %s: %w", old, err)
+			}
+			replaced[old] = true
 		}
-		old := manifest.Layers[i].Digest
-		if err := l.dateLayer(&manifest.Layers[i], &root.DiffIDs[i]); err != nil {
-			return nil, fmt.Errorf("layer %s: %w", old, err)
+		if l.dates.bases != nil || layer.Digest != old { // else it may not be a base image's
+			l.layers = append(l.layers, datedLayer{
+				ocispec.Descriptor{MediaType: layer.MediaType, Digest: layer.Digest, Size: layer.Size},
+				root.DiffIDs[i], old,
+			})
 		}
-		replaced[old] = true
 	}
 	for _, used := range manifest.Layers {
 		delete(replaced, used.Digest)

@@ -1,0 +1,92 @@
+package dockerfile
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/v2/pkg/labels"
+	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
+)
+
+// A daemon's layers are given their times and their compression in the layout (see dateLayers). The cache has the
+// layers of the image only as the image has them, and tells which layers of the daemon they were: where the daemon has
+// a layer again, the layer is neither sent nor dated again, and the registry has it already.
+
+// datedLayer is a layer of an image that a daemon has made.
+type datedLayer struct {
+	ocispec.Descriptor               // type, digest and size
+	DiffID             digest.Digest `json:"diffID"`
+	Was                digest.Digest `json:"was"` // as the daemon has it; a base image's layer stays as it is
+}
+
+// isOf tells whether a digest is that of a layer of the image.
+func isOf(layers []datedLayer, blob digest.Digest) bool {
+	return slices.ContainsFunc(layers, func(l datedLayer) bool { return l.Digest == blob })
+}
+
+// useDated puts the layers of an image in the place of those that they were for the daemon, in a cache that the daemon
+// has exported into a layout. manifest is that of the cache.
+//
+// The daemon goes on to prefer the layers that it has itself: to BuildKit, the later of two results is the better one,
+// and those of the cache are made the oldest.
+func useDated(layout imagelayout.Dir, manifest *ocispec.Manifest, dated []datedLayer) error {
+	now := map[digest.Digest]datedLayer{}
+	for _, layer := range dated {
+		if layer.Was != layer.Digest {
+			now[layer.Was] = layer
+		}
+	}
+	if len(now) == 0 {
+		return nil
+	}
+	for i, desc := range manifest.Layers {
+		if layer, ok := now[desc.Digest]; ok {
+			manifest.Layers[i].MediaType, manifest.Layers[i].Digest = layer.MediaType, layer.Digest
+			manifest.Layers[i].Size = layer.Size
+			if _, told := desc.Annotations[labels.LabelUncompressed]; told {
+				manifest.Layers[i].Annotations[labels.LabelUncompressed] = layer.DiffID.String()
+			}
+		}
+	}
+	var config cacheimporttypes.CacheConfig
+	if err := layout.ReadJSON(manifest.Config.Digest, &config); err != nil {
+		return err
+	}
+	for i, l := range config.Layers {
+		if layer, ok := now[l.Blob]; ok {
+			config.Layers[i].Blob = layer.Digest
+			if told := l.Annotations; told != nil {
+				told.MediaType, told.DiffID, told.Size = layer.MediaType, layer.DiffID, layer.Size
+			}
+		}
+	}
+	oldest := time.Unix(0, 0).UTC()
+	for _, record := range config.Records {
+		for i := range record.Results {
+			record.Results[i].CreatedAt = oldest
+		}
+		for i := range record.ChainedResults {
+			record.ChainedResults[i].CreatedAt = oldest
+		}
+	}
+	raw, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	old := manifest.Config.Digest
+	manifest.Config.Digest, manifest.Config.Size = digest.FromBytes(raw), int64(len(raw))
+	err = layout.ReplaceBlob(old, manifest.Config.Digest, raw)
+	for _, layer := range now { // a layer that was sent with the cache before
+		if gone := os.Remove(layout.Blob(layer.Was)); !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
+}
