@@ -367,7 +367,7 @@ func (c *layerCache) prepare(
 		export["ignore-error"] = "true" // a build without a cache is a build
 		options.CacheExports = []client.CacheOptionsEntry{{Type: "local", Attrs: export}}
 	}
-	if c.taken == nil {
+	if c.taken == nil || c.in.late() && c.taken.isKnown(ctx, builder) {
 		return s, nil
 	}
 	from := filepath.Join(dir, "taken")

@@ -1,17 +1,19 @@
 package dockerfile
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"slices"
-	"time"
 
+	"github.com/containerd/containerd/v2/core/content/proxy"
 	"github.com/containerd/containerd/v2/pkg/labels"
 	cacheimporttypes "github.com/moby/buildkit/cache/remotecache/v1/types"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 )
 
@@ -26,6 +28,27 @@ type datedLayer struct {
 	Was                digest.Digest `json:"was"` // as the daemon has it; a base image's layer stays as it is
 }
 
+// isKnown tells whether a daemon has all layers that earlier builds made, and so knows itself what the cache knows. It
+// is not to take the cache then: BuildKit would fetch the layers that became others.
+func (t *takenCache) isKnown(ctx context.Context, daemon *buildkit.BuildKit) bool {
+	store := proxy.NewContentStore(daemon.ContentClient())
+	for _, layer := range t.metadata.Layers {
+		blobs := []digest.Digest{layer.Digest}
+		if dated, ok := t.dated[layer.Digest]; ok {
+			if blobs = append(blobs, dated.Was); dated.Was == layer.Digest {
+				continue // a base image's
+			}
+		}
+		if layer.From == "" && !slices.ContainsFunc(blobs, func(blob digest.Digest) bool {
+			_, err := store.Info(ctx, blob)
+			return err == nil
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
 // isOf tells whether a digest is that of a layer of the image.
 func isOf(layers []datedLayer, blob digest.Digest) bool {
 	return slices.ContainsFunc(layers, func(l datedLayer) bool { return l.Digest == blob })
@@ -33,9 +56,6 @@ func isOf(layers []datedLayer, blob digest.Digest) bool {
 
 // useDated puts the layers of an image in the place of those that they were for the daemon, in a cache that the daemon
 // has exported into a layout. manifest is that of the cache.
-//
-// The daemon goes on to prefer the layers that it has itself: to BuildKit, the later of two results is the better one,
-// and those of the cache are made the oldest.
 func useDated(layout imagelayout.Dir, manifest *ocispec.Manifest, dated []datedLayer) error {
 	now := map[digest.Digest]datedLayer{}
 	for _, layer := range dated {
@@ -65,15 +85,6 @@ func useDated(layout imagelayout.Dir, manifest *ocispec.Manifest, dated []datedL
 			if told := l.Annotations; told != nil {
 				told.MediaType, told.DiffID, told.Size = layer.MediaType, layer.DiffID, layer.Size
 			}
-		}
-	}
-	oldest := time.Unix(0, 0).UTC()
-	for _, record := range config.Records {
-		for i := range record.Results {
-			record.Results[i].CreatedAt = oldest
-		}
-		for i := range record.ChainedResults {
-			record.ChainedResults[i].CreatedAt = oldest
 		}
 	}
 	raw, err := json.Marshal(config)
