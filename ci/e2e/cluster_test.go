@@ -117,7 +117,7 @@ func (c *cluster) workflow(ctx context.Context, name string) (*argo.Workflow, er
 }
 
 // poke makes OpenChoreo look at a run at once, instead of after up to 20 s: any write to the run does.
-func (c *cluster) poke(ctx context.Context, run string) error {
+func (c *cluster) poke(ctx context.Context, namespace, run string) error {
 	patch := fmt.Sprintf(
 		`{"metadata":{"annotations":{"stepwright.test/poke":%q}}}`, time.Now().Format(time.RFC3339Nano),
 	)

@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // testRebuild builds a component once more after one line has changed, in a new pod: what has not changed comes from
@@ -58,6 +59,66 @@ func testRebuild(t *testing.T) {
 	if got := layersOf(t, other.name); !slices.Equal(got, after) {
 		t.Errorf("with a cache the layers are %s, without %s", after, got)
 	}
+	b.robbed(t, "rebuild-robber")
+	image := registryHost + "/builds/" + namespace + "_" + project + "_" + b.name
+	for name, dockerfile := range map[string]string{
+		"from-cache":  "FROM " + image + ":cache\nCOPY page /page\n",
+		"from-mounts": "FROM busybox:1\nCOPY page /page\nCOPY --from=" + image + ":cache-mounts / /robbed\n",
+		"mount-from-cache": "FROM busybox:1\nCOPY page /page\n" +
+			"RUN --mount=type=cache,target=/kept,from=" + image + ":cache-mounts ls -R /kept\n",
+	} {
+		repo := "rebuild-" + name + ".git"
+		serving.repository(t, repo, with(map[string]string{"Dockerfile": dockerfile, "page": "two\n"}))
+		robber := build{name: "rebuild-" + name, url: "https://" + publicGit + "/" + repo}
+		robber.start(t)
+		run := robber.finish(t, 4*time.Minute)
+		if c := condition(run, "WorkflowSucceeded"); c != nil && c.Status == metav1.ConditionTrue {
+			t.Errorf("%s was built:\n%s", dockerfile, logs(t, robber.runName()))
+		}
+	}
+}
+
+// robbed has builds of other components, and of one of the same name in another OpenChoreo namespace, try to see what is
+// in the component's cache mount /kept, and to take the result of its first RUN. It returns the names of their runs.
+func (b build) robbed(t *testing.T, robbers ...string) (runs []string) {
+	t.Helper()
+	const rival, ran = "rival", "ran 42"
+	if err := k8s.apply(t.Context(),
+		object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": rival}},
+		object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": "workflows-" + rival}},
+		configMap("workflows-"+rival, "stepwright-ca-bundle", map[string]string{"ca.crt": string(serving.ca)}),
+		projectIn(rival),
+	); err != nil {
+		t.Fatal(err)
+	}
+	owner := namespace + "/" + project + "/" + b.name
+	dockerfile := "FROM busybox:1\nRUN sleep 8 && echo ran $((6*7)) | tee /made\nARG BUILDKIT_CACHE_MOUNT_NS=" + owner +
+		"\n"
+	for i, id := range []string{
+		"", "/kept", owner + "/kept", owner + "//kept", "/" + owner + "//kept", "../" + b.name + "//kept",
+		"../../../" + owner + "//kept", "../../../../" + owner + "//kept",
+	} {
+		if id != "" {
+			id = ",id=" + id
+		}
+		target := []string{"/kept", fmt.Sprintf("/other%d", i)}[min(i, 1)]
+		dockerfile += "RUN --mount=type=cache,target=" + target + id + " test ! -e " + target + "/page\n"
+	}
+	repo := b.name + "-robbed.git"
+	serving.repository(t, repo, with(map[string]string{"Dockerfile": dockerfile}))
+	url := "https://" + publicGit + "/" + repo
+	all := []build{{name: b.name, run: b.name + "-" + rival, in: rival, url: url}}
+	for _, robber := range robbers {
+		all = append(all, build{name: robber, url: url})
+	}
+	for _, by := range all {
+		by.succeed(t, 4*time.Minute)
+		if said := logs(t, by.runName()); !strings.Contains(said, ran) {
+			t.Errorf("%s took a result:\n%s", by.runName(), said)
+		}
+		runs = append(runs, by.runName())
+	}
+	return runs
 }
 
 // layersOf are the layers of the image that a component's Workload has.

@@ -147,11 +147,7 @@ func setUp(ctx context.Context, dir string) (err error) {
 					"kind":       "Namespace",
 					"metadata":   object{"name": "${metadata.namespace}"},
 				}}}}},
-		object{"apiVersion": openchoreo.String(), "kind": "Project",
-			"metadata": object{"name": project, "namespace": namespace},
-			"spec": object{
-				"deploymentPipelineRef": object{"name": "default"},
-				"type":                  object{"kind": "ClusterProjectType", "name": "default"}}},
+		projectIn(namespace),
 		object{"apiVersion": openchoreo.String(), "kind": "ClusterComponentType", "metadata": object{"name": "service"},
 			"spec": object{
 				"workloadType":     "deployment",
@@ -209,6 +205,15 @@ func apiServer(ctx context.Context) (string, error) {
 
 type object = map[string]any
 
+// projectIn is the project of an OpenChoreo namespace.
+func projectIn(ns string) object {
+	return object{"apiVersion": openchoreo.String(), "kind": "Project",
+		"metadata": object{"name": project, "namespace": ns},
+		"spec": object{
+			"deploymentPipelineRef": object{"name": "default"},
+			"type":                  object{"kind": "ClusterProjectType", "name": "default"}}}
+}
+
 func configMap(ns, name string, data map[string]string) object {
 	return object{
 		"apiVersion": "v1",
@@ -262,6 +267,14 @@ type build struct {
 	branch   string // empty: main
 	secret   string // SecretReference
 	more     object // parameters besides the repository
+	in       string // OpenChoreo namespace; empty: the one of all tests
+}
+
+func (b build) namespace() string {
+	if b.in == "" {
+		return namespace
+	}
+	return b.in
 }
 
 func (b build) runName() string {
@@ -288,7 +301,7 @@ func (b build) reference() object {
 
 func (b build) component() object {
 	return object{"apiVersion": openchoreo.String(), "kind": "Component",
-		"metadata": object{"name": b.name, "namespace": namespace},
+		"metadata": object{"name": b.name, "namespace": b.namespace()},
 		"spec": object{
 			"owner":         object{"projectName": project},
 			"componentType": object{"kind": "ClusterComponentType", "name": "deployment/service"},
@@ -298,7 +311,7 @@ func (b build) component() object {
 
 func (b build) workflowRun() object {
 	return object{"apiVersion": openchoreo.String(), "kind": "WorkflowRun",
-		"metadata": object{"name": b.runName(), "namespace": namespace,
+		"metadata": object{"name": b.runName(), "namespace": b.namespace(),
 			"labels": object{"openchoreo.dev/project": project, "openchoreo.dev/component": b.name}},
 		"spec": object{"workflow": b.reference()}}
 }
@@ -318,7 +331,8 @@ func (b build) finish(t *testing.T, limit time.Duration) *v1alpha1.WorkflowRun {
 	poked := time.Now()
 	eventually(t, limit, "end of "+b.runName(), func(ctx context.Context) (bool, error) {
 		var err error
-		if run, err = k8s.run(ctx, b.runName()); err != nil || run == nil {
+		run, err = get[v1alpha1.WorkflowRun](ctx, k8s, workflowRuns, b.namespace(), b.runName())
+		if err != nil || run == nil {
 			return false, err
 		}
 		if c := condition(run, "WorkflowCompleted"); c != nil && c.Status == metav1.ConditionTrue {
@@ -327,7 +341,7 @@ func (b build) finish(t *testing.T, limit time.Duration) *v1alpha1.WorkflowRun {
 		// Before OpenChoreo has stored the reference, a write makes it replace the Argo Workflow, status and all.
 		if run.Status.RunReference != nil && time.Since(poked) > 2*time.Second {
 			poked = time.Now()
-			if err := k8s.poke(ctx, b.runName()); err != nil {
+			if err := k8s.poke(ctx, b.namespace(), b.runName()); err != nil {
 				return false, err
 			}
 		}
@@ -392,7 +406,7 @@ func workload(t *testing.T, component string) *v1alpha1.Workload {
 // pods returns the pods of a run, in the order of their creation.
 func pods(t *testing.T, run string) []corev1.Pod {
 	t.Helper()
-	list := must(k8s.core.CoreV1().Pods(planeNamespace).List(t.Context(), metav1.ListOptions{
+	list := must(k8s.core.CoreV1().Pods(metav1.NamespaceAll).List(t.Context(), metav1.ListOptions{
 		LabelSelector: "workflows.argoproj.io/workflow=" + run,
 	}))(t)
 	return list.Items
@@ -403,7 +417,7 @@ func logs(t *testing.T, run string) string {
 	t.Helper()
 	var all strings.Builder
 	for _, pod := range pods(t, run) {
-		raw, err := k8s.core.CoreV1().Pods(planeNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{
+		raw, err := k8s.core.CoreV1().Pods(pod.Namespace).GetLogs(pod.Name, &corev1.PodLogOptions{
 			Container: "main",
 		}).DoRaw(t.Context())
 		fmt.Fprintf(&all, "== %s (%s) %s\n%s\n", pod.Name, pod.Status.Phase, pod.Status.Message, raw)
