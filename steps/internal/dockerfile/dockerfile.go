@@ -85,6 +85,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return in.run(ctx, env, nil, revision, func() error { return nil })
 	}
 	building, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	verified := make(chan struct{})
 	var failure error
 	go func() {
