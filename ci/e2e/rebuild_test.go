@@ -78,8 +78,9 @@ func testRebuild(t *testing.T) {
 	}
 }
 
-// robbed has builds of other components, and of one of the same name in another OpenChoreo namespace, try to see what is
-// in the component's cache mount /kept, and to take the result of its first RUN. It returns the names of their runs.
+// robbed has builds of other components, and of one of the same name in another OpenChoreo namespace, try to see the
+// files in the component's cache mount /kept, and to take the result of its first RUN. It returns the names of their
+// runs.
 func (b build) robbed(t *testing.T, robbers ...string) (runs []string) {
 	t.Helper()
 	const rival, ran = "rival", "ran 42"

@@ -49,13 +49,13 @@ func (t *takenCache) isKnown(ctx context.Context, daemon *buildkit.BuildKit) boo
 	return true
 }
 
-// isOf tells whether a digest is that of a layer of the image.
+// isOf tells whether the image has a layer.
 func isOf(layers []datedLayer, blob digest.Digest) bool {
 	return slices.ContainsFunc(layers, func(l datedLayer) bool { return l.Digest == blob })
 }
 
 // useDated puts the layers of an image in the place of those that they were for the daemon, in a cache that the daemon
-// has exported into a layout. manifest is that of the cache.
+// has exported into a layout. manifest is the manifest of the cache.
 func useDated(layout imagelayout.Dir, manifest *ocispec.Manifest, dated []datedLayer) error {
 	now := map[digest.Digest]datedLayer{}
 	for _, layer := range dated {

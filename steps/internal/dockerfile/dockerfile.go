@@ -112,7 +112,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 func (in Parameters) run(
 	ctx context.Context, env step.Environment, tree *workspace.Tree, revision workspace.Revision, verify func() error,
 ) (step.Results, error) {
-	// What is wrong with the Dockerfile is found before anything starts.
+	// Faults of the Dockerfile are found before anything starts.
 	src, err := findSource(in, tree)
 	if err != nil {
 		return nil, err
