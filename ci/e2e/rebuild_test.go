@@ -11,7 +11,6 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // testRebuild builds a component once more after one line has changed, in a new pod: what has not changed comes from
@@ -60,22 +59,15 @@ func testRebuild(t *testing.T) {
 		t.Errorf("with a cache the layers are %s, without %s", after, got)
 	}
 	b.robbed(t, "rebuild-robber")
+
+	// Kept layers and mounts are images in the registry, which to a builder have no files.
 	image := registryHost + "/builds/" + namespace + "_" + project + "_" + b.name
-	for name, dockerfile := range map[string]string{
-		"from-cache":  "FROM " + image + ":cache\nCOPY page /page\n",
-		"from-mounts": "FROM busybox:1\nCOPY page /page\nCOPY --from=" + image + ":cache-mounts / /robbed\n",
-		"mount-from-cache": "FROM busybox:1\nCOPY page /page\n" +
-			"RUN --mount=type=cache,target=/kept,from=" + image + ":cache-mounts ls -R /kept\n",
-	} {
-		repo := "rebuild-" + name + ".git"
-		serving.repository(t, repo, with(map[string]string{"Dockerfile": dockerfile, "page": "two\n"}))
-		robber := build{name: "rebuild-" + name, url: "https://" + publicGit + "/" + repo}
-		robber.start(t)
-		run := robber.finish(t, 4*time.Minute)
-		if c := condition(run, "WorkflowSucceeded"); c != nil && c.Status == metav1.ConditionTrue {
-			t.Errorf("%s was built:\n%s", dockerfile, logs(t, robber.runName()))
-		}
-	}
+	serving.repository(t, "rebuild-thief.git", with(map[string]string{"Dockerfile": "" +
+		"FROM " + image + ":cache AS cache\n" +
+		"FROM busybox:1\nCOPY --from=cache / /cache/\nCOPY --from=" + image + ":cache-mounts / /mounts/\n" +
+		"RUN --mount=type=cache,target=/kept,from=" + image + ":cache-mounts " +
+		"found=$(find /cache /mounts /kept -type f) && test -z \"$found\" && echo took nothing > /took\n"}))
+	build{name: "rebuild-thief", url: "https://" + publicGit + "/rebuild-thief.git"}.succeed(t, 4*time.Minute)
 }
 
 // robbed has builds of other components, and of one of the same name in another OpenChoreo namespace, try to see the

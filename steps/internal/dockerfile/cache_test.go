@@ -710,3 +710,22 @@ func TestContextOfDaemon(t *testing.T) {
 		t.Error("one image of two sources")
 	}
 }
+
+// What builds of a component keep in the registry is of no use to other components' Dockerfiles as an image: to a
+// builder, it has no files.
+func TestCachesAsImages(t *testing.T) {
+	t.Parallel()
+	c := newComponent(t)
+	files := stages("one")
+	files["Dockerfile"] += "RUN --mount=type=cache,target=/kept echo secret > /kept/page\n"
+	c.run(t, files)
+	if !c.Has(t, "team/cart:cache") || !c.Has(t, "team/cart:cache-mounts") {
+		t.Fatal("nothing is kept")
+	}
+	c.owner.Component = "till"
+	image := c.Host + "/team/cart"
+	c.build(t, map[string]string{"Dockerfile": "FROM " + image + ":cache AS cache\n" +
+		"FROM busybox:1\nCOPY --from=cache / /cache/\nCOPY --from=" + image + ":cache-mounts / /mounts/\n" +
+		"RUN --mount=type=cache,target=/kept,from=" + image + ":cache-mounts " +
+		"found=$(find /cache /mounts /kept -type f) && test -z \"$found\"\n"})
+}
