@@ -27,7 +27,8 @@ import (
 	"github.com/stepwright/stepwright/internal/testimage/baseimages"
 )
 
-// nodeImages come with kind's releases. The keys are minor versions of Kubernetes, those of programs, which a test compares.
+// nodeImages come with kind's releases. The keys are the minor versions of programs.KubernetesVersions, which a test
+// compares.
 var nodeImages = map[string]string{
 	"1.33": "kindest/node:v1.33.12@sha256:3f5c8443c620245e4d355cfe09e96a91ead32ceaa569d3f1ca9edf0cb2fe2ff4",
 	"1.36": "kindest/node:v1.36.4@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed",
