@@ -67,7 +67,8 @@ var nouns = map[string][]string{
 		"disk", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay", "secret", "step", "transcript",
 		"trust", "workspace",
 	},
-	"publish":    {"imagelayout", "outcome", "redact", "registry", "step", "trust", "workspace"},
+	"signature":  {"outcome", "redact", "secret"},
+	"publish":    {"imagelayout", "outcome", "redact", "registry", "signature", "step", "trust", "workspace"},
 	"openchoreo": {"outcome", "redact", "trust"},
 	"workload":   {"descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }

@@ -46,6 +46,7 @@ const (
 	PushDenied            Reason = "PushDenied"
 	RegistryUnavailable   Reason = "RegistryUnavailable"
 	TagImmutable          Reason = "TagImmutable"
+	SigningFailed         Reason = "SigningFailed"
 	DescriptorInvalid     Reason = "DescriptorInvalid"
 	Unauthorized          Reason = "Unauthorized"
 	Forbidden             Reason = "Forbidden"

@@ -99,6 +99,78 @@ func (i *Image) Check(ctx context.Context, b v1.Descriptor) error {
 	return err
 }
 
+// Attestation is a statement about an image, which an index has beside it.
+type Attestation struct {
+	Subject   Manifest      // the image
+	Statement v1.Descriptor // a blob of the layout
+}
+
+// Attestations lists the in-toto statements that indexes have about their images in BuildKit's form: as layers of
+// manifests whose annotations name the image. An image that is not in the same index has none.
+func (i *Image) Attestations() ([]Attestation, error) {
+	const reference, isAttestation = "vnd.docker.reference.", "attestation-manifest"
+	known := map[v1.Hash]Manifest{}
+	for _, m := range i.Manifests {
+		known[m.Digest] = m
+	}
+	var found []Attestation
+	for _, index := range i.Manifests {
+		var doc struct {
+			Manifests []struct {
+				Digest      v1.Hash           `json:"digest"`
+				Annotations map[string]string `json:"annotations"`
+			} `json:"manifests"`
+		}
+		if !index.MediaType.IsIndex() {
+			continue
+		}
+		if err := json.Unmarshal(index.Raw, &doc); err != nil {
+			return nil, invalid(i.Path, "index %s: %w", index.Digest, err)
+		}
+		listed := map[string]Manifest{}
+		for _, m := range doc.Manifests {
+			if image, ok := known[m.Digest]; ok && image.MediaType.IsImage() && m.Annotations[reference+"type"] == "" {
+				listed[m.Digest.String()] = image
+			}
+		}
+		for _, m := range doc.Manifests {
+			subject, ok := listed[m.Annotations[reference+"digest"]]
+			if !ok || m.Annotations[reference+"type"] != isAttestation {
+				continue
+			}
+			var attestation document
+			if err := json.Unmarshal(known[m.Digest].Raw, &attestation); err != nil {
+				return nil, invalid(i.Path, "manifest %s: %w", m.Digest, err)
+			}
+			for _, layer := range attestation.Layers {
+				if layer.MediaType == statementType {
+					found = append(found, Attestation{subject, layer.descriptor()})
+				}
+			}
+		}
+	}
+	return found, nil
+}
+
+// statementType is the media type of in-toto statements.
+const statementType = "application/vnd.in-toto+json"
+
+// ReadStatement reads a statement whole. One that is larger than a limit in bytes is an ImageInvalid, and so is a
+// damaged one.
+func (i *Image) ReadStatement(a Attestation, limit int64) ([]byte, error) {
+	if a.Statement.Size > limit {
+		return nil, invalid(
+			i.Path, "the attestation %s has %d bytes, more than %d", a.Statement.Digest, a.Statement.Size, limit,
+		)
+	}
+	content, err := i.Open(a.Statement)
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	return io.ReadAll(content)
+}
+
 // Labels returns the values that the images of all platforms give a label, each once.
 func (i *Image) Labels(name string) ([]string, error) {
 	var values []string

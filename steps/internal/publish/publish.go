@@ -48,6 +48,9 @@ type Parameters struct {
 	MountFrom          []string `json:"mount-from"`
 	Jobs               int      `json:"jobs"`
 	CacheSource        string   `json:"cache-source"`
+	Signing            string   `json:"signing"`
+	SigningKey         string   `json:"signing-key"`
+	SigningPassword    string   `json:"signing-password"`
 
 	RegistryPullSecret string            `json:"registry-pull-secret"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
@@ -58,7 +61,8 @@ type Parameters struct {
 const progressEvery = 10 * time.Second
 
 // Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (docs/contract.md section
-// 1). Its results are image, registry/name:tag@digest, and image-digest. The caches that the build left it pushes as
+// 1), and signs it where signing says so. Its results are image, registry/name:tag@digest, image-digest, and
+// signature-digest, the digest of the manifest that holds the signature. The caches that the build left it pushes as
 // <registry>/<image-name>:cache and :cache-mounts; that this fails is no failure. What it reads stays as it is, however
 // Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
@@ -72,6 +76,10 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	defer pulls.CloseIdleConnections()
 	pushing, err := registry.LoadCredentials(in.RegistryPushSecret, env.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := in.signer(env.Secrets) // before the push: an image without its signature helps nobody
 	if err != nil {
 		return nil, err
 	}
@@ -126,8 +134,14 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
+	results := step.Results{"image": published, "image-digest": digest}
+	if signer != nil {
+		if results["signature-digest"], err = (&signing{p, signer}).run(ctx); err != nil {
+			return nil, err
+		}
+	}
 	in.pushCaches(ctx, repository, image, source, env)
-	return step.Results{"image": published, "image-digest": digest}, nil
+	return results, nil
 }
 
 // fixedTag is the tag of a repository whose caches cannot be pushed anew, since its tags are immutable. It saves
