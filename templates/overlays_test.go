@@ -1,6 +1,7 @@
 package templates_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"os"
@@ -57,6 +58,7 @@ func overlays(t *testing.T) []customized {
 		{"local", "overlays/local", anonymous(pull, push), nil},
 		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous(pull), nil},
 		{"anonymous-push", overlay(t, "anonymous-push"), anonymous(push), nil},
+		{"signing-key", overlay(t, "signing-key"), byDefault, nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
 			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"),
@@ -71,8 +73,8 @@ func overlays(t *testing.T) []customized {
 			[]string{"Namespace"}},
 		{
 			"all that go together",
-			overlay(t, "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces",
-				"plain-image-names"),
+			overlay(t, "signing-key", "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile",
+				"user-namespaces", "plain-image-names"),
 			rules{buildSecurity: unmasked(profiled), hostUsers: true, anonymous: []string{pull, push}},
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
@@ -274,6 +276,12 @@ func TestComponentsReachTheRuns(t *testing.T) {
 		all["registry-push-secret"] != nil || all["oauth-client-secret"] == nil {
 		t.Errorf("anonymous registries: %v", all)
 	}
+	if all := resources(overlay(t, "signing-key")); all["signing-key"] == nil {
+		t.Errorf("signing-key: %v", all)
+	}
+	if all := resources(overlay(t)); all["signing-key"] != nil {
+		t.Errorf("no signing-key: %v", all)
+	}
 	if all := resources(overlay(t, "buildkit-daemon")); all["buildkit-client"] == nil {
 		t.Errorf("buildkit-daemon: %v", all)
 	}
@@ -465,5 +473,30 @@ func lintKubernetes(f *faults, object map[string]any) {
 				f.add(field+".resources.limits."+name, "is absent")
 			}
 		}
+	}
+}
+
+// The key that images are signed with is where they are pushed from, and nowhere else: no pod that runs a developer's
+// code has it.
+func TestSigningKeyIsWithPublishImageAlone(t *testing.T) {
+	t.Parallel()
+	const key = "signing-key"
+	mounts := func(dir string) (names []string) {
+		for _, template := range ofKind(build(t, dir), "ClusterWorkflowTemplate") {
+			text, err := json.Marshal(at(template, "spec"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), key) {
+				names = append(names, at(template, "metadata", "name").(string))
+			}
+		}
+		return names
+	}
+	if got := mounts(overlay(t, key)); !slices.Equal(got, []string{"publish-image"}) {
+		t.Errorf("with the component %v have the key", got)
+	}
+	if got := mounts(overlay(t)); got != nil {
+		t.Errorf("without the component %v have the key", got)
 	}
 }
