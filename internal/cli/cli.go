@@ -29,6 +29,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	root.AddCommand(
 		runCommand(), listCommand(), getCommand(), logsCommand(), validateCommand(), renderCommand(), devAPICommand(),
+		verifyCommand(),
 	)
 	root.SetArgs(append([]string{}, args...)) // never nil, for which cobra takes the process's own
 	root.SetOut(stdout)

@@ -193,6 +193,40 @@ func (s Source) Files(ctx context.Context, reference string, platform v1.Platfor
 	return files, err
 }
 
+// Manifest fetches a manifest as it is, an index or whatever else has this reference, and returns it with its media
+// type and digest. It fails as Image does, and when the manifest is too large.
+func (s Source) Manifest(ctx context.Context, reference string) (raw []byte, as v1.Descriptor, err error) {
+	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
+		found, err := remote.Get(ref, options...)
+		if err != nil {
+			return err
+		}
+		if len(found.Manifest) > maxManifest {
+			return tooLarge(len(found.Manifest))
+		}
+		raw, as = found.Manifest, found.Descriptor
+		return nil
+	})
+	return raw, as, err
+}
+
+// Referrers lists the manifests that refer to an image, given by its digest: by the registry's own list, or by the one
+// under a tag where the registry has none (OCI distribution specification 1.1). It fails as Image does.
+func (s Source) Referrers(ctx context.Context, reference string) (all []v1.Descriptor, err error) {
+	err = s.each(ctx, reference, func(ref name.Reference, options []remote.Option) error {
+		index, err := remote.Referrers(ref.Context().Digest(ref.Identifier()), options...)
+		if err != nil {
+			return err
+		}
+		list, err := index.IndexManifest()
+		if err == nil {
+			all = list.Manifests
+		}
+		return err
+	})
+	return all, err
+}
+
 // Open opens a blob of an image's repository. Content that has another digest does not read to its end. Opening and
 // reading fail as Image does.
 func (s Source) Open(ctx context.Context, reference string, blob v1.Hash) (opened io.ReadCloser, err error) {
