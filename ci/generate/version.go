@@ -21,6 +21,7 @@ var versioned = map[string]*regexp.Regexp{
 	"README.md":                            before(`--version |VERSION=`),
 	workflowPlane + "/kustomization.yaml":  before(`app\.kubernetes\.io/version: |newTag: `),
 	controlPlane + "/kustomization.yaml":   before(`app\.kubernetes\.io/version: `),
+	"steps/internal/attestation/VERSION":   before(`\A`),
 	actionFile:                             before(`\n  version:\n    description: [^\n]*\n    default: `),
 	pipelines + "gitlab/.gitlab-ci.yml":    before(download),
 	pipelines + "jenkins/Jenkinsfile":      before(download),

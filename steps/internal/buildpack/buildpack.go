@@ -40,6 +40,8 @@ type Parameters struct {
 	BindingsRequired   bool              `json:"bindings-required"`
 	BindingsTimeout    int               `json:"bindings-timeout"` // seconds
 	Cache              string            `json:"cache"`
+	Provenance         string            `json:"provenance"`
+	SBOM               string            `json:"sbom"`
 	Registry           string            `json:"registry"`
 	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
@@ -92,10 +94,11 @@ type job struct {
 	builder  *builder
 	revision workspace.Revision
 	epoch    time.Time // zero when there is none
+	started  time.Time
 }
 
 func newJob(ctx context.Context, in Parameters, env step.Environment) (*job, error) {
-	j := &job{in: in, env: env}
+	j := &job{in: in, env: env, started: time.Now().UTC()}
 	var err error
 	if j.revision, err = in.readRevision(); err != nil {
 		return nil, err

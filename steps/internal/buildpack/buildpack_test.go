@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
-
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 )
@@ -45,21 +43,10 @@ func TestBuild(t *testing.T) {
 	dir := newWorkspace(t, with(".git/HEAD", "ref: refs/heads/main\n"))
 	e := builds(t, newPod(t, registry, dir, "LABELS", `[{"name":"team","value":"a b"}]`))
 
-	index, err := ocilayout.ImageIndexFromPath(filepath.Join(dir, "image"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, err := index.IndexManifest()
-	if err != nil || len(manifest.Manifests) != 1 {
-		t.Fatalf("%v: %v", manifest, err)
-	}
-	digest := manifest.Manifests[0].Digest
+	built := layoutIn(t, dir)
+	digest, image := built.root, built.image
 	if got := e.outcome.Results["image-digest"]; got != digest.String() {
 		t.Errorf("image-digest is %s, the layout has %s", got, digest)
-	}
-	image, err := index.Image(digest)
-	if err != nil {
-		t.Fatal(err)
 	}
 	runDigest, err := run.Digest()
 	if err != nil {
@@ -129,7 +116,15 @@ func TestBuild(t *testing.T) {
 	if published != digest.String() {
 		t.Errorf("published %s, built %s", published, digest)
 	}
-	pulled, err := registry.Get(t, "apps/acme-shop-greeter:v1-abababab").Image()
+	there, err := registry.Get(t, "apps/acme-shop-greeter:v1-abababab").ImageIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	imageDigest, err := image.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pulled, err := there.Image(imageDigest)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,8 @@ const (
 	configDir    = "config"
 	metadataFile = "metadata.toml"
 	sbomDir      = "sbom"
+	launchBills  = "launch" // the bills in sbomDir of what the image holds
+	buildBills   = "build"  // and those of what made it
 )
 
 // What a build may leave.
@@ -243,7 +245,7 @@ func (s *sealing) keepSBOM() error {
 	}
 	defer root.Close()
 	var files, size int64
-	for _, kind := range []string{"launch", "build"} {
+	for _, kind := range []string{launchBills, buildBills} {
 		from := path.Join(sbomDir, kind)
 		err := walk(root, from, 0, func(name string, info fs.FileInfo) error {
 			target := filepath.Join(finished, strings.TrimPrefix(name, sbomDir))

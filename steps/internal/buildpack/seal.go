@@ -33,9 +33,10 @@ const (
 // builder, and puts image, cache and bills of materials into the workspace. No process of the user's code is there any
 // more, and of what it could write nothing is believed: what Build says only decides on the words of a failure.
 //
-// It results in image-digest; run-image, the reference of the image that it is built on, with its digest; base-images,
-// the same as a JSON array; and sbom, the folder of the bills of materials. The workspace's image is replaced when the
-// new one is complete: a build that fails leaves it as it was.
+// It results in image-digest, the digest of the layout's one root (an index when there are attestations, else the
+// image's manifest); run-image, the reference of the image that it is built on, with its digest; base-images, the same
+// as a JSON array; and sbom, the folder of the bills of materials. The workspace's image is replaced when the new one
+// is complete: a build that fails leaves it as it was.
 func Seal(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	base, err := in.fetched().read()
 	if err != nil {
@@ -118,7 +119,7 @@ func (s *sealing) run(ctx context.Context) (step.Results, error) {
 
 // keep takes image, cache and bills of materials into the workspace.
 func (s *sealing) keep(layout, cache string) (step.Results, error) {
-	digest, err := s.finish(imagelayout.Dir(layout), s.tag())
+	image, err := s.finish(imagelayout.Dir(layout))
 	if err != nil {
 		return nil, fmt.Errorf("the lifecycle's image: %w", err)
 	}
@@ -128,6 +129,17 @@ func (s *sealing) keep(layout, cache string) (step.Results, error) {
 	}
 	if err := s.keepSBOM(); err != nil {
 		return nil, fmt.Errorf("bills of materials: %w", err)
+	}
+	root, err := s.attest(imagelayout.Dir(layout), image)
+	if err != nil {
+		return nil, fmt.Errorf("attestations: %w", err)
+	}
+	root.Annotations = map[string]string{refName: s.tag()}
+	if err := imagelayout.Dir(layout).WriteIndex(root); err != nil {
+		return nil, err
+	}
+	if err := workspace.MakeReadable(layout); err != nil {
+		return nil, err
 	}
 	// Of an earlier build in the same workspace.
 	if _, err := os.Stat(s.in.Workspace.Cache()); err == nil {
@@ -144,47 +156,46 @@ func (s *sealing) keep(layout, cache string) (step.Results, error) {
 	if err := workspace.Replace(layout, s.in.Workspace.Image()); err != nil {
 		return nil, err
 	}
-	s.env.Log.Info("Built", "digest", digest)
+	s.env.Log.Info("Built", "digest", root.Digest)
 	return step.Results{
-		"image-digest": digest, "run-image": s.base.Reference, "base-images": string(bases),
+		"image-digest": root.Digest.String(), "run-image": s.base.Reference, "base-images": string(bases),
 		"sbom": s.in.Workspace.SBOM(),
 	}, nil
 }
 
 // finish turns the lifecycle's layout into the published one: the image gets its labels, OCI's media types whatever
-// those of its base are, and names that base, by name instead of by a path of this machine. It returns the image's
-// digest.
-func (s *sealing) finish(layout imagelayout.Dir, tag string) (string, error) {
+// those of its base are, and names that base, by name instead of by a path of this machine.
+func (s *sealing) finish(layout imagelayout.Dir) (image v1.Descriptor, err error) {
 	var index v1.IndexManifest
 	if err := layout.ReadIndex(&index); err != nil {
-		return "", err
+		return image, err
 	}
 	if len(index.Manifests) != 1 {
-		return "", fmt.Errorf("its layout has %d images", len(index.Manifests))
+		return image, fmt.Errorf("its layout has %d images", len(index.Manifests))
 	}
-	image := index.Manifests[0]
+	image = index.Manifests[0]
 	var manifest v1.Manifest
 	if err := layout.ReadJSON(image.Digest, &manifest); err != nil {
-		return "", err
+		return image, err
 	}
 	var config v1.ConfigFile
 	if err := layout.ReadJSON(manifest.Config.Digest, &config); err != nil {
-		return "", err
+		return image, err
 	}
 	if err := s.checkLayers(layout, manifest); err != nil {
-		return "", err
+		return image, err
 	}
 	if config.Config.Labels == nil {
 		config.Config.Labels = map[string]string{}
 	}
 	if err := s.label(config.Config.Labels); err != nil {
-		return "", err
+		return image, err
 	}
 	if err := s.setRevision(&config.Config); err != nil {
-		return "", err
+		return image, err
 	}
 	if err := imagelayout.ToOCI(&manifest); err != nil {
-		return "", err
+		return image, err
 	}
 	image.MediaType = manifest.MediaType
 	if manifest.Annotations == nil {
@@ -196,21 +207,18 @@ func (s *sealing) finish(layout imagelayout.Dir, tag string) (string, error) {
 	old := []string{layout.Blob(image.Digest), layout.Blob(manifest.Config.Digest)}
 	for _, path := range old {
 		if err := os.Remove(path); err != nil {
-			return "", err
+			return image, err
 		}
 	}
-	var err error
 	if manifest.Config.Digest, manifest.Config.Size, err = layout.WriteJSON(config); err != nil {
-		return "", err
+		return image, err
 	}
 	if image.Digest, image.Size, err = layout.WriteJSON(manifest); err != nil {
-		return "", err
+		return image, err
 	}
-	image.Annotations = map[string]string{refName: tag}
-	if err := layout.WriteIndex(image); err != nil {
-		return "", err
-	}
-	return image.Digest.String(), workspace.MakeReadable(string(layout))
+	image.Annotations = nil
+	image.Platform = &v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
+	return image, nil
 }
 
 // checkLayers makes sure that absent layers belong to the run image: from there they are published.

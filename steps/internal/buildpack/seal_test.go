@@ -355,6 +355,9 @@ func configOf(t *testing.T, layout string) v1.Config {
 	var manifest v1.Manifest
 	var config v1.ConfigFile
 	err := dir.ReadIndex(&index)
+	if err == nil && index.Manifests[0].MediaType.IsIndex() { // of the image and its attestations
+		err = dir.ReadJSON(index.Manifests[0].Digest, &index)
+	}
 	if err == nil {
 		err = dir.ReadJSON(index.Manifests[0].Digest, &manifest)
 	}

@@ -597,7 +597,7 @@ func (p *push) unsupported(fault *registry.Fault, err error) error {
 	}
 	return outcome.Of(err).WithHint(
 		"The registry's own words say why. Old registries take neither OCI indexes nor attestations: build with " +
-			"provenance=none.",
+			"provenance=none and sbom=none.",
 	)
 }
 
