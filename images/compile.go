@@ -22,16 +22,28 @@ var (
 	}
 )
 
-// compileSteps puts the binaries of steps for an architecture into a directory.
+// compileSteps puts the binaries of images for an architecture into a directory.
 func compileSteps(ctx context.Context, s source, images []image, architecture, into string) error {
 	args := slices.Concat(buildFlags, []string{"-ldflags", strip, "-o", into + string(filepath.Separator)})
+	environment := []string{"CGO_ENABLED=0", "GOARCH=" + architecture}
+	steps := len(args)
 	for _, img := range images {
-		args = append(args, "./steps/"+img.step)
+		if img.module == "" {
+			args = append(args, "./steps/"+img.step)
+			continue
+		}
+		own := append(slices.Clone(args[:steps]), ".")
+		if err := compile(ctx, filepath.Join(s.dir, img.module), own, environment...); err != nil {
+			return err
+		}
 	}
 	if slices.ContainsFunc(images, func(img image) bool { return img.git }) {
 		args = append(args, "./steps/"+gitStep)
 	}
-	return compile(ctx, s.dir, args, "CGO_ENABLED=0", "GOARCH="+architecture)
+	if len(args) == steps {
+		return nil
+	}
+	return compile(ctx, s.dir, args, environment...)
 }
 
 // triplets are Debian's names for architectures, by which it calls its cross compilers and where it puts libraries.

@@ -17,6 +17,9 @@ type image struct {
 	runc         bool  // whether there is a runc
 	git          bool  // whether there is the program of checkout-source, for repositories that a Dockerfile adds
 	limit        int64 // bytes it may have compressed, for one platform
+
+	// module is the folder of the module that the program is, where it is no step of this one.
+	module string
 }
 
 const megabyte = 1_000_000
@@ -37,24 +40,29 @@ var images = []image{
 	{step: "generate-workload-cr", limit: 8 * megabyte},
 }
 
+// scanner is the image of the scanner that lists what is in images of Dockerfiles. It is no step, and takes minutes to
+// compile, so that it is made when it is named.
+var scanner = image{step: "sbom-scanner", module: "images/sbom-scanner", limit: 32 * megabyte}
+
 // gitStep is the step that fetches repositories.
 const gitStep = "checkout-source"
 
 // architectures are the processor architectures that images are made for.
 var architectures = []string{"amd64", "arm64"}
 
-// imagesOf returns the images with these names; all if there are none.
+// imagesOf returns the images with these names; without names, the images of all steps.
 func imagesOf(steps []string) ([]image, error) {
 	if len(steps) == 0 {
 		return images, nil
 	}
 	var chosen []image
+	all := append(slices.Clone(images), scanner)
 	for _, step := range steps {
-		i := slices.IndexFunc(images, func(img image) bool { return img.step == step })
+		i := slices.IndexFunc(all, func(img image) bool { return img.step == step })
 		if i < 0 {
 			return nil, fmt.Errorf("no image is called %q", step)
 		}
-		chosen = append(chosen, images[i])
+		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
 }

@@ -43,7 +43,7 @@ func buildCommand() *cobra.Command {
 		Use:   "build [step…]",
 		Short: "Build images, each an OCI image layout <dir>/<step>",
 		Long: "Builds the images of all steps, or of those named, each an OCI image layout <dir>/<step>, and prints " +
-			"digests and compressed sizes.\n" +
+			"digests and compressed sizes. The image sbom-scanner is built when it is named.\n" +
 			"An image whose parts cannot be built for an architecture goes without it.",
 		RunE: func(cmd *cobra.Command, steps []string) error {
 			chosen, err := imagesOf(steps)

@@ -36,6 +36,9 @@ func (r runs) Run(
 	if err := r.checkUser(process.Meta.User); err != nil {
 		return nil, err
 	}
+	if process.Meta.NetMode == pb.NetMode_UNSET && slices.ContainsFunc(process.Meta.Env, isScan) {
+		process.Meta.NetMode = pb.NetMode_NONE
+	}
 	if process.Meta.NetMode == pb.NetMode_UNSET {
 		process.Meta.NetMode = pb.NetMode_HOST // which is the same network, with its resolv.conf
 		known, err := hosts(hostsFile)
@@ -46,6 +49,10 @@ func (r runs) Run(
 	}
 	return r.Executor.Run(ctx, id, root, mounts, process, started)
 }
+
+// isScan tells of a variable whether it is the one by which BuildKit tells a scanner where to leave its list. A scanner
+// sees all that an image holds, and needs no network.
+func isScan(variable string) bool { return strings.HasPrefix(variable, "BUILDKIT_SCAN_DESTINATION=") }
 
 // checkUser refuses a user, as in USER, that is a number and does not exist in this namespace. runc's own words for it
 // name nobody.

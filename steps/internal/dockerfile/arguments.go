@@ -27,8 +27,8 @@ var harmlessSettings = []string{
 	"BUILDKIT_INLINE_CACHE", // buildx's; nothing here knows it
 	"BUILDKIT_MULTI_PLATFORM",
 	"BUILDKIT_SANDBOX_HOSTNAME",
-	"BUILDKIT_SBOM_SCAN_CONTEXT", // there is no scan
-	"BUILDKIT_SBOM_SCAN_STAGE",
+	"BUILDKIT_SBOM_SCAN_CONTEXT", // of what is scanned, by the platform's scanner
+	scanStageArg,
 }
 
 // checkArguments refuses build arguments that are settings of the builder, and not harmless, or not what it takes.

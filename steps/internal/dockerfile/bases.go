@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/attestation"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 )
 
@@ -97,7 +98,7 @@ func basesIn(ctx context.Context, store content.Store, since time.Time) (bases [
 		var statement struct {
 			Type string `json:"predicateType"`
 		}
-		if err != nil || json.Unmarshal(raw, &statement) != nil || statement.Type != slsaProvenance {
+		if err != nil || json.Unmarshal(raw, &statement) != nil || statement.Type != attestation.Provenance {
 			continue
 		}
 		if named, err := baseImages(raw); err == nil {

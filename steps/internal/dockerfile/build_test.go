@@ -25,6 +25,7 @@ import (
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/steps/internal/attestation"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/disk"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -790,12 +791,15 @@ func TestProvenance(t *testing.T) {
 	r := newRegistry(t)
 	base := must(must(busybox()).Digest()).Hex
 	files := map[string]string{"deploy/Dockerfile": "FROM busybox:1\nARG VERSION\nRUN echo $VERSION > /v\n"}
+	source := map[string]string{"gitCommit": commit, "sha1": commit}
+	const sourceURI = "git+https://git.example.com/acme/shop.git"
 	for _, mode := range []string{"none", "min", "max"} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			in := parameters(project(t, files), r)
 			in.DockerfilePath, in.Provenance = "deploy/Dockerfile", mode
-			in.BuildArgs = named("VERSION", "argument-9")
+			in.BuildArgs, in.BuildEnv = named("VERSION", "argument-9"), named("SHOW", "value-9")
+			in.Owner = step.Owner{Namespace: "acme", Project: "online", Component: "shop"}
 			b := succeed(t, in)
 			if mode == "none" {
 				if b.provenance != nil {
@@ -813,15 +817,22 @@ func TestProvenance(t *testing.T) {
 				Subject       []struct{ Digest map[string]string }
 				Predicate     struct {
 					BuildDefinition struct {
-						BuildType            string
-						ExternalParameters   struct{ ConfigSource struct{ Path string } }
+						BuildType          string
+						ExternalParameters struct {
+							ConfigSource struct {
+								Path, URI string
+								Digest    map[string]string
+							}
+							Request struct{ Frontend string }
+							attestation.Parameters
+						}
 						ResolvedDependencies []struct {
 							URI    string
 							Digest map[string]string
 						}
 					}
 					RunDetails struct {
-						Builder  struct{ ID string }
+						Builder  attestation.Builder
 						Metadata struct {
 							BuildkitMetadata struct{ VCS map[string]string } `json:"buildkit_metadata"`
 						}
@@ -839,23 +850,39 @@ func TestProvenance(t *testing.T) {
 				t.Errorf("subject: %v", p.Subject)
 			}
 			def := p.Predicate.BuildDefinition
-			if def.BuildType == "" || def.ExternalParameters.ConfigSource.Path != "deploy/Dockerfile" {
+			asked := def.ExternalParameters
+			if def.BuildType != "https://stepwright.dev/build-types/dockerfile/v1" ||
+				asked.ConfigSource.Path != "deploy/Dockerfile" || asked.ConfigSource.URI != sourceURI ||
+				!maps.Equal(asked.ConfigSource.Digest, source) || asked.Request.Frontend == "" {
 				t.Errorf("build definition: %+v", def)
 			}
-			if len(def.ResolvedDependencies) != 1 || def.ResolvedDependencies[0].Digest["sha256"] != base {
+			if asked.Repository.URL != "https://git.example.com/acme/shop.git" ||
+				asked.Repository.Revision.Commit != commit ||
+				*asked.Docker != (attestation.Docker{Context: ".", FilePath: "deploy/Dockerfile"}) ||
+				*asked.Component != (attestation.Component{Namespace: "acme", Project: "online", Name: "shop"}) ||
+				asked.BuildArgs[0].Name != "VERSION" || asked.BuildEnv[0].Name != "SHOW" {
+				t.Errorf("it was asked for %+v", asked.Parameters)
+			}
+			if len(def.ResolvedDependencies) != 2 || def.ResolvedDependencies[0].URI != sourceURI ||
+				!maps.Equal(def.ResolvedDependencies[0].Digest, source) ||
+				def.ResolvedDependencies[1].Digest["sha256"] != base {
 				t.Errorf("dependencies: %+v", def.ResolvedDependencies)
 			}
-			if p.Predicate.RunDetails.Builder.ID != builderID {
-				t.Errorf("builder: %q", p.Predicate.RunDetails.Builder.ID)
+			if builder := p.Predicate.RunDetails.Builder; builder.ID !=
+				"https://stepwright.dev/steps/containerfile-build" ||
+				builder.Version["stepwright"] != attestation.Version() {
+				t.Errorf("builder: %+v", builder)
 			}
 			if vcs := p.Predicate.RunDetails.Metadata.BuildkitMetadata.VCS; vcs["revision"] != commit ||
 				vcs["source"] != "https://git.example.com/acme/shop.git" {
 				t.Errorf("source: %v", vcs)
 			}
-			if has := bytes.Contains(raw, []byte("argument-9")); has != (mode == "max") {
-				t.Errorf("build arguments told: %t", has)
+			for _, value := range []string{"argument-9", "value-9"} {
+				if has := bytes.Contains(raw, []byte(value)); has != (mode == "max") {
+					t.Errorf("%s told: %t", value, has)
+				}
 			}
-			text := base64.StdEncoding.EncodeToString([]byte(files["deploy/Dockerfile"]))
+			text := base64.StdEncoding.EncodeToString([]byte("FROM busybox:1\n")) // buildEnv comes after it
 			if has := bytes.Contains(raw, []byte(text)); has != (mode == "max") {
 				t.Errorf("Dockerfile told: %t", has)
 			}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/attestation"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/disk"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -47,6 +48,8 @@ type Parameters struct {
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
 	Timestamps         string            `json:"timestamps"`
 	Provenance         string            `json:"provenance"`
+	SBOM               string            `json:"sbom"`
+	SBOMScanner        string            `json:"sbom-scanner"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
@@ -117,7 +120,7 @@ func (in Parameters) run(
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(in.checkPlatform(), in.checkCompression()); err != nil {
+	if err := errors.Join(in.checkPlatform(), in.checkCompression(), in.checkScanner()); err != nil {
 		return nil, err
 	}
 	for _, warning := range src.warnings(in) {
@@ -330,7 +333,7 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 		ended()
 		return b.solve(ctx, builder)
 	}
-	built, err := seal(layout, b.in.Provenance != "none", b.dates())
+	built, err := seal(layout, b.dates(), b.known())
 	if err == nil {
 		err = b.verify()
 	}
@@ -345,9 +348,6 @@ func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, 
 		time.Since(started))
 	return built, nil
 }
-
-// builderID names the builder in the provenance.
-const builderID = "https://stepwright.dev/steps/containerfile-build"
 
 // options tells the builder what to build: the context, and the Dockerfile in the folder files.
 func (b *build) options(files string) (client.SolveOpt, error) {
@@ -390,10 +390,11 @@ func (b *build) options(files string) (client.SolveOpt, error) {
 	}
 	// Without any, too: it is where BuildKit tells which base images it took. seal takes it out again.
 	mode := b.in.Provenance
-	if mode == "none" {
-		mode = "min"
+	if mode == attestation.ProvenanceNone {
+		mode = attestation.ProvenanceMin
 	}
-	attrs["attest:provenance"] = "mode=" + mode + ",version=v1,builder-id=" + builderID
+	attrs["attest:provenance"] = "mode=" + mode + ",version=v1"
+	b.in.scan(attrs)
 	if b.revision.Commit != "" {
 		attrs["vcs:source"], attrs["vcs:revision"] = b.revision.URL, b.revision.Commit
 	}

@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -79,15 +80,36 @@ func escape(value string, token rune) string {
 	return strings.NewReplacer(t, t+t, `"`, t+`"`, `$`, t+`$`).Replace(value)
 }
 
+// addScan returns a Dockerfile that has the scanner look at every stage, and the line before which it has one more for
+// that: to the frontend, a build argument counts where an ARG declares it. Above the first FROM it leaves no trace in
+// the image.
+func addScan(text []byte, tree *parser.Result) ([]byte, int) {
+	for _, node := range tree.AST.Children {
+		if !strings.EqualFold(node.Value, "from") {
+			continue
+		}
+		before := 0
+		for range node.StartLine - 1 {
+			before += bytes.IndexByte(text[before:], '\n') + 1
+		}
+		return slices.Concat(text[:before], []byte("ARG "+scanStageArg+"=true\n"), text[before:]), node.StartLine
+	}
+	return text, 0
+}
+
 // lineMap leads from the lines of a text back to those of the original: count lines were put after each of some. The
 // zero value is for a text that is the original.
 type lineMap struct {
 	after []int // lines of the original, in order
 	count int
+	scan  int // the line of the original before which one was put; 0: none
 }
 
 // original is the number of the line in the original; of a line that was put in, that of the one before.
 func (m lineMap) original(line int) int {
+	if m.scan > 0 && line >= m.scan {
+		line = max(m.scan, line-1)
+	}
 	for _, after := range m.after {
 		if line <= after {
 			return line

@@ -11,20 +11,13 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/util/purl"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/stepwright/stepwright/steps/internal/attestation"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
-)
-
-// BuildKit's marks on attestations.
-const (
-	referenceType       = "vnd.docker.reference.type"
-	referenceDigest     = "vnd.docker.reference.digest"
-	attestationManifest = "attestation-manifest"
-	predicateType       = "in-toto.io/predicate-type"
-	slsaProvenance      = "https://slsa.dev/provenance/v1"
 )
 
 // sealed is a layout that is fit to be published.
@@ -36,14 +29,18 @@ type sealed struct {
 }
 
 // seal makes a layout fit to be published: nothing but blobs, oci-layout and an index with one root. Provenance gets
-// the image as its subject, which BuildKit leaves out for an image that has no name yet; or it is taken out, when it is
-// not to be kept, and the image alone is the root. The base images are from the provenance.
+// the image as its subject, which BuildKit leaves out for an image that has no name yet, and what the step knows and
+// BuildKit does not; or it is taken out, when it is not to be kept, and the image alone is the root. The base images
+// are from the provenance.
 //
 // For a reproducible build, it takes out of the provenance what differs between two builds of one commit (see
 // timeless), so that the root's digest is the same, too: BuildKit has no option for that. And it gives the image the
 // commit's time (see date).
-func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
-	l := layout{Dir: imagelayout.Dir(dir), dates: dates, bases: []string{}, dated: map[string]ocispec.Descriptor{}}
+func seal(dir string, dates dates, known known) (sealed, error) {
+	l := layout{
+		Dir: imagelayout.Dir(dir), dates: dates, known: known, bases: []string{},
+		dated: map[string]ocispec.Descriptor{},
+	}
 	var top ocispec.Index
 	if err := l.ReadIndex(&top); err != nil {
 		return sealed{}, err
@@ -54,7 +51,7 @@ func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
 	root := top.Manifests[0]
 	if root.MediaType == ocispec.MediaTypeImageIndex {
 		inside, err := l.sealIndex(root)
-		if err == nil && !keepProvenance {
+		if err == nil && l.attestations == 0 {
 			inside, err = l.unwrap(inside)
 		}
 		if err != nil {
@@ -78,7 +75,10 @@ func seal(dir string, keepProvenance bool, dates dates) (sealed, error) {
 type layout struct {
 	imagelayout.Dir
 	dates dates
-	bases []string // those that the provenance tells
+	known known
+
+	attestations int      // how many statements are kept
+	bases        []string // those that the provenance tells
 
 	dated  map[string]ocispec.Descriptor // manifests that were dated, by the digests that they had
 	layers []datedLayer                  // of these manifests
@@ -100,7 +100,7 @@ func (l *layout) unwrap(root ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var images []ocispec.Descriptor
 	surplus := []digest.Digest{root.Digest}
 	for _, desc := range index.Manifests {
-		if desc.Annotations[referenceType] != attestationManifest {
+		if desc.Annotations[attestation.ReferenceType] != attestation.Manifest {
 			images = append(images, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
 			continue
 		}
@@ -132,7 +132,7 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 		return root, err
 	}
 	for i, desc := range index.Manifests {
-		if desc.Annotations[referenceType] == attestationManifest {
+		if desc.Annotations[attestation.ReferenceType] == attestation.Manifest {
 			continue
 		}
 		dated, err := l.date(desc)
@@ -142,11 +142,11 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 		index.Manifests[i] = dated
 	}
 	for i, desc := range index.Manifests {
-		if desc.Annotations[referenceType] != attestationManifest {
+		if desc.Annotations[attestation.ReferenceType] != attestation.Manifest {
 			continue
 		}
-		if dated, ok := l.dated[desc.Annotations[referenceDigest]]; ok {
-			desc.Annotations[referenceDigest] = dated.Digest.String()
+		if dated, ok := l.dated[desc.Annotations[attestation.ReferenceDigest]]; ok {
+			desc.Annotations[attestation.ReferenceDigest] = dated.Digest.String()
 		}
 		sealed, err := l.sealAttestations(desc)
 		if err != nil {
@@ -246,31 +246,52 @@ func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, 
 			manifest.Subject.Digest, manifest.Subject.Size = dated.Digest, dated.Size
 		}
 	}
-	image := digest.Digest(desc.Annotations[referenceDigest])
+	image := digest.Digest(desc.Annotations[attestation.ReferenceDigest])
 	if err := image.Validate(); err != nil {
 		return desc, fmt.Errorf("attestations of image %q: %w", image, err)
 	}
+	// Without any statement that is kept, unwrap takes out the whole.
+	keepAll := l.known.provenance || !slices.ContainsFunc(manifest.Layers, func(statement ocispec.Descriptor) bool {
+		return statement.Annotations[attestation.PredicateType] != attestation.Provenance
+	})
+	var layers []ocispec.Descriptor
 	var diffIDs []digest.Digest
-	for i, statement := range manifest.Layers {
-		if statement.Annotations[predicateType] == slsaProvenance {
-			raw, err := os.ReadFile(l.Blob(statement.Digest))
-			if err != nil {
-				return desc, err
-			}
+	for _, statement := range manifest.Layers {
+		raw, err := os.ReadFile(l.Blob(statement.Digest))
+		if err != nil {
+			return desc, err
+		}
+		switch statement.Annotations[attestation.PredicateType] {
+		case attestation.Provenance:
 			bases, err := baseImages(raw)
 			if err != nil {
 				return desc, err
 			}
-			l.bases = append(l.bases, bases...)
-			if raw, err = sealProvenance(raw, image, l.dates.files != nil); err != nil {
+			l.bases = append(l.bases, slices.DeleteFunc(bases, l.known.isScanner)...)
+			if raw, err = sealProvenance(raw, image, l.known, l.dates.files != nil); err != nil {
 				return desc, err
 			}
-			if manifest.Layers[i], err = l.replaceBlob(statement, raw); err != nil {
+			if !keepAll {
+				if err := os.Remove(l.Blob(statement.Digest)); err != nil {
+					return desc, err
+				}
+				continue
+			}
+			if l.known.provenance {
+				l.attestations++
+			}
+		case attestation.SPDX:
+			if raw, err = l.sealSBOM(raw, image); err != nil {
 				return desc, err
 			}
+			l.attestations++
 		}
-		diffIDs = append(diffIDs, manifest.Layers[i].Digest)
+		if statement, err = l.replaceBlob(statement, raw); err != nil {
+			return desc, err
+		}
+		layers, diffIDs = append(layers, statement), append(diffIDs, statement.Digest)
 	}
+	manifest.Layers = layers
 	// Where the manifest looks like an image's, its configuration lists the statements once more.
 	if manifest.Config.MediaType == ocispec.MediaTypeImageConfig {
 		var config ocispec.Image
@@ -328,18 +349,76 @@ func baseImages(statement []byte) ([]string, error) {
 	return bases, nil
 }
 
-// sealProvenance makes a provenance statement speak of the image.
-func sealProvenance(statement []byte, image digest.Digest, reproducible bool) ([]byte, error) {
+// known is what the step knows of a build, and BuildKit does not.
+type known struct {
+	provenance bool // whether it is kept
+	parameters attestation.Parameters
+	source     []attestation.Resource
+	image      string // the name of its repository
+	scanner    string // the reference of the image that scans, with its digest; empty: there is none
+}
+
+// isScanner tells whether what BuildKit has resolved is the scanner, of which nothing is in the image.
+func (k known) isScanner(reference string) bool {
+	_, digest, _ := strings.Cut(k.scanner, "@")
+	return digest != "" && strings.HasSuffix(reference, "@"+digest)
+}
+
+// known is what the step knows of this build.
+func (b *build) known() known {
+	return known{
+		provenance: b.in.Provenance != attestation.ProvenanceNone,
+		image:      b.in.ImageName,
+		scanner:    b.in.SBOMScanner,
+		parameters: attestation.Parameters{
+			Component:  attestation.ComponentOf(b.in.Owner),
+			Repository: attestation.RepositoryOf(b.revision, ""),
+			Docker: &attestation.Docker{
+				Context: b.in.DockerContext, FilePath: b.in.DockerfilePath, Target: b.in.Target,
+			},
+			BuildArgs: attestation.Variables(b.in.BuildArgs, b.in.Provenance),
+			BuildEnv:  attestation.Variables(b.in.BuildEnv, b.in.Provenance),
+		},
+		source: attestation.Source(b.revision),
+	}
+}
+
+// builderName is the step in provenance.
+const builderName = "containerfile-build"
+
+// sealProvenance makes a provenance statement speak of the image, and of where its source is from. To BuildKit the
+// source is a folder of this machine: it is told as BuildKit tells a repository that it has cloned itself.
+func sealProvenance(statement []byte, image digest.Digest, known known, reproducible bool) ([]byte, error) {
 	dec := json.NewDecoder(bytes.NewReader(statement))
 	dec.UseNumber()
 	var s map[string]any
 	if err := dec.Decode(&s); err != nil {
 		return nil, fmt.Errorf("provenance: %w", err)
 	}
-	// The image gets its name when it is published; in-toto has "_" for a name that says nothing.
-	s["subject"] = []any{
-		map[string]any{"name": "_", "digest": map[string]any{image.Algorithm().String(): image.Encoded()}},
+	s["subject"] = attestation.About(v1.Hash{Algorithm: image.Algorithm().String(), Hex: image.Encoded()})
+	definition, details := child(s, "predicate", "buildDefinition"), child(s, "predicate", "runDetails")
+	asked := child(definition, "externalParameters")
+	if asked == nil || details == nil {
+		return nil, errors.New("provenance: it does not tell what was asked for")
 	}
+	definition["buildType"] = attestation.DockerfileBuild
+	details["builder"] = attestation.BuilderOf(builderName)
+	raw, err := json.Marshal(known.parameters)
+	if err == nil {
+		err = json.Unmarshal(raw, &asked) // beside what is there
+	}
+	if err != nil {
+		return nil, err
+	}
+	dependencies := []any{}
+	for _, source := range known.source {
+		dependencies = append(dependencies, source)
+		if config := child(asked, "configSource"); config != nil {
+			config["uri"], config["digest"] = source.URI, source.Digest
+		}
+	}
+	used, _ := definition["resolvedDependencies"].([]any)
+	definition["resolvedDependencies"] = append(dependencies, used...)
 	if reproducible {
 		timeless(s)
 	}

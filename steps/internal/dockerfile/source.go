@@ -214,6 +214,9 @@ func (s *source) setEnvironment(in Parameters, machine ocispec.Platform) {
 	s.args = s.arguments(in, machine)
 	s.inherits = s.bases(s.args)
 	s.text, s.lines, s.environmentArgs = addEnvironment(s.original, s.parsed, s.inherits, in.BuildEnv)
+	if in.SBOM == sbomAll {
+		s.text, s.lines.scan = addScan(s.text, s.parsed)
+	}
 }
 
 // missing says that a path is not there, and what is. Other errors it leaves as they are.
