@@ -131,8 +131,18 @@ func (m *settlingMount) Mount() ([]mount.Mount, func() error, error) {
 		if dir == "" {
 			return err
 		}
-		return errors.Join(err, m.keeper.settle(dir, m.depth, layer))
+		return errors.Join(err, m.keeper.settle(dir, m.depth, layer, below(mounts)))
 	}, nil
+}
+
+// below are the folders of the layers upon which a mount stands, the topmost first.
+func below(mounts []mount.Mount) []string {
+	for _, option := range mounts[0].Options {
+		if lower, ok := strings.CutPrefix(option, "lowerdir="); ok {
+			return strings.Split(lower, ":")
+		}
+	}
+	return nil
 }
 
 // changes is the directory in which a mount's changes are, if it can be written to; and whether nothing else is there.
@@ -159,9 +169,12 @@ func (k *timekeeper) failure() error {
 
 // settle settles what an instruction has left in a directory. The times within one chain of layers keep their order by
 // nanoseconds, which no layer holds: programs such as make compare them from one RUN to the next.
-func (k *timekeeper) settle(dir string, depth int, layer bool) error {
+//
+// A file of the same time as the one that it replaces gets the same nanoseconds, if it has the same content, and else
+// others. BuildKit leaves out of a layer what is there already, and takes files of the same nanoseconds for the same.
+func (k *timekeeper) settle(dir string, depth int, layer bool, below []string) error {
 	at := k.at.Add(time.Duration(depth + 1))
-	files, err := k.search(dir, layer)
+	files, err := k.search(dir, layer, below)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, file := range files {
@@ -171,6 +184,11 @@ func (k *timekeeper) settle(dir string, depth int, layer bool) error {
 				continue
 			}
 			mtime = at
+		} else if file.replaces != nil {
+			mtime = at
+			if file.same {
+				mtime = file.replaces.ModTime()
+			}
 		}
 		times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(mtime.UnixNano())}
 		err = errors.Join(err, unix.UtimesNanoAt(unix.AT_FDCWD, file.path, times, unix.AT_SYMLINK_NOFOLLOW))
@@ -187,16 +205,20 @@ type timed struct {
 	mtime   time.Time
 	own     bool
 	content bool // whether it is a regular file
+
+	replaces fs.FileInfo // a file of the layers below, of the same second and size; nil: none
+	same     bool        // whether replaces is the same; meaningful with it
 }
 
 // search finds files with own times, and, in a layer, those with fractions of a second; and looks for own times in the
 // content of the former.
-func (k *timekeeper) search(dir string, layer bool) (found []timed, err error) {
+func (k *timekeeper) search(dir string, layer bool, below []string) (found []timed, err error) {
 	now := time.Now().Add(slack)
 	notes := newNotes(k.began, now)
 	k.mu.Lock()
 	older := k.older
 	k.mu.Unlock()
+	lower := lowerFiles{dir: below}
 	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -208,7 +230,14 @@ func (k *timekeeper) search(dir string, layer bool) (found []timed, err error) {
 		file := timed{path: path, mtime: info.ModTime(), content: info.Mode().IsRegular()}
 		file.own = !file.mtime.Before(k.began) && !file.mtime.After(now) || older[file.mtime.UnixNano()]
 		fraction := layer && file.mtime.Nanosecond() != 0 && file.mtime.Unix() != k.at.Unix()
-		if !file.own && !fraction {
+		if entry.IsDir() {
+			lower.enter(path)
+		} else if !file.own && file.mtime.Unix() == k.at.Unix() {
+			if file.replaces, file.same, err = lower.replaced(path, info); err != nil {
+				return err
+			}
+		}
+		if !file.own && !fraction && file.replaces == nil {
 			return nil
 		}
 		found = append(found, file)
@@ -227,6 +256,85 @@ func (k *timekeeper) search(dir string, layer bool) (found []timed, err error) {
 		}
 	}
 	return found, err
+}
+
+// lowerFiles are, for each folder of a layer, the folders of the same path in layers below, the topmost first.
+type lowerFiles map[string][]string
+
+// enter finds a folder's.
+func (l lowerFiles) enter(path string) {
+	if l[path] != nil {
+		return
+	}
+	for _, dir := range l[filepath.Dir(path)] {
+		dir = filepath.Join(dir, filepath.Base(path))
+		if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+			l[path] = append(l[path], dir)
+		}
+	}
+}
+
+// replaced finds the file that a file or link replaces, if the two have the same second and size but fractions of it;
+// and whether they are the same. A file that is hidden does no harm: only fractions of a second depend on it.
+func (l lowerFiles) replaced(path string, info fs.FileInfo) (replaces fs.FileInfo, same bool, err error) {
+	for _, dir := range l[filepath.Dir(path)] {
+		other := filepath.Join(dir, filepath.Base(path))
+		replaces, err := os.Lstat(other)
+		if err != nil {
+			continue
+		}
+		at, before := info.ModTime(), replaces.ModTime()
+		if replaces.Mode().Type() != info.Mode().Type() || replaces.Size() != info.Size() ||
+			at.Unix() != before.Unix() ||
+			at.Nanosecond() == 0 && before.Nanosecond() == 0 { // BuildKit compares contents then
+			return nil, false, nil
+		}
+		switch {
+		case info.Mode().IsRegular():
+			same, err = sameContent(path, other)
+		case info.Mode()&fs.ModeSymlink != 0:
+			var one, two string
+			one, err = os.Readlink(path)
+			if err == nil {
+				two, err = os.Readlink(other)
+			}
+			same = one == two
+		default:
+			return nil, false, nil
+		}
+		return replaces, same, err
+	}
+	return nil, false, nil
+}
+
+// sameContent tells whether two files of the same size have the same content.
+func sameContent(one, other string) (bool, error) {
+	a, _, err := regularfile.Open(one)
+	if err != nil {
+		return false, err
+	}
+	defer a.Close()
+	b, _, err := regularfile.Open(other)
+	if err != nil {
+		return false, err
+	}
+	defer b.Close()
+	x, y := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(a, x)
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			return false, err
+		}
+		if n == 0 {
+			return true, nil
+		}
+		if _, err := io.ReadFull(b, y[:n]); err != nil {
+			return false, err
+		}
+		if !bytes.Equal(x[:n], y[:n]) {
+			return false, nil
+		}
+	}
 }
 
 func (k *timekeeper) note(name string, seconds []int64) {

@@ -3,6 +3,7 @@ package buildkit
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestNotes(t *testing.T) {
@@ -93,6 +96,64 @@ func TestNotesInNoise(t *testing.T) {
 	got, err := notes.in(path)
 	if err != nil || len(got) > 0 {
 		t.Errorf("%v: %v", got, err)
+	}
+}
+
+// BuildKit leaves out of a layer what counts as the same as what it replaces. Where times have nanoseconds, it looks at
+// no content.
+func TestSettleReplacedFiles(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(315_619_200, 0)
+	write := func(dir, content string, nanoseconds int) string {
+		path := filepath.Join(dir, "in", "file")
+		err := os.Mkdir(filepath.Dir(path), 0o755)
+		if to, ok := strings.CutPrefix(content, "-> "); ok {
+			err = errors.Join(err, os.Symlink(to, path))
+		} else {
+			err = errors.Join(err, os.WriteFile(path, []byte(content), 0o644))
+		}
+		time := unix.NsecToTimespec(at.UnixNano() + int64(nanoseconds))
+		err = errors.Join(err, unix.UtimesNanoAt(
+			unix.AT_FDCWD, path, []unix.Timespec{time, time}, unix.AT_SYMLINK_NOFOLLOW,
+		))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, c := range map[string]struct {
+		below, above string
+		same         bool
+	}{
+		"the same file":        {"one", "one", true},
+		"another file":         {"one", "two", false},
+		"the same link":        {"-> one", "-> one", true},
+		"another link":         {"-> one", "-> two", false},
+		"a file over a link":   {"-> one", "one", false},
+		"a link over a file":   {"one", "-> one", false},
+		"large, the same file": {strings.Repeat("x", 200_000), strings.Repeat("x", 200_000), true},
+		"large, another file":  {strings.Repeat("x", 200_000), strings.Repeat("x", 199_999) + "y", false},
+	} {
+		for _, nanoseconds := range [][2]int{{2, 2}, {2, 0}, {0, 2}, {2, 3}} {
+			below, above := t.TempDir(), t.TempDir()
+			old, replacing := write(below, c.below, nanoseconds[0]), write(above, c.above, nanoseconds[1])
+			const depth = 3
+			if err := newTimekeeper(at, nil).settle(above, depth, true, []string{t.TempDir(), below}); err != nil {
+				t.Fatal(err)
+			}
+			was, err := os.Lstat(old)
+			if err != nil {
+				t.Fatal(err)
+			}
+			is, err := os.Lstat(replacing)
+			if err != nil {
+				t.Fatal(err)
+			}
+			same := is.ModTime().Equal(was.ModTime()) && is.Mode() == was.Mode()
+			if same != c.same || is.ModTime().Unix() != at.Unix() {
+				t.Errorf("%s, %v: of %v upon %v", name, nanoseconds, is.ModTime().UnixNano(), was.ModTime().UnixNano())
+			}
+		}
 	}
 }
 

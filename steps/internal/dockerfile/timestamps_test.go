@@ -330,3 +330,31 @@ func BenchmarkLayer(b *testing.B) {
 		})
 	}
 }
+
+// TestCopiedFilesOfOneTime wants files of two stages, which have the same path, size and time, not to be taken for the
+// same.
+func TestCopiedFilesOfOneTime(t *testing.T) {
+	t.Parallel()
+	for name, dockerfile := range map[string]string{
+		"a file":       "RUN echo two > /x\nCOPY --from=other /x /x\n",
+		"before a RUN": "RUN echo two > /x\nCOPY --from=other /x /x\nRUN cat /x > /y\n",
+		"in a folder":  "RUN mkdir /in && echo two > /in/x\nCOPY --from=other /x /in/\nCOPY --from=other /in /\n",
+		"a link":       "RUN busybox ln -s two /link\nCOPY --from=other / /\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			image := succeed(t, parameters(project(t, map[string]string{
+				"Dockerfile": "FROM busybox:1 AS other\nRUN echo one > /x && mkdir /in && echo one > /in/x && " +
+					"busybox ln -s one /link\nFROM busybox:1\n" + dockerfile,
+			}), newRegistry(t)))
+			for _, name := range []string{"x", "in/x", "y"} {
+				if content, ok := image.files[name]; ok && content != "one\n" {
+					t.Errorf("%s is %q", name, content)
+				}
+			}
+			if link := image.headers["link"]; link != nil && link.Linkname != "one" {
+				t.Errorf("the link leads to %q", link.Linkname)
+			}
+		})
+	}
+}
