@@ -48,14 +48,17 @@ func packages(t *testing.T, patterns ...string) []pkg {
 // nouns are the packages that steps share, and which of each other they may import, and of the ground floor in
 // internal. A step imports no other step: they meet in the workspace only.
 var nouns = map[string][]string{
-	"workspace":   {"outcome", "regularfile"},
-	"parameters":  {"outcome", "redact"},
-	"secret":      {"regularfile"},
-	"step":        {"outcome", "parameters", "redact", "workspace"},
-	"userns":      {"outcome"},
-	"disk":        {},
-	"cachemount":  {},
-	"buildkit":    {"cachemount", "disk", "filelock", "outcome", "registry", "regularfile", "trust", "userns"},
+	"workspace":  {"outcome", "regularfile"},
+	"parameters": {"outcome", "redact"},
+	"secret":     {"regularfile"},
+	"step":       {"outcome", "parameters", "redact", "workspace"},
+	"userns":     {"outcome"},
+	"disk":       {},
+	"cachemount": {},
+	"outline":    {"regularfile"},
+	"buildkit": {
+		"cachemount", "disk", "filelock", "outcome", "outline", "registry", "regularfile", "trust", "userns",
+	},
 	"imagelayout": {"outcome", "workspace"},
 	"transcript":  {},
 	"attestation": {"imagelayout", "step", "workspace"},

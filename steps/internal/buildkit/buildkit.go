@@ -90,6 +90,8 @@ type Config struct {
 	Compression Compression
 	// Mounts is how cache mounts are kept. With nil, they are not, but in Root.
 	Mounts *Mounts
+	// Outlines are what earlier builds knew of files. They spare a builder with a Temporary Root layers.
+	Outlines []Outline
 }
 
 // keep is how many bytes of layers and cache a Root that is kept may hold. What was not used for longest goes first.

@@ -20,6 +20,7 @@ import (
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
@@ -110,6 +111,12 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation, unsynced bool
 		lazy.mounts = newMountKeeper(w.CacheMgr, c, sessions, times)
 		w.CacheMgr = lazy.mounts
 	}
+	build := gateway.BuildFunc(dockerfile.Build)
+	if c.Temporary { // a state that is kept has the layers
+		lazy.copies = newCopies(w, c.Outlines)
+		w.CacheMgr = holding{w.CacheMgr, lazy.copies}
+		build = lazy.copies.build(build)
+	}
 	workers := &worker.Controller{}
 	if err := workers.Add(lazy); err != nil {
 		return nil, err
@@ -128,7 +135,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation, unsynced bool
 		SessionManager:   sessions,
 		WorkerController: workers,
 		Frontends: map[string]frontend.Frontend{
-			"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), dockerfile.Build),
+			"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), build),
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		CacheStore:   cache,

@@ -10,10 +10,12 @@ import (
 	"github.com/moby/buildkit/cache/remotecache/local"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/exporter"
+	"github.com/moby/buildkit/frontend"
 	"github.com/moby/buildkit/session"
 	sessioncontent "github.com/moby/buildkit/session/content"
 	"github.com/moby/buildkit/solver"
 	"github.com/moby/buildkit/util/compression"
+	"github.com/moby/buildkit/worker"
 	"github.com/moby/buildkit/worker/base"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,6 +28,29 @@ type lazyWorker struct {
 	*base.Worker
 	compression compression.Config
 	mounts      *mountKeeper // nil: none are
+	copies      *copies      // nil: COPYs are done as BuildKit does them
+}
+
+// ResolveOp implements worker.Worker.
+func (w lazyWorker) ResolveOp(
+	v solver.Vertex, bridge frontend.FrontendLLBBridge, sessions *session.Manager, proxy worker.ProxyOpt,
+) (solver.Op, error) {
+	op, err := w.Worker.ResolveOp(v, bridge, sessions, proxy)
+	if err != nil || w.copies == nil {
+		return op, err
+	}
+	return w.copies.op(v, op), nil
+}
+
+// GetRemotes is asked by worker.WorkerRef. It tells of no variants of other compressions, of which there are none:
+// where a layer is here and those below are not, BuildKit would choose one for the cache that it cannot have.
+func (w lazyWorker) GetRemotes(
+	ctx context.Context, ref cache.ImmutableRef, create bool, config config.RefConfig, _ bool, group session.Group,
+) ([]*solver.Remote, error) {
+	if ref == nil {
+		return nil, nil
+	}
+	return ref.GetRemotes(ctx, create, config, false, group)
 }
 
 // Exporter implements worker.Worker.
@@ -34,13 +59,12 @@ func (w lazyWorker) Exporter(name string, sessions *session.Manager) (exporter.E
 	if err != nil || name != client.ExporterOCI {
 		return e, err
 	}
-	return lazyExporter{e, w.compression, w.mounts}, nil
+	return lazyExporter{e, w}, nil
 }
 
 type lazyExporter struct {
 	exporter.Exporter
-	compression compression.Config
-	mounts      *mountKeeper
+	worker lazyWorker
 }
 
 // Resolve implements exporter.Exporter.
@@ -49,13 +73,12 @@ func (e lazyExporter) Resolve(ctx context.Context, id int, attrs map[string]stri
 	if err != nil {
 		return nil, err
 	}
-	return lazyInstance{instance, e.compression, e.mounts}, nil
+	return lazyInstance{instance, e.worker}, nil
 }
 
 type lazyInstance struct {
 	exporter.ExporterInstance
-	compression compression.Config
-	mounts      *mountKeeper
+	worker lazyWorker
 }
 
 // Export implements exporter.ExporterInstance.
@@ -64,19 +87,22 @@ func (i lazyInstance) Export(ctx context.Context, source *exporter.Source, info 
 ) {
 	source = source.Clone()
 	if source.Ref != nil {
-		source.Ref = lazyRef{source.Ref, i.compression}
+		source.Ref = lazyRef{source.Ref, i.worker.compression}
 	}
 	for platform, ref := range source.Refs {
 		if ref != nil {
-			source.Refs[platform] = lazyRef{ref, i.compression}
+			source.Refs[platform] = lazyRef{ref, i.worker.compression}
 		}
 	}
-	if i.mounts == nil {
-		return i.ExporterInstance.Export(ctx, source, info)
+	ended := func(map[string]string) {}
+	if i.worker.mounts != nil {
+		ended = i.worker.mounts.export(ctx, info)
 	}
-	ended := i.mounts.export(ctx, info)
 	response, finalize, described, err := i.ExporterInstance.Export(ctx, source, info)
 	ended(response)
+	if i.worker.copies != nil && response != nil {
+		response[Outlines] = i.worker.copies.ended(ctx, session.NewGroup(info.SessionID))
+	}
 	return response, finalize, described, err
 }
 

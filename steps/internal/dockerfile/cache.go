@@ -53,6 +53,8 @@ type cacheMetadata struct {
 	Layers []cacheLayer `json:"layers"`
 	// Dated are those among them that an image by a daemon has, as the daemon knows them.
 	Dated []datedLayer `json:"dated,omitempty"`
+	// Outlines is what the build knew of files in them, which the next build's COPYs need.
+	Outlines []buildkit.Outline `json:"outlines,omitempty"`
 }
 
 // cacheFormat changes with what decides on the bytes of a layer: one commit has one digest, with whatever cache.
@@ -437,9 +439,10 @@ func (s *caching) findBases(ctx context.Context) {
 }
 
 // keep turns what BuildKit exported as a cache into a layout in the workspace, which publish-image pushes. exported
-// describes BuildKit's manifest; it is empty when there is nothing to be kept. dated are the layers of the image, where
-// a daemon has made it: the cache has them as the image has.
-func (s *caching) keep(ctx context.Context, exported string, dated []datedLayer) error {
+// describes BuildKit's manifest; it is empty when there is nothing to be kept. outlines are a list of buildkit.Outline
+// in JSON; it is empty when the builder tells of none. dated are the layers of the image, where a daemon has made it:
+// the cache has them as the image has.
+func (s *caching) keep(ctx context.Context, exported, outlines string, dated []datedLayer) error {
 	s.saved = false
 	if exported == "" {
 		return nil
@@ -457,6 +460,11 @@ func (s *caching) keep(ctx context.Context, exported string, dated []datedLayer)
 		return err
 	}
 	metadata := cacheMetadata{Format: s.in.format(), Config: theirs.Config}
+	if outlines != "" {
+		if err := json.Unmarshal([]byte(outlines), &metadata.Outlines); err != nil {
+			return err
+		}
+	}
 	manifest := v1.Manifest{
 		SchemaVersion: 2,
 		MediaType:     types.OCIManifestSchema1,
@@ -557,6 +565,14 @@ func inRegistry(d ocispec.Descriptor) v1.Descriptor {
 		MediaType: types.MediaType(d.MediaType), Size: d.Size,
 		Digest: v1.Hash{Algorithm: d.Digest.Algorithm().String(), Hex: d.Digest.Encoded()},
 	}
+}
+
+// outlines are what the cache that was taken tells of files.
+func (c *layerCache) outlines() []buildkit.Outline {
+	if c == nil || c.taken == nil {
+		return nil
+	}
+	return c.taken.metadata.Outlines
 }
 
 // images are the images in which publish-image looks for layers that the workspace lacks, besides base images: the

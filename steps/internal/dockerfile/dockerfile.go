@@ -217,6 +217,7 @@ func open(
 		Times:       b.fileTime(),
 		Compression: in.compression(),
 		Mounts:      b.mounts.config(),
+		Outlines:    b.cache.outlines(),
 	}
 	if config.Root == "" {
 		config.Temporary = true

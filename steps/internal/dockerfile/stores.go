@@ -101,7 +101,9 @@ func (b *build) elsewhere(builder *buildkit.BuildKit) func(context.Context, dige
 func (m *making) keep(ctx context.Context, image sealed) {
 	exported := m.response.ExporterResponse
 	if m.cache != nil {
-		if err := m.cache.keep(ctx, exported["cache.manifest"], image.layers); err != nil {
+		if err := m.cache.keep(
+			ctx, exported["cache.manifest"], exported[buildkit.Outlines], image.layers,
+		); err != nil {
 			m.env.Log.Warn("No cache is kept for the next build", "error", err)
 		}
 	}
