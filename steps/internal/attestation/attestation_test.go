@@ -12,11 +12,12 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/in-toto/in-toto-golang/in_toto"
+	intoto "github.com/in-toto/attestation/go/v1"
 	"github.com/moby/buildkit/util/purl"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdx"
+	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -136,15 +137,18 @@ func TestAttach(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var statement in_toto.Statement
-		if err := json.Unmarshal(raw, &statement); err != nil {
+		statement := &intoto.Statement{}
+		if err := protojson.Unmarshal(raw, statement); err != nil {
 			t.Fatal(err)
 		}
-		want := []string{in_toto.PredicateSPDX, "https://slsa.dev/provenance/v1"}[i]
-		if statement.Type != in_toto.StatementInTotoV1 || statement.PredicateType != want ||
-			layer.Annotations[PredicateType] != want || layer.MediaType != in_toto.PayloadType ||
+		if err := statement.Validate(); err != nil {
+			t.Error(err)
+		}
+		want := []string{"https://spdx.dev/Document", "https://slsa.dev/provenance/v1"}[i]
+		if statement.PredicateType != want || layer.Annotations[PredicateType] != want ||
+			layer.MediaType != "application/vnd.in-toto+json" ||
 			len(statement.Subject) != 1 || statement.Subject[0].Digest["sha256"] != hash.Hex {
-			t.Errorf("statement %d: %+v, %+v", i, layer, statement.StatementHeader)
+			t.Errorf("statement %d: %+v, %s", i, layer, raw)
 		}
 		if i == 1 && !bytes.Contains(raw, []byte("x<y")) {
 			t.Errorf("characters are escaped: %s", raw)

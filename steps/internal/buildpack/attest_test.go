@@ -13,9 +13,12 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
-	"github.com/in-toto/in-toto-golang/in_toto"
-	slsa "github.com/in-toto/in-toto-golang/in_toto/slsa_provenance/v1"
+	slsa "github.com/in-toto/attestation/go/predicates/provenance/v1"
+	intoto "github.com/in-toto/attestation/go/v1"
 	spdxjson "github.com/spdx/tools-golang/json"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/stepwright/stepwright/steps/internal/attestation"
 )
@@ -24,8 +27,8 @@ import (
 type inLayout struct {
 	root       v1.Hash
 	image      v1.Image
-	statements []in_toto.Statement // their predicates are objects of JSON
-	raw        [][]byte            // of the statements
+	statements []*intoto.Statement
+	raw        [][]byte // of the statements
 }
 
 // layoutIn reads the layout in a workspace, in the form in which BuildKit leaves one.
@@ -78,9 +81,12 @@ func layoutIn(t *testing.T, workspace string) (b inLayout) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var statement in_toto.Statement
-		if err := json.Unmarshal(raw, &statement); err != nil {
+		statement := &intoto.Statement{}
+		if err := protojson.Unmarshal(raw, statement); err != nil {
 			t.Fatal(err)
+		}
+		if err := statement.Validate(); err != nil {
+			t.Error(err)
 		}
 		if len(statement.Subject) != 1 || statement.Subject[0].Digest["sha256"] != both.Manifests[0].Digest.Hex {
 			t.Errorf("it is about %v", statement.Subject)
@@ -91,13 +97,18 @@ func layoutIn(t *testing.T, workspace string) (b inLayout) {
 }
 
 // provenance is the predicate of SLSA's provenance; nil when there is none.
-func (b inLayout) provenance(t *testing.T) *slsa.ProvenancePredicate {
+func (b inLayout) provenance(t *testing.T) *slsa.Provenance {
 	t.Helper()
 	for _, statement := range b.statements {
-		if statement.PredicateType == slsa.PredicateSLSAProvenance {
-			var provenance slsa.ProvenancePredicate
-			decode(t, statement.Predicate, &provenance)
-			return &provenance
+		if statement.PredicateType == attestation.Provenance {
+			provenance := &slsa.Provenance{}
+			if err := protojson.Unmarshal([]byte(mustJSON(t, statement.Predicate)), provenance); err != nil {
+				t.Fatal(err)
+			}
+			if err := provenance.Validate(); err != nil {
+				t.Error(err)
+			}
+			return provenance
 		}
 	}
 	return nil
@@ -107,14 +118,10 @@ func (b inLayout) provenance(t *testing.T) *slsa.ProvenancePredicate {
 func (b inLayout) bills(t *testing.T) (all []map[string]string) {
 	t.Helper()
 	for _, statement := range b.statements {
-		if statement.PredicateType != in_toto.PredicateSPDX {
+		if statement.PredicateType != "https://spdx.dev/Document" {
 			continue
 		}
-		raw, err := json.Marshal(statement.Predicate)
-		if err != nil {
-			t.Fatal(err)
-		}
-		document, err := spdxjson.Read(bytes.NewReader(raw))
+		document, err := spdxjson.Read(strings.NewReader(mustJSON(t, statement.Predicate)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +173,7 @@ func TestProvenance(t *testing.T) {
 				return
 			}
 			definition := provenance.BuildDefinition
-			if provenance.RunDetails.Builder.ID != "https://stepwright.dev/steps/buildpacks-build" ||
+			if provenance.RunDetails.Builder.Id != "https://stepwright.dev/steps/buildpacks-build" ||
 				provenance.RunDetails.Builder.Version["stepwright"] != attestation.Version() ||
 				definition.BuildType != "https://stepwright.dev/build-types/buildpacks/v1" {
 				t.Errorf("builder %+v, build type %s", provenance.RunDetails.Builder, definition.BuildType)
@@ -184,7 +191,7 @@ func TestProvenance(t *testing.T) {
 			}
 			var used []string
 			for _, r := range definition.ResolvedDependencies {
-				used = append(used, r.URI+" "+r.Digest["sha256"]+r.Digest["gitCommit"]+" "+
+				used = append(used, r.Uri+" "+r.Digest["sha256"]+r.Digest["gitCommit"]+" "+
 					toldBy(r.Annotations))
 			}
 			architecture := "linux%2F" + runtime.GOARCH
@@ -198,7 +205,7 @@ func TestProvenance(t *testing.T) {
 			}; !slices.Equal(unescaped(used), unescaped(want)) {
 				t.Errorf("it used\n%s\nwant\n%s", strings.Join(used, "\n"), strings.Join(want, "\n"))
 			}
-			if provenance.RunDetails.BuildMetadata.StartedOn != nil {
+			if provenance.RunDetails.GetMetadata().GetStartedOn() != nil {
 				t.Error("one commit has several digests")
 			}
 		})
@@ -211,16 +218,16 @@ func TestProvenance(t *testing.T) {
 			t.Fatal(err)
 		}
 		builds(t, newPod(t, registry, dir))
-		told := layoutIn(t, dir).provenance(t).RunDetails.BuildMetadata
-		if told.StartedOn == nil || told.StartedOn.Before(before) || told.FinishedOn.Before(*told.StartedOn) {
+		told := layoutIn(t, dir).provenance(t).RunDetails.Metadata
+		started, finished := told.GetStartedOn(), told.GetFinishedOn()
+		if started == nil || started.AsTime().Before(before) || finished.AsTime().Before(started.AsTime()) {
 			t.Errorf("it tells of the time %+v", told)
 		}
 	})
 }
 
-func toldBy(annotations map[string]interface{}) string {
-	by, _ := annotations["stepwright.dev/told-by"].(string)
-	return by
+func toldBy(annotations *structpb.Struct) string {
+	return annotations.GetFields()["stepwright.dev/told-by"].GetStringValue()
 }
 
 // unescaped are texts without the escapes that are a matter of taste in package URLs.
@@ -313,11 +320,8 @@ func TestForgedAttestations(t *testing.T) {
 		t.Fatalf("exit code %d\n%s", e.code, e.output)
 	}
 	got := layoutIn(t, p.workspace)
-	var a, b any
-	decode(t, want.provenance(t), &a)
-	decode(t, got.provenance(t), &b)
-	if x, y := mustJSON(t, a), mustJSON(t, b); x != y {
-		t.Errorf("%s\n%s", x, y)
+	if x, y := want.provenance(t), got.provenance(t); !proto.Equal(x, y) {
+		t.Errorf("%v\n%v", x, y)
 	}
 	if x, y := want.bills(t), got.bills(t); mustJSON(t, x) != mustJSON(t, y) {
 		t.Errorf("%v\n%v", x, y)
