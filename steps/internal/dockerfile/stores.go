@@ -167,7 +167,8 @@ func solve(
 	for _, attachable := range options.Session {
 		s.Allow(attachable)
 	}
-	s.Allow(sessioncontent.NewAttachable(stores))
+	var gate gate
+	s.Allow(sessioncontent.NewAttachable(gate.before(stores)))
 	// Not the build's context: the builder asks the session while it ends a build that was cancelled.
 	ended := make(chan struct{})
 	go func() {
@@ -177,9 +178,73 @@ func solve(
 	defer func() {
 		s.Close()
 		<-ended
+		gate.shut() // the session's server does not wait for what it has begun
 	}()
 	options.SharedSession, options.SessionPreInitialized = s, true
 	return builder.Solve(ctx, nil, options, statuses)
+}
+
+// gate is before stores until nobody may write to them any more.
+type gate struct {
+	mu      sync.Mutex
+	isShut  bool
+	writing sync.WaitGroup
+}
+
+// before returns the stores with the gate before each.
+func (g *gate) before(stores map[string]content.Store) map[string]content.Store {
+	gated := map[string]content.Store{}
+	for name, store := range stores {
+		gated[name] = gatedStore{store, g}
+	}
+	return gated
+}
+
+// shut lets no writer in, and returns when all have gone.
+func (g *gate) shut() {
+	g.mu.Lock()
+	g.isShut = true
+	g.mu.Unlock()
+	g.writing.Wait()
+}
+
+type gatedStore struct {
+	content.Store
+	*gate
+}
+
+// Writer implements content.Ingester.
+func (s gatedStore) Writer(ctx context.Context, options ...content.WriterOpt) (content.Writer, error) {
+	if !s.enter() {
+		return nil, fmt.Errorf("the build has ended: %w", errdefs.ErrFailedPrecondition)
+	}
+	w, err := s.Store.Writer(ctx, options...)
+	if err != nil {
+		s.writing.Done()
+		return nil, err
+	}
+	return gatedWriter{w, sync.OnceFunc(s.writing.Done)}, nil
+}
+
+// enter lets a writer in, unless the gate is shut.
+func (g *gate) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.isShut {
+		g.writing.Add(1)
+	}
+	return !g.isShut
+}
+
+type gatedWriter struct {
+	content.Writer
+	leave func()
+}
+
+// Close implements io.Closer.
+func (w gatedWriter) Close() error {
+	defer w.leave()
+	return w.Writer.Close()
 }
 
 // newSession makes a session, and the folders that it will offer. As by BuildKit's client, all their files are root's.
