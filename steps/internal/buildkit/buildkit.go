@@ -90,7 +90,7 @@ type Config struct {
 	Compression Compression
 	// Mounts is how cache mounts are kept. With nil, they are not, but in Root.
 	Mounts *Mounts
-	// Outlines are what earlier builds knew of files. They spare a builder with a Temporary Root layers.
+	// Outlines are what earlier builds knew of files. They spare layers that Root has not.
 	Outlines []Outline
 }
 

@@ -20,7 +20,6 @@ import (
 	"github.com/moby/buildkit/control"
 	"github.com/moby/buildkit/frontend"
 	dockerfile "github.com/moby/buildkit/frontend/dockerfile/builder"
-	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/frontend/gateway/forwarder"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/solver"
@@ -111,12 +110,8 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation, unsynced bool
 		lazy.mounts = newMountKeeper(w.CacheMgr, c, sessions, times)
 		w.CacheMgr = lazy.mounts
 	}
-	build := gateway.BuildFunc(dockerfile.Build)
-	if c.Temporary { // a state that is kept has the layers
-		lazy.copies = newCopies(w, c.Outlines)
-		w.CacheMgr = holding{w.CacheMgr, lazy.copies}
-		build = lazy.copies.build(build)
-	}
+	lazy.copies = newCopies(w, c.Outlines)
+	w.CacheMgr = holding{w.CacheMgr, lazy.copies}
 	workers := &worker.Controller{}
 	if err := workers.Add(lazy); err != nil {
 		return nil, err
@@ -135,7 +130,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation, unsynced bool
 		SessionManager:   sessions,
 		WorkerController: workers,
 		Frontends: map[string]frontend.Frontend{
-			"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), build),
+			"dockerfile.v0": forwarder.NewGatewayForwarder(workers.Infos(), lazy.copies.build(dockerfile.Build)),
 		},
 		CacheManager: solver.NewCacheManager(ctx, "local", cache, worker.NewCacheResultStorage(workers)),
 		CacheStore:   cache,

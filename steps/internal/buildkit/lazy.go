@@ -28,7 +28,7 @@ type lazyWorker struct {
 	*base.Worker
 	compression compression.Config
 	mounts      *mountKeeper // nil: none are
-	copies      *copies      // nil: COPYs are done as BuildKit does them
+	copies      *copies
 }
 
 // ResolveOp implements worker.Worker.
@@ -36,8 +36,8 @@ func (w lazyWorker) ResolveOp(
 	v solver.Vertex, bridge frontend.FrontendLLBBridge, sessions *session.Manager, proxy worker.ProxyOpt,
 ) (solver.Op, error) {
 	op, err := w.Worker.ResolveOp(v, bridge, sessions, proxy)
-	if err != nil || w.copies == nil {
-		return op, err
+	if err != nil {
+		return nil, err
 	}
 	return w.copies.op(v, op), nil
 }
@@ -100,7 +100,7 @@ func (i lazyInstance) Export(ctx context.Context, source *exporter.Source, info 
 	}
 	response, finalize, described, err := i.ExporterInstance.Export(ctx, source, info)
 	ended(response)
-	if i.worker.copies != nil && response != nil {
+	if response != nil {
 		response[Outlines] = i.worker.copies.ended(ctx, session.NewGroup(info.SessionID))
 	}
 	return response, finalize, described, err

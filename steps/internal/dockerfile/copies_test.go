@@ -156,3 +156,34 @@ func TestCopiesWithoutLayersBelow(t *testing.T) {
 		})
 	}
 }
+
+// TestCopiesInAStateThatIsKept wants what a state has of a COPY without the layers below to serve later builds in it.
+func TestCopiesInAStateThatIsKept(t *testing.T) {
+	t.Parallel()
+	c := newComponent(t)
+	files := map[string]string{"a": "one", ".dockerignore": "Dockerfile\n.dockerignore"}
+	files["Dockerfile"] = made + "COPY . /app/\n"
+	c.run(t, files)
+	state := t.TempDir()
+	c.change = func(in *Parameters) { in.BuildKitRoot = state }
+	for _, change := range []struct {
+		name, file, content string
+		fetches             bool
+	}{
+		{"a line", "a", "two", false},
+		{"nothing", "a", "two", false},
+		{"another line", "a", "three", false},
+		{"a RUN upon it", "Dockerfile", made + "COPY . /app/\nRUN cat /app/a /app/same > /b\n", true},
+		{"a line below the RUN", "a", "four", false},
+		{"no RUN upon it", "Dockerfile", made + "COPY . /app/\n", false},
+	} {
+		files[change.file] = change.content
+		warm := c.run(t, files)
+		if fetched := warm.pulled > 200_000; fetched != change.fetches {
+			t.Errorf("%s: fetched %d bytes\n%s", change.name, warm.pulled, warm.output)
+		}
+		if cold := newComponent(t).build(t, files); warm.digest != cold.digest {
+			t.Errorf("%s: the image is %s, of a cold build %s\n%s", change.name, warm.digest, cold.digest, warm.output)
+		}
+	}
+}
