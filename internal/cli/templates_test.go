@@ -103,9 +103,11 @@ func TestRunOfAnOverlay(t *testing.T) {
 		)
 		return got
 	}
+	// Nobody has the example's scanner.
+	templates := editedTemplates(t, "overlays/example/settings.env", "dockerfile-sbom=final", "dockerfile-sbom=none")
 	for _, overlay := range []string{"overlays/example", "overlays/local"} {
 		t.Run(overlay, func(t *testing.T) {
-			if got := run(t, filepath.Join("../../templates", overlay)); got.code != 0 ||
+			if got := run(t, filepath.Join(templates, overlay)); got.code != 0 ||
 				!strings.Contains(got.stdout, "Workload acme/cart-workload") {
 				t.Errorf("exit code %d\n%s%s", got.code, got.stdout, got.stderr)
 			}
