@@ -241,7 +241,6 @@ func unescaped(texts []string) (plain []string) {
 // The SBOM of an image has what buildpacks tell, and says that they do.
 func TestSBOM(t *testing.T) {
 	t.Parallel()
-	registry, _ := newRegistry(t)
 	const byGreeter = "told by the buildpack test/greeter"
 	const forged = `{"bomFormat":"CycloneDX","components":[` +
 		`{"type":"library","name":"acme-shop-greeter","version":"9"},` +
@@ -266,6 +265,7 @@ func TestSBOM(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			registry, _ := newRegistry(t) // of its own: they push under one tag
 			dir := newWorkspace(t, with(test.files...))
 			e := builds(t, newPod(t, registry, dir, "SBOM", test.mode))
 			bills := layoutIn(t, dir).bills(t)
