@@ -71,7 +71,7 @@ var nouns = map[string][]string{
 		"attestation", "disk", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay", "secret",
 		"step", "transcript", "trust", "workspace",
 	},
-	"signature":  {"outcome", "redact", "secret"},
+	"signature":  {"imagelayout", "outcome", "redact", "secret"},
 	"publish":    {"imagelayout", "outcome", "redact", "registry", "signature", "step", "trust", "workspace"},
 	"openchoreo": {"outcome", "redact", "trust"},
 	"workload":   {"descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},

@@ -88,8 +88,8 @@ func (o *verifyOptions) check() error {
 		faults = append(faults, "--trusted-root: a signature counts only by --certificate-identity and "+
 			"--certificate-oidc-issuer, or their regular expressions")
 	}
-	if o.expected.Commit != "" && len(o.expected.Commit) < 7 {
-		faults = append(faults, "--commit: it has fewer than 7 characters")
+	if o.expected.Commit != "" && len(o.expected.Commit) < verification.MinCommit {
+		faults = append(faults, fmt.Sprintf("--commit: it has fewer than %d characters", verification.MinCommit))
 	}
 	if o.output != "" && o.output != "json" {
 		faults = append(faults, fmt.Sprintf("--output: %q is not json", o.output))

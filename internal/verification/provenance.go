@@ -143,8 +143,8 @@ type Expected struct {
 // Any tells whether anything is expected.
 func (e Expected) Any() bool { return e != Expected{} }
 
-// minCommit is how short the beginning of a commit may be.
-const minCommit = 7
+// MinCommit is how many characters the beginning of a commit must have.
+const MinCommit = 7
 
 // mismatch says what a provenance tells otherwise; empty when nothing.
 func (e Expected) mismatch(p Provenance) string {
@@ -156,7 +156,7 @@ func (e Expected) mismatch(p Provenance) string {
 	}
 	differs("the builder", e.Builder, p.Builder, e.Builder == p.Builder)
 	differs("the repository", e.Repository, p.Repository, bare(e.Repository) == bare(p.Repository))
-	differs("the commit", e.Commit, p.Commit, len(e.Commit) >= minCommit && strings.HasPrefix(p.Commit, e.Commit))
+	differs("the commit", e.Commit, p.Commit, len(e.Commit) >= MinCommit && strings.HasPrefix(p.Commit, e.Commit))
 	differs("the run", e.Run, p.Run, e.Run == p.Run)
 	return strings.Join(wrong, ", ")
 }

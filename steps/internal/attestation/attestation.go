@@ -14,24 +14,20 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 )
 
-// Types of statements and of what they hold.
+// Types of what statements say.
 const (
-	InToto     = "https://in-toto.io/Statement/v1"
 	Provenance = "https://slsa.dev/provenance/v1"
 	SPDX       = "https://spdx.dev/Document"
 )
 
-// BuildKit's marks on attestations.
+// What the parameter sbom may be, besides none.
 const (
-	ReferenceType   = "vnd.docker.reference.type"
-	ReferenceDigest = "vnd.docker.reference.digest"
-	Manifest        = "attestation-manifest"
-	PredicateType   = "in-toto.io/predicate-type"
-
-	statementType types.MediaType = "application/vnd.in-toto+json"
-	manifestType                  = "application/vnd.docker.attestation.manifest.v1+json"
-	emptyType     types.MediaType = "application/vnd.oci.empty.v1+json"
+	SBOMFinal = "final" // of what the image holds
+	SBOMAll   = "all"   // of what the build used, too
 )
+
+// manifestType is the type of BuildKit's artifacts with attestations.
+const manifestType = "application/vnd.docker.attestation.manifest.v1+json"
 
 // Statement is a statement of in-toto about an image.
 type Statement struct {
@@ -59,7 +55,7 @@ func Attach(layout imagelayout.Dir, image v1.Descriptor, predicates ...Predicate
 	subject := v1.Descriptor{MediaType: image.MediaType, Digest: image.Digest, Size: image.Size}
 	manifest := v1.Manifest{
 		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: manifestType, Subject: &subject,
-		Config: v1.Descriptor{MediaType: emptyType, Data: []byte("{}")},
+		Config: v1.Descriptor{MediaType: imagelayout.EmptyType, Data: []byte("{}")},
 	}
 	var err error
 	if manifest.Config.Digest, manifest.Config.Size, err = layout.WriteJSON(struct{}{}); err != nil {
@@ -67,10 +63,12 @@ func Attach(layout imagelayout.Dir, image v1.Descriptor, predicates ...Predicate
 	}
 	for _, predicate := range predicates {
 		layer := v1.Descriptor{
-			MediaType: statementType, Annotations: map[string]string{PredicateType: predicate.Type},
+			MediaType:   imagelayout.StatementType,
+			Annotations: map[string]string{imagelayout.PredicateType: predicate.Type},
 		}
 		if layer.Digest, layer.Size, err = write(layout, Statement{
-			Type: InToto, PredicateType: predicate.Type, Subject: About(image.Digest), Predicate: predicate.Content,
+			Type: imagelayout.InToto, PredicateType: predicate.Type,
+			Subject: About(image.Digest), Predicate: predicate.Content,
 		}); err != nil {
 			return v1.Descriptor{}, err
 		}
@@ -78,7 +76,10 @@ func Attach(layout imagelayout.Dir, image v1.Descriptor, predicates ...Predicate
 	}
 	attestations := v1.Descriptor{
 		MediaType: manifest.MediaType, Platform: &v1.Platform{OS: "unknown", Architecture: "unknown"},
-		Annotations: map[string]string{ReferenceType: Manifest, ReferenceDigest: image.Digest.String()},
+		Annotations: map[string]string{
+			imagelayout.ReferenceType:   imagelayout.AttestationManifest,
+			imagelayout.ReferenceDigest: image.Digest.String(),
+		},
 	}
 	if attestations.Digest, attestations.Size, err = layout.WriteJSON(manifest); err != nil {
 		return v1.Descriptor{}, err

@@ -128,8 +128,9 @@ func TestAttach(t *testing.T) {
 	if err := layout.ReadJSON(attestations.Digest, &manifest); err != nil {
 		t.Fatal(err)
 	}
-	if attestations.Annotations[ReferenceType] != Manifest || attestations.Annotations[ReferenceDigest] != digest ||
-		attestations.Platform.OS != "unknown" {
+	marks := attestations.Annotations
+	if marks[imagelayout.ReferenceType] != imagelayout.AttestationManifest ||
+		marks[imagelayout.ReferenceDigest] != digest || attestations.Platform.OS != "unknown" {
 		t.Errorf("the attestations are %+v", attestations)
 	}
 	for i, layer := range manifest.Layers {
@@ -145,7 +146,7 @@ func TestAttach(t *testing.T) {
 			t.Error(err)
 		}
 		want := []string{"https://spdx.dev/Document", "https://slsa.dev/provenance/v1"}[i]
-		if statement.PredicateType != want || layer.Annotations[PredicateType] != want ||
+		if statement.PredicateType != want || layer.Annotations[imagelayout.PredicateType] != want ||
 			layer.MediaType != "application/vnd.in-toto+json" ||
 			len(statement.Subject) != 1 || statement.Subject[0].Digest["sha256"] != hash.Hex {
 			t.Errorf("statement %d: %+v, %s", i, layer, raw)

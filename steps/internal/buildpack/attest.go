@@ -12,12 +12,6 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 )
 
-// What the parameter sbom may be, besides none.
-const (
-	sbomFinal = "final" // of what the image holds
-	sbomAll   = "all"   // of what the build used, too
-)
-
 // builderName is the step in provenance.
 const builderName = "buildpacks-build"
 
@@ -35,9 +29,9 @@ func (s *sealing) attest(layout imagelayout.Dir, image v1.Descriptor) (v1.Descri
 	var predicates []attestation.Predicate
 	var bills []string
 	switch s.in.SBOM {
-	case sbomFinal:
+	case attestation.SBOMFinal:
 		bills = []string{launchBills}
-	case sbomAll:
+	case attestation.SBOMAll:
 		bills = []string{launchBills, buildBills}
 	}
 	for _, kind := range bills {

@@ -100,7 +100,7 @@ func (l *layout) unwrap(root ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var images []ocispec.Descriptor
 	surplus := []digest.Digest{root.Digest}
 	for _, desc := range index.Manifests {
-		if desc.Annotations[attestation.ReferenceType] != attestation.Manifest {
+		if desc.Annotations[imagelayout.ReferenceType] != imagelayout.AttestationManifest {
 			images = append(images, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
 			continue
 		}
@@ -132,7 +132,7 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 		return root, err
 	}
 	for i, desc := range index.Manifests {
-		if desc.Annotations[attestation.ReferenceType] == attestation.Manifest {
+		if desc.Annotations[imagelayout.ReferenceType] == imagelayout.AttestationManifest {
 			continue
 		}
 		dated, err := l.date(desc)
@@ -142,11 +142,11 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 		index.Manifests[i] = dated
 	}
 	for i, desc := range index.Manifests {
-		if desc.Annotations[attestation.ReferenceType] != attestation.Manifest {
+		if desc.Annotations[imagelayout.ReferenceType] != imagelayout.AttestationManifest {
 			continue
 		}
-		if dated, ok := l.dated[desc.Annotations[attestation.ReferenceDigest]]; ok {
-			desc.Annotations[attestation.ReferenceDigest] = dated.Digest.String()
+		if dated, ok := l.dated[desc.Annotations[imagelayout.ReferenceDigest]]; ok {
+			desc.Annotations[imagelayout.ReferenceDigest] = dated.Digest.String()
 		}
 		sealed, err := l.sealAttestations(desc)
 		if err != nil {
@@ -246,13 +246,13 @@ func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, 
 			manifest.Subject.Digest, manifest.Subject.Size = dated.Digest, dated.Size
 		}
 	}
-	image := digest.Digest(desc.Annotations[attestation.ReferenceDigest])
+	image := digest.Digest(desc.Annotations[imagelayout.ReferenceDigest])
 	if err := image.Validate(); err != nil {
 		return desc, fmt.Errorf("attestations of image %q: %w", image, err)
 	}
 	// Without any statement that is kept, unwrap takes out the whole.
 	keepAll := l.known.provenance || !slices.ContainsFunc(manifest.Layers, func(statement ocispec.Descriptor) bool {
-		return statement.Annotations[attestation.PredicateType] != attestation.Provenance
+		return statement.Annotations[imagelayout.PredicateType] != attestation.Provenance
 	})
 	var layers []ocispec.Descriptor
 	var diffIDs []digest.Digest
@@ -261,7 +261,7 @@ func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, 
 		if err != nil {
 			return desc, err
 		}
-		switch statement.Annotations[attestation.PredicateType] {
+		switch statement.Annotations[imagelayout.PredicateType] {
 		case attestation.Provenance:
 			bases, err := baseImages(raw)
 			if err != nil {

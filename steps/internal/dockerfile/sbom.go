@@ -18,13 +18,6 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/attestation"
 )
 
-// What the parameter sbom may be.
-const (
-	sbomNone  = "none"
-	sbomFinal = "final" // of the image
-	sbomAll   = "all"   // of the stages that it is made of, too
-)
-
 // checkScanner makes sure that there is a scanner where one is needed.
 func (in Parameters) checkScanner() error {
 	if in.scans() && in.SBOMScanner == "" {
@@ -39,7 +32,9 @@ func (in Parameters) checkScanner() error {
 const scanStageArg = "BUILDKIT_SBOM_SCAN_STAGE"
 
 // scans tells whether an SBOM is wanted.
-func (in Parameters) scans() bool { return in.SBOM == sbomFinal || in.SBOM == sbomAll }
+func (in Parameters) scans() bool {
+	return in.SBOM == attestation.SBOMFinal || in.SBOM == attestation.SBOMAll
+}
 
 // scan asks for a list of what the image holds: BuildKit runs the scanner on its file system.
 func (in Parameters) scan(attrs map[string]string) {
@@ -47,7 +42,7 @@ func (in Parameters) scan(attrs map[string]string) {
 		return
 	}
 	attrs["attest:sbom"] = "generator=" + in.SBOMScanner
-	if in.SBOM == sbomAll {
+	if in.SBOM == attestation.SBOMAll {
 		attrs["build-arg:"+scanStageArg] = "true" // whatever the build says; see addScan
 	}
 }

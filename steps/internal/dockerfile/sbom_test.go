@@ -68,7 +68,7 @@ func lists(t *testing.T, dir string) map[string][]string {
 	check(layout.ReadJSON(index.Manifests[1].Digest, &manifest))
 	all := map[string][]string{}
 	for _, layer := range manifest.Layers {
-		if layer.Annotations[attestation.PredicateType] != attestation.SPDX {
+		if layer.Annotations[imagelayout.PredicateType] != attestation.SPDX {
 			continue
 		}
 		var statement struct {

@@ -23,6 +23,7 @@ import (
 	"github.com/tonistiigi/fsutil/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/attestation"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
@@ -214,7 +215,7 @@ func (s *source) setEnvironment(in Parameters, machine ocispec.Platform) {
 	s.args = s.arguments(in, machine)
 	s.inherits = s.bases(s.args)
 	s.text, s.lines, s.environmentArgs = addEnvironment(s.original, s.parsed, s.inherits, in.BuildEnv)
-	if in.SBOM == sbomAll {
+	if in.SBOM == attestation.SBOMAll {
 		s.text, s.lines.scan = addScan(s.text, s.parsed)
 	}
 }

@@ -121,9 +121,7 @@ type artifact struct {
 	Annotations   map[string]string `json:"annotations"`
 }
 
-// emptyType is the media type of a configuration that there is none of, and emptyConfig its content.
-const emptyType = "application/vnd.oci.empty.v1+json"
-
+// emptyConfig is the content of a configuration that there is none of.
 var emptyConfig = []byte("{}")
 
 // describe is the descriptor of some content.
@@ -142,7 +140,7 @@ func holding(bundle []byte, of toSign) (imagelayout.Manifest, artifact) {
 		SchemaVersion: 2,
 		MediaType:     types.OCIManifestSchema1,
 		ArtifactType:  signature.BundleMediaType,
-		Config:        describe(emptyType, emptyConfig),
+		Config:        describe(imagelayout.EmptyType, emptyConfig),
 		Layers:        []v1.Descriptor{describe(signature.BundleMediaType, bundle)},
 		Subject:       &subject,
 		Annotations: map[string]string{

@@ -11,6 +11,8 @@ import (
 	"fmt"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 )
 
 const (
@@ -18,8 +20,6 @@ const (
 	BundleMediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	// SignPredicate is the predicate type of a signature: it says of an image that its publisher stands for it.
 	SignPredicate = "https://sigstore.dev/cosign/sign/v1"
-	// StatementMediaType is the media type of in-toto statements, which attestation manifests have as layers.
-	StatementMediaType = "application/vnd.in-toto+json"
 )
 
 // Signer signs.
@@ -42,7 +42,7 @@ func Statement(image v1.Hash) []byte {
 		Subject       []resource `json:"subject"`
 		PredicateType string     `json:"predicateType"`
 	}{
-		"https://in-toto.io/Statement/v1", []resource{{map[string]string{image.Algorithm: image.Hex}}}, SignPredicate,
+		imagelayout.InToto, []resource{{map[string]string{image.Algorithm: image.Hex}}}, SignPredicate,
 	})
 	if err != nil {
 		panic(err) // texts are always encodable
@@ -62,7 +62,7 @@ func About(statement []byte, image v1.Hash) (predicate string, err error) {
 		return "", err
 	}
 	switch about.Type {
-	case "https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1":
+	case imagelayout.InToto, "https://in-toto.io/Statement/v0.1":
 	default:
 		return "", fmt.Errorf("it is no in-toto statement, but %q", about.Type)
 	}
@@ -111,11 +111,12 @@ type sig struct {
 
 // pae is what a DSSE signature signs: its pre-authentication encoding.
 func pae(statement []byte) []byte {
-	const kind = StatementMediaType
+	const kind = imagelayout.StatementType
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(statement), statement)
 }
 
 // encode is a bundle of a statement and its signature.
 func encode(with material, statement, signed []byte) ([]byte, error) {
-	return json.Marshal(bundle{BundleMediaType, with, envelope{statement, StatementMediaType, []sig{{signed}}}})
+	signedStatement := envelope{statement, string(imagelayout.StatementType), []sig{{signed}}}
+	return json.Marshal(bundle{BundleMediaType, with, signedStatement})
 }
