@@ -134,7 +134,8 @@ func forgetPages(b *testing.B, dirs ...string) {
 
 // place has what all ways use.
 type place struct {
-	dir, scratch   string // scratch is in dir, and emptied after each round
+	volume         string // a file system
+	dir, scratch   string // in it; scratch is in dir, and emptied after each round
 	versions       []binaries
 	buildkitd, ctl string
 	mirror         string // host:port of base images
@@ -156,7 +157,7 @@ func newPlace(b *testing.B) *place {
 	b.Helper()
 	dir := b.TempDir()
 	volume, remove := newVolume(b)
-	p := &place{dir: filepath.Join(volume, "w"), bases: new(traffic)}
+	p := &place{volume: volume, dir: filepath.Join(volume, "w"), bases: new(traffic)}
 	p.scratch = filepath.Join(p.dir, "s")
 	b.Cleanup(func() {
 		p.clean(b, p.dir)
@@ -260,6 +261,10 @@ func (p *place) clean(b *testing.B, dir string) {
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		b.Fatal(err)
+	}
+	// The machine's disk has to get back what was removed: the volume is a file there, which only grows otherwise.
+	if out, err := exec.Command("fstrim", p.volume).CombinedOutput(); err != nil {
+		b.Logf("fstrim %s: %v: %s", p.volume, err, out)
 	}
 }
 
