@@ -16,6 +16,10 @@ BINARIES ?= dist/bin
 UNRACED    := ^(TestPackBombs|TestLargeDeltas|TestMemoryOfDeltas|TestEndlessAnswers|TestEveryInterleaving|TestBuildsOfExamples|TestLinear)$$
 UNRACED_IN := ./internal/quote ./internal/redact ./steps/internal/gitsource ./steps/internal/workload ./steps/internal/buildpack ./internal/testimage/testbuilders
 
+# Tests with long tables, of which they take some cases by chance.
+SAMPLED    := ^(TestCopiesWithoutLayersBelow|TestIgnoreFiles|TestOneCommitOneDigest|TestEveryInterleaving|TestBuildsOfExamples|TestBuildpackExamples)$$
+SAMPLED_IN := ./steps/internal/dockerfile ./steps/internal/workload ./internal/testimage/testbuilders ./internal/cli
+
 comma := ,
 empty :=
 space := $(empty) $(empty)
@@ -38,6 +42,7 @@ help: ## Show the targets
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
 	@echo "  ROUNDS=<number>                   how often make bench runs each contender (default 5)"
+	@echo "  EXHAUSTIVE=1                      make test takes all cases of long tables, and not some of them by chance"
 	@echo "  DIGESTS=<folder of image layouts> whose digests make bundle puts in"
 
 build: ## Build the steps and the stepwright command into bin/
@@ -66,6 +71,7 @@ test: ## Lint, then run every test against real parts, with the race detector
 	$(GO) test -race -timeout 20m ./steps/internal/dockerfile -run '^(TestBuild|TestLayerCache|TestRecordedTimes|TestCancel)$$'
 	$(GO) test -timeout 20m -run '$(UNRACED)' $(UNRACED_IN)
 	$(GO) test -timeout 20m -parallel 6 ./steps/internal/dockerfile ./ci/attacks
+	$(if $(EXHAUSTIVE),$(GO) test -timeout 40m -parallel 6 $(SAMPLED_IN) -run '$(SAMPLED)' -exhaustive)
 
 test-short: ## The quick tests, for every change: no package to install, no root, no containers
 	$(GO) test -short ./...

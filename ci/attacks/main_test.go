@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/programtest"
 )
 
 // bin is the folder of the steps' binaries, as they are released.
@@ -35,11 +36,12 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(bin)
-		build := exec.Command("go", "build", "-trimpath", "-o", bin, "./steps/...", "./cmd/stepwright")
-		build.Dir = "../.."
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "%v: %s", err, out)
+		if err := programtest.Build(
+			context.Background(), bin, "../..", "./cmd/stepwright", "./steps/buildpacks-build",
+			"./steps/checkout-source", "./steps/containerfile-build", "./steps/generate-workload-cr",
+			"./steps/publish-image",
+		); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()

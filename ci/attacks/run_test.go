@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 )
 
@@ -408,10 +409,8 @@ func (s site) daemon(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "buildkitd")
-	build := exec.Command("go", "build", "-o", program, "github.com/moby/buildkit/cmd/buildkitd")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := programtest.Build(t.Context(), dir, "../..", "github.com/moby/buildkit/cmd/buildkitd"); err != nil {
+		t.Fatal(err)
 	}
 	write(t, dir, map[string]string{"buildkitd.toml": fmt.Sprintf(`[worker.containerd]
   enabled = false

@@ -27,7 +27,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/stepwright/stepwright/internal/localplane/container"
+	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
+	"github.com/stepwright/stepwright/internal/sampletest"
 	installed "github.com/stepwright/stepwright/templates"
 )
 
@@ -49,12 +51,13 @@ var anyImage = regexp.MustCompile(`127\.0\.0\.1:\d+/[a-z_-]+:v1-[0-9a-f]{8}@(sha
 // The examples without a Dockerfile, from Git to a service that answers. A second run of the commit, with the cache,
 // makes the same image.
 func TestBuildpackExamples(t *testing.T) {
-	for _, test := range []struct{ example, builder, path, want string }{
+	type test struct{ example, builder, path, want string }
+	for _, test := range sampletest.Of(t, 2, []test{
 		{"reading-list-service", "gcp", "/reading-list/books", "[]"},
 		{"link-shortener", "paketo", "/nobody", `{"error":"no such name"}`},
 		{"unit-converter", "gcp", "/convert?value=1&from=mi&to=km", `{"value": "1.609344", "unit": "km"}`},
 		{"factor-service", "paketo", "/factors/360", `{"number":360,"factors":[2,2,2,3,3,5]}`},
-	} {
+	}) {
 		t.Run(test.example, func(t *testing.T) {
 			folder := filepath.Join("../../examples", test.example)
 			args := withBuilder(t, test.builder, "run", "--state", buildersState(t), "--source", folder, folder)
@@ -366,16 +369,14 @@ func oldBuilder(t *testing.T) v1.Image {
 	t.Helper()
 	root := t.TempDir()
 	lifecycle := filepath.Join(root, "cnb", "lifecycle")
-	build := exec.Command(
-		"go", "build", "-o", filepath.Join(lifecycle, "analyzer"),
-		"../../steps/internal/buildpack/testdata/oldlifecycle",
-	)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	const old = "oldlifecycle"
+	if err := programtest.Build(
+		t.Context(), lifecycle, "../..", "./steps/internal/buildpack/testdata/"+old,
+	); err != nil {
+		t.Fatal(err)
 	}
-	for _, phase := range []string{"detector", "restorer", "builder", "exporter", "launcher"} {
-		if err := os.Link(filepath.Join(lifecycle, "analyzer"), filepath.Join(lifecycle, phase)); err != nil {
+	for _, phase := range []string{"analyzer", "detector", "restorer", "builder", "exporter", "launcher"} {
+		if err := os.Link(filepath.Join(lifecycle, old), filepath.Join(lifecycle, phase)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
+	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/testimage/mirror"
 )
 
@@ -40,10 +41,11 @@ func TestMain(m *testing.M) {
 	if bin, err = os.MkdirTemp("", "stepwright-bin-"); err != nil {
 		panic(err)
 	}
-	build := exec.Command("go", "build", "-o", bin, "../../cmd/stepwright", "../../steps/...")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%s%v\n", out, err)
+	if err := programtest.Build(
+		context.Background(), bin, "../..", "./cmd/stepwright", "./steps/buildpacks-build", "./steps/checkout-source",
+		"./steps/containerfile-build", "./steps/generate-workload-cr", "./steps/publish-image",
+	); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	code := m.Run()

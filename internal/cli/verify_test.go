@@ -23,6 +23,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/cli"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/verification/sigstoretest"
 )
@@ -117,10 +118,10 @@ func keyFiles(t *testing.T) (private, public string) {
 func TestVerify(t *testing.T) {
 	t.Parallel()
 	p := publisher{filepath.Join(t.TempDir(), "publish-image"), registrytest.New(t)}
-	if out, err := exec.CommandContext(
-		t.Context(), "go", "build", "-o", p.program, "../../steps/publish-image",
-	).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := programtest.Build(
+		t.Context(), filepath.Dir(p.program), "../..", "./steps/publish-image",
+	); err != nil {
+		t.Fatal(err)
 	}
 	private, public := keyFiles(t)
 	_, foreign := keyFiles(t)

@@ -30,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
+	"github.com/stepwright/stepwright/internal/sampletest"
 	"github.com/stepwright/stepwright/templates"
 )
 
@@ -216,7 +217,7 @@ var examples = []struct {
 // Each example is built without a network, by a user without rights, to the same bytes each time; the application runs
 // and answers.
 func TestBuildsOfExamples(t *testing.T) {
-	for _, example := range examples {
+	for _, example := range sampletest.Of(t, 3, examples) {
 		t.Run(example.folder, func(t *testing.T) {
 			t.Parallel()
 			source := os.DirFS(filepath.Join("..", "..", "..", "examples", example.folder))

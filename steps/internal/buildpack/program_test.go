@@ -2,6 +2,7 @@ package buildpack
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -56,15 +58,13 @@ var builderRoot = sync.OnceValues(func() (string, error) {
 		}
 	}
 	programs := filepath.Join(scratch, "programs") + "/"
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", programs,
+	err := programtest.Build(context.Background(), programs, "../../..",
 		"github.com/buildpacks/lifecycle/cmd/lifecycle", "github.com/buildpacks/lifecycle/cmd/launcher",
-		"github.com/stepwright/stepwright/steps/buildpacks-build",
-		"github.com/stepwright/stepwright/steps/publish-image", "./testdata/buildpack", "./testdata/oldlifecycle")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
+		"./steps/buildpacks-build", "./steps/publish-image", "./steps/internal/buildpack/testdata/buildpack",
+		"./steps/internal/buildpack/testdata/oldlifecycle")
+	if err != nil {
+		return "", err
 	}
-	var err error
 	place := func(program, to string) {
 		if err == nil {
 			err = os.MkdirAll(filepath.Dir(filepath.Join(root, to)), 0o755)

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/stepwright/stepwright/internal/sampletest"
 )
 
 // made is a layer with folders and files of all kinds, which a COPY may meet.
@@ -20,13 +22,14 @@ RUN mkdir -p /app/sub/deep /data /shared /empty && chmod 2750 /data && chown 7:8
 // fetch no layer below the COPY where it can do without.
 func TestCopiesWithoutLayersBelow(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	type shape struct {
 		name       string
 		dockerfile string
 		first      map[string]string
 		then       map[string]string // changes of first; "" removes
 		fetches    bool
-	}{
+	}
+	for _, c := range sampletest.Of(t, 16, []shape{
 		{name: "into a folder", dockerfile: "COPY a /app/"},
 		{name: "as a new file", dockerfile: "COPY a /app/new"},
 		{name: "into a new folder", dockerfile: "COPY a /app/new/er/"},
@@ -100,7 +103,7 @@ func TestCopiesWithoutLayersBelow(t *testing.T) {
 		{name: "ADD and COPY", dockerfile: "ADD a /app/\nCOPY a /app/b", fetches: true},
 		{name: "before a RUN", dockerfile: "COPY a /app/\nRUN cat /app/a > /app/b", fetches: true},
 		{name: "linked", dockerfile: "COPY --link a /app/"},
-	} {
+	}) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			files := map[string]string{"a": "one", "b": "other", ".dockerignore": "Dockerfile\n.dockerignore"}

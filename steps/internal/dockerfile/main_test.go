@@ -39,7 +39,13 @@ import (
 // The test's own executable is the builder, too.
 func TestMain(m *testing.M) {
 	buildkit.RunIfChild()
-	os.Exit(m.Run())
+	scratch = must(os.MkdirTemp("", "dockerfile-test-*"))
+	if err := os.Chmod(scratch, 0o755); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(scratch)
+	os.Exit(code)
 }
 
 // busybox is a base image: a shell and little else, made once from Debian's package busybox-static.

@@ -19,11 +19,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
@@ -32,14 +34,24 @@ import (
 // program builds a program of this module, once per test binary and package, where any user may execute it.
 func program(t testing.TB, pkg string) string {
 	t.Helper()
-	path := filepath.Join(openDir(t), filepath.Base(pkg))
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	made, _ := programs.LoadOrStore(pkg, sync.OnceValues(func() (string, error) {
+		return filepath.Join(scratch, filepath.Base(pkg)), programtest.Build(
+			context.Background(), scratch, "../../..", pkg,
+		)
+	}))
+	path, err := made.(func() (string, error))()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
+
+// programs are those that were built, by their packages: functions as of sync.OnceValues. They are in the folder
+// scratch, which other users may enter.
+var (
+	programs sync.Map
+	scratch  string
+)
 
 const stepPackage = "github.com/stepwright/stepwright/steps/containerfile-build"
 

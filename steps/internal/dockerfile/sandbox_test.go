@@ -128,6 +128,7 @@ func TestNamesInRun(t *testing.T) {
 			{"none", "# nothing\n", "nameserver 127.0.0.1\n"},
 		} {
 			t.Run(test.name, func(t *testing.T) {
+				t.Parallel()
 				dir := openDir(t)
 				for name, content := range map[string]string{
 					"resolv.conf": test.resolv,

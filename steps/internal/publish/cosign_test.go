@@ -34,6 +34,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/pki"
+	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 )
 
@@ -51,17 +52,13 @@ func buildCosign(t *testing.T) string {
 	if testing.Short() {
 		t.Skip("builds cosign")
 	}
-	path := filepath.Join(t.TempDir(), "cosign")
-	build := exec.CommandContext(
-		t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path,
-		"github.com/sigstore/cosign/v3/cmd/cosign",
-	)
-	build.Dir = "../../../ci/verifiers/cosign"
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	dir := t.TempDir()
+	if err := programtest.Build(
+		t.Context(), dir, "../../../ci/verifiers/cosign", "github.com/sigstore/cosign/v3/cmd/cosign",
+	); err != nil {
+		t.Fatal(err)
 	}
-	return path
+	return filepath.Join(dir, "cosign")
 }
 
 // cosignOf is a cosign for a registry.
