@@ -105,7 +105,7 @@ func newDaemon(ctx context.Context, c Config, isolation Isolation, unsynced bool
 	if err != nil {
 		return nil, err
 	}
-	lazy := lazyWorker{Worker: w, compression: c.Compression.config()}
+	lazy := lazyWorker{Worker: w, compression: c.Compression.config(), timed: times != nil}
 	if c.Mounts != nil {
 		lazy.mounts = newMountKeeper(w.CacheMgr, c, sessions, times)
 		w.CacheMgr = lazy.mounts

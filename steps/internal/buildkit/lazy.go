@@ -29,6 +29,7 @@ type lazyWorker struct {
 	compression compression.Config
 	mounts      *mountKeeper // nil: none are
 	copies      *copies
+	timed       bool // whether times of files are settled, so that instructions can be remembered by them
 }
 
 // ResolveOp implements worker.Worker.
@@ -38,6 +39,9 @@ func (w lazyWorker) ResolveOp(
 	op, err := w.Worker.ResolveOp(v, bridge, sessions, proxy)
 	if err != nil {
 		return nil, err
+	}
+	if w.timed {
+		op = timedKey(v, op)
 	}
 	return w.copies.op(v, op), nil
 }

@@ -58,14 +58,14 @@ type cacheMetadata struct {
 }
 
 // cacheFormat changes with what decides on the bytes of a layer: one commit has one digest, with whatever cache.
-const cacheFormat = "2"
+const cacheFormat = "3"
 
 // format tells caches apart whose layers would be other ones in this build. What a daemon's RUN has recorded of times
 // is not what the step's own builder would.
 func (in Parameters) format() string {
 	format := cacheFormat + " " + in.compression().String()
 	if in.BuildKitAddress != "" {
-		format += " daemon 2"
+		format += " daemon 3"
 	}
 	if in.Timestamps == keptTimes {
 		format += " " + keptTimes

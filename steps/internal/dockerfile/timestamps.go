@@ -100,10 +100,16 @@ func (s *source) asksForEpoch() bool {
 	return false
 }
 
+// daemonsBegan is before the clock of any daemon that has run something for a component. Nobody knows when a daemon ran
+// what it has in its cache: before the commit or after it. So which files get another time depends on neither, and a
+// layer that an earlier commit's build left is the one that this commit's build would make. A later moment here needs
+// another key in confine, which no daemon has run anything by.
+var daemonsBegan = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // dateLayers gives files of the layers that a daemon's instructions have made their time: to its RUNs nobody can. Own
-// times are not to be told from others by then; those later than the image's are taken for them. It compresses these
-// layers as the step's own builder does. A layer that the layout lacks has become what it became before. It returns
-// what becomes of the configuration's rootfs.
+// times are not to be told from others by then: those since daemonsBegan are taken for them. It compresses these layers
+// as the step's own builder does. A layer that the layout lacks has become what it became before. It returns what
+// becomes of the configuration's rootfs.
 func (l *layout) dateLayers(
 	manifest *ocispec.Manifest, history []ocispec.History, rootfs json.RawMessage,
 ) (json.RawMessage, error) {
@@ -123,8 +129,8 @@ func (l *layout) dateLayers(
 		case absent != nil && isKnown:
 			layer.Digest, layer.Size, layer.MediaType = known.Digest, known.Size, known.MediaType
 			root.DiffIDs[i] = known.DiffID
-		case made[i]:
-			if err := l.dateLayer(layer, &root.DiffIDs[i]); err != nil {
+		case made[i] != bases:
+			if err := l.dateLayer(layer, &root.DiffIDs[i], made[i] == builds); err != nil {
 				return nil, fmt.Errorf("layer %s: %w", old, err)
 			}
 			replaced[old] = true
@@ -147,13 +153,24 @@ func (l *layout) dateLayers(
 	return json.Marshal(root)
 }
 
-// made tells which layers the build has made: those of no base image. Where a daemon no longer has the base images, the
-// history tells: in theirs are other times.
-func (l *layout) made(history []ocispec.History, layers []ocispec.Descriptor) []bool {
-	made := make([]bool, len(layers))
+// maker is who has made a layer.
+type maker int
+
+const (
+	builds maker = iota // the build
+	bases               // a base image's
+	either              // the build, most likely
+)
+
+// made tells who has made the layers. Where a daemon no longer has the base images, the history tells: in theirs are
+// other times, but for those of an image of the same commit.
+func (l *layout) made(history []ocispec.History, layers []ocispec.Descriptor) []maker {
+	made := make([]maker, len(layers))
 	if l.dates.bases != nil {
 		for i, layer := range layers {
-			made[i] = !l.dates.bases[layer.Digest]
+			if l.dates.bases[layer.Digest] {
+				made[i] = bases
+			}
 		}
 		return made
 	}
@@ -162,16 +179,24 @@ func (l *layout) made(history []ocispec.History, layers []ocispec.Descriptor) []
 		if h.EmptyLayer || layer >= len(layers) {
 			continue
 		}
-		at := h.Created
-		made[layer] = at != nil && (at.Equal(*l.dates.files) || at.Equal(l.dates.image))
+		switch at := h.Created; {
+		case at != nil && at.Equal(fixedTime):
+		case at != nil && (at.Equal(*l.dates.files) || at.Equal(l.dates.image)):
+			made[layer] = either
+		default:
+			made[layer] = bases
+		}
 		layer++
+	}
+	for ; layer < len(layers); layer++ {
+		made[layer] = bases
 	}
 	return made
 }
 
 // dateLayer writes a layer anew, and leaves the old one. It does nothing with one that may be a base image's, if no
 // file is to get another time.
-func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) error {
+func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest, certain bool) error {
 	old, err := os.Open(l.Blob(desc.Digest))
 	if err != nil {
 		return err
@@ -193,7 +218,7 @@ func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) erro
 	if err != nil {
 		return err
 	}
-	changed := l.dates.bases != nil
+	changed := certain
 	from, to := tar.NewReader(plain), tar.NewWriter(io.MultiWriter(zip, uncompressed.Hash()))
 	for {
 		header, err := from.Next()
@@ -203,7 +228,7 @@ func (l *layout) dateLayer(desc *ocispec.Descriptor, diffID *digest.Digest) erro
 		if err != nil {
 			return err
 		}
-		if header.ModTime.After(l.dates.image) {
+		if !header.ModTime.Before(daemonsBegan) {
 			header.ModTime, changed = *l.dates.files, true
 		}
 		if err := to.WriteHeader(header); err != nil {
