@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -165,9 +166,14 @@ func TestDaemonsKeepTenantsApart(t *testing.T) {
 	}
 	policy := converted[networkingv1.NetworkPolicy](t, ofKind(objects, "NetworkPolicy")[0])
 	if from := policy.Spec.Ingress[0].From[0].NamespaceSelector; from == nil ||
-		from.MatchLabels["kubernetes.io/metadata.name"] != "workflows-acme" || len(policy.Spec.Ingress) != 1 ||
+		from.MatchLabels["kubernetes.io/metadata.name"] != "workflows-acme" ||
 		len(policy.Spec.Ingress[0].From) != 1 {
 		t.Errorf("others may speak to the daemon of a namespace: %+v", policy.Spec.Ingress)
+	}
+	for _, rule := range policy.Spec.Ingress[1:] {
+		if len(rule.Ports) != 1 || rule.Ports[0].Port.IntValue() == 1234 {
+			t.Errorf("others may speak to the daemon of a namespace: %+v", rule)
+		}
 	}
 	service := converted[corev1.Service](t, ofKind(objects, "Service")[0])
 	for key, value := range service.Spec.Selector {
@@ -252,13 +258,46 @@ func TestPoolOfDaemons(t *testing.T) {
 			if len(spread) != 1 || !maps.Equal(spread[0].LabelSelector.MatchLabels, set.Selector.MatchLabels) {
 				t.Errorf("%+v", spread)
 			}
-			// RUNs share the pod's network, and BuildKit's debug port, which has its metrics, asks nobody who they are.
-			for _, object := range ofKind(objects, "ConfigMap") {
-				if text := fmt.Sprint(object); strings.Contains(text, "debugAddress") {
-					t.Error("RUNs reach the debug port")
-				}
-			}
+			checkMetrics(t, objects)
 		})
+	}
+}
+
+// checkMetrics wants a daemon's debug address to be a socket that only one other container has, which serves the
+// metrics to namespaces with a label. RUNs share the pod's network, and BuildKit asks nobody there who they are.
+func checkMetrics(t *testing.T, objects []map[string]any) {
+	t.Helper()
+	for _, object := range ofKind(objects, "ConfigMap") {
+		if text := fmt.Sprint(object); strings.Contains(text, "debugAddress") {
+			t.Error("RUNs reach the debug port")
+		}
+	}
+	pod := converted[appsv1.StatefulSet](t, ofKind(objects, "StatefulSet")[0]).Spec.Template.Spec
+	daemon, metrics := pod.Containers[0], pod.Containers[1]
+	socket := ""
+	for _, arg := range daemon.Args {
+		if at, ok := strings.CutPrefix(arg, "--debugaddr="); ok {
+			if socket, ok = strings.CutPrefix(at, "unix://"); !ok {
+				t.Errorf("RUNs reach the debug address %s", at)
+			}
+		}
+	}
+	if !slices.Contains(metrics.Args, "--socket="+socket) || metrics.SecurityContext.Capabilities.Drop[0] != "ALL" ||
+		len(metrics.VolumeMounts) != 1 || !metrics.VolumeMounts[0].ReadOnly || len(pod.Containers) != 2 ||
+		metrics.VolumeMounts[0].MountPath != path.Dir(socket) ||
+		metrics.VolumeMounts[0].Name != daemon.VolumeMounts[len(daemon.VolumeMounts)-1].Name {
+		t.Errorf("%q: %+v", socket, metrics)
+	}
+	rules := converted[networkingv1.NetworkPolicy](t, ofKind(objects, "NetworkPolicy")[0]).Spec.Ingress
+	last := rules[len(rules)-1]
+	if len(last.From) != 1 || last.From[0].NamespaceSelector.MatchLabels["stepwright.dev/monitoring"] != "true" ||
+		len(last.Ports) != 1 || last.Ports[0].Port.IntValue() != int(metrics.Ports[0].ContainerPort) {
+		t.Errorf("%+v", last)
+	}
+	for _, rule := range rules[:len(rules)-1] {
+		if len(rule.Ports) != 1 || rule.Ports[0].Port.IntValue() != 1234 {
+			t.Errorf("others reach the metrics: %+v", rule)
+		}
 	}
 }
 

@@ -6,11 +6,15 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/stepwright/stepwright/internal/pki"
 )
@@ -136,6 +140,7 @@ func inDaemon(t *testing.T, run string) {
 		}
 	}
 	at := daemonOf(t, run)
+	servesMetricsOnly(t, at)
 	again := build{
 		name: "buildkit-daemon", run: "buildkit-daemon-2", url: "https://" + publicGit + "/buildkit-daemon.git",
 	}
@@ -187,6 +192,36 @@ func inDaemon(t *testing.T, run string) {
 		t.Errorf("the daemon did not let the build end:\n%s", said)
 	}
 	ready(t)
+}
+
+// servesMetricsOnly wants a daemon's pod to serve metrics as Prometheus reads them, and nothing else that BuildKit has
+// at its debug address, neither to those outside nor to a RUN, which is in the same network.
+func servesMetricsOnly(t *testing.T, daemon string) {
+	t.Helper()
+	address := must(k8s.kubectl(
+		t.Context(), "", "-n", "stepwright-buildkit", "get", "pod", daemon, "--output", "jsonpath={.status.podIP}",
+	))(t)
+	get := func(path string) (status int, body string) {
+		response := must(http.Get("http://" + net.JoinHostPort(address, "9090") + path))(t)
+		defer response.Body.Close()
+		return response.StatusCode, string(must(io.ReadAll(response.Body))(t))
+	}
+	if status, _ := get("/debug/pprof/heap"); status != http.StatusNotFound {
+		t.Errorf("profiles: %d", status)
+	}
+	status, body := get("/metrics")
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil || status != http.StatusOK || families["go_goroutines"] == nil {
+		t.Errorf("metrics: %d, %v\n%s", status, err, body)
+	}
+	serving.repository(t, "buildkit-spy.git", with(map[string]string{"Dockerfile": "FROM busybox:1\n" +
+		"RUN busybox wget -qO- http://127.0.0.1:9090/metrics | grep -q '^go_goroutines '\n" +
+		"RUN ! busybox wget -qO- http://127.0.0.1:9090/debug/pprof/ && test ! -e /run/stepwright\n" +
+		"CMD [\"true\"]\n",
+	}))
+	spy := build{name: "buildkit-spy", url: "https://" + publicGit + "/buildkit-spy.git"}
+	spy.succeed(t, 4*time.Minute)
 }
 
 var daemonAddress = regexp.MustCompile(`tcp://(buildkitd-[0-9]+)\.buildkitd\.stepwright-buildkit\.svc\S*:1234`)

@@ -18,17 +18,18 @@ var wholeVersion = regexp.MustCompile(`\A` + semver + `\z`)
 
 // versioned are the files that have the version, each with what stands before it there.
 var versioned = map[string]*regexp.Regexp{
-	"README.md":                            before(`--version |VERSION=`),
-	workflowPlane + "/kustomization.yaml":  before(`app\.kubernetes\.io/version: |newTag: `),
-	controlPlane + "/kustomization.yaml":   before(`app\.kubernetes\.io/version: `),
-	"steps/internal/attestation/VERSION":   before(`\A`),
-	actionFile:                             before(`\n  version:\n    description: [^\n]*\n    default: `),
-	pipelines + "gitlab/.gitlab-ci.yml":    before(download),
-	pipelines + "jenkins/Jenkinsfile":      before(download),
-	withoutDocker:                          before(download),
-	ballerina + "README.md":                before(ours),
-	ballerina + "builder.toml":             before(ours),
-	ballerina + "buildpack/buildpack.toml": before(`\nversion = "`),
+	"README.md":                                    before(`--version |VERSION=`),
+	workflowPlane + "/kustomization.yaml":          before(`app\.kubernetes\.io/version: |newTag: `),
+	"templates/buildkit-daemon/kustomization.yaml": before(`newTag: `),
+	controlPlane + "/kustomization.yaml":           before(`app\.kubernetes\.io/version: `),
+	"steps/internal/attestation/VERSION":           before(`\A`),
+	actionFile:                                     before(`\n  version:\n    description: [^\n]*\n    default: `),
+	pipelines + "gitlab/.gitlab-ci.yml":            before(download),
+	pipelines + "jenkins/Jenkinsfile":              before(download),
+	withoutDocker:                                  before(download),
+	ballerina + "README.md":                        before(ours),
+	ballerina + "builder.toml":                     before(ours),
+	ballerina + "buildpack/buildpack.toml":         before(`\nversion = "`),
 }
 
 const (

@@ -56,6 +56,7 @@ var nouns = map[string][]string{
 	"disk":       {},
 	"cachemount": {},
 	"outline":    {"regularfile"},
+	"metrics":    {},
 	"buildkit": {
 		"cachemount", "disk", "filelock", "outcome", "outline", "registry", "regularfile", "trust", "userns",
 	},
@@ -119,7 +120,7 @@ var binaries = map[string]struct {
 	not   []string
 }{
 	"checkout-source":     {[]string{"gitsource", "step"}, []string{buildkit, ggcr, openchoreo, kubernetes}},
-	"containerfile-build": {[]string{"buildkit", "dockerfile", "step"}, []string{goGit, openchoreo}},
+	"containerfile-build": {[]string{"buildkit", "dockerfile", "metrics", "step"}, []string{goGit, openchoreo}},
 	"buildpacks-build": {
 		[]string{"buildpack", "step"},
 		[]string{buildkit, containerd, goGit, openchoreo, kubernetes},
