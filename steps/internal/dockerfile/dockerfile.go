@@ -2,6 +2,7 @@
 package dockerfile
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -138,13 +139,7 @@ func (in Parameters) run(
 	if warning := b.credentials.Warning(); warning != "" {
 		env.Log.Warn(warning)
 	}
-	if b.cache, err = newLayerCache(ctx, in, b.credentials, env); err != nil {
-		return nil, err
-	}
-	if b.mounts, err = newMountCache(ctx, in, src, b.credentials, env); err != nil {
-		return nil, err
-	}
-	builder, err := open(ctx, in, b, env)
+	builder, err := b.begin(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -186,27 +181,53 @@ func (in Parameters) run(
 	return results, nil
 }
 
+// begin takes the caches and connects to a daemon, all at once. A builder of the step's own is started afterwards: it
+// is told of the caches.
+func (b *build) begin(ctx context.Context) (builder *buildkit.BuildKit, err error) {
+	var noCache, noMounts, noDaemon error
+	var waiting sync.WaitGroup
+	waiting.Go(func() { b.cache, noCache = newLayerCache(ctx, b.in, b.credentials, b.env) })
+	waiting.Go(func() { b.mounts, noMounts = newMountCache(ctx, b.in, b.source, b.credentials, b.env) })
+	if b.in.late() {
+		waiting.Go(func() { builder, noDaemon = connect(ctx, b.in, b.env) })
+	}
+	waiting.Wait()
+	if err := cmp.Or(noCache, noMounts, noDaemon); err != nil {
+		if builder != nil {
+			err = errors.Join(err, builder.Close())
+		}
+		return nil, err
+	}
+	if builder == nil {
+		builder, err = start(ctx, b.in, b, b.env)
+	}
+	return builder, err
+}
+
 // mostBases is how many base images publish-image takes. It only looks in them for layers that it need not push.
 const mostBases = 64
 
-// open opens the builder: the daemon at the address if there is one, else the process's own.
-func open(
+// connect connects to a daemon at the address.
+func connect(ctx context.Context, in Parameters, env step.Environment) (*buildkit.BuildKit, error) {
+	started := time.Now()
+	if len(in.RegistryMirrors)+len(in.InsecureRegistries) > 0 || in.CABundle != "" {
+		env.Log.Warn(
+			"The BuildKit daemon pulls base images with its own settings: registry-mirrors, insecure-registries " +
+				"and ca-bundle are not for it",
+		)
+	}
+	builder, err := in.pool().Dial(ctx)
+	if err == nil {
+		env.Log.Info("Builder is ready", "address", builder.Address, "took", time.Since(started))
+	}
+	return builder, err
+}
+
+// start starts a builder of the process's own.
+func start(
 	ctx context.Context, in Parameters, b *build, env step.Environment,
 ) (*buildkit.BuildKit, error) {
 	started := time.Now()
-	if in.BuildKitAddress != "" {
-		if len(in.RegistryMirrors)+len(in.InsecureRegistries) > 0 || in.CABundle != "" {
-			env.Log.Warn(
-				"The BuildKit daemon pulls base images with its own settings: registry-mirrors, insecure-registries " +
-					"and ca-bundle are not for it",
-			)
-		}
-		builder, err := in.pool().Dial(ctx)
-		if err == nil {
-			env.Log.Info("Builder is ready", "address", builder.Address, "took", time.Since(started))
-		}
-		return builder, err
-	}
 	config := buildkit.Config{
 		Root:     in.BuildKitRoot,
 		Mirrors:  in.RegistryMirrors,
