@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
@@ -301,6 +303,22 @@ func (c *layerCache) elsewhere(ctx context.Context, blob digest.Digest) bool {
 	return there
 }
 
+// isWhole tells whether the registry has all layers of the taken cache. A daemon that misses a base image's layer in a
+// cache cannot pull that image any more, for nobody, until it is started anew.
+func (c *layerCache) isWhole(ctx context.Context) bool {
+	var asking errgroup.Group
+	asking.SetLimit(8)
+	for blob := range c.taken.layers {
+		asking.Go(func() error {
+			if !c.elsewhere(ctx, blob) {
+				return fs.ErrNotExist
+			}
+			return nil
+		})
+	}
+	return asking.Wait() == nil
+}
+
 // dated are the layers of an earlier image by a daemon; nil: none is known.
 func (c *layerCache) dated() map[digest.Digest]datedLayer {
 	if c == nil || c.taken == nil {
@@ -370,6 +388,11 @@ func (c *layerCache) prepare(
 		options.CacheExports = []client.CacheOptionsEntry{{Type: "local", Attrs: export}}
 	}
 	if c.taken == nil || c.in.late() && c.taken.isKnown(ctx, builder) {
+		return s, nil
+	}
+	if c.in.late() && !c.isWhole(ctx) {
+		c.env.Log.Warn("Building without the cache, of which a layer is lost", "cache", c.taken.reference)
+		c.taken = nil
 		return s, nil
 	}
 	from := filepath.Join(dir, "taken")
