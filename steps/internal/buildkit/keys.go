@@ -47,9 +47,9 @@ func timedKey(v solver.Vertex, op solver.Op) solver.Op {
 	for _, action := range instruction.GetFile().GetActions() {
 		if taken := action.GetCopy(); taken != nil {
 			if taken.AllowWildcard && strings.ContainsAny(taken.Src, `*?[\`) {
-				add(int64(action.SecondaryInput), "/")
+				add(action.SecondaryInput, "/")
 			} else {
-				add(int64(action.SecondaryInput), taken.Src)
+				add(action.SecondaryInput, taken.Src)
 			}
 		}
 	}

@@ -92,7 +92,8 @@ func (c *component) lose(t testing.TB) {
 	t.Helper()
 	layers := c.cacheOf(t).Layers
 	c.answer(func(w http.ResponseWriter, r *http.Request) bool {
-		lost := (r.Method == http.MethodGet || r.Method == http.MethodHead) && slices.ContainsFunc(layers, func(l cacheLayer) bool {
+		asked := r.Method == http.MethodGet || r.Method == http.MethodHead
+		lost := asked && slices.ContainsFunc(layers, func(l cacheLayer) bool {
 			return l.From == "" && strings.HasSuffix(r.URL.Path, "/team/cart/blobs/"+l.Digest.String())
 		})
 		if lost {
