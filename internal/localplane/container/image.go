@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,8 +42,13 @@ const (
 	unfinishedPrefix = ".unfinished-"
 )
 
-// kept is how long an unpacked image stays that nobody uses.
-const kept = 14 * 24 * time.Hour
+// An unpacked image that nobody uses stays for kept, or for atHand where keptImages others were used later. A run may
+// be in one that was used within atHand.
+const (
+	kept       = 14 * 24 * time.Hour
+	atHand     = 24 * time.Hour
+	keptImages = 6
+)
 
 // platform is the platform that images are wanted for.
 var platform = v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
@@ -189,16 +196,35 @@ func (r *Runtime) removeOld(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var old []string
-	for _, entry := range entries {
-		info, err := entry.Info()
-		if err == nil && entry.IsDir() && (strings.HasPrefix(entry.Name(), unfinishedPrefix) ||
-			time.Since(info.ModTime()) > kept) {
-			old = append(old, filepath.Join(r.Dir, entry.Name()))
-		}
-	}
+	old := superfluous(entries, time.Now())
 	if old == nil {
 		return nil
 	}
+	for i, name := range old {
+		old[i] = filepath.Join(r.Dir, name)
+	}
 	return run(asRoot(ctx, "rm", append([]string{"-rf", "--"}, old...)...))
+}
+
+// superfluous are the names of those folders of images that need not stay.
+func superfluous(entries []fs.DirEntry, now time.Time) []string {
+	var names []string
+	var images []fs.FileInfo
+	for _, entry := range entries {
+		info, err := entry.Info()
+		switch {
+		case err != nil || !entry.IsDir(): // it has gone, or is the lock
+		case strings.HasPrefix(entry.Name(), unfinishedPrefix):
+			names = append(names, entry.Name())
+		default:
+			images = append(images, info)
+		}
+	}
+	slices.SortFunc(images, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for i, image := range images {
+		if unused := now.Sub(image.ModTime()); unused > kept || i >= keptImages && unused > atHand {
+			names = append(names, image.Name())
+		}
+	}
+	return names
 }
