@@ -140,9 +140,11 @@ func (m nodeMaker) writeImages(dir string, names []string) error {
 		"coredns": {entrypoint: "/coredns", files: map[string]string{
 			"coredns": filepath.Join(m.set.CoreDNS, "coredns"),
 		}},
-		"pause": {entrypoint: "/pause", user: "65535:65535", files: map[string]string{
-			"pause": filepath.Join(m.set.Pause, "pause"),
-		}},
+		"pause": {
+			entrypoint: "/pause", user: "65535:65535",
+			more:  []string{PauseImage}, // containerd's own, by kind's files: kubeadm may have another version
+			files: map[string]string{"pause": filepath.Join(m.set.Pause, "pause")},
+		},
 	}
 	for _, ref := range names {
 		repository, _, _ := strings.Cut(path.Base(ref), ":")

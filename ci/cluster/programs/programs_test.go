@@ -2,6 +2,7 @@ package programs
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
@@ -238,6 +240,53 @@ func TestImage(t *testing.T) {
 		"/pause",
 	}) || config.OS != "linux" {
 		t.Errorf("%+v", config)
+	}
+}
+
+// TestNodeImages: a node has the images that kubeadm of any version names, and the one that containerd makes pods from.
+func TestNodeImages(t *testing.T) {
+	kind, err := Builder{Source: root, Log: t.Logf}.moduleDir(t.Context(), modules+"kind", "sigs.k8s.io/kind")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := os.ReadFile(filepath.Join(kind, "images/base/files/etc/containerd/config.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sandbox := regexp.MustCompile(`sandbox_image = "(.+)"`).FindSubmatch(config)
+	if sandbox == nil {
+		t.Fatal("kind's configuration of containerd has no sandbox_image")
+	}
+	programs, dir := t.TempDir(), t.TempDir()
+	for _, program := range []string{
+		"kubernetes", "networkpolicies", "local-path-provisioner", "coredns", "pause",
+	} {
+		if err := os.WriteFile(filepath.Join(programs, program), nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	maker := nodeMaker{
+		kubernetes: "v1.36.3", bases: bases{node: empty.Image}, volumes: programs,
+		set: Set{Kubernetes: programs, Policies: programs, CoreDNS: programs, Pause: programs},
+	}
+	names := []string{
+		"registry.k8s.io/kube-apiserver:v1.36.3", "registry.k8s.io/etcd:3.6.8-0", "registry.k8s.io/pause:3.10.2",
+		"registry.k8s.io/coredns/coredns:v1.14.2",
+	}
+	if err := maker.writeImages(dir, names); err != nil {
+		t.Fatal(err)
+	}
+	archives := map[string]string{"registry.k8s.io/coredns/coredns:v1.14.2": "coredns.tar",
+		"registry.k8s.io/pause:3.10.2": "pause.tar", string(sandbox[1]): "pause.tar"}
+	for _, ref := range append(names, string(sandbox[1])) {
+		tag, err := name.NewTag(ref)
+		if err != nil {
+			t.Fatal(err)
+		}
+		archive := cmp.Or(archives[ref], "kubernetes.tar")
+		if _, err := tarball.ImageFromPath(filepath.Join(dir, archive), &tag); err != nil {
+			t.Errorf("%s of %s: %v", ref, archive, err)
+		}
 	}
 }
 
