@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -46,6 +47,9 @@ func (s State) Start(ctx context.Context, c Config, say func(string)) (err error
 		if value, err := os.ReadFile(file); err == nil {
 			c.Sysctls[file] = string(value)
 		}
+	}
+	for _, other := range s.beside() {
+		maps.Copy(c.Sysctls, other.Sysctls) // as they were before it was started
 	}
 	if err := s.writeConfig(c); err != nil {
 		return err
@@ -246,7 +250,8 @@ func (s State) Down() error {
 			return fmt.Errorf("process %d does not end", pid)
 		}
 	}
-	if config, err := s.ReadConfig(); err == nil {
+	// The last cluster puts the settings back: another one needs them as they are.
+	if config, err := s.ReadConfig(); err == nil && len(s.beside()) == 0 {
 		for file, value := range config.Sysctls {
 			if now, err := os.ReadFile(file); err == nil && string(now) != value {
 				if err := os.WriteFile(file, []byte(value), 0o644); err != nil {
@@ -259,6 +264,26 @@ func (s State) Down() error {
 		return err
 	}
 	return os.RemoveAll(s.Dir)
+}
+
+// beside is the configurations of clusters that run and have their folders beside this one.
+func (s State) beside() []Config {
+	// The pattern is a good one.
+	files, _ := filepath.Glob(filepath.Join(filepath.Dir(s.Dir), "*", configName))
+	var configs []Config
+	for _, file := range files {
+		other := State{filepath.Dir(file)}
+		if other.Dir == s.Dir {
+			continue
+		}
+		if pid, err := other.Running(); err != nil || pid == 0 {
+			continue
+		}
+		if config, err := other.ReadConfig(); err == nil {
+			configs = append(configs, config)
+		}
+	}
+	return configs
 }
 
 // within polls until something is so.

@@ -84,10 +84,13 @@ type Config struct {
 	Sysctls  map[string]string // values of the machine's own settings that a kubelet changes, by file
 }
 
+// configName is the file in the state with its configuration.
+const configName = "config.json"
+
 // ReadConfig reads the configuration that the cluster was started with.
 func (s State) ReadConfig() (Config, error) {
 	var c Config
-	content, err := os.ReadFile(s.Path("config.json"))
+	content, err := os.ReadFile(s.Path(configName))
 	if err != nil {
 		return c, err
 	}
@@ -99,7 +102,7 @@ func (s State) writeConfig(c Config) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(s.Path("config.json"), content, 0o644)
+	return os.WriteFile(s.Path(configName), content, 0o644)
 }
 
 // Lock waits until nobody else starts a cluster here. The lock is the folder's above, so that no file is left.
