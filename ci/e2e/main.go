@@ -15,7 +15,9 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -85,8 +87,10 @@ func (r runner) all(ctx context.Context) (err error) {
 				"github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl",
 			),
 			r.command(ctx, "go", "build", "-o", releaseBin, "./ci/release"),
+			// As ci/cluster builds it for kind, so that the compiler works once.
 			r.command(
-				ctx, "go", "build", "-modfile", "ci/release/helm/go.mod", "-o", helmBin, "helm.sh/helm/v3/cmd/helm",
+				ctx, "go", "build", "-trimpath", "-modfile", "ci/release/helm/go.mod", "-o", helmBin,
+				"helm.sh/helm/v3/cmd/helm",
 			),
 			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"),
 			r.command(ctx, "go", "test", "-c", "-o", pipesBin, "./ci/externalci"),
@@ -113,22 +117,26 @@ func (r runner) all(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if err := r.step(ctx, "Making a release", func(ctx context.Context) error {
-		return r.command(
-			ctx, releaseBin, "build", "--version", templates.Version(), "--out", releaseDir, "--arch",
-			runtime.GOARCH, "--os", "linux",
-		)
-	}); err != nil {
-		return err
-	}
-	var earlier string
-	if err := r.step(ctx, "Making the images and the bundle of "+before[:8], func(ctx context.Context) (err error) {
-		if earlier, err = r.makeBefore(ctx); err != nil || earlier == "" {
+	if r.runs("TestRelease") {
+		if err := r.step(ctx, "Making a release", func(ctx context.Context) error {
+			return r.command(
+				ctx, releaseBin, "build", "--version", templates.Version(), "--out", releaseDir, "--arch",
+				runtime.GOARCH, "--os", "linux",
+			)
+		}); err != nil {
 			return err
 		}
-		return r.command(ctx, releaseBin, "bundle", "--out", bundleDir, overlay)
-	}); err != nil {
-		return err
+	}
+	var earlier string
+	if r.runs("TestUpgrade") {
+		if err := r.step(ctx, "Making the images and the bundle of "+before[:8], func(ctx context.Context) (err error) {
+			if earlier, err = r.makeBefore(ctx); err != nil || earlier == "" {
+				return err
+			}
+			return r.command(ctx, releaseBin, "bundle", "--out", bundleDir, overlay)
+		}); err != nil {
+			return err
+		}
 	}
 	defer func() {
 		// Also after an interrupt.
@@ -168,6 +176,32 @@ func (r runner) all(ctx context.Context) (err error) {
 		}
 		return r.command(ctx, clusterBin, args...)
 	})
+}
+
+// runs tells whether a test is among those to run. An expression whose meaning is not plain takes in all.
+func (r runner) runs(test string) bool {
+	depth, escaped := 0, false
+	// The expression is of alternatives, and each of parts: the first part is of tests, the others of their subtests.
+	alternatives := strings.FieldsFunc(r.run, func(c rune) bool {
+		switch {
+		case escaped || c == '\\':
+			escaped = !escaped
+			return false
+		case c == '(' || c == '[':
+			depth++
+		case c == ')' || c == ']':
+			depth--
+		}
+		return c == '|' && depth == 0
+	})
+	for _, alternative := range alternatives {
+		first, _, _ := strings.Cut(alternative, "/")
+		expression, err := regexp.Compile(first)
+		if err != nil || expression.MatchString(test) {
+			return true
+		}
+	}
+	return len(alternatives) == 0
 }
 
 // prepareExternalCI fetches and builds what the tests of external CI would, were there a network inside the cluster:
