@@ -15,7 +15,8 @@ import (
 
 // noteSettings writes down the settings before there is a kubelet.
 func (c *Cluster) noteSettings(ctx context.Context) error {
-	settings, err := c.Output(ctx, c.engine("run", "--rm", "--entrypoint", "sh", c.images().node, "-c",
+	settings, err := c.Output(ctx, c.engine(
+		"run", "--rm", "--network", "none", "--entrypoint", "sh", c.images().node, "-c",
 		"for file in "+strings.Join(node.HostSettings, " ")+
 			`; do [ ! -r "$file" ] || echo "$file $(cat "$file")"; done`))
 	if err != nil {
@@ -33,7 +34,8 @@ func (c *Cluster) restoreSettings(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	command := c.engine("run", "--rm", "--interactive", "--privileged", "--entrypoint", "sh", c.images().node, "-c",
+	command := c.engine("run", "--rm", "--network", "none", "--interactive", "--privileged", "--entrypoint", "sh",
+		c.images().node, "-c",
 		`while read -r file value; do [ "$(cat "$file")" = "$value" ] || echo "$value" >"$file" || true; done`)
 	command.Stdin = settings
 	_, err = c.Output(ctx, command)
