@@ -72,8 +72,10 @@ var nouns = map[string][]string{
 		"attestation", "disk", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay", "secret",
 		"step", "transcript", "trust", "workspace",
 	},
-	"signature":  {"imagelayout", "outcome", "redact", "secret"},
-	"publish":    {"imagelayout", "outcome", "redact", "registry", "signature", "step", "trust", "workspace"},
+	"signature":  {"imagelayout", "outcome", "redact", "registry", "secret"},
+	"publish": {
+		"attestation", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust", "workspace",
+	},
 	"openchoreo": {"outcome", "redact", "trust"},
 	"workload":   {"descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }

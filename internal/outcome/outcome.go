@@ -47,6 +47,7 @@ const (
 	RegistryUnavailable   Reason = "RegistryUnavailable"
 	TagImmutable          Reason = "TagImmutable"
 	SigningFailed         Reason = "SigningFailed"
+	SigningUnavailable    Reason = "SigningUnavailable"
 	VerificationFailed    Reason = "VerificationFailed"
 	DescriptorInvalid     Reason = "DescriptorInvalid"
 	Unauthorized          Reason = "Unauthorized"

@@ -1,10 +1,11 @@
 // Package sigstoretest is a small sigstore for tests: an authority that gives certificates to who has a token, as
-// Fulcio does, and a timestamp authority. Both are doubles. Their certificates and timestamps are of the real form that
-// sigstore's own libraries verify.
+// Fulcio does, a timestamp authority, and a transparency log, as Rekor is. All are doubles. Their certificates,
+// timestamps and entries are of the real form that sigstore's own libraries verify.
 package sigstoretest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -16,6 +17,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -34,9 +36,14 @@ import (
 type Sigstore struct {
 	FulcioURL    string // without a path
 	TimestampURL string
+	RekorURL     string // without a path; empty without a log
 	Root         []byte // trusted_root.json
 
+	// Lifetime is how long certificates are good, from a minute ago on. 0 is eleven minutes.
+	Lifetime time.Duration
+
 	authority, timestamps authority
+	log                   *transparencyLog
 	stamping              *x509.Certificate
 	stampingKey           *ecdsa.PrivateKey
 }
@@ -47,10 +54,18 @@ type authority struct {
 	key         *ecdsa.PrivateKey
 }
 
-// New starts a sigstore that speaks plain HTTP.
-func New(t testing.TB) *Sigstore {
+// New starts a sigstore that speaks plain HTTP, without a log.
+func New(t testing.TB) *Sigstore { return start(t, nil) }
+
+// WithLog starts one whose trusted root has a log, too.
+func WithLog(t testing.TB) *Sigstore { return start(t, newLog(t)) }
+
+func start(t testing.TB, log *transparencyLog) *Sigstore {
 	t.Helper()
-	s := &Sigstore{authority: newAuthority(t, "certificates"), timestamps: newAuthority(t, "timestamps")}
+	s := &Sigstore{
+		log:       log,
+		authority: newAuthority(t, "certificates"), timestamps: newAuthority(t, "timestamps"),
+	}
 	var err error
 	if s.stampingKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
@@ -62,7 +77,7 @@ func New(t testing.TB) *Sigstore {
 	s.stamping = s.timestamps.issue(t, &s.stampingKey.PublicKey, &x509.Certificate{
 		Subject:         pkix.Name{CommonName: "timestamps"},
 		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 37}, Critical: true, Value: use}},
-	})
+	}, 0)
 	since, until := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
 	trusted, err := root.NewTrustedRoot(root.TrustedRootMediaType01,
 		[]root.CertificateAuthority{&root.FulcioCertificateAuthority{
@@ -70,7 +85,7 @@ func New(t testing.TB) *Sigstore {
 		}}, nil,
 		[]root.TimestampingAuthority{&root.SigstoreTimestampingAuthority{
 			Root: s.timestamps.certificate, Leaf: s.stamping, ValidityPeriodStart: since, ValidityPeriodEnd: until,
-		}}, nil)
+		}}, log.trusted(since, until))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +107,16 @@ func New(t testing.TB) *Sigstore {
 		w.WriteHeader(http.StatusCreated)
 		w.Write(answer)
 	})
+	if log != nil {
+		routes.HandleFunc("POST /api/v1/log/entries", log.add)
+		routes.HandleFunc("GET /api/v1/log/entries/{name}", log.get)
+	}
 	server := httptest.NewServer(routes)
 	t.Cleanup(server.Close)
 	s.FulcioURL, s.TimestampURL = server.URL, server.URL+"/api/v1/timestamp"
+	if log != nil {
+		s.RekorURL = server.URL
+	}
 	return s
 }
 
@@ -126,11 +148,14 @@ func (a authority) sign(t testing.TB, template *x509.Certificate, public crypto.
 	return certificate
 }
 
-// issue signs the certificate of somebody who signs, for minutes.
-func (a authority) issue(t testing.TB, public crypto.PublicKey, template *x509.Certificate) *x509.Certificate {
+// issue signs the certificate of somebody who signs, for minutes, or from a minute ago on for a lifetime.
+func (a authority) issue(
+	t testing.TB, public crypto.PublicKey, template *x509.Certificate, lifetime time.Duration,
+) *x509.Certificate {
 	t.Helper()
 	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(10*time.Minute)
+	template.NotBefore = time.Now().Add(-time.Minute)
+	template.NotAfter = template.NotBefore.Add(cmp.Or(lifetime, 11*time.Minute))
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	return a.sign(t, template, public)
 }
@@ -152,17 +177,20 @@ func (s *Sigstore) Certificate(t testing.TB, public crypto.PublicKey, identity, 
 			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(issuer)},
 			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: named},
 		},
-	})
+	}, s.Lifetime)
 }
 
 // Stamp answers a query for a timestamp (RFC 3161).
-func (s *Sigstore) Stamp(query []byte) ([]byte, error) {
+func (s *Sigstore) Stamp(query []byte) ([]byte, error) { return s.StampAt(query, time.Now()) }
+
+// StampAt answers it with another time.
+func (s *Sigstore) StampAt(query []byte, at time.Time) ([]byte, error) {
 	asked, err := timestamp.ParseRequest(query)
 	if err != nil {
 		return nil, err
 	}
 	stamp := timestamp.Timestamp{
-		HashAlgorithm: asked.HashAlgorithm, HashedMessage: asked.HashedMessage, Time: time.Now(),
+		HashAlgorithm: asked.HashAlgorithm, HashedMessage: asked.HashedMessage, Time: at,
 		Policy: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 2}, Nonce: asked.Nonce,
 	}
 	return stamp.CreateResponseWithOpts(s.stamping, s.stampingKey, crypto.SHA256)
@@ -209,6 +237,7 @@ func (s *Sigstore) certify(t testing.TB, w http.ResponseWriter, r *http.Request)
 			} `json:"publicKey"`
 			ProofOfPossession []byte `json:"proofOfPossession"`
 		} `json:"publicKeyRequest"`
+		CertificateSigningRequest []byte `json:"certificateSigningRequest"`
 	}
 	refuse := func(status int, format string, args ...any) {
 		w.Header().Set("Content-Type", "application/json")
@@ -224,7 +253,8 @@ func (s *Sigstore) certify(t testing.TB, w http.ResponseWriter, r *http.Request)
 		Subject  string   `json:"sub"`
 		Audience []string `json:"aud"`
 	}
-	parts := strings.Split(asked.Credentials.OIDCIdentityToken, ".")
+	token := cmp.Or(asked.Credentials.OIDCIdentityToken, strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "))
+	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		refuse(http.StatusUnauthorized, "There was an error processing the identity token")
 		return
@@ -235,16 +265,10 @@ func (s *Sigstore) certify(t testing.TB, w http.ResponseWriter, r *http.Request)
 		refuse(http.StatusUnauthorized, "There was an error processing the identity token")
 		return
 	}
-	block, _ := pem.Decode([]byte(asked.PublicKeyRequest.PublicKey.Content))
-	if block == nil {
-		refuse(http.StatusBadRequest, "The public key supplied in the request could not be parsed")
-		return
-	}
-	public, err := x509.ParsePKIXPublicKey(block.Bytes)
-	key, isEC := public.(*ecdsa.PublicKey)
-	sum := sha256.Sum256([]byte(claims.Subject))
-	if err != nil || !isEC || !ecdsa.VerifyASN1(key, sum[:], asked.PublicKeyRequest.ProofOfPossession) {
-		refuse(http.StatusBadRequest, "The signature supplied in the request could not be verified")
+	public, err := owned(asked.CertificateSigningRequest, []byte(asked.PublicKeyRequest.PublicKey.Content),
+		asked.PublicKeyRequest.ProofOfPossession, claims.Subject)
+	if err != nil {
+		refuse(http.StatusBadRequest, "%v", err)
 		return
 	}
 	encode := func(c *x509.Certificate) string {
@@ -255,4 +279,27 @@ func (s *Sigstore) certify(t testing.TB, w http.ResponseWriter, r *http.Request)
 	json.NewEncoder(w).Encode(map[string]any{"signedCertificateDetachedSct": map[string]any{
 		"chain": map[string]any{"certificates": []string{encode(leaf), encode(s.authority.certificate)}},
 	}})
+}
+
+// owned is the public key of a request, which shows that it is the asker's: by a certificate signing request, or by a
+// signature of the token's subject.
+func owned(request, key, proof []byte, subject string) (crypto.PublicKey, error) {
+	if block, _ := pem.Decode(request); block != nil {
+		parsed, err := x509.ParseCertificateRequest(block.Bytes)
+		if err != nil || parsed.CheckSignature() != nil {
+			return nil, errors.New("the certificate signing request could not be parsed")
+		}
+		return parsed.PublicKey, nil
+	}
+	block, _ := pem.Decode(key)
+	if block == nil {
+		return nil, errors.New("the public key supplied in the request could not be parsed")
+	}
+	public, err := x509.ParsePKIXPublicKey(block.Bytes)
+	ec, isEC := public.(*ecdsa.PublicKey)
+	sum := sha256.Sum256([]byte(subject))
+	if err != nil || !isEC || !ecdsa.VerifyASN1(ec, sum[:], proof) {
+		return nil, errors.New("the signature supplied in the request could not be verified")
+	}
+	return public, nil
 }

@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -36,6 +37,8 @@ import (
 	"github.com/stepwright/stepwright/internal/pki"
 	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
+	"github.com/stepwright/stepwright/internal/verification/sigstoretest"
+	"github.com/stepwright/stepwright/steps/internal/publish"
 )
 
 // cosign is the program of that name.
@@ -154,6 +157,10 @@ func TestCosign(t *testing.T) {
 		t.Parallel()
 		verifyKeys(t, program)
 	})
+	t.Run("identity", func(t *testing.T) {
+		t.Parallel()
+		verifyIdentities(t, program)
+	})
 	for kind, start := range map[string]func(*testing.T) *registrytest.Registry{
 		"distribution 3":   func(t *testing.T) *registrytest.Registry { return registrytest.New(t) },
 		"distribution 2.8": oldRegistry,
@@ -264,6 +271,131 @@ func verifyKeys(t *testing.T, program string) {
 	}
 }
 
+// verifyIdentities verifies signatures by an identity, at a sigstore that is a double, and compares them with cosign's.
+func verifyIdentities(t *testing.T, program string) {
+	r := registrytest.New(t)
+	s := sigstoretest.WithLog(t)
+	c := cosignOf(t, program, r)
+	c.root = written(t, s.Root)
+	repository := r.Host + "/team/shop-cart"
+	verify := func(command, subject, image string, more ...string) (string, error) {
+		return c.run(t, append([]string{
+			command, "--trusted-root", c.root, "--certificate-identity", sigstoretest.Identity(subject),
+			"--certificate-oidc-issuer", tokenIssuer, "--insecure-ignore-sct", image,
+		}, more...)...)
+	}
+	logged, stamped := []string{}, []string{"--use-signed-timestamps", "--insecure-ignore-tlog"}
+	const other = "system:serviceaccount:workflows-evil:workflow-sa"
+	var ours []byte
+	for kind, test := range map[string]struct {
+		leave  func(in *publish.Parameters)
+		proofs [][]string
+		not    [][]string
+	}{
+		"both": {func(*publish.Parameters) {}, [][]string{
+			logged, stamped, {"--use-signed-timestamps"},
+		}, nil},
+		"log":       {func(in *publish.Parameters) { in.TimestampURL = "" }, [][]string{logged}, [][]string{stamped}},
+		"timestamp": {func(in *publish.Parameters) { in.RekorURL = "" }, [][]string{stamped}, [][]string{logged}},
+	} {
+		image := registrytest.RandomImage(t, 1, 100)
+		index := attested(t, image, digest(t, image))
+		in, _ := identified(t, to(r, built(t, index)), s, account)
+		in.ImageTag, in.RunName = kind, "cart-build-1"
+		test.leave(&in)
+		mustRun(t, in)
+		tag, about := repository+":"+kind+"-1a2b3c4d", repository+"@"+digest(t, image)
+		for _, proof := range test.proofs {
+			out, err := verify("verify", account, tag, proof...)
+			if err != nil || !strings.Contains(out, digest(t, index)) {
+				t.Errorf("%s, %q: %v: %s", kind, proof, err, out)
+			}
+			if out, err := verify("verify", other, tag, proof...); err == nil {
+				t.Errorf("%s, %q: by another identity: %s", kind, proof, out)
+			}
+			attestation := append([]string{"--new-bundle-format", "--type", "slsaprovenance1"}, proof...)
+			if out, err := verify("verify-attestation", account, about, attestation...); err != nil {
+				t.Errorf("%s, %q: the attestation: %v: %s", kind, proof, err, out)
+			}
+			run := append([]string{"--new-bundle-format", "--type", runPredicate}, proof...)
+			if out, err := verify("verify-attestation", account, tag, run...); err != nil {
+				t.Errorf("%s, %q: the run: %v: %s", kind, proof, err, out)
+			}
+		}
+		for _, proof := range test.not {
+			if out, err := verify("verify", account, tag, proof...); err == nil {
+				t.Errorf("%s, %q: it is proven otherwise: %s", kind, proof, out)
+			}
+		}
+		if kind != "both" {
+			continue
+		}
+		options := client(t, r)
+		ours = signatureOf(t, repository, digest(t, index), options)
+		unsigned := registrytest.RandomImage(t, 1, 100)
+		in.Signing, in.ImageTag, in.Workspace = "none", "unsigned", built(t, unsigned)
+		mustRun(t, in)
+		hang(t, repository, unsigned, restated(t, ours, digest(t, index), digest(t, unsigned)), options)
+		out, err := verify("verify", account, repository+"@"+digest(t, unsigned))
+		if err == nil || !strings.Contains(out, "could not verify envelope") {
+			t.Errorf("a tampered bundle: %v: %s", err, out)
+		}
+	}
+
+	// cosign signs with the same services, and its bundles have the same form.
+	image := registrytest.RandomImage(t, 1, 100)
+	in := to(r, built(t, image))
+	in.ImageTag = "theirs"
+	mustRun(t, in)
+	service := func(at string) []map[string]any {
+		return []map[string]any{{
+			"url": at, "majorApiVersion": 1, "operator": "example.com",
+			"validFor": map[string]any{"start": "2020-01-01T00:00:00Z"},
+		}}
+	}
+	signing := written(t, must[[]byte](t)(json.Marshal(map[string]any{
+		"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json",
+		"caUrls":    service(s.FulcioURL), "rekorTlogUrls": service(s.RekorURL), "tsaUrls": service(s.TimestampURL),
+		"rekorTlogConfig": map[string]any{"selector": "ANY"}, "tsaConfig": map[string]any{"selector": "ANY"},
+	})))
+	out, err := c.run(t, "sign", "--yes", "--signing-config", signing, "--trusted-root", c.root, "--identity-token",
+		written(t, []byte(sigstoretest.Token(t, tokenIssuer, account))), repository+"@"+digest(t, image))
+	if err != nil {
+		t.Fatalf("cosign sign: %v: %s", err, out)
+	}
+	theirs := signatureOf(t, repository, digest(t, image), client(t, r))
+	if diff := cmp.Diff(form(t, theirs), form(t, ours)); diff != "" {
+		t.Errorf("cosign's bundles have another form (-cosign's +ours):\n%s", diff)
+	}
+}
+
+// form is the form of a JSON document: kinds in place of its texts and numbers.
+func form(t *testing.T, document []byte) any {
+	t.Helper()
+	var of func(value any) any
+	of = func(value any) any {
+		switch value := value.(type) {
+		case map[string]any:
+			all := map[string]any{}
+			for key, inner := range value {
+				all[key] = of(inner)
+			}
+			return all
+		case []any:
+			if len(value) == 0 {
+				return []any{}
+			}
+			return []any{of(value[0])} // one is like the others
+		}
+		return fmt.Sprintf("%T", value)
+	}
+	var value any
+	if err := json.Unmarshal(document, &value); err != nil {
+		t.Fatalf("%v: %s", err, document)
+	}
+	return of(value)
+}
+
 // client is how tests reach a registry.
 func client(t testing.TB, r *registrytest.Registry) []remote.Option {
 	t.Helper()
@@ -278,15 +410,23 @@ func client(t testing.TB, r *registrytest.Registry) []remote.Option {
 	return options
 }
 
-// signatureOf is the bundle of an image's only referrer, as it is in the registry.
+// signatureOf is the bundle that signs an image, as it is in the registry.
 func signatureOf(t testing.TB, repository, of string, options []remote.Option) []byte {
 	t.Helper()
 	at := must[name.Digest](t)(name.NewDigest(repository + "@" + of))
 	list := must[*v1.IndexManifest](t)(must[v1.ImageIndex](t)(remote.Referrers(at, options...)).IndexManifest())
-	held := must[v1.Image](t)(remote.Image(at.Context().Digest(list.Manifests[0].Digest.String()), options...))
-	content := must[io.ReadCloser](t)(must[[]v1.Layer](t)(held.Layers())[0].Compressed())
-	defer content.Close()
-	return must[[]byte](t)(io.ReadAll(content))
+	for _, d := range list.Manifests {
+		held := must[v1.Image](t)(remote.Image(at.Context().Digest(d.Digest.String()), options...))
+		told := must[*v1.Manifest](t)(held.Manifest()).Annotations // cosign's lists under a tag have none
+		if told["dev.sigstore.bundle.predicateType"] != signPredicate {
+			continue
+		}
+		content := must[io.ReadCloser](t)(must[[]v1.Layer](t)(held.Layers())[0].Compressed())
+		defer content.Close()
+		return must[[]byte](t)(io.ReadAll(content))
+	}
+	t.Fatalf("%s is not signed", of)
+	return nil
 }
 
 // restated is a bundle whose statement names another digest, with the signature that it had.

@@ -52,6 +52,17 @@ type Parameters struct {
 	SigningKey         string   `json:"signing-key"`
 	SigningPassword    string   `json:"signing-password"`
 
+	SigningIdentityTokenFile string `json:"signing-identity-token-file"`
+	FulcioURL                string `json:"fulcio-url"`
+	InsecureFulcioHTTP       bool   `json:"insecure-fulcio-http"`
+	TimestampURL             string `json:"timestamp-url"`
+	RekorURL                 string `json:"rekor-url"`
+
+	Revision string `json:"revision"`
+	RunName  string `json:"run-name"`
+	RunUID   string `json:"run-uid"`
+	RunStart string `json:"run-start"`
+
 	RegistryPullSecret string            `json:"registry-pull-secret"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
@@ -61,10 +72,10 @@ type Parameters struct {
 const progressEvery = 10 * time.Second
 
 // Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (docs/contract.md section
-// 1), and signs it where signing says so. Its results are image, registry/name:tag@digest, image-digest, and
-// signature-digest, the digest of the manifest that holds the signature. The caches that the build left it pushes as
-// <registry>/<image-name>:cache and :cache-mounts; that this fails is no failure. What it reads stays as it is, however
-// Run ends.
+// 1), and signs it where signing says so, with a statement of the run that made it. Its results are image,
+// registry/name:tag@digest, image-digest, and signature-digest, the digest of the manifest that holds the signature.
+// The caches that the build left it pushes as <registry>/<image-name>:cache and :cache-mounts; that this fails is no
+// failure. What it reads stays as it is, however Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	to, err := in.target()
 	if err != nil {
@@ -79,7 +90,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if err != nil {
 		return nil, err
 	}
-	signer, err := in.signer(env.Secrets) // before the push: an image without its signature helps nobody
+	made, err := in.run()
 	if err != nil {
 		return nil, err
 	}
@@ -88,6 +99,11 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 	defer image.Close()
+	// Before the push: an image without its signature helps nobody.
+	signer, err := in.signer(ctx, pulls, env)
+	if err != nil {
+		return nil, err
+	}
 
 	pulling, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)
 	if err != nil {
@@ -136,7 +152,8 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	p.report(published)
 	results := step.Results{"image": published, "image-digest": digest}
 	if signer != nil {
-		if results["signature-digest"], err = (&signing{p, signer}).run(ctx); err != nil {
+		made.finish(to.text)
+		if results["signature-digest"], err = (&signing{p, signer, made}).run(ctx); err != nil {
 			return nil, err
 		}
 	}

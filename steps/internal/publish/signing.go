@@ -17,20 +17,36 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/signature"
+	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 // maxStatement is how large a statement is at most that is signed, in bytes: provenance lists each file of a context
 // that is not from Git.
 const maxStatement = 32 << 20
 
-// signer returns what the parameter signing asks for; nil for none.
-func (in Parameters) signer(secrets *redact.Secrets) (signature.Signer, error) {
+// signer returns what the parameter signing asks for; nil for none. It is ready to sign.
+func (in Parameters) signer(
+	ctx context.Context, transport http.RoundTripper, env step.Environment,
+) (signature.Signer, error) {
 	switch in.Signing {
 	case "key":
-		return signature.LoadKey(in.SigningKey, in.SigningPassword, secrets)
+		return signature.LoadKey(in.SigningKey, in.SigningPassword, env.Secrets)
+	case "keyless":
+		keyless, err := signature.NewKeyless(signature.Sigstore{
+			Fulcio: in.FulcioURL, PlainHTTP: in.InsecureFulcioHTTP, Timestamp: in.TimestampURL, Rekor: in.RekorURL,
+			TokenFile: in.SigningIdentityTokenFile, Transport: transport, Secrets: env.Secrets,
+		})
+		if err != nil {
+			return nil, err
+		}
+		if err := env.Retry.Do(ctx, keyless.Identify); err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+		identity, issuer := keyless.Identity()
+		env.Log.Info("Got a certificate to sign with", "identity", identity, "issuer", issuer)
+		return keyless, nil
 	}
 	return nil, nil
 }
@@ -46,18 +62,26 @@ type toSign struct {
 type signing struct {
 	*push
 	signer signature.Signer
+	made   *run // that the image is of; nil where it is not known
 }
 
-// run signs the image, and the attestations that are in its index. It returns the digest of the manifest that holds
-// the image's signature. An unchanged image that was signed so before is not signed again.
+// run signs the attestations that are in the image's index, what is known of the run, and the image. It returns the
+// digest of the manifest that holds the image's signature. An unchanged image that was signed so before is not signed
+// again.
 func (s *signing) run(ctx context.Context) (string, error) {
 	started := time.Now()
 	attestations, err := s.attestations()
 	if err != nil {
 		return "", err
 	}
-	root := s.image.Root() // last: an image that is signed has its attestations signed, too
-	all := append(attestations, toSign{root, signature.SignPredicate, signature.Statement(root.Digest)})
+	all, root := slices.Clone(attestations), s.image.Root()
+	about := func(predicateType string, predicate any) toSign {
+		return toSign{root, predicateType, signature.Statement(root.Digest, predicateType, predicate)}
+	}
+	if s.made != nil {
+		all = append(all, about(signature.RunPredicate, s.made))
+	}
+	all = append(all, about(signature.SignPredicate, nil)) // last: an image that is signed has all of them
 	var signed string
 	added := 0
 	for _, one := range all {
@@ -133,6 +157,9 @@ func describe(mediaType types.MediaType, content []byte) v1.Descriptor {
 	return v1.Descriptor{MediaType: mediaType, Digest: digest, Size: size}
 }
 
+// predicateAnnotation tells the predicate type of a bundle's statement, in its manifest and in lists of referrers.
+const predicateAnnotation = "dev.sigstore.bundle.predicateType"
+
 // holding is the manifest of a bundle. It says no time, so that one bundle has one manifest.
 func holding(bundle []byte, of toSign) (imagelayout.Manifest, artifact) {
 	subject := describe(of.subject.MediaType, of.subject.Raw)
@@ -144,8 +171,8 @@ func holding(bundle []byte, of toSign) (imagelayout.Manifest, artifact) {
 		Layers:        []v1.Descriptor{describe(signature.BundleMediaType, bundle)},
 		Subject:       &subject,
 		Annotations: map[string]string{
-			"dev.sigstore.bundle.content":       "dsse-envelope",
-			"dev.sigstore.bundle.predicateType": of.predicate,
+			"dev.sigstore.bundle.content": "dsse-envelope",
+			predicateAnnotation:           of.predicate,
 		},
 	}
 	raw, err := json.Marshal(doc)
@@ -156,13 +183,18 @@ func holding(bundle []byte, of toSign) (imagelayout.Manifest, artifact) {
 }
 
 // sign signs one statement, unless it finds that it is signed, and returns the digest of the manifest that holds the
-// bundle.
+// bundle. A statement of a run is made once; it is empty where the image has enough of them.
 func (s *signing) sign(ctx context.Context, one toSign) (digest string, isNew bool, err error) {
+	full := false
 	err = s.env.Retry.Do(ctx, func(ctx context.Context) (err error) {
+		if one.predicate == signature.RunPredicate {
+			full, err = s.full(ctx, one)
+			return err
+		}
 		digest, err = s.find(ctx, one)
 		return err
 	})
-	if err != nil || digest != "" {
+	if err != nil || digest != "" || full {
 		return digest, false, err
 	}
 	var bundle []byte
@@ -189,7 +221,10 @@ func (s *signing) find(ctx context.Context, one toSign) (digest string, err erro
 		return "", err
 	}
 	for _, d := range list.Manifests[:min(len(list.Manifests), maxReferrers)] {
-		made, err := s.made(ctx, d.Digest, one)
+		if told := d.Annotations[predicateAnnotation]; told != "" && told != one.predicate {
+			continue
+		}
+		made, err := s.holds(ctx, d.Digest, one)
 		if err := onlyTransient(err); err != nil {
 			return "", err
 		}
@@ -200,8 +235,8 @@ func (s *signing) find(ctx context.Context, one toSign) (digest string, err erro
 	return "", nil
 }
 
-// made tells whether a manifest of the registry holds a bundle that the signer made of the statement.
-func (s *signing) made(ctx context.Context, manifest v1.Hash, one toSign) (bool, error) {
+// holds tells whether a manifest of the registry holds a bundle that the signer made of the statement.
+func (s *signing) holds(ctx context.Context, manifest v1.Hash, one toSign) (bool, error) {
 	raw, err := s.repository.read(ctx, "manifests", manifest.String(), maxReferrer)
 	if err != nil || raw == nil {
 		return false, err

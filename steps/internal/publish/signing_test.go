@@ -108,8 +108,15 @@ func provenance(about string) string {
 // attested is an index of an image and an attestation in BuildKit's form, whose statement is about some digest.
 func attested(t testing.TB, image v1.Image, about string) v1.ImageIndex {
 	t.Helper()
+	return attestedAs(t, image, about, provenancePredicate)
+}
+
+// attestedAs is one whose statement has another predicate type.
+func attestedAs(t testing.TB, image v1.Image, about, predicate string) v1.ImageIndex {
+	t.Helper()
+	statement := strings.Replace(provenance(about), provenancePredicate, predicate, 1)
 	attestation, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
-		static.NewLayer([]byte(provenance(about)), "application/vnd.in-toto+json"))
+		static.NewLayer([]byte(statement), "application/vnd.in-toto+json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,6 +409,15 @@ func TestForgedAttestationIsNotSigned(t *testing.T) {
 	}
 	if !strings.Contains(logged, "An attestation is not signed") {
 		t.Errorf("nothing is said of it: %s", logged)
+	}
+	// Nor is an attestation that only the publisher makes.
+	for _, predicate := range []string{signPredicate, runPredicate} {
+		image := registrytest.RandomImage(t, 1, 100)
+		in.Workspace = built(t, attestedAs(t, image, digest(t, image), predicate))
+		mustRun(t, in)
+		if got := bundlesOf(t, at+"/app", digest(t, image)); len(got) > 0 {
+			t.Errorf("%s: it has %v", predicate, got)
+		}
 	}
 }
 

@@ -171,7 +171,7 @@ func (k *Key) Bundle(_ context.Context, statement []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return encode(material{publicKey{k.hint}}, statement, signed)
+	return encode(material{PublicKey: &publicKey{k.hint}}, seal(statement, signed))
 }
 
 // Made implements Signer.

@@ -20,6 +20,8 @@ const (
 	BundleMediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	// SignPredicate is the predicate type of a signature: it says of an image that its publisher stands for it.
 	SignPredicate = "https://sigstore.dev/cosign/sign/v1"
+	// RunPredicate is the predicate type of what a publisher says of the run that made an image (docs/provenance.md).
+	RunPredicate = "https://stepwright.dev/attestations/run/v1"
 )
 
 // Signer signs.
@@ -35,17 +37,19 @@ type resource struct {
 	Digest map[string]string `json:"digest"`
 }
 
-// Statement is the statement that signs an image, as cosign makes it.
-func Statement(image v1.Hash) []byte {
+// Statement is an in-toto statement about an image. Without a predicate, which is nil then, it is as cosign makes it.
+// A predicate that is not encodable as JSON is a defect.
+func Statement(image v1.Hash, predicateType string, predicate any) []byte {
 	content, err := json.Marshal(struct {
 		Type          string     `json:"_type"`
 		Subject       []resource `json:"subject"`
 		PredicateType string     `json:"predicateType"`
+		Predicate     any        `json:"predicate,omitempty"`
 	}{
-		imagelayout.InToto, []resource{{map[string]string{image.Algorithm: image.Hex}}}, SignPredicate,
+		imagelayout.InToto, []resource{{map[string]string{image.Algorithm: image.Hex}}}, predicateType, predicate,
 	})
 	if err != nil {
-		panic(err) // texts are always encodable
+		panic(err)
 	}
 	return content
 }
@@ -69,8 +73,11 @@ func About(statement []byte, image v1.Hash) (predicate string, err error) {
 	if about.PredicateType == "" {
 		return "", fmt.Errorf("it has no predicate type")
 	}
-	if about.PredicateType == SignPredicate {
+	switch about.PredicateType {
+	case SignPredicate:
 		return "", fmt.Errorf("a build signs nothing")
+	case RunPredicate:
+		return "", fmt.Errorf("a build does not say which run it is of")
 	}
 	if len(about.Subject) == 0 {
 		return "", fmt.Errorf("it is about nothing")
@@ -90,12 +97,28 @@ type bundle struct {
 	DSSEEnvelope         envelope `json:"dsseEnvelope"`
 }
 
+// material is what a signature is verified with: a public key's name, or a certificate, and then who tells the time.
 type material struct {
-	PublicKey publicKey `json:"publicKey"`
+	PublicKey   *publicKey   `json:"publicKey,omitempty"`
+	Certificate *certificate `json:"certificate,omitempty"`
+	Entries     []logEntry   `json:"tlogEntries,omitempty"`
+	Timestamps  *timestamps  `json:"timestampVerificationData,omitempty"`
 }
 
 type publicKey struct {
 	Hint string `json:"hint"`
+}
+
+type certificate struct {
+	RawBytes []byte `json:"rawBytes"` // DER
+}
+
+type timestamps struct {
+	RFC3161 []signedTimestamp `json:"rfc3161Timestamps"`
+}
+
+type signedTimestamp struct {
+	SignedTimestamp []byte `json:"signedTimestamp"` // a TimeStampResp, DER
 }
 
 // envelope is a DSSE envelope: what is signed is pae of it.
@@ -115,8 +138,12 @@ func pae(statement []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(statement), statement)
 }
 
-// encode is a bundle of a statement and its signature.
-func encode(with material, statement, signed []byte) ([]byte, error) {
-	signedStatement := envelope{statement, string(imagelayout.StatementType), []sig{{signed}}}
-	return json.Marshal(bundle{BundleMediaType, with, signedStatement})
+// seal is the envelope of a statement and its signature.
+func seal(statement, signed []byte) envelope {
+	return envelope{statement, string(imagelayout.StatementType), []sig{{signed}}}
+}
+
+// encode is a bundle as JSON.
+func encode(with material, signed envelope) ([]byte, error) {
+	return json.Marshal(bundle{BundleMediaType, with, signed})
 }
