@@ -12,11 +12,14 @@ import (
 	"strings"
 	"testing"
 
+	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/schemas"
 )
 
 // overlay writes a kustomization of both planes with these components and returns its folder.
@@ -60,6 +63,7 @@ func overlays(t *testing.T) []customized {
 		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous(pull), nil},
 		{"anonymous-push", overlay(t, "anonymous-push"), anonymous(push), nil},
 		{"signing-key", overlay(t, "signing-key"), byDefault, nil},
+		{"signing-keyless", overlay(t, "signing-keyless"), byDefault, nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
 			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"),
@@ -515,27 +519,61 @@ func lintKubernetes(f *faults, object map[string]any) {
 	}
 }
 
-// The key that images are signed with is where they are pushed from, and nowhere else: no pod that runs a developer's
-// code has it.
+// What images are signed with is where they are pushed from, and nowhere else: no pod that runs a developer's code has
+// the key, or a token for the identity.
 func TestSigningKeyIsWithPublishImageAlone(t *testing.T) {
 	t.Parallel()
-	const key = "signing-key"
-	mounts := func(dir string) (names []string) {
+	mounts := func(dir, what string) (names []string) {
 		for _, template := range ofKind(build(t, dir), "ClusterWorkflowTemplate") {
 			text, err := json.Marshal(at(template, "spec"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if strings.Contains(string(text), key) {
+			if strings.Contains(string(text), what) {
 				names = append(names, at(template, "metadata", "name").(string))
 			}
 		}
 		return names
 	}
-	if got := mounts(overlay(t, key)); !slices.Equal(got, []string{"publish-image"}) {
-		t.Errorf("with the component %v have the key", got)
+	for component, what := range map[string]string{
+		"signing-key": "signing-key", "signing-keyless": "serviceAccountToken",
+	} {
+		if got := mounts(overlay(t, component), what); !slices.Equal(got, []string{"publish-image"}) {
+			t.Errorf("with %s %v have it", component, got)
+		}
+		if got := mounts(overlay(t), what); got != nil {
+			t.Errorf("without %s %v have it", component, got)
+		}
 	}
-	if got := mounts(overlay(t)); got != nil {
-		t.Errorf("without the component %v have the key", got)
+}
+
+// With signing-keyless publish-image signs by the token that its pod gets where the step looks for it, at the services
+// of the settings.
+func TestSigningKeyless(t *testing.T) {
+	t.Parallel()
+	tokenFile := ""
+	for _, p := range schemas.MustLoad("publish-image").Properties {
+		if p.Name == "signing-identity-token-file" {
+			tokenFile = schemas.Text(p.Default)
+		}
 	}
+	objects := build(t, overlay(t, "workflow-plane-settings", "signing-keyless"))
+	for _, object := range ofKind(objects, "ClusterWorkflowTemplate") {
+		if at(object, "metadata", "name") != "publish-image" {
+			continue
+		}
+		cluster := converted[wfv1.ClusterWorkflowTemplate](t, object)
+		template := cluster.Spec.Templates[0]
+		if got := template.Inputs.GetParameterByName("signing"); got.Default.String() != "keyless" {
+			t.Errorf("signing is %s", got.Default)
+		}
+		volume := template.Volumes[len(template.Volumes)-1]
+		mount := template.Container.VolumeMounts[len(template.Container.VolumeMounts)-1]
+		if volume.Projected == nil || mount.Name != volume.Name || !mount.ReadOnly ||
+			filepath.Join(mount.MountPath, volume.Projected.Sources[0].ServiceAccountToken.Path) != tokenFile {
+			t.Errorf("%+v is at %+v, and the step looks at %s", volume, mount, tokenFile)
+		}
+		return
+	}
+	t.Error("there is no publish-image")
 }

@@ -103,6 +103,9 @@ func (f *faults) add(field, format string, args ...any) {
 
 var reference = regexp.MustCompile(`^{{(workflow|inputs)\.parameters\.([a-z-]+)}}$`)
 
+// ofArgo are what Argo itself knows of a workflow, which nobody types.
+var ofArgo = []string{"{{workflow.uid}}", "{{workflow.creationTimestamp}}"}
+
 // lintTemplate lists the faults of a ClusterWorkflowTemplate.
 func lintTemplate(file string, object map[string]any, r rules) []string {
 	f := &faults{file: file}
@@ -260,7 +263,7 @@ func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
 		if v.ValueFrom != nil {
 			f.add(field, "must be a value")
 		}
-		if !strings.Contains(v.Value, "{{") {
+		if !strings.Contains(v.Value, "{{") || slices.Contains(ofArgo, v.Value) {
 			continue
 		}
 		m := reference.FindStringSubmatch(v.Value)
@@ -465,6 +468,15 @@ func isSecret(template wfv1.Template, volume string) bool {
 	})
 }
 
+// isIdentity tells whether a volume is a token of the service account that is good for Fulcio only, and for minutes.
+func isIdentity(sources []corev1.VolumeProjection) bool {
+	if len(sources) != 1 || sources[0].ServiceAccountToken == nil {
+		return false
+	}
+	token := sources[0].ServiceAccountToken
+	return token.Audience == "sigstore" && token.ExpirationSeconds != nil && *token.ExpirationSeconds == 600
+}
+
 func names(list corev1.ResourceList) map[string]bool {
 	all := map[string]bool{}
 	for name, quantity := range list {
@@ -548,6 +560,10 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 			mayLack := append([]string{"git-secret", bindings}, r.anonymous...)
 			if optional != slices.Contains(mayLack, v.Name) {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
+			}
+		case v.Projected != nil:
+			if template.Name != "publish-image" || !isIdentity(v.Projected.Sources) {
+				f.add(field, "must be one token to sign with, in publish-image")
 			}
 		case v.ConfigMap == nil:
 			f.add(field, "must be an emptyDir, a Secret or a ConfigMap")

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -243,5 +244,13 @@ func TestMerge(t *testing.T) {
 				t.Errorf("error %v", err)
 			}
 		})
+	}
+	key, err := merge(text("none"), text("none"), text("key"), "signing-key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both, err := merge(key, text("none"), text("keyless"), "signing-keyless")
+	if err != nil || !reflect.DeepEqual(both, choice{"signing-keyless", text("keyless"), key}) {
+		t.Errorf("components that are not for use together: %v, %v", both, err)
 	}
 }

@@ -31,7 +31,7 @@ func setting(mark string) string {
 
 func condition(component string) string { return fmt.Sprintf(`index .Values.components %q`, component) }
 
-// chosen writes a tree, or both of a choice between actions.
+// chosen writes a tree, or both of a choice between actions; the second may be a choice again.
 func (w *writer) chosen(t tree, write func(tree)) {
 	c, ok := t.(choice)
 	switch {
@@ -46,7 +46,7 @@ func (w *writer) chosen(t tree, write func(tree)) {
 		write(c.with)
 		if c.without != nil {
 			w.WriteString("{{- else }}\n")
-			write(c.without)
+			w.chosen(c.without, write)
 		}
 	}
 	w.WriteString("{{- end }}\n")

@@ -67,13 +67,20 @@ func treeOf(value, marked any) (tree, error) {
 	return leaf{value, text}, nil
 }
 
+// instead are components that are not for use together: where one changes what the other one, which comes first in
+// Components, has changed, it counts, as with kustomize.
+var instead = map[string]string{"signing-keyless": "signing-key"}
+
 // merge adds to a tree what a component changes: base is without it and with no other component, with is with it. Two
-// components that change one place are an error.
+// components that change one place are an error, unless they are not for use together.
 func merge(into, base, with tree, component string) (tree, error) {
 	if reflect.DeepEqual(base, with) {
 		return into, nil
 	}
 	if other, taken := into.(choice); taken {
+		if instead[component] == other.component {
+			return choice{component, with, into}, nil
+		}
 		return nil, fmt.Errorf("the components %s and %s change it", other.component, component)
 	}
 	switch base := base.(type) {

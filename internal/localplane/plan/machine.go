@@ -103,7 +103,7 @@ func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *w
 		return mount{}, fmt.Errorf("is neither a volume of the template nor a claim of the workflow")
 	}
 	v, own := template.Volumes[i], mount{folder: Volume(m.Scratch, step, name)}
-	if err := only("", v, "name", "emptyDir", "secret", "configMap"); err != nil {
+	if err := only("", v, "name", "emptyDir", "secret", "configMap", "projected"); err != nil {
 		return mount{}, err
 	}
 	switch {
@@ -123,6 +123,14 @@ func (m *Machine) volume(step, name string, spec *wfv1.WorkflowSpec, template *w
 			return mount{}, err
 		}
 		return own.of("ConfigMap", v.ConfigMap.Name, m.ConfigMaps, v.ConfigMap.Optional)
+	case v.Projected != nil:
+		for _, source := range v.Projected.Sources {
+			if err := only("projected", source, "serviceAccountToken"); err != nil {
+				return mount{}, err
+			}
+		}
+		own.readOnly = true // and empty: only a cluster gives tokens
+		return own, nil
 	}
 	return mount{}, fmt.Errorf("is of a kind that cannot be had here")
 }

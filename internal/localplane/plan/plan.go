@@ -105,8 +105,14 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization"); err != nil {
 		return err
 	}
+	created := workflow.CreationTimestamp.Time
+	if created.IsZero() { // no cluster has made it
+		created = time.Now()
+	}
 	p.globals = common.Parameters{
 		common.GlobalVarWorkflowName:               workflow.Name,
+		common.GlobalVarWorkflowUID:                string(workflow.UID),
+		common.GlobalVarWorkflowCreationTimestamp:  created.UTC().Format(time.RFC3339),
 		common.GlobalVarWorkflowNamespace:          workflow.Namespace,
 		common.GlobalVarWorkflowMainEntrypoint:     workflow.Spec.Entrypoint,
 		common.GlobalVarWorkflowServiceAccountName: workflow.Spec.ServiceAccountName,

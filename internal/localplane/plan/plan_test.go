@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
@@ -153,6 +154,7 @@ func TestPlan(t *testing.T) {
 		},
 		{
 			"IMAGE_NAME": "acme_shop_cart", "IMAGE_TAG": "v1", "GIT_REVISION": "1a2b3c4d", "REGISTRY": "127.0.0.1:5000",
+			"REVISION": "base64:e30=", "RUN_NAME": "cart-1", "NAMESPACE_NAME": "acme",
 			"CA_BUNDLE": volume("publish-image", "ca-bundle", "ca.crt"), "WORKSPACE": run("workspace"),
 		},
 		{
@@ -179,6 +181,11 @@ func TestPlan(t *testing.T) {
 		}
 		if diff := cmp.Diff(want[i], got); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", step.Name, diff)
+		}
+		if start := process.Env["RUN_START"]; step.Name == "publish-image" {
+			if at, err := time.Parse(time.RFC3339, start); err != nil || time.Since(at).Abs() > time.Hour {
+				t.Errorf("the run began at %q: %v", start, err)
+			}
 		}
 		if process.Program != filepath.Join(m.Programs, stepNames[i]) || process.Deadline == 0 ||
 			process.Results != process.Env["RESULTS_DIR"] {
@@ -211,7 +218,7 @@ func TestPlanRefuses(t *testing.T) {
 		want       string
 	}{
 		{"an input that the variables do not know", plane + "publish-image.yaml",
-			[]string{"- name: git-revision", "- name: revision"}, "git-revision"},
+			[]string{"- name: git-revision", "- name: git-version"}, "git-revision"},
 		{"a variable of an input that is not there", plane + "publish-image.yaml",
 			[]string{"'{{inputs.parameters.jobs}}'", "'{{inputs.parameters.workers}}'"}, "inputs.parameters.workers"},
 		{"an output that the workflow asks for", plane + "checkout-source.yaml",
@@ -248,6 +255,10 @@ func TestPlanRefuses(t *testing.T) {
 			[]string{"configMap:\n            name: stepwright-ca-bundle\n            optional: true",
 				"hostPath:\n            path: /etc"},
 			"volume ca-bundle: hostPath cannot be run here"},
+		{"a projected Secret", plane + "publish-image.yaml",
+			[]string{"configMap:\n            name: stepwright-ca-bundle\n            optional: true",
+				"projected:\n            sources: [{secret: {name: other}}]"},
+			"volume ca-bundle: projected: secret cannot be run here"},
 		{"part of a volume", plane + "publish-image.yaml",
 			[]string{"mountPath: /tmp\n", "mountPath: /tmp\n            subPath: ../x\n"},
 			`volumeMount tmp: subPath "../x" cannot be run here`},
@@ -287,6 +298,31 @@ func TestPlanRefuses(t *testing.T) {
 				t.Errorf("got %v, want …%s…", err, test.want)
 			}
 		})
+	}
+}
+
+// A token of a service account, which only a cluster gives, is not there.
+func TestNoTokens(t *testing.T) {
+	m := machine(t)
+	m.Scratch, m.Volumes = t.TempDir(), nil
+	steps, err := planRun(t, edited(t, "workflow-plane/publish-image.yaml",
+		"configMap:\n            name: stepwright-ca-bundle\n            optional: true",
+		"projected:\n            sources: [{serviceAccountToken: {audience: sigstore, path: oidc-token}}]",
+		"mountPath: /etc/stepwright/ca\n", "mountPath: /var/run/sigstore/cosign\n",
+	), m, parameters)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process, err := steps[2].Process(pipeline.Outputs{"checkout-source": checkedOut, "containerfile-build": built})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := process.Env["SIGNING_IDENTITY_TOKEN_FILE"]
+	if filepath.Base(file) != "oidc-token" || !strings.HasPrefix(file, m.Scratch) {
+		t.Errorf("it looks for a token at %s", file)
+	}
+	if left, err := os.ReadDir(filepath.Dir(file)); err != nil || len(left) > 0 {
+		t.Errorf("there is %v, %v", left, err)
 	}
 }
 
