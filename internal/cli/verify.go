@@ -43,13 +43,16 @@ certificate for an identity that an issuer vouches for: --certificate-identity a
 --certificate-oidc-issuer, or a regular expression for each of them, by the authorities of
 --trusted-root. Nobody but the registry is asked: a trusted root is a file.
 
-Each platform's image is shown with the provenances and SBOMs that the same signer signed. With
---builder-id, --repository, --commit or --run each must have a provenance that tells just that.
+The runs that published the image are shown, and each platform's image with the provenances and
+SBOMs that the same signer signed. With --builder-id, --repository or --commit each must have a
+provenance that tells just that. With --run, --namespace or --branch one signed statement of a run
+must tell all of them; where there is none, the provenances may tell the run.
 
 The exit code is 0 for an image that is verified, and 36 (VerificationFailed) for one that is not.
 The log of transparency is not looked at for a key; for an identity, where the trusted root has one.`,
 		Example: `  stepwright verify --key cosign.pub registry.example.com/acme_shop_cart:v1-1a2b3c4d
   stepwright verify --key cosign.pub --repository https://git.example.com/acme/shop --commit 1a2b3c4d IMAGE@sha256:...
+  stepwright verify --key cosign.pub --namespace acme --branch main IMAGE
   stepwright verify --trusted-root trusted_root.json --certificate-oidc-issuer https://kubernetes.default.svc \
       --certificate-identity https://kubernetes.io/namespaces/workflows-acme/serviceaccounts/workflow IMAGE -o json`,
 		Args: cobra.ExactArgs(1),
@@ -65,7 +68,9 @@ The log of transparency is not looked at for a key; for an identity, where the t
 	flags.StringVar(&o.expected.Builder, "builder-id", "", "id of the builder that the provenance must tell")
 	flags.StringVar(&o.expected.Repository, "repository", "", "URL of the repository that the provenance must tell")
 	flags.StringVar(&o.expected.Commit, "commit", "", "commit that the provenance must tell, or its first 7 characters")
-	flags.StringVar(&o.expected.Run, "run", "", "run that the provenance must tell")
+	flags.StringVar(&o.expected.Run, "run", "", "run that published the image, or that the provenance must tell")
+	flags.StringVar(&o.expected.Namespace, "namespace", "", "namespace of the run that published the image")
+	flags.StringVar(&o.expected.Branch, "branch", "", "branch or tag that the run which published the image was of")
 	flags.StringVar(&o.dockerConfig, "docker-config", "", "Docker configuration file with the registry's credentials")
 	flags.StringVar(&o.caBundle, "ca-bundle", "", "PEM file of certificate authorities to trust besides the system's")
 	flags.StringSliceVar(&o.insecure, "insecure-registry", nil, "registry that is spoken to over plain HTTP")
@@ -174,6 +179,14 @@ func (o *verifyOptions) trust() (*verification.Trust, error) {
 	return whom, nil
 }
 
+// moment is a time in a table.
+func moment(at *time.Time) string {
+	if at == nil {
+		return cell("")
+	}
+	return at.UTC().Format(time.RFC3339)
+}
+
 // printVerified prints what is known of an image as tables.
 func printVerified(out io.Writer, r verification.Report) error {
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
@@ -193,6 +206,11 @@ func printVerified(out io.Writer, r verification.Report) error {
 	}
 	if len(r.Signatures) == 0 {
 		fmt.Fprintln(table, "SIGNED BY\tnobody who is trusted")
+	}
+	for _, run := range r.Runs {
+		fmt.Fprintf(table, "RUN\t%s\n  NAMESPACE\t%s\n  BRANCH\t%s\n  COMMIT\t%s\n", cell(run.Name),
+			cell(run.Namespace), cell(run.Branch), cell(run.Commit))
+		fmt.Fprintf(table, "  STARTED\t%s\n  FINISHED\t%s\n", moment(run.StartedOn), moment(run.FinishedOn))
 	}
 	for _, p := range r.Platforms {
 		fmt.Fprintf(table, "PLATFORM\t%s\t\n", cell(p.Platform))

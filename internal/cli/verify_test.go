@@ -127,6 +127,19 @@ func TestVerify(t *testing.T) {
 	_, foreign := keyFiles(t)
 	p.publish(t, "signed", "--signing", "key", "--signing-key", private)
 	p.publish(t, "unsigned")
+	const account, issuer = "system:serviceaccount:workflows-acme:workflow-sa", "https://kubernetes.default.svc"
+	sigstore := sigstoretest.WithLog(t)
+	p.publish(t, "keyless", "--signing", "keyless", "--fulcio-url", sigstore.FulcioURL, "--insecure-fulcio-http=true",
+		"--rekor-url", sigstore.RekorURL, "--timestamp-url", sigstore.TimestampURL, "--signing-identity-token-file",
+		file(t, []byte(sigstoretest.Token(t, issuer, account))), "--run-name", "shop-42", "--namespace-name", "acme",
+		"--run-start", "2026-11-27T10:46:00Z", "--revision",
+		`{"url":"https://git.example.com/a/b","branch":"main","commit":"1a2b3c4d5e6f"}`)
+	identified := func(root []byte, subject, issuer string, more ...string) []string {
+		return append([]string{
+			"--trusted-root", file(t, root), "--certificate-identity", sigstoretest.Identity(subject),
+			"--certificate-oidc-issuer", issuer, p.registry.Host + "/keyless:v1",
+		}, more...)
+	}
 	signed, unsigned := p.registry.Host+"/signed:v1", p.registry.Host+"/unsigned:v1"
 	refused, misused := outcome.VerificationFailed.ExitCode(), outcome.UsageError.ExitCode()
 	root := file(t, sigstoretest.New(t).Root)
@@ -151,6 +164,40 @@ func TestVerify(t *testing.T) {
 		"by no identity": {[]string{
 			"--trusted-root", root, "--certificate-identity", "a", "--certificate-oidc-issuer", "b", signed,
 		}, refused, []string{"no signature that is trusted"}},
+		"by an identity": {identified(sigstore.Root, account, issuer), 0, []string{
+			"SIGNED BY", sigstoretest.Identity(account) + ", by " + issuer, "RUN", "shop-42", "acme", "main",
+			"2026-11-27T10:46:00Z",
+		}},
+		"by another identity": {
+			identified(sigstore.Root, "system:serviceaccount:workflows-evil:workflow-sa", issuer), refused,
+			[]string{"no signature that is trusted"},
+		},
+		"by another issuer": {
+			identified(sigstore.Root, account, issuer+".evil.example"), refused,
+			[]string{"no signature that is trusted"},
+		},
+		"by another sigstore": {
+			identified(sigstoretest.WithLog(t).Root, account, issuer), refused,
+			[]string{"no signature that is trusted"},
+		},
+		"of the run": {identified(
+			sigstore.Root, account, issuer, "--run", "shop-42", "--namespace", "acme", "--branch", "main",
+			"--commit", "1a2b3c4",
+		), 0, nil},
+		"of another run": {
+			identified(sigstore.Root, account, issuer, "--run", "shop-43"), refused, []string{"the run is"},
+		},
+		"of another namespace": {
+			identified(sigstore.Root, account, issuer, "--run", "shop-42", "--namespace", "evil"), refused,
+			[]string{`the namespace is "acme", and not "evil"`},
+		},
+		"of another branch": {
+			identified(sigstore.Root, account, issuer, "--branch", "dev"), refused,
+			[]string{`the branch is "main", and not "dev"`},
+		},
+		"of no run": {
+			[]string{"--key", public, "--branch", "main", signed}, refused, []string{"no statement of a run"},
+		},
 		"absent":    {[]string{"--key", public, p.registry.Host + "/absent:v1"}, refused, nil},
 		"by nobody": {[]string{signed}, misused, []string{"--key"}},
 		"by both":   {[]string{"--key", public, "--trusted-root", root, signed}, misused, []string{"not by both"}},

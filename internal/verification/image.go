@@ -20,6 +20,7 @@ import (
 type Report struct {
 	Image      string     `json:"image"` // repository@digest
 	Signatures []Signer   `json:"signatures"`
+	Runs       []Run      `json:"runs"` // that published it: one commit has one digest, however often it is built
 	Platforms  []Platform `json:"platforms"`
 }
 
@@ -40,9 +41,9 @@ const (
 	maxComplaints = 5
 )
 
-// Verify verifies an image. At least one signature must be trusted; if something is expected, each platform's image
-// must have a trusted provenance that tells it. The error is an outcome.Error; where it is a VerificationFailed the
-// report has what is known nevertheless.
+// Verify verifies an image. At least one signature must be trusted; if something is expected of the run, a trusted
+// statement of it must tell that, and for the rest each platform's image must have a trusted provenance that does. The
+// error is an outcome.Error; where it is a VerificationFailed the report has what is known nevertheless.
 func Verify(
 	ctx context.Context, source registry.Source, reference string, trust *Trust, expected Expected,
 ) (Report, error) {
@@ -55,14 +56,21 @@ func Verify(
 		return Report{}, outcome.Errorf(outcome.UsageError, "%w", err)
 	}
 	v := &verifying{source: source, trust: trust, repository: registry.Name(ref.Context().Name())}
-	report := Report{Image: v.at(root.Digest), Signatures: []Signer{}, Platforms: []Platform{}}
+	report := Report{Image: v.at(root.Digest), Signatures: []Signer{}, Runs: []Run{}, Platforms: []Platform{}}
 	statements, complaints, err := v.statements(ctx, root.Digest)
 	if err != nil {
 		return report, err
 	}
 	for _, s := range statements {
-		if s.Predicate == SignPredicate {
+		switch s.Predicate {
+		case SignPredicate:
 			report.Signatures = append(report.Signatures, s.Signer)
+		case runPredicate:
+			run, err := readRun(s)
+			if err != nil {
+				return report, outcome.Errorf(outcome.VerificationFailed, "a run of %s: %w", report.Image, err)
+			}
+			report.Runs = append(report.Runs, run)
 		}
 	}
 	if report.Platforms, err = v.platforms(ctx, raw, root, statements); err != nil {
@@ -209,7 +217,7 @@ func attested(p Platform, statements []Statement) (Platform, error) {
 	p.Provenances = []Provenance{}
 	for _, s := range statements {
 		switch {
-		case s.Predicate == SignPredicate:
+		case s.Predicate == SignPredicate, s.Predicate == runPredicate:
 		case strings.HasPrefix(s.Predicate, slsaPredicate):
 			provenance, err := readProvenance(s)
 			if err != nil {
@@ -225,10 +233,11 @@ func attested(p Platform, statements []Statement) (Platform, error) {
 	return p, nil
 }
 
-// check wants a provenance of each image that tells what is expected.
+// check wants a run, and a provenance of each image, that tell what is expected.
 func (e Expected) check(r Report) error {
-	if !e.Any() {
-		return nil
+	e, err := e.checkRuns(r)
+	if err != nil || !e.Any() {
+		return err
 	}
 	if len(r.Platforms) == 0 {
 		return outcome.Errorf(outcome.VerificationFailed, "%s has no image for any platform", r.Image)

@@ -10,6 +10,7 @@ import (
 // The predicate types that are known here.
 const (
 	SignPredicate     = "https://sigstore.dev/cosign/sign/v1"
+	runPredicate      = "https://stepwright.dev/attestations/run/v1"
 	slsaPredicate     = "https://slsa.dev/provenance/" // and the version
 	spdxPredicate     = "https://spdx.dev/Document"
 	slsa02, slsa1     = slsaPredicate + "v0.2", slsaPredicate + "v1"
@@ -132,12 +133,14 @@ func (p *Provenance) from(sources ...source) {
 	}
 }
 
-// Expected is what a provenance must tell. What is empty may be anything.
+// Expected is what must be told of an image. What is empty may be anything.
 type Expected struct {
 	Builder    string // its id
 	Repository string // URL; a scheme, .git and a slash at the end make no difference
 	Commit     string // whole, or its beginning
-	Run        string
+	Run        string // as a statement of the run names it, or the provenance where there is none
+	Namespace  string // of the run; only a statement of the run tells it, and the branch
+	Branch     string // or tag
 }
 
 // Any tells whether anything is expected.
@@ -146,19 +149,30 @@ func (e Expected) Any() bool { return e != Expected{} }
 // MinCommit is how many characters the beginning of a commit must have.
 const MinCommit = 7
 
+// differences are what is told otherwise than expected.
+type differences []string
+
+func (d *differences) add(what, want, got string, same bool) {
+	if want != "" && !same {
+		*d = append(*d, fmt.Sprintf("%s is %q, and not %q", what, got, want))
+	}
+}
+
+func (d differences) String() string { return strings.Join(d, ", ") }
+
+// source notes what is told otherwise of the source.
+func (e Expected) source(d *differences, repository, commit string) {
+	d.add("the repository", e.Repository, repository, bare(e.Repository) == bare(repository))
+	d.add("the commit", e.Commit, commit, len(e.Commit) >= MinCommit && strings.HasPrefix(commit, e.Commit))
+}
+
 // mismatch says what a provenance tells otherwise; empty when nothing.
 func (e Expected) mismatch(p Provenance) string {
-	var wrong []string
-	differs := func(what, want, got string, same bool) {
-		if want != "" && !same {
-			wrong = append(wrong, fmt.Sprintf("%s is %q, and not %q", what, got, want))
-		}
-	}
-	differs("the builder", e.Builder, p.Builder, e.Builder == p.Builder)
-	differs("the repository", e.Repository, p.Repository, bare(e.Repository) == bare(p.Repository))
-	differs("the commit", e.Commit, p.Commit, len(e.Commit) >= MinCommit && strings.HasPrefix(p.Commit, e.Commit))
-	differs("the run", e.Run, p.Run, e.Run == p.Run)
-	return strings.Join(wrong, ", ")
+	var d differences
+	d.add("the builder", e.Builder, p.Builder, e.Builder == p.Builder)
+	e.source(&d, p.Repository, p.Commit)
+	d.add("the run", e.Run, p.Run, e.Run == p.Run)
+	return d.String()
 }
 
 // bare is a repository's URL without what makes no difference.

@@ -217,6 +217,65 @@ func TestVerify(t *testing.T) {
 	}
 }
 
+// What a publisher says of the runs counts when whom one trusts has signed it, and all of it by one statement.
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	r := registrytest.New(t)
+	key, foreign := newKey(t), newKey(t)
+	image := registrytest.RandomImage(t, 1, 100)
+	r.Push(t, "app:v1", image)
+	told := func(by *ecdsa.PrivateKey, name, namespace, branch string) {
+		hang(t, r, image, byKey(t, by, statement(
+			digest(t, image), "https://stepwright.dev/attestations/run/v1",
+			fmt.Sprintf(`{"run":{"name":%q,"namespace":%q},"source":{"repository":"https://git.example.com/acme/shop",`+
+				`"branch":%q,"commit":"1a2b3c4d5e6f"},"startedOn":"2026-11-27T10:46:00Z"}`, name, namespace, branch),
+		)))
+	}
+	hang(t, r, image, byKey(t, key, statement(digest(t, image), verification.SignPredicate, "{}")))
+	hang(t, r, image, byKey(t, key, statement(digest(t, image), slsa1, provenance1)))
+	whom := must[*verification.Trust](t)(verification.ByKey(key.Public()))
+	at := source(t, r)
+	check := func(expected verification.Expected) (verification.Report, error) {
+		return verification.Verify(t.Context(), at, r.Host+"/app:v1", whom, expected)
+	}
+	main := verification.Expected{Namespace: "acme", Branch: "main"}
+	told(foreign, "shop-1", "acme", "main")
+	report, err := check(main)
+	wantFailure(t, err, "no statement of a run that is signed by whom it should be")
+	if _, err := check(verification.Expected{Run: "shop-42"}); err != nil {
+		t.Errorf("the provenance tells the run: %v", err)
+	}
+	if len(report.Runs) != 0 {
+		t.Errorf("got %v", report.Runs)
+	}
+	told(key, "shop-1", "acme", "dev")
+	told(key, "shop-2", "evil", "main")
+	report, err = check(main)
+	wantFailure(t, err, "of another run", `the branch is "dev"`, `the namespace is "evil"`)
+	if len(report.Runs) != 2 || len(report.Platforms[0].Other) != 0 {
+		t.Errorf("got %+v", report)
+	}
+	told(key, "shop-3", "acme", "main")
+	for kind, expected := range map[string]verification.Expected{
+		"the branch": main,
+		"the run":    {Run: "shop-3", Namespace: "acme"},
+		"the commit": {
+			Run: "shop-3", Branch: "main", Commit: "1a2b3c4d", Repository: "git.example.com/acme/shop",
+		},
+	} {
+		if _, err := check(expected); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	for _, expected := range []verification.Expected{
+		{Run: "shop-4"}, {Run: "shop-42"}, {Run: "shop-1", Branch: "main"}, {Run: "shop-42", Namespace: "acme"},
+		{Branch: "main", Commit: "1a2b3c4e"}, {Branch: "main", Builder: "https://example.com/another"},
+	} {
+		_, err := check(expected)
+		wantFailure(t, err)
+	}
+}
+
 // An image without an index has all statements about it.
 func TestVerifyWithoutIndex(t *testing.T) {
 	t.Parallel()
