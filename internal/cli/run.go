@@ -57,6 +57,10 @@ name by digest, or those of --builder-image and --run-image.
 
 Images come from their registries, or first from the mirrors that --registry-mirror names.
 
+Templates with the component signing-key sign the image with the key of --signing-key, and nothing
+without that flag. Only a cluster has the identity that signing-keyless signs with: nothing is
+signed then. The run says so at its beginning.
+
 What a WorkflowPlane would have runs inside this process where no address is given: a registry, an
 OAuth token endpoint, and an OpenChoreo API that keeps its objects as files. They live below --state
 and their addresses are on loopback.
@@ -166,7 +170,16 @@ func (o *runOptions) addTo(f *pflag.FlagSet) {
 		"HOST=MIRROR: ask a mirror, host[:port][/path], for the images of the registry HOST first, such as "+
 			"docker.io=mirror.example.com/hub; may be repeated",
 	)
+	addSigning(f, &o.plane.Signing)
 	addAPI(f, &o.plane.API)
+}
+
+func addSigning(f *pflag.FlagSet, o *localplane.Signing) {
+	f.StringVar(
+		&o.Key, "signing-key", "",
+		"PEM file of the private key that the image is signed with, by templates with the component signing-key",
+	)
+	f.StringVar(&o.Password, "signing-password-file", "", "file with the password of --signing-key")
 }
 
 func addSource(f *pflag.FlagSet, o *localplane.Source) {
@@ -227,6 +240,9 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 		return err
 	}
 	o.plane.Waiting = func(what string) { fmt.Fprintf(to.err, "Waiting: %s\n", what) }
+	if o.plane.Signing.Key != "" && !localplane.TakesKey(library) {
+		return misuse("--signing-key: the templates have no component signing-key, which signs with it")
+	}
 	plane := localplane.New(o.plane)
 	// Before the plane starts, too: faults of run or templates must not be found only after that.
 	if _, _, err := o.planOf(ctx, run, library, plane, os.TempDir()); err != nil {
@@ -234,6 +250,9 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	}
 	if err := o.checkDescriptor(run); err != nil {
 		return err
+	}
+	if how := plane.Unsigned(library); how != "" {
+		fmt.Fprintf(to.err, "%s\n", unsigned[how])
 	}
 	for field, value := range sorted(plane.Replaced(run)) {
 		fmt.Fprintf(
@@ -385,6 +404,9 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		}
 		o.stepsDir = filepath.Dir(self)
 	}
+	if o.plane.Signing.Password != "" && o.plane.Signing.Key == "" {
+		faults = append(faults, "--signing-password-file: there is no --signing-key that it is for")
+	}
 	var err error
 	if o.plane.Builders, err = cachedir.Path("builders"); err != nil {
 		return err
@@ -396,6 +418,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		{"--source", &o.plane.Source.Folder}, {"--git-secret-dir", &o.plane.Source.GitSecret},
 		{"--build-secrets-dir", &o.plane.Source.BuildSecrets}, {"--bindings-dir", &o.plane.Source.Bindings},
 		{"--docker-config", &o.plane.Registry.DockerConfig},
+		{"--signing-key", &o.plane.Signing.Key}, {"--signing-password-file", &o.plane.Signing.Password},
 		{"--oauth-client-secret-file", &o.plane.API.ClientSecretFile}, {"--ca-bundle", &o.plane.CABundle},
 		{"--templates", &o.templates.dir}, {"--steps-dir", &o.stepsDir},
 		{"", &o.plane.State}, {"", &o.plane.Builders}, // made when absent
@@ -416,6 +439,12 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		return misuse(faults...)
 	}
 	return nil
+}
+
+// unsigned says of each way in which templates sign that this run does not.
+var unsigned = map[string]string{
+	"key":     "These templates sign images, and this run does not: give a key with --signing-key",
+	"keyless": "These templates sign images by an identity, which only a cluster has: this run does not sign",
 }
 
 // checkSecrets refuses secrets for a build that the workflow does not have: nothing would read them. It asks for those

@@ -428,6 +428,11 @@ func TestSecretsThatDoNotApply(t *testing.T) {
 			`bindings.secretRef is "cart-bindings": give the folder with that secret's files with --bindings-dir`},
 		{"bindings that are not there", paketo.Workflow, cartRepository, []string{"--bindings-dir", "no/such"},
 			"--bindings-dir: "},
+		{"a key for templates that sign nothing", "", cartRepository, []string{"--signing-key", secrets},
+			"--signing-key: the templates have no component signing-key"},
+		{"a key that is not there", "", cartRepository, []string{"--signing-key", "no/such"}, "--signing-key: "},
+		{"a password for no key", "", cartRepository, []string{"--signing-password-file", secrets},
+			"--signing-password-file: there is no --signing-key"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

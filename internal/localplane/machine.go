@@ -36,6 +36,9 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 		},
 		Images: map[string]string{},
 	}
+	if TakesKey(library) {
+		m.Secrets[run.Name+"-signing-key"] = p.Signing.source()
+	}
 	if p.Registry.BuilderImage != "" {
 		for _, template := range library.WithSchema(buildpacksSchema) {
 			m.Images[template.Name] = p.Registry.BuilderImage
@@ -55,6 +58,37 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 // buildpacksSchema names the schema of the templates that build without a Dockerfile. There is one for each builder.
 const buildpacksSchema = "buildpacks-build"
 
+// publishTemplate is the template that pushes and signs.
+const publishTemplate = "publish-image"
+
+// What the parameter signing of that template may be, besides keyless.
+const signsNothing, signsByKey = "none", "key"
+
+// signs is how the templates sign: the default of the parameter signing. Templates without it sign nothing.
+func signs(library *plan.Library) string {
+	if template := library.Templates[publishTemplate]; template != nil {
+		for _, t := range template.Spec.Templates {
+			if in := t.Inputs.GetParameterByName("signing"); in != nil && in.Default != nil {
+				return in.Default.String()
+			}
+		}
+	}
+	return signsNothing
+}
+
+// Unsigned tells how the templates would sign, key or keyless, where this plane does not: it has a key that the
+// developer gives, and no identity. It is empty where the image is signed as the templates say.
+func (p *Plane) Unsigned(library *plan.Library) string {
+	how := signs(library)
+	if how == signsNothing || how == signsByKey && p.Signing.Key != "" {
+		return ""
+	}
+	return how
+}
+
+// TakesKey tells whether the templates sign with a key.
+func TakesKey(library *plan.Library) bool { return signs(library) == signsByKey }
+
 // settings are what a platform engineer would have set, by template and input parameter. repository is the URL that the
 // developer gave beside the Git secret.
 func (p *Plane) settings(library *plan.Library, repository string) map[string]map[string]string {
@@ -70,7 +104,7 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 		// A Secret may come late; a folder that a developer names does not come much later.
 		"checkout-source":     {"git-secret-timeout": "10"},
 		"containerfile-build": join(pull, push),
-		"publish-image":       join(pull, push),
+		publishTemplate:       join(pull, push),
 		"generate-workload": {
 			"api-server-url": p.API.URL, "oauth-token-url": p.API.TokenURL,
 			"oauth-client-id": p.API.ClientID, "oauth-scope": p.API.Scope,
@@ -80,6 +114,9 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 	if p.Source.GitSecret != "" {
 		all["checkout-source"]["git-secret-hosts"] = secretHosts(repository)
 		all["checkout-source"]["insecure-git-http"] = strconv.FormatBool(p.Source.InsecureHTTP)
+	}
+	if p.Unsigned(library) != "" {
+		all[publishTemplate]["signing"] = signsNothing
 	}
 	for _, template := range library.WithSchema(buildpacksSchema) {
 		settings := join(pull, push)
@@ -123,6 +160,18 @@ func (p *Plane) secrets(run string) map[string]plan.Source {
 		all[run+"-bindings"] = plan.Source{Copy: p.Source.Bindings}
 	}
 	return all
+}
+
+// source are the key's files; none without a key.
+func (s Signing) source() plan.Source {
+	files := map[string]string{}
+	if s.Key != "" {
+		files["cosign.key"] = s.Key
+	}
+	if s.Password != "" {
+		files["cosign.password"] = s.Password
+	}
+	return plan.Source{Files: files}
 }
 
 // secretHosts are the Git servers that the developer's secret is for: the repository's, whatever its port, since the

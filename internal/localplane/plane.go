@@ -38,6 +38,7 @@ type Options struct {
 
 	Source   Source
 	Registry Registry
+	Signing  Signing
 	API      API
 
 	Waiting func(what string) // is told whom the plane waits for; may be nil
@@ -63,6 +64,12 @@ type Registry struct {
 	Insecure     []string          // hosts, with port if they have one, that are spoken to over plain HTTP
 
 	BuilderImage, RunImage string // instead of those that a template names; empty: those
+}
+
+// Signing is what the image is signed with.
+type Signing struct {
+	Key      string // PEM file of a private key; empty: the image is not signed
+	Password string // file of the key's password; empty: it has none
 }
 
 // API is an OpenChoreo API, and how to get a token for it. Without a URL the plane has one of its own.
