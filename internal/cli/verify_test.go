@@ -34,8 +34,8 @@ type publisher struct {
 	registry *registrytest.Registry
 }
 
-// publish pushes an image with an attestation, and more parameters.
-func (p publisher) publish(t *testing.T, name string, parameters ...string) {
+// publish pushes an image with a provenance and an SBOM, and more parameters, and returns the index of all.
+func (p publisher) publish(t *testing.T, name string, parameters ...string) v1.ImageIndex {
 	t.Helper()
 	image := registrytest.RandomImage(t, 1, 100)
 	digest, err := image.Digest()
@@ -46,8 +46,11 @@ func (p publisher) publish(t *testing.T, name string, parameters ...string) {
 		`"subject":[{"name":"_","digest":{"sha256":"` + digest.Hex + `"}}],"predicate":{"buildDefinition":` +
 		`{"buildType":"https://example.com","externalParameters":{"repository":{"url":"https://git.example.com/a/b",` +
 		`"revision":{"commit":"1a2b3c4d5e6f"}}}},"runDetails":{"builder":{"id":"https://example.com/builder"}}}}`
+	list := `{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://spdx.dev/Document",` +
+		`"subject":[{"name":"_","digest":{"sha256":"` + digest.Hex + `"}}],"predicate":{"spdxVersion":"SPDX-2.3"}}`
 	attestation, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
-		static.NewLayer([]byte(provenance), "application/vnd.in-toto+json"))
+		static.NewLayer([]byte(provenance), "application/vnd.in-toto+json"),
+		static.NewLayer([]byte(list), "application/vnd.in-toto+json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +76,19 @@ func (p publisher) publish(t *testing.T, name string, parameters ...string) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+	return index
+}
+
+// newPublisher builds the program and starts the registry.
+func newPublisher(t *testing.T) publisher {
+	t.Helper()
+	p := publisher{filepath.Join(t.TempDir(), "publish-image"), registrytest.New(t)}
+	if err := programtest.Build(
+		t.Context(), filepath.Dir(p.program), "../..", "./steps/publish-image",
+	); err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // verify runs stepwright verify.
@@ -117,12 +133,7 @@ func keyFiles(t *testing.T) (private, public string) {
 // stepwright verify believes what publish-image signed, and nothing else.
 func TestVerify(t *testing.T) {
 	t.Parallel()
-	p := publisher{filepath.Join(t.TempDir(), "publish-image"), registrytest.New(t)}
-	if err := programtest.Build(
-		t.Context(), filepath.Dir(p.program), "../..", "./steps/publish-image",
-	); err != nil {
-		t.Fatal(err)
-	}
+	p := newPublisher(t)
 	private, public := keyFiles(t)
 	_, foreign := keyFiles(t)
 	p.publish(t, "signed", "--signing", "key", "--signing-key", private)

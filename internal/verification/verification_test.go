@@ -7,7 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -18,7 +17,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
-	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -75,38 +73,10 @@ func byKey(t testing.TB, key *ecdsa.PrivateKey, statement []byte) []byte {
 	}))
 }
 
-const identity, issuer = "https://kubernetes.io/namespaces/acme/serviceaccounts/workflow", "https://issuer.example.com"
-
-// byIdentity is the bundle of a statement that an identity signs with a certificate of a sigstore, with a timestamp.
-func byIdentity(t testing.TB, sigstore *sigstoretest.Sigstore, statement []byte) []byte {
-	key := newKey(t)
-	var doc map[string]any
-	if err := json.Unmarshal(byKey(t, key, statement), &doc); err != nil {
-		t.Fatal(err)
-	}
-	signed := doc["dsseEnvelope"].(map[string]any)["signatures"].([]any)[0].(map[string]any)["sig"].(string)
-	raw := must[[]byte](t)(base64.StdEncoding.DecodeString(signed))
-	doc["verificationMaterial"] = map[string]any{
-		"certificate": map[string]any{"rawBytes": sigstore.Certificate(t, key.Public(), identity, issuer).Raw},
-		"timestampVerificationData": map[string]any{"rfc3161Timestamps": []any{
-			map[string]any{"signedTimestamp": must[[]byte](t)(sigstore.Stamp(sigstoretest.Query(t, raw)))},
-		}},
-	}
-	return must[[]byte](t)(json.Marshal(doc))
-}
-
 // hang makes a bundle refer to what the registry has.
 func hang(t testing.TB, r *registrytest.Registry, subject partial.Describable, bundle []byte) {
 	t.Helper()
-	held, err := mutate.AppendLayers(
-		mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), bundleType),
-		static.NewLayer(bundle, bundleType),
-	)
-	if err != nil {
-		t.Fatal(err)
-	}
-	held = mutate.Subject(held, *must[*v1.Descriptor](t)(partial.Descriptor(subject))).(v1.Image)
-	r.Push(t, "app@"+digest(t, held).String(), held)
+	r.Attach(t, "app", subject, bundleType, bundle)
 }
 
 // source is how the registry is reached.
@@ -118,6 +88,8 @@ func source(t testing.TB, r *registrytest.Registry) registry.Source {
 		Transport:   transport,
 	}
 }
+
+const identity, issuer = "https://kubernetes.io/namespaces/acme/serviceaccounts/workflow", "https://issuer.example.com"
 
 // provenance1 is a provenance as a builder of ours writes it, and provenance02 one as BuildKit did.
 const (
@@ -303,7 +275,7 @@ func TestVerifyByIdentity(t *testing.T) {
 	t.Parallel()
 	sigstore, other := sigstoretest.New(t), sigstoretest.New(t)
 	about := v1.Hash{Algorithm: "sha256", Hex: strings.Repeat("ab", 32)}
-	content := byIdentity(t, sigstore, statement(about, verification.SignPredicate, "{}"))
+	content := sigstore.Bundle(t, statement(about, verification.SignPredicate, "{}"), identity, issuer)
 	tests := map[string]struct {
 		root   []byte
 		who    verification.Identity

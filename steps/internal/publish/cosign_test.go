@@ -35,9 +35,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/pki"
-	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/verification/sigstoretest"
+	"github.com/stepwright/stepwright/internal/verification/verifiertest"
 	"github.com/stepwright/stepwright/steps/internal/publish"
 )
 
@@ -52,16 +52,7 @@ type cosign struct {
 // buildCosign builds the cosign of ci/verifiers, and returns its path.
 func buildCosign(t *testing.T) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("builds cosign")
-	}
-	dir := t.TempDir()
-	if err := programtest.Build(
-		t.Context(), dir, "../../../ci/verifiers/cosign", "github.com/sigstore/cosign/v3/cmd/cosign",
-	); err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(dir, "cosign")
+	return verifiertest.Build(t, "cosign", "github.com/sigstore/cosign/v3/cmd/cosign")
 }
 
 // cosignOf is a cosign for a registry.
@@ -193,6 +184,11 @@ func TestCosign(t *testing.T) {
 			out, err = c.attestation(t, public, "slsaprovenance1", repository+"@"+digest(t, image))
 			if err != nil {
 				t.Errorf("verify-attestation: %v: %s", err, out)
+			}
+
+			// The index has no other image: the tag will do.
+			if out, err = c.attestation(t, public, "slsaprovenance1", tag); err != nil {
+				t.Errorf("verify-attestation of the index: %v: %s", err, out)
 			}
 
 			foreign := publicPEM(t, ecKey(t, elliptic.P256()).Public())

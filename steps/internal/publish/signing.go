@@ -119,8 +119,30 @@ func (s *signing) attestations() ([]toSign, error) {
 			continue
 		}
 		all = append(all, toSign{a.Subject, predicate, statement})
+		if s.only(a.Subject) {
+			// What is said of its only image is said of the index, too: nodes, and policies of a cluster, know the
+			// image by the index's digest.
+			n := len(all) - 1
+			if all[n].statement, err = signature.AboutToo(statement, s.image.Root().Digest); err != nil {
+				return nil, err
+			}
+			all = append(all, toSign{s.image.Root(), predicate, all[n].statement})
+		}
 	}
 	return all, nil
+}
+
+// only tells whether the image that is pushed is an index with no other image than this one.
+func (s *signing) only(image imagelayout.Manifest) bool {
+	var index v1.IndexManifest
+	root := s.image.Root()
+	if !root.MediaType.IsIndex() || json.Unmarshal(root.Raw, &index) != nil {
+		return false
+	}
+	images := slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
+		return d.Annotations[imagelayout.ReferenceType] != ""
+	})
+	return len(images) == 1 && images[0].Digest == image.Digest
 }
 
 // failure says that it is the signature that failed, and not the image.

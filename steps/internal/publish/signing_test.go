@@ -228,21 +228,24 @@ func TestSigning(t *testing.T) {
 				t.Errorf("the password is told: %s", logged)
 			}
 			repository := at + "/team/shop-cart"
-			for about, predicate := range map[string]string{
-				digest(t, index): signPredicate, digest(t, image): provenancePredicate,
+			for about, predicates := range map[string][]string{
+				digest(t, index): {signPredicate, provenancePredicate}, // it has one image only
+				digest(t, image): {provenancePredicate},
 			} {
 				bundles := bundlesOf(t, repository, about)
-				if got := slices.Collect(maps.Keys(bundles)); !slices.Equal(got, []string{predicate}) {
-					t.Fatalf("%s has %q, want %q", about, got, predicate)
+				if got := slices.Sorted(maps.Keys(bundles)); !slices.Equal(got, predicates) {
+					t.Fatalf("%s has %q, want %q", about, got, predicates)
 				}
-				if err := verified(bundles[predicate], public, about); err != nil {
-					t.Error(err)
-				}
-				if verified(bundles[predicate], ecKey(t, elliptic.P256()).Public(), about) == nil {
-					t.Error("another key verifies it")
-				}
-				if verified(bundles[predicate], public, "sha256:"+strings.Repeat("0", 64)) == nil {
-					t.Error("it is about another image, too")
+				for predicate, b := range bundles {
+					if err := verified(b, public, about); err != nil {
+						t.Errorf("%s: %v", predicate, err)
+					}
+					if verified(b, ecKey(t, elliptic.P256()).Public(), about) == nil {
+						t.Errorf("%s: another key verifies it", predicate)
+					}
+					if verified(b, public, "sha256:"+strings.Repeat("0", 64)) == nil {
+						t.Errorf("%s is about another image, too", predicate)
+					}
 				}
 			}
 			other, err := name.NewDigest(repository+"@"+first["signature-digest"], name.Insecure)
@@ -260,10 +263,31 @@ func TestSigning(t *testing.T) {
 			}
 			list := must[v1.ImageIndex](t)(remote.Referrers(must[name.Digest](t)(
 				name.NewDigest(repository+"@"+digest(t, index), name.Insecure))))
-			if got := must[*v1.IndexManifest](t)(list.IndexManifest()); len(got.Manifests) != 2 {
-				t.Errorf("%d referrers, want 2", len(got.Manifests))
+			if got := must[*v1.IndexManifest](t)(list.IndexManifest()); len(got.Manifests) != 4 {
+				t.Errorf("%d referrers, want 4", len(got.Manifests))
 			}
 		})
+	}
+}
+
+// What is said of one of several images is said of that one, and not of the index.
+func TestSigningOfSeveralImages(t *testing.T) {
+	t.Parallel()
+	at := listing(t)
+	image, other := registrytest.RandomImage(t, 1, 100), registrytest.RandomImage(t, 1, 100)
+	index := mutate.AppendManifests(attested(t, image, digest(t, image)), mutate.IndexAddendum{
+		Add: other, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}},
+	})
+	in, _ := signed(t, publish.Parameters{Registry: at, ImageName: "app", ImageTag: "v1", InsecurePlainHTTP: true})
+	in.Workspace = built(t, index)
+	mustRun(t, in)
+	for about, predicates := range map[string][]string{
+		digest(t, index): {signPredicate}, digest(t, image): {provenancePredicate}, digest(t, other): nil,
+	} {
+		got := slices.Sorted(maps.Keys(bundlesOf(t, at+"/app", about)))
+		if !slices.Equal(got, predicates) {
+			t.Errorf("%s has %q, want %q", about, got, predicates)
+		}
 	}
 }
 
