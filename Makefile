@@ -24,7 +24,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run test test-short lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
+.PHONY: help build run test test-short verifiers lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -39,6 +39,7 @@ help: ## Show the targets
 	@echo "  CLUSTER=kind                      cluster-up, cluster-down and e2e on a cluster of kind; see ci/cluster"
 	@echo "  OPENCHOREO=1.2.0                  another version of OpenChoreo than the newest, of cluster-up and e2e"
 	@echo "  KUBERNETES=1.36                   another version of Kubernetes than 1.33, likewise"
+	@echo "  SIGNING_KEY=<file>                private key that make publish signs with; SIGNING_PASSWORD=<file> if it is encrypted"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
 	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
 	@echo "  ROUNDS=<number>                   how often make bench runs each contender (default 5)"
@@ -76,6 +77,10 @@ test: ## Lint, then run every test against real parts, with the race detector
 test-short: ## The quick tests, for every change: no package to install, no root, no containers
 	$(GO) test -short ./...
 
+verifiers: ## Test the policies of examples/policies with Kyverno and policy-controller, which take minutes to compile
+	@ci/install/install.sh test
+	$(GO) test -tags verifiers -timeout 60m ./examples/policies
+
 lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/lint
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
@@ -107,8 +112,9 @@ release: ## Make what VERSION=x.y.z is published as, in dist/release: images, pr
 	@ci/install/install.sh images-arm64
 	@$(GO) run ./ci/release build --version '$(VERSION)' --arch '$(subst $(space),$(comma),$(ARCHITECTURES))'
 
-publish: ## Publish dist/release: images and chart to REGISTRY=…, with the credentials of docker login, files to FOLDER=…
-	@$(GO) run ./ci/release publish $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(FOLDER),--folder '$(FOLDER)') $(if $(PLAIN_HTTP),--plain-http)
+publish: ## Publish dist/release: images and chart to REGISTRY=…, with the credentials of docker login, files to FOLDER=…, signed with SIGNING_KEY=…
+	@$(GO) run ./ci/release publish $(if $(REGISTRY),--registry '$(REGISTRY)') $(if $(FOLDER),--folder '$(FOLDER)') $(if $(PLAIN_HTTP),--plain-http) \
+	  $(if $(SIGNING_KEY),--signing-key '$(SIGNING_KEY)') $(if $(SIGNING_PASSWORD),--signing-password '$(SIGNING_PASSWORD)')
 
 cluster-up: ## Start a Kubernetes of one node with Argo and OpenChoreo, on this machine: see ci/cluster
 	@$(if $(CLUSTER),,ci/install/install.sh cluster)

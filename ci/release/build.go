@@ -45,6 +45,7 @@ const (
 	chartDir   = imagesDir + "/charts/" + chart.Name // the layout of the chart
 	pipelines  = "external-ci.tar.gz"
 	provenance = "provenance.intoto.json"
+	signed     = "provenance.sigstore.json" // of a release that is published with a key
 )
 
 // home is where images and charts are published.
@@ -93,8 +94,10 @@ func (r *release) build(ctx context.Context) error {
 	images := filepath.Join(r.out, imagesDir)
 	r.say("Making the images")
 	if err := r.run(
-		ctx, r.source, nil, "go", "run", "./images", "build", "--version", r.version, "--dir", images, "--arch",
-		strings.Join(r.architectures, ","),
+		ctx, r.source, nil, "go", append([]string{
+			"run", "./images", "build", "--version", r.version, "--dir", images, "--arch",
+			strings.Join(r.architectures, ","),
+		}, imageNames()...)...,
 	); err != nil {
 		return err
 	}
@@ -106,10 +109,17 @@ func (r *release) build(ctx context.Context) error {
 			}
 		}
 	}
-	r.say("Writing lists of parts, installs and the chart")
+	revision, err := r.revision()
+	if err != nil {
+		return err
+	}
+	r.say("Writing lists of parts, provenance, installs and the chart")
 	files := map[string][]byte{notes: []byte(text)}
+	if err := r.addImages(files, revision); err != nil { // first: the others have digests of what it attests
+		return err
+	}
 	for _, add := range []func(files map[string][]byte, stamped string) error{
-		r.addImages, r.addBundles, r.addChart, r.addTemplates,
+		r.addBundles, r.addChart, r.addTemplates,
 	} {
 		if err := add(files, stamped); err != nil {
 			return err
@@ -124,10 +134,6 @@ func (r *release) build(ctx context.Context) error {
 	}
 	// What has the checksum of the checksums is not among them: pipelines, and where all comes from.
 	external, err := externalCI(stamped, sum)
-	if err != nil {
-		return err
-	}
-	revision, err := r.revision()
 	if err != nil {
 		return err
 	}
@@ -277,6 +283,7 @@ func (r *release) addChart(files map[string][]byte, stamped string) error {
 	if err != nil {
 		return err
 	}
+	maps.DeleteFunc(digests, func(image, _ string) bool { return !slices.Contains(steps(), image) })
 	content, err := chart.Files(filepath.Join(stamped, "templates"), r.version, digests)
 	if err != nil {
 		return err
@@ -293,18 +300,21 @@ func (r *release) addChart(files map[string][]byte, stamped string) error {
 	return chart.WriteLayout(filepath.Join(r.out, chartDir), content["Chart.yaml"], archive, r.version)
 }
 
-// digests are the digests of the images by the names of their steps.
+// digests are the digests of the images by their names.
 func (r *release) digests() (map[string]string, error) {
 	all := map[string]string{}
-	for _, step := range steps() {
-		digest, err := digestOf(filepath.Join(r.out, imagesDir, step))
+	for _, name := range imageNames() {
+		digest, err := digestOf(filepath.Join(r.out, imagesDir, name))
 		if err != nil {
 			return nil, err
 		}
-		all[step] = digest
+		all[name] = digest
 	}
 	return all, nil
 }
+
+// imageNames are the names of the images: one for each step, and the scanner that lists what is in images.
+func imageNames() []string { return append(steps(), "sbom-scanner") }
 
 // steps are the names of the steps, each of which has an image.
 func steps() []string {

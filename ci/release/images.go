@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,45 +18,74 @@ import (
 	"github.com/stepwright/stepwright/images/layouts"
 )
 
-// addImages adds the references of the images, and lists of what they are made of, for each platform.
-func (r *release) addImages(files map[string][]byte, _ string) error {
+// addImages adds the references of the images, and lists of what they are made of, for each platform. It puts the lists
+// beside the images, too, and which commit they are of.
+func (r *release) addImages(files map[string][]byte, revision string) error {
 	var text strings.Builder
-	for _, step := range steps() {
-		index, tag, err := layouts.Index(filepath.Join(r.out, imagesDir, step))
+	for _, image := range imageNames() {
+		dir := filepath.Join(r.out, imagesDir, image)
+		index, tag, err := layouts.Index(dir)
 		if err != nil {
 			return err
 		}
-		digest, err := index.Digest()
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&text, "%s/%s:%s@%s\n", home, step, tag, digest)
-		manifest, err := index.IndexManifest()
+		platforms, err := layouts.Images(index)
 		if err != nil {
 			return err
 		}
 		var has []string
-		for _, platform := range manifest.Manifests {
+		statements := map[v1.Hash][]layouts.Statement{}
+		for _, platform := range platforms {
 			img, err := index.Image(platform.Digest)
 			if err != nil {
 				return err
 			}
 			architecture := platform.Platform.Architecture
 			has = append(has, architecture)
-			name := step + "-image_linux_" + architecture
-			if files[name+".spdx.json"], err = r.listImage(img, name, architecture, platform.Digest.Hex); err != nil {
+			name := image + "-image_linux_" + architecture
+			list, err := r.listImage(img, name, architecture, platform.Digest.Hex)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			files[name+".spdx.json"] = list
+			if statements[platform.Digest], err = r.attestations(platform.Digest, list, revision); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
 		if len(has) < len(r.architectures) {
 			return fmt.Errorf(
-				"the image of %s is for %s only, not for %s: see what make images said", step, strings.Join(has, ", "),
+				"the image of %s is for %s only, not for %s: see what make images said", image, strings.Join(has, ", "),
 				strings.Join(r.architectures, ", "),
 			)
 		}
+		digest, err := layouts.Attest(dir, statements)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&text, "%s/%s:%s@%s\n", home, image, tag, digest)
 	}
 	files[references] = []byte(text.String())
 	return nil
+}
+
+// attestations are what is said of an image of one platform: of which commit it is, and what it is made of.
+func (r *release) attestations(image v1.Hash, list []byte, revision string) ([]layouts.Statement, error) {
+	var all []layouts.Statement
+	for _, said := range []struct {
+		predicate string
+		content   any
+	}{
+		{slsaProvenance, r.definition(revision)}, {spdxDocument, json.RawMessage(list)},
+	} {
+		content, err := json.Marshal(statement{
+			Type: inToto, PredicateType: said.predicate, Predicate: said.content,
+			Subject: []subject{{"_", map[string]string{image.Algorithm: image.Hex}}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, layouts.Statement{Predicate: said.predicate, Content: content})
+	}
+	return all, nil
 }
 
 // Files of Debian packages in images, as the command images puts them there.

@@ -78,7 +78,8 @@ func buildCommand() *cobra.Command {
 		Short: "Make a release of the checkout in a folder",
 		Long: `Makes a release of the files of a checkout, as this version whatever templates/VERSION says, in a folder:
 
-  images/<step>                 images, OCI layouts; images.txt has their references with digests
+  images/<name>                 images with what they are made of and where they come from beside them, OCI layouts;
+                                images.txt has their references with digests
   <program>_<system>_<arch>     programs: stepwright and generate-workload-cr for every system, steps for linux
   *.spdx.json                   what each program and each image is made of
   workflow-plane.yaml, control-plane.yaml
@@ -87,7 +88,7 @@ func buildCommand() *cobra.Command {
   templates.tar.gz              templates, for overlays of one's own
   SHA256SUMS                    checksums of all these files
   external-ci.tar.gz            pipelines of other CIs and the action for GitHub, with the checksum of SHA256SUMS
-  provenance.intoto.json        of which commit all is made, and how; not signed
+  provenance.intoto.json        of which commit all is made, and how
   RELEASE_NOTES.md              what CHANGELOG.md says of the version
 
 The same files give the same release, byte by byte, by the same Go and Debian packages.`,
@@ -111,15 +112,22 @@ The same files give the same release, byte by byte, by the same Go and Debian pa
 }
 
 func publishCommand() *cobra.Command {
-	var from, registry, folder string
-	var plainHTTP bool
+	var p publication
+	var folder string
 	cmd := &cobra.Command{
 		Use:   "publish",
 		Short: "Publish a release: its images and its chart to a registry, its files to a folder",
-		Args:  cobra.NoArgs,
+		Long: `Publishes a release. With --signing-key its images are signed, with what is said beside them, and so is
+the provenance of its files, as provenance.sigstore.json: cosign verifies all by the public key, and stepwright
+the images. One key gives the same signatures each time. Without a key nothing is signed.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if registry != "" {
-				references, err := publish(cmd.Context(), from, registry, plainHTTP)
+			p.stderr = cmd.ErrOrStderr()
+			if p.key == "" {
+				fmt.Fprintln(p.stderr, "Nothing is signed: there is no --signing-key")
+			}
+			if p.registry != "" {
+				references, err := p.push(cmd.Context())
 				for _, reference := range references {
 					fmt.Fprintln(cmd.OutOrStdout(), reference)
 				}
@@ -128,19 +136,27 @@ func publishCommand() *cobra.Command {
 				}
 			}
 			if folder != "" {
-				return copyFiles(from, folder)
+				return p.copyFiles(folder)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&from, "release", filepath.Join("dist", "release"), "folder that build made")
+	cmd.Flags().StringVar(&p.from, "release", filepath.Join("dist", "release"), "folder that build made")
 	cmd.Flags().StringVar(
-		&registry, "registry", "",
-		"host, with optional port and path, such as ghcr.io/stepwright: images go to <registry>/<step>, the chart to "+
+		&p.registry, "registry", "",
+		"host, with optional port and path, such as ghcr.io/stepwright: images go to <registry>/<name>, the chart to "+
 			"<registry>/charts/stepwright; with the credentials of docker login",
 	)
 	cmd.Flags().StringVar(&folder, "folder", "", "where the files go, each version into a folder v<version>")
-	cmd.Flags().BoolVar(&plainHTTP, "plain-http", false, "speak plain HTTP with a registry on this machine")
+	cmd.Flags().BoolVar(&p.plainHTTP, "plain-http", false, "speak plain HTTP with a registry on this machine")
+	cmd.Flags().StringVar(
+		&p.key, "signing-key", os.Getenv("SIGNING_KEY"),
+		"PEM file of the private key to sign with, as for publish-image; $SIGNING_KEY",
+	)
+	cmd.Flags().StringVar(
+		&p.password, "signing-password", os.Getenv("SIGNING_PASSWORD"),
+		"file with the password of the key; $SIGNING_PASSWORD",
+	)
 	cmd.MarkFlagsOneRequired("registry", "folder")
 	return cmd
 }

@@ -16,7 +16,7 @@ type statement struct {
 	Type          string    `json:"_type"`
 	Subject       []subject `json:"subject"`
 	PredicateType string    `json:"predicateType"`
-	Predicate     predicate `json:"predicate"`
+	Predicate     any       `json:"predicate"`
 }
 
 // predicate is SLSA's provenance, version 1 (https://slsa.dev/spec/v1.0/provenance), as far as it is used here. The
@@ -51,8 +51,15 @@ type subject struct {
 	Digest map[string]string `json:"digest"`
 }
 
+// Types of statements, and of what they say.
+const (
+	inToto         = "https://in-toto.io/Statement/v1"
+	slsaProvenance = "https://slsa.dev/provenance/v1"
+	spdxDocument   = "https://spdx.dev/Document"
+)
+
 // origin is SLSA's provenance of the files that SHA256SUMS has, of that file and of the images: of which commit they
-// were made, and how to make them again. It is not signed.
+// were made, and how to make them again.
 func (r *release) origin(revision string) ([]byte, error) {
 	raw, err := os.ReadFile(filepath.Join(r.out, sums))
 	if err != nil {
@@ -67,31 +74,37 @@ func (r *release) origin(revision string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, step := range steps() {
-		sum := strings.TrimPrefix(digests[step], "sha256:")
-		subjects = append(subjects, subject{home + "/" + step, map[string]string{"sha256": sum}})
+	for _, name := range imageNames() {
+		sum := strings.TrimPrefix(digests[name], "sha256:")
+		subjects = append(subjects, subject{home + "/" + name, map[string]string{"sha256": sum}})
 	}
-	commit, _, _ := strings.Cut(revision, "-") // -dirty, where files differ from it
 	raw, err = json.MarshalIndent(statement{
-		Type: "https://in-toto.io/Statement/v1", Subject: subjects, PredicateType: slsaProvenance,
-		Predicate: predicate{
-			BuildDefinition: buildDefinition{
-				BuildType: project + "/blob/main/CONTRIBUTING.md#a-release",
-				ExternalParameters: map[string]any{
-					"version": r.version, "revision": revision, "architectures": r.architectures, "systems": r.systems,
-				},
-				InternalParameters: map[string]any{"go": runtime.Version()},
-				ResolvedDependencies: []resource{{
-					URI: "git+" + project, Digest: map[string]string{"gitCommit": commit},
-				}},
-			},
-			RunDetails: runDetails{Builder: builder{ID: project + "/tree/main/ci/release"}},
-		},
+		Type: inToto, Subject: subjects, PredicateType: slsaProvenance, Predicate: r.definition(revision),
 	}, "", "  ")
 	return append(raw, '\n'), err
 }
 
-const slsaProvenance = "https://slsa.dev/provenance/v1"
+// definition says of which commit something of the release was made, and how. The revision is a commit's hash, and
+// ends with -dirty where files differ from it.
+func (r *release) definition(revision string) predicate {
+	commit, _, _ := strings.Cut(revision, "-")
+	return predicate{
+		BuildDefinition: buildDefinition{
+			BuildType: project + "/blob/main/CONTRIBUTING.md#a-release",
+			ExternalParameters: map[string]any{
+				"version": r.version, "revision": revision, "architectures": r.architectures, "systems": r.systems,
+			},
+			InternalParameters: map[string]any{"go": runtime.Version()},
+			ResolvedDependencies: []resource{{
+				URI: "git+" + project, Digest: map[string]string{"gitCommit": commit},
+			}},
+		},
+		RunDetails: runDetails{Builder: builder{ID: builderID}},
+	}
+}
+
+// builderID names who made a release, in its provenance.
+const builderID = project + "/tree/main/ci/release"
 
 // project is where the source is published.
 const project = "https://github.com/stepwright/stepwright"

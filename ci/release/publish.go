@@ -4,22 +4,40 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 
 	"github.com/stepwright/stepwright/ci/release/chart"
 	"github.com/stepwright/stepwright/images/layouts"
 )
 
-// publish pushes the images of a release to <registry>/<step>, and its chart to <registry>/charts/stepwright. It
-// returns their references. The chart, by which they are installed, is last.
-func publish(ctx context.Context, from, registry string, plainHTTP bool) ([]string, error) {
+// A publication is where a release goes, and by which key.
+type publication struct {
+	from          string // folder that build made
+	registry      string
+	plainHTTP     bool
+	key, password string // files for the signatures; without a key nothing is signed
+	stderr        io.Writer
+}
+
+// push pushes the images of a release to <registry>/<name>, and its chart to <registry>/charts/stepwright. It returns
+// their references. The chart, by which they are installed, is last.
+func (p publication) push(ctx context.Context) ([]string, error) {
 	var all []string
-	for _, name := range append(steps(), "charts/"+chart.Name) {
-		reference, err := layouts.Push(
-			ctx, filepath.Join(from, imagesDir, filepath.FromSlash(name)), registry+"/"+name, plainHTTP,
-		)
+	for _, name := range append(imageNames(), "charts/"+chart.Name) {
+		dir := filepath.Join(p.from, imagesDir, filepath.FromSlash(name))
+		push := p.sign
+		if p.key == "" || strings.Contains(name, "/") {
+			push = func(ctx context.Context, dir, name string) (string, error) {
+				return layouts.Push(ctx, dir, p.registry+"/"+name, p.plainHTTP)
+			}
+		}
+		reference, err := push(ctx, dir, name)
 		if err != nil {
 			return all, err
 		}
@@ -28,10 +46,52 @@ func publish(ctx context.Context, from, registry string, plainHTTP bool) ([]stri
 	return all, nil
 }
 
+// sign pushes the image of a layout and signs it, as publish-image does for everybody: by the program of the release.
+func (p publication) sign(ctx context.Context, dir, name string) (string, error) {
+	_, tag, err := layouts.Index(dir)
+	if err != nil {
+		return "", err
+	}
+	results, err := os.MkdirTemp("", "stepwright-publish-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(results)
+	program, err := filepath.Abs(filepath.Join(p.from, "publish-image_"+runtime.GOOS+"_"+runtime.GOARCH))
+	if err != nil {
+		return "", err
+	}
+	if err := os.Chmod(program, 0o755); err != nil { // archives of CIs drop it
+		return "", err
+	}
+	cmd := exec.CommandContext(
+		ctx, program, "--image-source", dir, "--workspace", results, "--results-dir", results,
+		"--registry", p.registry, "--image-name", name, "--image-tag", tag,
+		"--insecure-plain-http="+strconv.FormatBool(p.plainHTTP), "--registry-push-secret", dockerConfig(),
+		"--signing", "key", "--signing-key", p.key, "--signing-password", p.password,
+	)
+	cmd.Stdout, cmd.Stderr = p.stderr, p.stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("sign %s by %s: %w", name, program, err)
+	}
+	reference, err := os.ReadFile(filepath.Join(results, "image"))
+	return strings.TrimSpace(string(reference)), err
+}
+
+// dockerConfig is the file that docker login writes.
+func dockerConfig() string {
+	dir := os.Getenv("DOCKER_CONFIG")
+	if home, err := os.UserHomeDir(); dir == "" && err == nil {
+		dir = filepath.Join(home, ".docker")
+	}
+	return filepath.Join(dir, "config.json")
+}
+
 // copyFiles copies the files of a release, but for images, into the folder v<version> of folder, as the project's
-// releases have them below one URL. Checksums are verified first. Another release of a version that is there is an
-// error.
-func copyFiles(from, folder string) error {
+// releases have them below one URL, and signs the provenance, which has the digests of all. Checksums are verified
+// first. Another release of a version that is there is an error.
+func (p publication) copyFiles(folder string) error {
+	from := p.from
 	raw, err := os.ReadFile(filepath.Join(from, sums))
 	if err != nil {
 		return err
@@ -61,7 +121,22 @@ func copyFiles(from, folder string) error {
 			return err
 		}
 	}
-	return nil
+	if p.key == "" {
+		return nil
+	}
+	key, err := loadKey(p.key, p.password)
+	if err != nil {
+		return err
+	}
+	about, err := os.ReadFile(filepath.Join(from, provenance))
+	if err != nil {
+		return err
+	}
+	bundle, err := key.bundle(about)
+	if err != nil {
+		return err
+	}
+	return writeAll(to, map[string][]byte{signed: bundle})
 }
 
 // versionOf is the version of a release: that of its chart.

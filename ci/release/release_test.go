@@ -4,32 +4,43 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/ci/release/chart"
 	"github.com/stepwright/stepwright/images/layouts"
+	"github.com/stepwright/stepwright/internal/cli"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/registry/registrytest"
+	"github.com/stepwright/stepwright/internal/verification/verifiertest"
 )
 
 const next = "98.7.6-rc.1"
 
-// madeUp is a release of this checkout, stamped as the version next, with images of random content instead of the
-// steps', and a text for programs.
+// madeUp is a release of this checkout, stamped as the version next, with images of random content instead of its own,
+// and a text for programs.
 func madeUp(t *testing.T) (r release, stamped string, sum string) {
 	t.Helper()
 	if testing.Short() {
@@ -46,12 +57,16 @@ func madeUp(t *testing.T) (r release, stamped string, sum string) {
 	if err := r.stamp(t.Context(), stamped); err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range steps() {
-		index, err := random.Index(100, 1, 1, random.WithSource(zeros{}))
+	for _, name := range imageNames() {
+		img, err := random.Image(100, 1, random.WithSource(zeros{}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		dir := filepath.Join(r.out, imagesDir, step)
+		img = mutate.MediaType(mutate.ConfigMediaType(img, types.OCIConfigJSON), types.OCIManifestSchema1)
+		index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
+			Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}},
+		})
+		dir := filepath.Join(r.out, imagesDir, name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +78,11 @@ func madeUp(t *testing.T) (r release, stamped string, sum string) {
 			t.Fatal(err)
 		}
 	}
+	const revision = "cccccccccccccccccccccccccccccccccccccccc-dirty"
 	files := map[string][]byte{"stepwright_linux_amd64": []byte("a program")}
+	if err := r.addImages(files, revision); err != nil {
+		t.Fatal(err)
+	}
 	if err := errors.Join(
 		r.addBundles(files, stamped), r.addChart(files, stamped), r.addTemplates(files, stamped),
 		writeAll(r.out, files),
@@ -78,7 +97,7 @@ func madeUp(t *testing.T) (r release, stamped string, sum string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	about, err := r.origin(strings.Repeat("c", 40) + "-dirty")
+	about, err := r.origin(revision)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,11 +184,14 @@ func TestRelease(t *testing.T) {
 	if got := sumOf([]byte(files[sums])); got != sum || !strings.Contains(files[sums], "  stepwright_linux_amd64\n") {
 		t.Errorf("%s has the checksum %s, want %s:\n%s", sums, got, sum, files[sums])
 	}
-	var about statement
+	var about struct {
+		Subject   []subject
+		Predicate predicate
+	}
 	if err := json.Unmarshal([]byte(files[provenance]), &about); err != nil {
 		t.Fatal(err)
 	}
-	wanted := strings.Count(files[sums], "\n") + 1 + len(steps())
+	wanted := strings.Count(files[sums], "\n") + 1 + len(imageNames())
 	from := about.Predicate.BuildDefinition.ResolvedDependencies
 	if len(about.Subject) != wanted || about.Subject[0].Digest["sha256"] != sum ||
 		len(from) != 1 || from[0].Digest["gitCommit"] != strings.Repeat("c", 40) {
@@ -200,10 +222,12 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := publish(t.Context(), r.out, host+"/s", false); err == nil {
+	to := publication{from: r.out, registry: host + "/s", stderr: os.Stderr}
+	if _, err := to.push(t.Context()); err == nil {
 		t.Error("it spoke plain HTTP unasked")
 	}
-	pushed, err := publish(t.Context(), r.out, host+"/s", true)
+	to.plainHTTP = true
+	pushed, err := to.push(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +235,8 @@ func TestPublish(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, step := range steps() {
-		if want := host + "/s/" + step + ":" + next + "@" + digests[step]; pushed[i] != want {
+	for i, name := range imageNames() {
+		if want := host + "/s/" + name + ":" + next + "@" + digests[name]; pushed[i] != want {
 			t.Errorf("pushed %s, want %s", pushed[i], want)
 		}
 	}
@@ -232,7 +256,7 @@ func TestPublish(t *testing.T) {
 
 	folder := t.TempDir()
 	for range 2 { // what is there already may be published again
-		if err := copyFiles(r.out, folder); err != nil {
+		if err := to.copyFiles(folder); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -245,15 +269,108 @@ func TestPublish(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(r.out, "workflow-plane.yaml"), []byte("changed"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyFiles(r.out, folder); err == nil ||
+	if err := to.copyFiles(folder); err == nil ||
 		!strings.Contains(err.Error(), "workflow-plane.yaml is not what") {
 		t.Errorf("a file that changed after its checksum: %v", err)
 	}
 	if _, err := writeSums(r.out); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyFiles(r.out, folder); err == nil || !strings.Contains(err.Error(), "has another release") {
+	if err := to.copyFiles(folder); err == nil || !strings.Contains(err.Error(), "has another release") {
 		t.Errorf("another release of one version: %v", err)
+	}
+}
+
+// TestSignedRelease publishes a release with a key. cosign and stepwright verify its images by the public key: who
+// signed them, of which commit they are, and what they are made of. A second publication by the same key changes
+// nothing.
+func TestSignedRelease(t *testing.T) {
+	t.Parallel()
+	r, _, _ := madeUp(t)
+	at := registrytest.New(t, registrytest.PlainHTTP, registrytest.Anonymous)
+	program := filepath.Join(r.out, "publish-image_"+runtime.GOOS+"_"+runtime.GOARCH)
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../steps/publish-image")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := verifiertest.PublicKey(t, key.Public())
+	to := publication{
+		from: r.out, registry: at.Host + "/s", plainHTTP: true, key: verifiertest.PrivateKey(t, key),
+		stderr: os.Stderr,
+	}
+	pushed, err := to.push(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cosign := verifiertest.NewCosign(t, at)
+	for i, name := range imageNames() {
+		var out bytes.Buffer
+		if code := cli.Main(t.Context(), []string{
+			"verify", "--key", public, "--insecure-registry", at.Host, "--builder-id", builderID, "--repository",
+			project, "--commit", strings.Repeat("c", 40), pushed[i],
+		}, &out, &out); code != 0 || !strings.Contains(out.String(), "linux/"+runtime.GOARCH) {
+			t.Errorf("exit code %d: %s", code, &out)
+		}
+		if said, err := cosign.Verify(t, pushed[i], cosign.ByKey(public)); err != nil {
+			t.Errorf("%v: %s", err, said)
+		}
+		index, _, err := layouts.Index(filepath.Join(r.out, imagesDir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		platforms, err := layouts.Images(index)
+		if err != nil || len(platforms) != 1 {
+			t.Fatalf("%v, %v", platforms, err)
+		}
+		image := at.Host + "/s/" + name + "@" + platforms[0].Digest.String()
+		for _, kind := range []string{"slsaprovenance1", "spdxjson"} {
+			if said, err := cosign.VerifyAttestation(t, image, kind, cosign.ByKey(public)); err != nil {
+				t.Errorf("%s of %s: %v: %s", kind, name, err, said)
+			}
+		}
+	}
+	folder, folderAgain := t.TempDir(), t.TempDir()
+	if err := errors.Join(to.copyFiles(folder), to.copyFiles(folderAgain)); err != nil {
+		t.Fatal(err)
+	}
+	files := filepath.Join(folder, "v"+next)
+	first, second := contents(t, files)[signed], contents(t, filepath.Join(folderAgain, "v"+next))[signed]
+	if first == "" || first != second {
+		t.Errorf("%s is %q, and then %q", signed, first, second)
+	}
+	verify := func(name string) (string, error) {
+		args := append([]string{"verify-blob-attestation"}, cosign.ByKey(public)...)
+		return cosign.Run(t, append(args, "--bundle", filepath.Join(files, signed), "--type", "slsaprovenance1",
+			filepath.Join(files, name))...)
+	}
+	for _, name := range []string{
+		sums, "stepwright_linux_amd64", "stepwright-" + next + ".tgz", "workflow-plane.yaml",
+	} {
+		if said, err := verify(name); err != nil {
+			t.Errorf("%s: %v: %s", name, err, said)
+		}
+		if err := os.WriteFile(filepath.Join(files, name), []byte("changed"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if said, err := verify(name); err == nil {
+			t.Errorf("%s that was changed: %s", name, said)
+		}
+	}
+
+	before := len(at.Requests(http.MethodPut, "/manifests/"))
+	again, err := to.push(t.Context())
+	if err != nil || !slices.Equal(again, pushed) {
+		t.Errorf("%v, %v, want %v", again, err, pushed)
+	}
+	for _, put := range at.Requests(http.MethodPut, "/manifests/")[before:] {
+		if strings.Contains(put.Path, "sha256") {
+			t.Errorf("it signs again: %s", put.Path)
+		}
 	}
 }
 

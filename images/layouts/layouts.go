@@ -1,4 +1,4 @@
-// Package layouts publishes images that lie in folders, as OCI image layouts of one image each.
+// Package layouts attests and publishes images that lie in folders, as OCI image layouts of one image each.
 package layouts
 
 import (
