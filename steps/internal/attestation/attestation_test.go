@@ -202,7 +202,28 @@ func newList(t testing.TB) *List {
 	}
 	return &List{
 		Name: "acme_shop", Image: hash, Made: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Base: base,
-		Buildpacks: []Resource{{URI: "urn:cnb:builder:acme/node@1.2.3"}}, Comment: "as they tell",
+		Comment: "as they tell",
+	}
+}
+
+// Who writes a bill into the folder of a buildpack that did not build tells nothing.
+func TestBillOfNoBuildpack(t *testing.T) {
+	t.Parallel()
+	list := newList(t)
+	list.Buildpacks = []Resource{{URI: "urn:cnb:builder:acme/node@1.2.3"}}
+	err := list.Read(bills("acme_node/sbom.syft.json", bySyft, "acme_nodes/sbom.cdx.json", byCycloneDX,
+		"acme_ruby/gems/sbom.cdx.json", byCycloneDX))
+	if err == nil || !strings.Contains(err.Error(), "acme_nodes: ") || !strings.Contains(err.Error(), "acme_ruby: ") {
+		t.Errorf("got %v", err)
+	}
+	document, err := list.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range document.Packages {
+		if p.Name == "org.acme/shop" || p.Name == "inner" {
+			t.Errorf("%s is %s", p.Name, p.SourceInfo)
+		}
 	}
 }
 
@@ -210,6 +231,9 @@ func newList(t testing.TB) *List {
 func TestList(t *testing.T) {
 	t.Parallel()
 	list := newList(t)
+	for _, id := range []string{"node", "java", "ruby"} {
+		list.Buildpacks = append(list.Buildpacks, Resource{URI: "urn:cnb:builder:acme/" + id + "@1.2.3"})
+	}
 	if err := list.Read(bills(
 		"acme_node/modules/sbom.spdx.json", bySPDX, "acme_java/sbom.cdx.json", byCycloneDX,
 		"acme_ruby/gems/sbom.syft.json", bySyft,

@@ -22,7 +22,8 @@ var formats = []struct {
 	{"sbom.spdx.json", readSPDX}, {"sbom.cdx.json", readCycloneDX}, {"sbom.syft.json", readSyft},
 }
 
-// Read adds all bills of materials below a folder, which has a folder for each buildpack. What cannot be read is left
+// Read adds all bills of materials below a folder, which has a folder for each buildpack. Where the list knows the
+// buildpacks that built, folders of others are left out: none of them has written there. What cannot be read is left
 // out, and the error tells of it: the list is good for what it has.
 func (l *List) Read(bills fs.FS) error {
 	var faults []error
@@ -32,6 +33,10 @@ func (l *List) Read(bills fs.FS) error {
 		}
 		if !entry.IsDir() {
 			return nil
+		}
+		if buildpack, _, _ := strings.Cut(dir, "/"); dir != "." && !l.built(buildpack) {
+			faults = append(faults, fmt.Errorf("%s: no such buildpack built the image", buildpack))
+			return fs.SkipDir
 		}
 		var broken []error
 		for _, format := range formats {
@@ -55,6 +60,14 @@ func (l *List) Read(bills fs.FS) error {
 		faults = append(faults, fmt.Errorf("there are more than %d packages", packageLimit))
 	}
 	return errors.Join(append(faults, err)...)
+}
+
+// built tells whether the folder of a bill is of a buildpack that built, as far as that is known.
+func (l *List) built(folder string) bool {
+	return len(l.Buildpacks) == 0 || slices.ContainsFunc(l.Buildpacks, func(b Resource) bool {
+		id, _, _ := strings.Cut(strings.TrimPrefix(b.URI, "urn:cnb:builder:"), "@")
+		return strings.ReplaceAll(id, "/", "_") == folder
+	})
 }
 
 // source says who tells of a package, from the folder of its bill: the buildpack, and mostly its layer.
