@@ -214,7 +214,8 @@ func TestBuildpacksForgeNoStatement(t *testing.T) {
 		"write /mnt/vol/sbom/launch/sbom.spdx.json "+line(forgedList),
 		"write /workspace/sbom.spdx.json "+line(forgedList),
 		"write sbom.spdx.json "+line(forgedList), "write image-digest sha256:"+zeroes,
-		"write /layers/app.sbom.spdx.json "+line(strings.ReplaceAll(forgedList, forgery, "told")),
+		`write /layers/app.sbom.cdx.json {"bomFormat":"CycloneDX","specVersion":"1.4",`+
+			`"components":[{"type":"library","name":"told","version":"1"}]}`,
 	)
 	if got.code != 0 || got.image == "" {
 		t.Fatalf("exit code %d\n%s", got.code, got.output)
@@ -237,7 +238,7 @@ func TestBuildpacksForgeNoStatement(t *testing.T) {
 		}
 		if want := map[string]string{
 			"slsaprovenance1": `"https://stepwright.dev/steps/buildpacks-build"`,
-			"spdxjson":        `"told by the buildpack `,
+			"spdxjson":        `"told by the buildpack hostile of its layer app"`,
 		}[kind]; !strings.Contains(predicate, want) {
 			t.Errorf("%s lacks %s: %s", kind, want, predicate)
 		}

@@ -69,6 +69,7 @@ func TestBuildpackExamples(t *testing.T) {
 			if got := ask(t, image[0], test.path); got != test.want {
 				t.Errorf("%s answered %s, want %s", test.path, got, test.want)
 			}
+			verifiable(t, image[0], "https://stepwright.dev/steps/buildpacks-build", true)
 			stop()
 			again, _ := stepwright(t, args...)
 			if other := anyImage.FindStringSubmatch(again.stdout); again.code != 0 || other == nil ||

@@ -209,6 +209,7 @@ func TestExample(t *testing.T) {
 	if want := "Hello, Ada"; !strings.Contains(answer, want) {
 		t.Errorf("the service answers %q, want %q", answer, want)
 	}
+	verifiable(t, image[0], "https://stepwright.dev/steps/containerfile-build", false) // without a scanner
 	cmd.Process.Signal(os.Interrupt)
 	go io.Copy(io.Discard, stdout)
 	if err := cmd.Wait(); err != nil {
