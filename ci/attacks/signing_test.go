@@ -214,7 +214,7 @@ func TestBuildpacksForgeNoStatement(t *testing.T) {
 		"write /mnt/vol/sbom/launch/sbom.spdx.json "+line(forgedList),
 		"write /workspace/sbom.spdx.json "+line(forgedList),
 		"write sbom.spdx.json "+line(forgedList), "write image-digest sha256:"+zeroes,
-		`write /layers/app.sbom.cdx.json {"bomFormat":"CycloneDX","specVersion":"1.4",`+
+		`write /layers/hostile/app.sbom.cdx.json {"bomFormat":"CycloneDX","specVersion":"1.4",`+
 			`"components":[{"type":"library","name":"told","version":"1"}]}`,
 	)
 	if got.code != 0 || got.image == "" {

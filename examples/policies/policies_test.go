@@ -346,7 +346,9 @@ func TestPolicies(t *testing.T) {
 			}
 			if kind == "Kyverno" { // the other tester knows images, and no pods
 				t.Run("init container", func(t *testing.T) {
-					admitted, said := p.admits(t, reference("signed", genuine.index), reference("unsigned", unsigned.index))
+					admitted, said := p.admits(
+						t, reference("signed", genuine.index), reference("unsigned", unsigned.index),
+					)
 					want(t, notSigned, admitted, said)
 				})
 			}

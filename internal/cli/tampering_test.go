@@ -119,7 +119,7 @@ func restated(t *testing.T, bundle []byte, from, to string) []byte {
 	})
 }
 
-// Whatever of a signed image is changed, by whoever can push to the repository, both stepwright verify and cosign
+// Whatever of a signed image is changed, by somebody who can push to the repository, both stepwright verify and cosign
 // refuse it; and they refuse who is not trusted.
 func TestTampering(t *testing.T) {
 	t.Parallel()

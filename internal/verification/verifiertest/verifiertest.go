@@ -103,7 +103,7 @@ func NewCosign(t testing.TB, r *registrytest.Registry) Cosign {
 	return c
 }
 
-// Environment is that of a program that reaches a registry, and keeps what it keeps in a folder of the test.
+// Environment has a program reach a registry, and keep what it keeps in a folder of the test.
 func Environment(t testing.TB, r *registrytest.Registry) []string {
 	t.Helper()
 	environment := append(os.Environ(), "HOME="+t.TempDir(), "TUF_ROOT="+t.TempDir(), "DOCKER_CONFIG="+t.TempDir())
