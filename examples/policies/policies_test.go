@@ -241,7 +241,11 @@ func byIdentity(t *testing.T) platform {
 				r.Attach(t, name, m.index, bundleType, by.Bundle(t, about, identity, issuer))
 			}
 		},
-		refuses: map[reason]string{notSigned: "", notAttest: "", notOfOurs: ""},
+		refuses: map[reason]string{
+			notSigned: "attestation keyless validation failed for authority platform",
+			notAttest: "no matching attestations with type https://slsa.dev/provenance/v1",
+			notOfOurs: "failed evaluating cue policy for provenance",
+		},
 		admits: func(t *testing.T, image string, _ ...string) (bool, string) {
 			t.Helper()
 			cmd := exec.CommandContext(t.Context(), tester, "-policy", applied, "-image", image, "-trustroot", trusted)
@@ -280,8 +284,8 @@ func trustRoot(t *testing.T, sigstore *sigstoretest.Sigstore) (file string) {
 				&pem.Block{Type: "CERTIFICATE", Bytes: certificate.RawBytes},
 			)...)
 		}
-		text = bytes.Replace(text, []byte("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t"),
-			[]byte(base64.StdEncoding.EncodeToString(certificates)), 1)
+		text = bytes.Replace(text, []byte("LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0t\n"),
+			[]byte(base64.StdEncoding.EncodeToString(certificates)+"\n"), 1)
 	}
 	return verifiertest.File(t, text)
 }
