@@ -261,7 +261,7 @@ func (e example) checkAgain(t *testing.T, b build, image string) {
 		for container, want := range map[string]string{
 			"fetch": "Took the cache of the last build",
 			"build": "Restoring data for",
-			"main":  replay.Mark("| Restoring data for"), // for those who are shown main alone
+			"main":  replay.Mark(replay.Build, "| Restoring data for"), // for those who are shown main alone
 		} {
 			if log := said(container); !strings.Contains(log, want) {
 				t.Errorf("container %s of the second build does not say %q:\n%s", container, want, log)

@@ -61,7 +61,9 @@ var nouns = map[string][]string{
 		"cachemount", "disk", "filelock", "outcome", "outline", "registry", "regularfile", "trust", "userns",
 	},
 	"imagelayout": {"outcome", "workspace"},
+	"baselayer":   {"outcome", "registry"},
 	"transcript":  {},
+	"handover":    {"outcome", "regularfile", "replay", "transcript"},
 	"attestation": {"imagelayout", "step", "workspace"},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
@@ -69,12 +71,13 @@ var nouns = map[string][]string{
 		"step", "transcript", "trust", "workspace",
 	},
 	"buildpack": {
-		"attestation", "disk", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay", "secret",
-		"step", "transcript", "trust", "workspace",
+		"attestation", "disk", "handover", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay",
+		"secret", "step", "transcript", "trust", "workspace",
 	},
-	"signature":  {"imagelayout", "outcome", "redact", "registry", "secret"},
+	"signature": {"imagelayout", "outcome", "redact", "registry", "secret"},
 	"publish": {
-		"attestation", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust", "workspace",
+		"attestation", "baselayer", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust",
+		"workspace",
 	},
 	"openchoreo": {"outcome", "redact", "trust"},
 	"workload":   {"descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
@@ -124,7 +127,7 @@ var binaries = map[string]struct {
 	"checkout-source":     {[]string{"gitsource", "step"}, []string{buildkit, ggcr, openchoreo, kubernetes}},
 	"containerfile-build": {[]string{"buildkit", "dockerfile", "metrics", "step"}, []string{goGit, openchoreo}},
 	"buildpacks-build": {
-		[]string{"buildpack", "step"},
+		[]string{"buildpack", "handover", "step"},
 		[]string{buildkit, containerd, goGit, openchoreo, kubernetes},
 	},
 	"publish-image": {

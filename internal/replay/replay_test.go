@@ -5,13 +5,16 @@ import "testing"
 func TestMarked(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]bool{
-		Mark("compiling"):        true,
-		Mark(""):                 true,
-		"| " + Mark("compiling"): true,
-		`{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"` + Mark("compiling") + `","output":true}`: true,
+		Mark(Build, "compiling"):        true,
+		Mark(Check, "scanning"):         true,
+		Mark(Build, ""):                 true,
+		"| " + Mark(Build, "compiling"): true,
+		"| " + Mark(Check, "scanning"):  true,
+		`{"time":"2026-01-01T00:00:00Z","level":"INFO","msg":"` + Mark(Build, "compiling") + `","output":true}`: true,
 		"":                                  false,
 		"compiling":                         false,
-		"compiling " + Mark("x"):            false,
+		"compiling " + Mark(Build, "x"):     false,
+		Mark("main", "x"):                   false,
 		`{"msg":"Phase","name":"exporter"}`: false,
 	} {
 		if got := Marked(line); got != want {

@@ -21,11 +21,10 @@ import (
 	"github.com/stepwright/stepwright/internal/replay"
 )
 
-// Names of containers, and Argo's for how it marks pods. A step is in main; a build by buildpacks has an init container
-// before it, whose log main prints once more.
+// The container that a step is in, and Argo's names for how it marks pods. Where strangers' code runs, there is an init
+// container before it, whose log main prints once more.
 const (
-	mainContainer  = "main"
-	buildContainer = "build"
+	mainContainer = "main"
 
 	workflowLabel = "workflows.argoproj.io/workflow"
 	nodeKey       = "workflows.argoproj.io/node-id"
@@ -62,7 +61,7 @@ func (p *Plane) Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string,
 }
 
 // podLog reads the log of one pod, in whole lines and without those of Argo's own program: of the init container that
-// runs buildpacks, if there is one, and then of main, without what it prints once more. The connection may break
+// runs code of strangers, if there is one, and then of main, without what it prints once more. The connection may break
 // while the container runs, and the API server may end it before the last lines are there. So the log is read once more
 // after the container has ended, behind what has been read already.
 type podLog struct {
@@ -127,7 +126,7 @@ func (l *podLog) ended(err error) error {
 	case !l.whole:
 		return io.EOF
 	}
-	if l.container == buildContainer {
+	if l.container != mainContainer {
 		l.container, l.built, l.read, l.whole = mainContainer, true, 0, false
 		return nil
 	}
@@ -161,13 +160,13 @@ func (l *podLog) open() error {
 	statuses := pod.Status.ContainerStatuses
 	if l.container == "" {
 		l.container = mainContainer
-		if slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
-			return c.Name == buildContainer
-		}) {
-			l.container = buildContainer
+		if i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+			return replay.Repeated(c.Name)
+		}); i >= 0 {
+			l.container = pod.Spec.InitContainers[i].Name
 		}
 	}
-	if l.container == buildContainer {
+	if l.container != mainContainer {
 		statuses = pod.Status.InitContainerStatuses
 	}
 	i := slices.IndexFunc(statuses, is)
@@ -182,7 +181,7 @@ func (l *podLog) open() error {
 		request.Param("follow", "true")
 	}
 	body, err := request.Stream(l.ctx)
-	if apierrors.IsNotFound(err) && l.container == buildContainer && l.whole {
+	if apierrors.IsNotFound(err) && l.container != mainContainer && l.whole {
 		// A node keeps ended containers only so long; main has printed the log once more.
 		l.container, l.read = mainContainer, 0
 		return l.open()

@@ -238,10 +238,11 @@ func TestLogOfABuildInFront(t *testing.T) {
 			}
 		})
 	}
-	sealed := replay.Mark("compiling") + "\nsealing\n"
+	sealed := replay.Mark(replay.Build, "compiling") + "\nsealing\n"
 	s.Change(func(s *workflowplanetest.Server) {
 		s.Logs[pod] = func(w workflowplanetest.Stream) {
-			text := map[string]string{"build": "compiling\n" + replay.Mark("of a stranger") + "\n", "main": sealed}
+			built := "compiling\n" + replay.Mark(replay.Build, "of a stranger") + "\n"
+			text := map[string]string{"build": built, "main": sealed}
 			io.WriteString(w, text[w.Container])
 		}
 	})
@@ -264,7 +265,7 @@ func TestLogOfABuildInFront(t *testing.T) {
 	state(corev1.ContainerState{}, corev1.ContainerState{})
 	next("")
 	state(running, corev1.ContainerState{})
-	next("compiling\n" + replay.Mark("of a stranger") + "\n")
+	next("compiling\n" + replay.Mark(replay.Build, "of a stranger") + "\n")
 	state(ended, corev1.ContainerState{})
 	next("")
 	state(ended, running)

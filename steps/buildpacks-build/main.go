@@ -13,13 +13,14 @@ import (
 	"slices"
 
 	"github.com/stepwright/stepwright/steps/internal/buildpack"
+	"github.com/stepwright/stepwright/steps/internal/handover"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 func main() {
 	switch {
 	case len(os.Args) == 4 && os.Args[1] == "install":
-		if err := errors.Join(buildpack.Install(os.Args[2]), buildpack.MakeProduct(os.Args[3])); err != nil {
+		if err := errors.Join(handover.Install(os.Args[2]), buildpack.MakeProduct(os.Args[3])); err != nil {
 			fmt.Fprintln(os.Stderr, "buildpacks-build install:", err)
 			os.Exit(1)
 		}

@@ -83,7 +83,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("building", code)
 		os.Exit(code)
 	case "again":
-		fmt.Println(replay.Mark("building 0"))
+		fmt.Println(replay.Mark(replay.Build, "building 0"))
 		fmt.Println("sealing")
 		report(nil)
 	case "wait":

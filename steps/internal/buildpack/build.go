@@ -13,6 +13,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/handover"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
@@ -29,11 +30,11 @@ func Build(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 	if err != nil {
 		return nil, err
 	}
-	handover := in.handover()
-	if err := handover.empty(); err != nil {
+	left := in.handover()
+	if err := handover.Clear(left.Dir); err != nil {
 		return nil, err
 	}
-	record, err := handover.record()
+	record, err := left.Record()
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func Build(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 		env.Log.Error("The build will end with this", "reason", failure.Reason)
 	}
 	flush()
-	return nil, errors.Join(record.Close(), handover.write(failure, env.Secrets.String))
+	return nil, errors.Join(record.Close(), left.Write(failure, env.Secrets.String))
 }
 
 // build is an application that is being built.
@@ -120,7 +121,7 @@ func (b *build) run(ctx context.Context, base registry.Image) error {
 func (b *build) lay(ctx context.Context) error {
 	started := time.Now()
 	for _, dir := range []string{appDir, layersDir, platformDir} {
-		if err := empty(dir); err != nil {
+		if err := handover.Clear(dir); err != nil {
 			return fmt.Errorf("%s must be a folder that the step may write to: %w", dir, err)
 		}
 	}

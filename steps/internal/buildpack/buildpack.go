@@ -18,6 +18,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/handover"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -204,6 +205,14 @@ func (in Parameters) unsupportedVariables() []string {
 		}
 	}
 	return faults
+}
+
+// handover is the folder in which Build tells Seal how it ended. The user's code can write there, too.
+func (in Parameters) handover() handover.Folder {
+	return handover.Folder{
+		Dir: in.HandoverDir, Who: "the build", MayFail: mayFail, Broken: outcome.BuildFailed,
+		Hint: "Buildpacks must leave alone what is not theirs.",
+	}
 }
 
 // mayFail are the reasons that a build may end with. Build tells Seal one of them, and so can the user's code.

@@ -17,6 +17,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
+	"github.com/stepwright/stepwright/steps/internal/handover"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
@@ -99,7 +100,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 	started := time.Now()
 	files := in.fetched()
 	for _, dir := range []string{files.layout(), files.unpacked(), string(files.imported())} {
-		if err := empty(dir); err != nil {
+		if err := handover.Clear(dir); err != nil {
 			return registry.Image{}, err
 		}
 	}
@@ -154,7 +155,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 		return base, context.Cause(ctx)
 	}
 	// A build without a cache is a build.
-	if err := errors.Join(empty(files.unpacked()), empty(string(files.imported()))); err != nil {
+	if err := errors.Join(handover.Clear(files.unpacked()), handover.Clear(string(files.imported()))); err != nil {
 		return base, err
 	}
 	if registry.IsMissing(err) {

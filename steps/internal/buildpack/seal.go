@@ -15,6 +15,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/internal/replay"
+	"github.com/stepwright/stepwright/steps/internal/handover"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
@@ -42,10 +44,10 @@ func Seal(ctx context.Context, in Parameters, env step.Environment) (step.Result
 	if err != nil {
 		return nil, err
 	}
-	if err := in.handover().replay(env.Stderr); err != nil {
+	if err := in.handover().Replay(replay.Build, env.Stderr); err != nil {
 		env.Log.Warn("The log of the build is not here", "error", err)
 	}
-	if failure := in.handover().read(); failure != nil {
+	if failure := in.handover().Read(); failure != nil {
 		return nil, failure
 	}
 	j, err := newJob(ctx, in, env)
@@ -143,7 +145,7 @@ func (s *sealing) keep(layout, cache string) (step.Results, error) {
 	}
 	// Of an earlier build in the same workspace.
 	if _, err := os.Stat(s.in.Workspace.Cache()); err == nil {
-		if err := empty(s.in.Workspace.Cache()); err != nil {
+		if err := handover.Clear(s.in.Workspace.Cache()); err != nil {
 			return nil, err
 		}
 	}

@@ -172,7 +172,7 @@ func TestWhatABuildLeaves(t *testing.T) {
 			put("handover", "transcript", "a\x1b[2Jb\r\n\x1b[32mgreen\x1b[0m\n::error::c\n\u202ed\nno end")(t, all)
 		})
 		for _, line := range []string{`a\x1b[2Jb`, "green", `\x3a:error::c`, `\u202ed`, "no end"} {
-			if want := "\n" + replay.Mark(line) + "\n"; !strings.Contains("\n"+e.output, want) {
+			if want := "\n" + replay.Mark(replay.Build, line) + "\n"; !strings.Contains("\n"+e.output, want) {
 				t.Errorf("%q is missing in\n%s", want, e.output)
 			}
 		}

@@ -150,23 +150,6 @@ func copyFile(from, to string, entry fs.DirEntry, at time.Time) (err error) {
 	return errors.Join(err, out.Close(), os.Chtimes(to, at, at))
 }
 
-// empty removes a folder's content, for it may be the place of a volume, or makes the folder.
-func empty(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // nameLimit is how long a variable's name may be, in bytes: it becomes the name of a file.
 const nameLimit = 255
 

@@ -3,6 +3,8 @@ package imagelayout
 import (
 	"encoding/json"
 	"io"
+	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -41,25 +43,20 @@ func (i *Image) Attestations() ([]Attestation, error) {
 	}
 	var found []Attestation
 	for _, index := range i.Manifests {
-		var doc struct {
-			Manifests []struct {
-				Digest      v1.Hash           `json:"digest"`
-				Annotations map[string]string `json:"annotations"`
-			} `json:"manifests"`
-		}
 		if !index.MediaType.IsIndex() {
 			continue
 		}
-		if err := json.Unmarshal(index.Raw, &doc); err != nil {
-			return nil, invalid(i.Path, "index %s: %w", index.Digest, err)
+		entries, err := i.listed(index)
+		if err != nil {
+			return nil, err
 		}
 		listed := map[string]Manifest{}
-		for _, m := range doc.Manifests {
+		for _, m := range entries {
 			if image, ok := known[m.Digest]; ok && image.MediaType.IsImage() && m.Annotations[ReferenceType] == "" {
 				listed[m.Digest.String()] = image
 			}
 		}
-		for _, m := range doc.Manifests {
+		for _, m := range entries {
 			subject, ok := listed[m.Annotations[ReferenceDigest]]
 			if !ok || m.Annotations[ReferenceType] != AttestationManifest {
 				continue
@@ -76,6 +73,69 @@ func (i *Image) Attestations() ([]Attestation, error) {
 		}
 	}
 	return found, nil
+}
+
+// Images are the images of all platforms, without what is said about them: the manifests that indexes list as such, or
+// the one manifest that there is.
+func (i *Image) Images() ([]Manifest, error) {
+	if !i.Root().MediaType.IsIndex() {
+		return []Manifest{i.Root()}, nil
+	}
+	var images []Manifest
+	known := map[string]Manifest{}
+	for _, m := range i.Manifests {
+		known[m.Digest.String()] = m
+	}
+	for _, index := range i.Manifests {
+		if !index.MediaType.IsIndex() {
+			continue
+		}
+		listed, err := i.listed(index)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range listed {
+			image, ok := known[m.Digest.String()]
+			if ok && image.MediaType.IsImage() && m.Annotations[ReferenceType] == "" &&
+				!slices.ContainsFunc(images, func(other Manifest) bool { return other.Digest == image.Digest }) {
+				images = append(images, image)
+			}
+		}
+	}
+	return images, nil
+}
+
+// listing is one of what an index lists.
+type listing struct {
+	Digest      v1.Hash           `json:"digest"`
+	Annotations map[string]string `json:"annotations"`
+}
+
+func (i *Image) listed(index Manifest) ([]listing, error) {
+	var doc struct {
+		Manifests []listing `json:"manifests"`
+	}
+	if err := json.Unmarshal(index.Raw, &doc); err != nil {
+		return nil, invalid(i.Path, "index %s: %w", index.Digest, err)
+	}
+	return doc.Manifests, nil
+}
+
+// bills are the types of what a bill of materials says, by their beginnings, and endings of files with it.
+var bills = []struct{ predicate, ending string }{
+	{"https://spdx.dev/Document", ".spdx.json"},
+	{"https://cyclonedx.org/bom", ".cdx.json"},
+}
+
+// BillOfMaterials tells whether a statement is a bill of materials by the type of what it says, and how the name of a
+// file with that ends.
+func BillOfMaterials(predicateType string) (ending string, is bool) {
+	for _, b := range bills {
+		if strings.HasPrefix(predicateType, b.predicate) {
+			return b.ending, true
+		}
+	}
+	return "", false
 }
 
 // ReadStatement reads a statement whole. One that is larger than a limit in bytes is an ImageInvalid, and so is a

@@ -41,14 +41,14 @@ func readJSON(path string, into any) error {
 	return nil
 }
 
-// WriteIndex turns a folder with blobs into a layout of one image. The image is a descriptor of any library: its
-// JSON must be a descriptor of the OCI image specification.
-func (d Dir) WriteIndex(image any) error {
+// WriteIndex turns a folder with blobs into a layout of images, mostly of one. An image is a descriptor of any library:
+// its JSON must be a descriptor of the OCI image specification.
+func (d Dir) WriteIndex(images ...any) error {
 	raw, err := json.Marshal(struct {
 		SchemaVersion int             `json:"schemaVersion"`
 		MediaType     types.MediaType `json:"mediaType"`
 		Manifests     []any           `json:"manifests"`
-	}{2, types.OCIImageIndex, []any{image}})
+	}{2, types.OCIImageIndex, images})
 	if err != nil {
 		return err
 	}

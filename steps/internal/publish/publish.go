@@ -4,6 +4,7 @@ package publish
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
+	"github.com/stepwright/stepwright/steps/internal/baselayer"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
@@ -73,9 +75,10 @@ const progressEvery = 10 * time.Second
 
 // Run pushes the image of the workspace as <registry>/<image-name>:<image-tag>-<git-revision> (docs/contract.md section
 // 1), and signs it where signing says so, with a statement of the run that made it. Its results are image,
-// registry/name:tag@digest, image-digest, and signature-digest, the digest of the manifest that holds the signature.
-// The caches that the build left it pushes as <registry>/<image-name>:cache and :cache-mounts; that this fails is no
-// failure. What it reads stays as it is, however Run ends.
+// registry/name:tag@digest, image-digest, signature-digest, the digest of the manifest that holds the signature, and
+// sbom-digests, those of the statements that are bills of materials, as JSON. The caches that the build left it pushes
+// as <registry>/<image-name>:cache and :cache-mounts; that this fails is no failure. What it reads stays as it is,
+// however Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
 	to, err := in.target()
 	if err != nil {
@@ -138,7 +141,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	p := &push{
 		repository: repository,
 		image:      image,
-		bases:      &bases{images: in.BaseImages, source: source},
+		bases:      &baselayer.Bases{Images: in.BaseImages, Source: source},
 		tag:        to.tag,
 		sources:    sources,
 		env:        env,
@@ -150,7 +153,16 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
-	results := step.Results{"image": published, "image-digest": digest}
+	results := step.Results{"image": published, "image-digest": digest, "sbom-digests": "[]"}
+	if sboms, err := p.billsOfMaterials(); err != nil {
+		env.Log.Warn("Which SBOMs the image has is not known", "because", err)
+	} else if len(sboms) > 0 {
+		raw, err := json.Marshal(sboms)
+		if err != nil {
+			return nil, err
+		}
+		results["sbom-digests"] = string(raw)
+	}
 	if signer != nil {
 		made.finish(to.text)
 		if results["signature-digest"], err = (&signing{p, signer, made}).run(ctx); err != nil {
@@ -159,6 +171,30 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	in.pushCaches(ctx, repository, image, source, env)
 	return results, nil
+}
+
+// billsOfMaterials are the digests of statements in the image's index that are bills of materials.
+func (p *push) billsOfMaterials() (digests []string, err error) {
+	attestations, err := p.image.Attestations()
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range attestations {
+		raw, err := p.image.ReadStatement(a, maxStatement)
+		if err != nil {
+			return nil, err
+		}
+		var statement struct {
+			PredicateType string `json:"predicateType"`
+		}
+		if err := json.Unmarshal(raw, &statement); err != nil {
+			return nil, err
+		}
+		if _, is := imagelayout.BillOfMaterials(statement.PredicateType); is {
+			digests = append(digests, a.Statement.Digest.String())
+		}
+	}
+	return digests, nil
 }
 
 // fixedTag is the tag of a repository whose caches cannot be pushed anew, since its tags are immutable. It saves
@@ -241,7 +277,7 @@ func (in Parameters) pushCache(
 	p := &push{
 		repository: repository,
 		image:      cache,
-		bases:      &bases{images: []string{reference}, source: source},
+		bases:      &baselayer.Bases{Images: []string{reference}, Source: source},
 		published:  published,
 		tag:        left.tag,
 		env:        env,
@@ -403,7 +439,7 @@ func (in Parameters) sources(to target) ([]string, error) {
 type push struct {
 	repository *repository
 	image      *imagelayout.Image
-	bases      *bases
+	bases      *baselayer.Bases
 	published  *imagelayout.Image // that the repository has; may be nil
 	tag        string
 	sources    []string // repositories of the same registry that may hold blobs already
@@ -664,7 +700,7 @@ func (p *push) open(ctx context.Context, blob v1.Descriptor) (io.ReadCloser, err
 	if !p.image.Absent[blob.Digest] {
 		return p.image.Open(blob)
 	}
-	return p.bases.open(ctx, blob.Digest)
+	return p.bases.Open(ctx, blob.Digest)
 }
 
 // findAbsent makes sure that base images have the layers that the layout lacks.
@@ -678,7 +714,7 @@ func (p *push) findAbsent(ctx context.Context) error {
 			absent = append(absent, blob)
 		}
 	}
-	return p.bases.find(ctx, p.image.Path, absent, p.env.Retry)
+	return p.bases.Find(ctx, p.image.Path, absent, p.env.Retry)
 }
 
 // verify reads back what was pushed: the tag and the digest must both be this image, byte for byte. Where it cannot be
