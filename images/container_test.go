@@ -146,6 +146,7 @@ func TestEntrypoints(t *testing.T) {
 	for _, p := range []pod{
 		{image: "checkout-source"},
 		{image: "buildpacks-build"},
+		{image: "scan-gate"},
 		{image: "publish-image"},
 		{image: "generate-workload-cr"},
 		{image: "containerfile-build", capabilities: []string{"CAP_SETUID", "CAP_SETGID"}, escalation: true},

@@ -36,6 +36,8 @@ var images = []image{
 	},
 	// Its binary runs in builders' images, where an init container of this one puts it.
 	{step: "buildpacks-build", limit: 8 * megabyte},
+	// As it does in images of the platform's checks.
+	{step: "scan-gate", limit: 8 * megabyte},
 	{step: "publish-image", limit: 8 * megabyte},
 	{step: "generate-workload-cr", limit: 8 * megabyte},
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/dockerfile"
+	"github.com/stepwright/stepwright/steps/internal/gate"
 	"github.com/stepwright/stepwright/steps/internal/gitsource"
 	"github.com/stepwright/stepwright/steps/internal/publish"
 	"github.com/stepwright/stepwright/steps/internal/workload"
@@ -19,6 +20,7 @@ func TestParametersAreThoseOfTheSchemas(t *testing.T) {
 	for name, parameters := range map[string]any{
 		"checkout-source":      gitsource.Parameters{},
 		"containerfile-build":  dockerfile.Parameters{},
+		"scan-gate":            gate.Parameters{},
 		"publish-image":        publish.Parameters{},
 		"generate-workload-cr": workload.Parameters{},
 	} {

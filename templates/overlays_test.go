@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
+	gocmp "github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -64,6 +65,7 @@ func overlays(t *testing.T) []customized {
 		{"anonymous-push", overlay(t, "anonymous-push"), anonymous(push), nil},
 		{"signing-key", overlay(t, "signing-key"), byDefault, nil},
 		{"signing-keyless", overlay(t, "signing-keyless"), byDefault, nil},
+		{"scan-gate", overlay(t, "scan-gate"), byDefault, nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
 			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"),
@@ -78,8 +80,8 @@ func overlays(t *testing.T) []customized {
 			[]string{"Namespace"}},
 		{
 			"all that go together",
-			overlay(t, "signing-key", "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile",
-				"user-namespaces", "plain-image-names"),
+			overlay(t, "signing-key", "scan-gate", "anonymous-pull", "anonymous-push",
+				"registry-cache", "seccomp-profile", "user-namespaces", "plain-image-names"),
 			rules{buildSecurity: unmasked(profiled), hostUsers: true, anonymous: []string{pull, push}},
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
@@ -576,4 +578,124 @@ func TestSigningKeyless(t *testing.T) {
 		return
 	}
 	t.Error("there is no publish-image")
+}
+
+// With the component a check stands between build and publish, and gets of the build what publish-image gets. Without
+// it there is none, and what is installed for it is in no run.
+func TestGateStandsBeforePublish(t *testing.T) {
+	t.Parallel()
+	steps := func(dir string) map[string][]any {
+		all := map[string][]any{}
+		for _, cluster := range ofKind(build(t, dir), "ClusterWorkflow") {
+			workflow, _, err := renderRun(cluster, ordinary())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[at(cluster, "metadata", "name").(string)] = at(workflow, "spec", "templates", 0, "steps").([]any)
+		}
+		return all
+	}
+	names := func(steps []any) (names []string) {
+		for _, group := range steps {
+			names = append(names, at(group, 0, "name").(string))
+		}
+		return names
+	}
+	argument := func(step any, name string) any {
+		for _, p := range at(step, 0, "arguments", "parameters").([]any) {
+			if at(p, "name") == name {
+				return at(p, "value")
+			}
+		}
+		return nil
+	}
+	without := steps(overlay(t))
+	for name, with := range steps(overlay(t, "scan-gate")) {
+		got := names(with)
+		if len(got) != 5 || got[2] != "scan-gate" || got[3] != "publish-image" {
+			t.Fatalf("%s has the steps %v", name, got)
+		}
+		for _, parameter := range []string{"image-digest", "base-images"} {
+			if a, b := argument(with[2], parameter), argument(with[3], parameter); a == nil || a != b {
+				t.Errorf("%s: the gate gets %v as %s, and publish-image %v", name, a, parameter, b)
+			}
+		}
+		const digest = "{{steps.checkout-source.outputs.parameters.source-digest}}"
+		if got := argument(with[2], "source-digest"); got != digest {
+			t.Errorf("%s: the gate gets the source digest %v", name, got)
+		}
+		if got := names(without[name]); slices.Contains(got, "scan-gate") || len(got) != 4 {
+			t.Errorf("%s has the steps %v without the component", name, got)
+		}
+		rest := slices.Concat(with[:2], with[3:])
+		if diff := gocmp.Diff(without[name], rest); diff != "" {
+			t.Errorf("%s: the other steps are not the same (-without +with)\n%s", name, diff)
+		}
+	}
+}
+
+// What the examples say of scanners and checks is what the template takes.
+func TestExamplesOfChecks(t *testing.T) {
+	t.Parallel()
+	const examples = "../examples/scan-gate/"
+	parameters := map[string]string{
+		"scan-image": "check-image", "scan-command": "check-command", "scan-env": "check-env",
+		"scan-severity": "severity", "scan-ignore-file": "ignore-file",
+	}
+	for _, name := range []string{"grype.env", "trivy.env"} {
+		given := map[string]any{}
+		for line := range strings.Lines(string(readFile(t, examples+name))) {
+			key, text, ok := strings.Cut(strings.TrimSpace(line), "=")
+			if !ok || strings.HasPrefix(key, "#") {
+				continue
+			}
+			var value any
+			if json.Unmarshal([]byte(text), &value) != nil {
+				value = text
+			}
+			if parameters[key] == "" {
+				t.Errorf("%s: there is no setting %s", name, key)
+			}
+			given[parameters[key]] = value
+		}
+		if len(given) != len(parameters) {
+			t.Errorf("%s sets %v", name, slices.Sorted(maps.Keys(given)))
+		}
+		for _, fault := range schemas.MustLoad(scanGate).Validate(given) {
+			t.Errorf("%s: %s", name, fault)
+		}
+	}
+
+	for _, components := range [][]string{nil, {"scan-gate"}} {
+		dir := overlay(t, slices.Concat(components, []string{
+			"../" + examples + "licence", "../" + examples + "database",
+		})...)
+		objects := build(t, dir)
+		for _, cluster := range ofKind(objects, "ClusterWorkflow") {
+			rendered, _, err := renderRun(cluster, ordinary())
+			if err != nil {
+				t.Fatal(err)
+			}
+			workflow, err := convert[wfv1.Workflow](rendered)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := validWorkflow(&workflow, installed(t)); err != nil {
+				t.Error(err)
+			}
+			var names []string
+			for _, group := range workflow.Spec.Templates[0].Steps {
+				names = append(names, group.Steps[0].Name)
+			}
+			want := slices.Concat([]string{"licence"}, components, []string{"publish-image", "generate-workload-cr"})
+			if !slices.Equal(names[2:], want) {
+				t.Errorf("behind the build stand %q, want %q", names[2:], want)
+			}
+		}
+		for _, object := range ofKind(objects, "ClusterWorkflowTemplate") {
+			if _, err := convert[wfv1.ClusterWorkflowTemplate](object); err != nil {
+				t.Error(err)
+			}
+		}
+	}
 }

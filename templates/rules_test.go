@@ -24,6 +24,7 @@ var steps = func() map[string]step {
 	all := map[string]step{
 		"checkout-source":     {"checkout", "checkout-source", nil},
 		"containerfile-build": {"build-image", "containerfile-build", nil},
+		"scan-gate":           {"scan-gate", scanGate, nil},
 		"publish-image":       {"publish-image", "publish-image", nil},
 		"generate-workload":   {"generate-workload-cr", "generate-workload-cr", nil},
 	}
@@ -41,6 +42,9 @@ type step struct {
 // buildpacksBuild is the step that runs in the image of a builder, as the builder's user, brought there by an init
 // container.
 const buildpacksBuild = "buildpacks-build"
+
+// scanGate is the step that runs a check in the image of the platform's choice, brought there by an init container.
+const scanGate = "scan-gate"
 
 // workflowParameterNames are all the parameters of a Workflow that a template may count on (docs/contract.md section
 // 1).
@@ -136,16 +140,11 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 	}
 	template := cluster.Spec.Templates[0]
 	const at = "spec.templates[0]."
-	inits := 0
-	if contract.schema == buildpacksBuild {
-		inits = len(inFront)
-	}
 	if template.Container == nil || template.Script != nil || len(template.Sidecars) > 0 ||
-		len(template.InitContainers) != inits {
+		len(template.InitContainers) != len(inFront[contract.schema]) {
 		f.add(
 			at+"container",
-			"must be there, and no script, sidecar, or init container but those that bring a step into a builder's "+
-				"image",
+			"must be there, and no script, sidecar, or init container but those that bring a step into another image",
 		)
 		return f.all
 	}
@@ -156,7 +155,7 @@ func lintTemplate(file string, object map[string]any, r rules) []string {
 	}
 	lintParameters(f, template, schemas.MustLoad(contract.schema))
 	lintContainer(f, cluster.Name, template, contract.schema, r)
-	lintInitContainers(f, cluster.Name, template)
+	lintInitContainers(f, cluster.Name, contract.schema, template)
 	lintVolumes(f, template, r)
 	lintWorkspace(f, template, contract.schema)
 	return f.all
@@ -298,8 +297,11 @@ func lintContainer(f *faults, name string, template wfv1.Template, step string, 
 	const at = "spec.templates[0].container."
 	c := template.Container
 	want := []string{"/usr/local/bin/" + step}
-	if step == buildpacksBuild {
-		want = []string{brought, "seal"}
+	switch step {
+	case buildpacksBuild:
+		want = []string{brought(step), "seal"}
+	case scanGate:
+		want = append(want, "decide")
 	}
 	if !slices.Equal(c.Command, want) {
 		f.add(at+"command", "is %q, want %q", c.Command, want)
@@ -348,32 +350,41 @@ func lintResources(f *faults, at string, r corev1.ResourceRequirements) {
 	}
 }
 
-// brought is the step's program where an init container puts it for a builder's containers.
-const brought = "/opt/stepwright/" + buildpacksBuild
+// brought is a step's program where an init container puts it for containers of other images.
+func brought(step string) string { return "/opt/stepwright/" + step }
 
-// inFront are the commands of the init containers of a build by buildpacks. The last one runs strangers' code, in the
-// builder's image.
-var inFront = [][]string{
-	{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright", "/var/stepwright/product"},
-	{"/usr/local/bin/" + buildpacksBuild, "fetch"},
-	{brought, "build"},
+// inFront are the commands of the init containers of steps that have some. The last one runs strangers' code, in an
+// image that is not the step's.
+var inFront = map[string][][]string{
+	buildpacksBuild: {
+		{"/usr/local/bin/" + buildpacksBuild, "install", "/opt/stepwright", "/var/stepwright/product"},
+		{"/usr/local/bin/" + buildpacksBuild, "fetch"},
+		{brought(buildpacksBuild), "build"},
+	},
+	scanGate: {
+		{"/usr/local/bin/" + scanGate, "prepare", "/opt/stepwright"},
+		{brought(scanGate), "check"},
+	},
 }
 
-// lintInitContainers checks the containers that come before the one that seals an image of buildpacks. Credentials are
-// in the one that fetches, and nowhere else.
-func lintInitContainers(f *faults, name string, template wfv1.Template) {
+// lintInitContainers checks the containers that come before the one that says how a step ended. Credentials are in one
+// that fetches, and nowhere else.
+func lintInitContainers(f *faults, name, step string, template wfv1.Template) {
 	for i, c := range template.InitContainers {
 		at := fmt.Sprintf("spec.templates[0].initContainers[%d].", i)
-		if want := inFront[i]; !slices.Equal(c.Command, want) || len(c.Args) > 0 {
+		if want := inFront[step][i]; !slices.Equal(c.Command, want) || len(c.Args) > 0 {
 			f.add(at+"command", "is %q, want %q", append(c.Command, c.Args...), want)
 		}
 		switch fault := pinned(c.Image); {
-		case i == len(inFront)-1:
-			if c.Image != template.Container.Image {
-				f.add(at+"image", "%s is not the image that seals, %s", c.Image, template.Container.Image)
+		case i == len(inFront[step])-1:
+			switch image := template.Container.Image; {
+			case step == scanGate && c.Image != "{{inputs.parameters.check-image}}":
+				f.add(at+"image", "%s is not the input parameter check-image", c.Image)
+			case step == buildpacksBuild && c.Image != image:
+				f.add(at+"image", "%s is not the image that seals, %s", c.Image, image)
 			}
 			lintStrangers(f, at, &c.Container, template)
-		case fault != "" || !strings.Contains(c.Image, "/"+buildpacksBuild+":"):
+		case fault != "" || !strings.Contains(c.Image, "/"+step+":"):
 			f.add(at+"image", "%s is not the step's, or %s", c.Image, cmp.Or(fault, "of another version"))
 		}
 		lintResources(f, at, c.Resources)
@@ -384,10 +395,30 @@ func lintInitContainers(f *faults, name string, template wfv1.Template) {
 			f.add(at+"volumeMounts", "an emptyDir must be at %s", tokenPath)
 		}
 	}
-	if len(template.InitContainers) == 0 {
-		return
+	switch step {
+	case buildpacksBuild:
+		lintSeal(f, template)
+	case scanGate:
+		lintGate(f, template)
 	}
-	lintSeal(f, template)
+}
+
+// lintGate checks that what a check reads stays as it is, and that the container which decides has no Secret.
+func lintGate(f *faults, template wfv1.Template) {
+	for _, m := range template.Container.VolumeMounts {
+		field := "spec.templates[0].container.volumeMounts[" + m.Name + "]"
+		switch {
+		case isSecret(template, m.Name):
+			f.add(field, "is a Secret, where nothing needs one")
+		case slices.Contains([]string{"workspace", "prepared", "handover", "check-results"}, m.Name) && !m.ReadOnly:
+			f.add(field, "must be read-only")
+		}
+	}
+	for _, m := range template.InitContainers[0].VolumeMounts {
+		if m.Name == "workspace" && !m.ReadOnly {
+			f.add("spec.templates[0].initContainers[0].volumeMounts[workspace]", "must be read-only")
+		}
+	}
 }
 
 // bindings is the volume of the Secret that a developer gives to the buildpacks of one build.
@@ -406,13 +437,13 @@ func lintStrangers(f *faults, at string, c *corev1.Container, template wfv1.Temp
 			}
 		case c.Name == "build" && m.Name == bindings && m.ReadOnly && isOfTheDeveloper(template):
 		case isSecret(template, m.Name):
-			f.add(field, "is a Secret, where buildpacks run")
+			f.add(field, "is a Secret, where strangers' code runs")
 		case m.Name == "product":
 			at := map[string]string{"application": "/workspace", "layers": "/layers"}
 			if m.MountPath != at[m.SubPath] {
 				f.add(field, "must be its application at /workspace or its layers at /layers")
 			}
-		case !m.ReadOnly && m.Name != "handover":
+		case !m.ReadOnly && m.Name != "handover" && m.Name != "check-results":
 			others := []*corev1.Container{template.Container}
 			for i := range template.InitContainers {
 				others = append(others, &template.InitContainers[i].Container)

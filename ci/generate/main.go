@@ -53,7 +53,9 @@ const generated = "<!-- Generated from schemas/ by go run ./ci/generate. Do not 
 const actionFile = "examples/external-ci/github-actions/register-workload/action.yml"
 
 // stepFiles are the ClusterWorkflowTemplates in the order of a run. Those of builders, which are generated, are second.
-var stepFiles = [][]string{{"checkout-source", "containerfile-build"}, {"publish-image", "generate-workload"}}
+var stepFiles = [][]string{
+	{"checkout-source", "containerfile-build"}, {"scan-gate", "publish-image", "generate-workload"},
+}
 
 // generate returns the files that are generated, wholly or in part, for the project in root with these builders: path
 // from there, with slashes, to text.
@@ -187,7 +189,8 @@ func parameters(workflows []workflow) string {
 		"`GIT_REPO`. A flag wins over the variable, the variable over the\n" +
 		"default; what is empty counts as not given. Lists are JSON.\n")
 	for _, name := range []string{
-		"checkout-source", "containerfile-build", "buildpacks-build", "publish-image", "generate-workload-cr",
+		"checkout-source", "containerfile-build", "buildpacks-build", "scan-gate", "publish-image",
+		"generate-workload-cr",
 	} {
 		s := schemas.MustLoad(name)
 		own := s.Properties[:len(s.Properties)-len(schemas.MustLoad("step").Properties)]

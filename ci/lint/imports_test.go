@@ -75,6 +75,10 @@ var nouns = map[string][]string{
 		"secret", "step", "transcript", "trust", "workspace",
 	},
 	"signature": {"imagelayout", "outcome", "redact", "registry", "secret"},
+	"gate": {
+		"baselayer", "handover", "imagelayout", "outcome", "registry", "regularfile", "replay", "step", "transcript",
+		"trust", "workspace",
+	},
 	"publish": {
 		"attestation", "baselayer", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust",
 		"workspace",
@@ -128,6 +132,10 @@ var binaries = map[string]struct {
 	"containerfile-build": {[]string{"buildkit", "dockerfile", "metrics", "step"}, []string{goGit, openchoreo}},
 	"buildpacks-build": {
 		[]string{"buildpack", "handover", "step"},
+		[]string{buildkit, containerd, goGit, openchoreo, kubernetes},
+	},
+	"scan-gate": {
+		[]string{"gate", "handover", "step"},
 		[]string{buildkit, containerd, goGit, openchoreo, kubernetes},
 	},
 	"publish-image": {

@@ -12,6 +12,7 @@ var sizes = map[string]int64{
 	"checkout-source":      16,
 	"containerfile-build":  45,
 	"buildpacks-build":     15,
+	"scan-gate":            15,
 	"publish-image":        15,
 	"generate-workload-cr": 15,
 }

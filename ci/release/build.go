@@ -31,6 +31,7 @@ var programs = []struct {
 	{"checkout-source", "./steps/checkout-source", false},
 	{"containerfile-build", "./steps/containerfile-build", false},
 	{"buildpacks-build", "./steps/buildpacks-build", false},
+	{"scan-gate", "./steps/scan-gate", false},
 	{"publish-image", "./steps/publish-image", false},
 	{"generate-workload-cr", "./steps/generate-workload-cr", true},
 	{"stepwright", "./cmd/stepwright", true},

@@ -118,6 +118,9 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 	if p.Unsigned(library) != "" {
 		all[publishTemplate]["signing"] = signsNothing
 	}
+	for _, template := range library.WithSchema("scan-gate") {
+		all[template.Name] = join(pull, push)
+	}
 	for _, template := range library.WithSchema(buildpacksSchema) {
 		settings := join(pull, push)
 		if image := p.Registry.BuilderImage; image != "" {

@@ -49,6 +49,8 @@ const (
 	SigningFailed         Reason = "SigningFailed"
 	SigningUnavailable    Reason = "SigningUnavailable"
 	VerificationFailed    Reason = "VerificationFailed"
+	VulnerabilitiesFound  Reason = "VulnerabilitiesFound"
+	CheckFailed           Reason = "CheckFailed"
 	DescriptorInvalid     Reason = "DescriptorInvalid"
 	Unauthorized          Reason = "Unauthorized"
 	Forbidden             Reason = "Forbidden"
