@@ -66,6 +66,7 @@ func overlays(t *testing.T) []customized {
 		{"signing-key", overlay(t, "signing-key"), byDefault, nil},
 		{"signing-keyless", overlay(t, "signing-keyless"), byDefault, nil},
 		{"scan-gate", overlay(t, "scan-gate"), byDefault, nil},
+		{"annotate-failures", overlay(t, "annotate-failures"), byDefault, nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
 			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"),
@@ -80,7 +81,7 @@ func overlays(t *testing.T) []customized {
 			[]string{"Namespace"}},
 		{
 			"all that go together",
-			overlay(t, "signing-key", "scan-gate", "anonymous-pull", "anonymous-push",
+			overlay(t, "signing-key", "scan-gate", "annotate-failures", "anonymous-pull", "anonymous-push",
 				"registry-cache", "seccomp-profile", "user-namespaces", "plain-image-names"),
 			rules{buildSecurity: unmasked(profiled), hostUsers: true, anonymous: []string{pull, push}},
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},

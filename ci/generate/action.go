@@ -12,10 +12,10 @@ import (
 )
 
 // notForActions are parameters of generate-workload-cr without a use in GitHub Actions: there is no workspace, no pod,
-// and no standard output that anybody reads.
+// no other step of ours, and no standard output that anybody reads.
 var notForActions = []string{
 	"app-path", "dry-run", "oauth-client-secret-file", "workspace", "results-dir",
-	"termination-message-path",
+	"termination-message-path", "revision", "signature-digest", "sbom-digests", "failures",
 }
 
 // actionOutputs are the step's results, each with its meaning.

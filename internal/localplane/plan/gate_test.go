@@ -3,6 +3,7 @@ package plan
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,6 +27,14 @@ func TestPlanOfAGate(t *testing.T) {
 		"                  parameters:\n                    - {name: check-image, value: 'example.com/check:1'}\n"
 	library := edited(t, "control-plane/dockerfile-builder.yaml", "            - - name: publish-image\n",
 		step+"            - - name: publish-image\n")
+	// What only tells of failures is left out here.
+	spec := &library.Workflows["dockerfile-builder"].Spec
+	const handler = `"onExit":"on-exit","templates":[{"name":"on-exit","steps":[[{"name":"annotate-run",` +
+		`"when":"{{workflow.status}} != Succeeded","templateRef":{"name":"generate-workload","clusterScope":true,` +
+		`"template":"generate-workload-cr"},"arguments":{"parameters":[{"name":"image","value":""},` +
+		`{"name":"run-name","value":"x"},` +
+		`{"name":"failures","value":"base64:{{=sprig.b64enc(workflow.failures)}}"}]}}]]},`
+	spec.RunTemplate.Raw = []byte(strings.Replace(string(spec.RunTemplate.Raw), `"templates":[`, handler, 1))
 	steps, err := planRun(t, library, m, parameters)
 	if err != nil {
 		t.Fatal(err)

@@ -100,9 +100,14 @@ func Plan(ctx context.Context, workflow *wfv1.Workflow, library *Library, machin
 
 // resolve substitutes the workflow's own values in it, as Argo does once when a workflow starts.
 func (p *plan) resolve(workflow *wfv1.Workflow) error {
-	if err := only("the workflow", workflow.Spec, "entrypoint", "templates", "arguments", "serviceAccountName",
-		"volumeClaimTemplates", "volumeClaimGC",
-		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization"); err != nil {
+	known := []string{
+		"entrypoint", "templates", "arguments", "serviceAccountName", "volumeClaimTemplates", "volumeClaimGC",
+		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization",
+	}
+	if tellsOfFailures(workflow) {
+		known = append(known, "onExit") // left out on purpose: here people see themselves what failed
+	}
+	if err := only("the workflow", workflow.Spec, known...); err != nil {
 		return err
 	}
 	created := workflow.CreationTimestamp.Time
@@ -138,6 +143,17 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 	}
 	p.spec.Templates = workflow.Spec.Templates
 	return nil
+}
+
+// tellsOfFailures tells whether all that a workflow's exit handler does is for runs that have failed.
+func tellsOfFailures(workflow *wfv1.Workflow) bool {
+	handler := workflow.GetTemplateByName(workflow.Spec.OnExit)
+	return handler != nil && len(handler.Steps) > 0 &&
+		!slices.ContainsFunc(handler.Steps, func(group wfv1.ParallelSteps) bool {
+			return slices.ContainsFunc(group.Steps, func(step wfv1.WorkflowStep) bool {
+				return step.When != "{{workflow.status}} != Succeeded"
+			})
+		})
 }
 
 // sequence is the entrypoint's steps, one after the other.

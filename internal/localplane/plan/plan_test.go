@@ -165,7 +165,7 @@ func TestPlan(t *testing.T) {
 		},
 	}
 	done := pipeline.Outputs{
-		"checkout-source": checkedOut, "containerfile-build": built, "publish-image": {"image": "r/i:t"},
+		"checkout-source": checkedOut, "containerfile-build": built, "publish-image": published,
 	}
 	for i, step := range steps {
 		if step.Name != stepNames[i] {
@@ -207,6 +207,7 @@ func TestPlan(t *testing.T) {
 var (
 	checkedOut = map[string]string{"git-revision": "1a2b3c4d", "source-digest": "sha256:5", "revision": "base64:e30="}
 	built      = map[string]string{"image-digest": "sha256:1", "base-images": "[]"}
+	published  = map[string]string{"image": "r/i:t", "signature-digest": "", "sbom-digests": "[]"}
 )
 
 // What would not run in a cluster, or not here as it does there, is refused before the first step.
@@ -373,7 +374,7 @@ func TestNothingOfADevelopersIsExpanded(t *testing.T) {
 			process, err := step.Process(pipeline.Outputs{
 				"checkout-source":     checkedOut,
 				"containerfile-build": built,
-				"publish-image":       {"image": "r/i:t"},
+				"publish-image":       published,
 			})
 			if err != nil {
 				t.Fatal(err)

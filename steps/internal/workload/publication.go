@@ -47,6 +47,7 @@ type publication struct {
 	wanted   openchoreo.Object // the Workload of this run
 	payload  []byte            // the same, encoded
 	turn     turn              // of this run, if there is one
+	facts    map[string]string // annotations of the WorkflowRun besides the Workload
 
 	claimed     bool            // whether this run's claim may be in its WorkflowRun
 	annotations map[string]any  // of the WorkflowRun before that
@@ -249,7 +250,8 @@ func (p *publication) retract(ctx context.Context) {
 	run, err := p.api.Get(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run)
 	if err == nil {
 		annotations := maps.Clone(run.At("metadata", "annotations"))
-		for _, key := range []string{payloadAnnotation, fromSourceAnnotation} {
+		ours := slices.Collect(maps.Keys(p.facts))
+		for _, key := range append(ours, payloadAnnotation, fromSourceAnnotation) {
 			if before, there := p.annotations[key]; there {
 				annotations[key] = before
 			} else {
@@ -471,10 +473,7 @@ func ofNobody(workload openchoreo.Object) openchoreo.Object {
 
 // annotated returns the WorkflowRun with the annotations, if the API would take it.
 func (p *publication) annotated(run openchoreo.Object) (openchoreo.Object, error) {
-	annotations := maps.Clone(run.At("metadata", "annotations"))
-	if annotations == nil {
-		annotations = map[string]any{}
-	}
+	annotations := maps.Clone(withFacts(run, p.facts).At("metadata", "annotations"))
 	annotations[payloadAnnotation] = string(p.payload)
 	annotations[fromSourceAnnotation] = strconv.FormatBool(p.manifest.FromSource)
 	size := 0

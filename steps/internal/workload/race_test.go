@@ -223,6 +223,7 @@ func TestRetracts(t *testing.T) {
 func TestRetractsAClaimThatMayHaveArrived(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, nil)
+	b.in.Image += "@" + someDigest // which is a fact of the run, too
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var arrived atomic.Bool
 	proxy := faulttest.Before(t, b.PlainURL, func(r *http.Request) *faulttest.Fault {

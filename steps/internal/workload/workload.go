@@ -15,30 +15,34 @@ import (
 // Parameters are the parameters in schemas/generate-workload-cr.schema.json.
 type Parameters struct {
 	step.Common
-	Namespace         string `json:"namespace-name"`
-	Project           string `json:"project-name"`
-	Component         string `json:"component-name"`
-	Image             string `json:"image"`
-	ImageFile         string `json:"image-file"`
-	Descriptor        string `json:"descriptor"`
-	SourceDigest      string `json:"source-digest"`
-	WorkloadName      string `json:"workload-name"`
-	Run               string `json:"run-name"`
-	AppPath           string `json:"app-path"`
-	TokenURL          string `json:"oauth-token-url"`
-	ClientID          string `json:"oauth-client-id"`
-	ClientSecret      string `json:"oauth-client-secret"`
-	ClientSecretFile  string `json:"oauth-client-secret-file"`
-	ClientAuth        string `json:"oauth-client-auth"`
-	Scope             string `json:"oauth-scope"`
-	Audience          string `json:"oauth-audience"`
-	TokenFile         string `json:"token-file"`
-	APIServerURL      string `json:"api-server-url"`
-	InsecurePlainHTTP bool   `json:"insecure-plain-http"`
-	Wait              bool   `json:"wait"`
-	WaitTimeout       int    `json:"wait-timeout"` // in seconds
-	DryRun            bool   `json:"dry-run"`
-	Output            string `json:"output"`
+	Namespace         string   `json:"namespace-name"`
+	Project           string   `json:"project-name"`
+	Component         string   `json:"component-name"`
+	Image             string   `json:"image"`
+	ImageFile         string   `json:"image-file"`
+	Descriptor        string   `json:"descriptor"`
+	Revision          string   `json:"revision"`
+	SignatureDigest   string   `json:"signature-digest"`
+	SBOMDigests       []string `json:"sbom-digests"`
+	Failures          string   `json:"failures"`
+	SourceDigest      string   `json:"source-digest"`
+	WorkloadName      string   `json:"workload-name"`
+	Run               string   `json:"run-name"`
+	AppPath           string   `json:"app-path"`
+	TokenURL          string   `json:"oauth-token-url"`
+	ClientID          string   `json:"oauth-client-id"`
+	ClientSecret      string   `json:"oauth-client-secret"`
+	ClientSecretFile  string   `json:"oauth-client-secret-file"`
+	ClientAuth        string   `json:"oauth-client-auth"`
+	Scope             string   `json:"oauth-scope"`
+	Audience          string   `json:"oauth-audience"`
+	TokenFile         string   `json:"token-file"`
+	APIServerURL      string   `json:"api-server-url"`
+	InsecurePlainHTTP bool     `json:"insecure-plain-http"`
+	Wait              bool     `json:"wait"`
+	WaitTimeout       int      `json:"wait-timeout"` // in seconds
+	DryRun            bool     `json:"dry-run"`
+	Output            string   `json:"output"`
 }
 
 // The annotations of a WorkflowRun that tell what it made (docs/contract.md section 4).
@@ -53,14 +57,21 @@ const (
 	annotationsLimit = 262_144
 )
 
-// Run runs the step. Its results are the Workload's name, and whether it comes from a descriptor.
+// Run runs the step. Its results are the Workload's name, and whether it comes from a descriptor. With failures it only
+// annotates the WorkflowRun, and has none.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
-	image, err := in.image()
-	if err != nil {
-		return nil, err
-	}
-	in.Image = image
 	p := &publication{Parameters: in, log: env.Log}
+	if in.Failures == "" {
+		image, err := in.image()
+		if err != nil {
+			return nil, err
+		}
+		p.Image = image
+		if p.facts, err = p.Parameters.facts(); err != nil {
+			return nil, err
+		}
+	}
+	var err error
 	if !in.DryRun {
 		p.api, err = openchoreo.New(openchoreo.Settings{
 			APIServerURL: in.APIServerURL, TokenURL: in.TokenURL,
@@ -73,7 +84,10 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 			return nil, err
 		}
 	}
-	p.manifest, err = in.manifest()
+	if in.Failures != "" {
+		return p.annotateFailure(ctx, env.Retry)
+	}
+	p.manifest, err = p.Parameters.manifest()
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,140 @@
+package workload
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/quote"
+	"github.com/stepwright/stepwright/steps/internal/openchoreo"
+	"github.com/stepwright/stepwright/steps/internal/step"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
+)
+
+// The annotations of a WorkflowRun that tell what was built, or why nothing was (docs/looking-at-runs.md).
+const (
+	commitAnnotation    = "stepwright.dev/commit"
+	branchAnnotation    = "stepwright.dev/branch"
+	imageAnnotation     = "stepwright.dev/image-digest"
+	signatureAnnotation = "stepwright.dev/signature-digest"
+	sbomAnnotation      = "stepwright.dev/sbom-digests" // with commas between
+	reasonAnnotation    = "stepwright.dev/reason"
+	stepAnnotation      = "stepwright.dev/failed-step"
+)
+
+// factLimit is how long a fact is at most, in bytes.
+const factLimit = 1024
+
+// facts are what the run has built, by the annotations that tell it. What is not known is not among them. The error is
+// an InvalidParameters.
+func (in Parameters) facts() (map[string]string, error) {
+	all := map[string]string{
+		signatureAnnotation: in.SignatureDigest, sbomAnnotation: strings.Join(in.SBOMDigests, ","),
+	}
+	_, all[imageAnnotation], _ = strings.Cut(in.Image, "@")
+	if in.Revision != "" {
+		revision, err := workspace.DecodeRevision(in.Revision)
+		if err != nil {
+			return nil, err
+		}
+		all[commitAnnotation], all[branchAnnotation] = revision.Commit, revision.Branch
+	}
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	for key, value := range all {
+		all[key] = quote.Line(value, factLimit)
+	}
+	return all, nil
+}
+
+// failedStep is one that did not succeed, as Argo tells it to an exit handler.
+type failedStep struct {
+	Step    string `json:"displayName"`
+	Message string `json:"message"`
+}
+
+// exited finds the exit code at the beginning of Argo's message of a failed container. What comes behind it is the
+// step's own text.
+var exited = regexp.MustCompile(`^(?:main: )?[A-Za-z]+ \(exit code (\d{1,3})\)`)
+
+// reason is why the step failed, by the exit code of its container; Failed where there is none.
+func (f failedStep) reason() outcome.Reason {
+	if found := exited.FindStringSubmatch(f.Message); found != nil {
+		if code, err := strconv.Atoi(found[1]); err == nil && code != 0 {
+			if reason, known := outcome.OfExitCode(code); known {
+				return reason
+			}
+		}
+	}
+	return outcome.Failed
+}
+
+// failure returns what failed first of a run, of Argo's variable workflow.failures: a list in JSON, in quotes of Go's.
+func (in Parameters) failure() (failedStep, error) {
+	text := in.Failures
+	if unquoted, err := strconv.Unquote(text); err == nil {
+		text = unquoted
+	}
+	var all []failedStep
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		return failedStep{}, outcome.Errorf(outcome.InvalidParameters, "failures: %w", err).WithHint(
+			"Pass Argo's workflow.failures unchanged.",
+		)
+	}
+	for _, f := range all {
+		if exited.MatchString(f.Message) { // the others failed because of it
+			return f, nil
+		}
+	}
+	if len(all) == 0 {
+		return failedStep{}, nil
+	}
+	return all[0], nil
+}
+
+// annotateFailure leaves in the annotations of the WorkflowRun which step of it failed, and why, and does nothing else.
+func (p *publication) annotateFailure(ctx context.Context, retry outcome.Retry) (step.Results, error) {
+	what, err := p.failure()
+	if err != nil {
+		return nil, err
+	}
+	if p.Run == "" || p.DryRun {
+		return nil, outcome.Invalid("failures: they are of a WorkflowRun, which run-name names, and no dry run")
+	}
+	facts := map[string]string{
+		reasonAnnotation: string(what.reason()), stepAnnotation: quote.Line(what.Step, factLimit),
+	}
+	err = retry.Do(ctx, func(ctx context.Context) error {
+		run, err := p.api.Get(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run)
+		if err != nil {
+			return err
+		}
+		annotated := withFacts(run, facts)
+		if reflect.DeepEqual(annotated, run) {
+			return nil
+		}
+		return p.api.Update(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run, annotated)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("WorkflowRun %s could not be annotated: %w", p.Run, err)
+	}
+	p.log.Info("Annotated the WorkflowRun", "run", p.Run, "reason", facts[reasonAnnotation], "step", what.Step)
+	return nil, nil
+}
+
+// withFacts is a WorkflowRun with annotations besides those that it has.
+func withFacts(run openchoreo.Object, facts map[string]string) openchoreo.Object {
+	annotations := maps.Clone(run.At("metadata", "annotations"))
+	if annotations == nil {
+		annotations = map[string]any{}
+	}
+	for key, value := range facts {
+		annotations[key] = value
+	}
+	return run.With(annotations, "metadata", "annotations")
+}
