@@ -155,6 +155,14 @@ func testGoldenPath(t *testing.T) string {
 	if got := run.Annotations["openchoreo.dev/workload-from-source"]; got != "true" {
 		t.Errorf("workload-from-source is %q, want true", got)
 	}
+	_, digest, _ := strings.Cut(image, "@")
+	for key, want := range map[string]string{
+		"stepwright.dev/commit": commit, "stepwright.dev/branch": "main", "stepwright.dev/image-digest": digest,
+	} {
+		if got := run.Annotations[key]; got != want {
+			t.Errorf("the annotation %s is %q, want %q", key, got, want)
+		}
+	}
 	var payload v1alpha1.Workload
 	if err := json.Unmarshal([]byte(run.Annotations["openchoreo.dev/workload"]), &payload); err != nil {
 		t.Errorf("annotation workload: %v", err)

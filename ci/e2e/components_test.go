@@ -24,7 +24,7 @@ import (
 func TestComponents(t *testing.T) {
 	restricted := map[string]string{
 		"checkout-source": "restricted", "containerfile-build": "restricted", "publish-image": "restricted",
-		"generate-workload-cr": "restricted",
+		"generate-workload-cr": "restricted", "scan-gate": "restricted",
 	}
 	promise := func(build string) map[string]string {
 		m := map[string]string{}
@@ -48,6 +48,8 @@ func TestComponents(t *testing.T) {
 		{overlay: "registry-cache", enforced: "privileged", promised: promise("privileged"),
 			prepare: rollout("stepwright-registry-cache", "statefulset/registry-cache"),
 			check:   inRegistryCache},
+		{overlay: "scan-gate", enforced: "privileged", promised: promise("privileged"), before: signingKey,
+			check: behindGate},
 		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates,
 			prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
 	}

@@ -31,6 +31,9 @@ http:
   addr: :5000
 `
 
+// scannerImage is the image of the check that TestComponents/scan-gate runs.
+const scannerImage = "stepwright/scanner:e2e"
+
 // loadComponentImages makes equivalents of the images that components use, from the programs in bin/, and puts them
 // where the node pulls from.
 func loadComponentImages(ctx context.Context, store baseimages.Store) error {
@@ -53,6 +56,7 @@ func loadComponentImages(ctx context.Context, store baseimages.Store) error {
 		{"library/busybox:1.37.0", busybox, nil, nil, v1.Config{}},
 		{"pause:3.10", empty.Image, map[string]string{"pause": bin("pause")}, nil,
 			v1.Config{Entrypoint: []string{"/pause"}}},
+		{scannerImage, empty.Image, map[string]string{"scanner": bin("scanner")}, nil, v1.Config{}},
 		{"library/registry:3.0.0", empty.Image, map[string]string{"bin/registry": bin("registry")},
 			map[string]string{"etc/distribution/config.yml": registryConfig},
 			v1.Config{Entrypoint: []string{"/bin/registry"}, Cmd: []string{"serve", "/etc/distribution/config.yml"}}},
@@ -74,6 +78,13 @@ func loadComponentImages(ctx context.Context, store baseimages.Store) error {
 			if image, err = extend(image, i.programs, i.texts, i.config); err != nil {
 				return fmt.Errorf("%s: %w", i.reference, err)
 			}
+		}
+		if i.reference == scannerImage {
+			digest, err := image.Digest()
+			if err != nil {
+				return err
+			}
+			scannerDigest = digest.String()
 		}
 		tag, err := name.NewTag("127.0.0.1:5000/"+i.reference, name.Insecure)
 		if err != nil {

@@ -83,7 +83,8 @@ func (r runner) all(ctx context.Context) (err error) {
 			r.command(ctx, "go", "build", "-o", "bin/", "./steps/..."), // which it runs
 			// What the images of components run.
 			r.command(
-				ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/cluster/pause",
+				ctx, "go", "build", "-o", "bin/", "./ci/e2e/registry", "./ci/e2e/scanner",
+				"./ci/cluster/pause",
 				"github.com/moby/buildkit/cmd/buildkitd", "github.com/moby/buildkit/cmd/buildctl",
 			),
 			r.command(ctx, "go", "build", "-o", releaseBin, "./ci/release"),

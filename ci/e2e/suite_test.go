@@ -188,10 +188,11 @@ func applyAddressed(ctx context.Context, manifests string) error {
 	return err
 }
 
-// addressed is the text of an overlay with the address of this cluster's API server. The overlays know it by the
-// node's; on kind the engine for containers has given it another one.
+// addressed is the text of an overlay with the address of this cluster's API server, and the digest of the scanner's
+// image. The overlays know the address by the node's; on kind the engine for containers has given it another one.
 func addressed(ctx context.Context, text string) (string, error) {
 	server, err := apiServer(ctx)
+	text = strings.ReplaceAll(text, noDigest, scannerDigest)
 	return strings.ReplaceAll(text, clusternode.Address+"/32:6443", server+"/32:6443"), err
 }
 
