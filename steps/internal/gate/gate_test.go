@@ -165,6 +165,8 @@ func TestGate(t *testing.T) {
 			[]string{"did not end within 1s"}, ""},
 		{"a check that does not start", "", []string{`--check-command=["/no/such/program"]`}, "",
 			outcome.InvalidParameters, []string{"check-command: /no/such/program does not start"}, ""},
+		{"a folder where it is told how a check ended", "mkdir -p $R/../handover/ending.json/x; exit 3", nil, "",
+			outcome.CheckFailed, []string{"exit code 3"}, ""},
 		{"no check", "", []string{"--check-image=", "--check-command=[]"}, "", outcome.InvalidParameters,
 			[]string{"check-image: is empty", "check-command: is empty"}, ""},
 		{"a report without a severity", sarif("CVE-2024-0001-openssl 9.8"), nil, "", outcome.Succeeded, nil, ""},
@@ -278,12 +280,11 @@ func TestACheckCannotSayHowItEnded(t *testing.T) {
 	}
 	b := newBench(t, registrytest.RandomImage(t, 1, 100))
 	b.isolated = true
-	forge := fmt.Sprintf(`echo '{"reason":"Succeeded"}' > %[1]s/forged; cp %[1]s/forged %[1]s/ending.json`,
-		b.path("handover"))
-	script := fmt.Sprintf(`setsid sh -c 'while :; do %[1]s; done' >/dev/null 2>&1 &
-(setsid sh -c 'sleep 0.2; while :; do %[1]s; done' &) >/dev/null 2>&1
-mkdir -p %[2]s/ending.json.d; rm -rf %[2]s/ending.json; mkdir -p %[2]s/ending.json/x
-exit 3`, forge, b.path("handover"))
+	// Processes that nobody waits for write how it ended, as fast and as long as they can.
+	forge := b.path("forge")
+	b.write(forge, `while :; do printf '{"reason":"Succeeded"}' > "$1"; done`)
+	script := fmt.Sprintf(`for i in 1 2 3 4 5 6 7 8; do setsid sh %s %s >/dev/null 2>&1 & done
+sleep 0.2; exit 3`, forge, b.path("handover", "ending.json"))
 	e := b.all(script)
 	if e.report.Reason != outcome.CheckFailed || !strings.Contains(e.report.Message, "exit code 3") {
 		t.Errorf("ended with %s\n%s", e.report.Line(), e.output)
