@@ -75,7 +75,7 @@ func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build,
 	if err != nil {
 		return nil, err
 	}
-	if err := in.verifySource(ctx, env); err != nil {
+	if err := in.Workspace.VerifySource(ctx, in.SourceDigest, env.Log); err != nil {
 		return nil, err
 	}
 	b := &build{bindings: bindings}
@@ -90,23 +90,6 @@ func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build,
 	}
 	b.order, err = b.project.order(b.builder, b.app)
 	return b, err
-}
-
-// verifySource makes sure that the source is the one that was checked out.
-func (in Parameters) verifySource(ctx context.Context, env step.Environment) error {
-	if in.SourceDigest == "" {
-		return nil
-	}
-	started := time.Now()
-	tree, err := in.Workspace.OpenTree(in.SourceDigest)
-	if err != nil {
-		return err
-	}
-	if err := tree.Verify(ctx); err != nil {
-		return err
-	}
-	env.Log.Info("Verified the source", "digest", in.SourceDigest, "took", time.Since(started))
-	return nil
 }
 
 // run builds on a run image.

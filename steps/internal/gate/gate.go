@@ -9,7 +9,6 @@ package gate
 
 import (
 	"context"
-	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
@@ -77,21 +76,4 @@ func leave(ctx context.Context, to handover.Folder, err error, env step.Environm
 		env.Log.Error("The step will end with this", "reason", failure.Reason, "message", failure.Message)
 	}
 	return to.Write(failure, env.Secrets.String)
-}
-
-// verifySource makes sure that the source is the one that was checked out.
-func (in Parameters) verifySource(ctx context.Context, env step.Environment) error {
-	if in.SourceDigest == "" {
-		return nil
-	}
-	started := time.Now()
-	tree, err := in.Workspace.OpenTree(in.SourceDigest)
-	if err != nil {
-		return err
-	}
-	if err := tree.Verify(ctx); err != nil {
-		return err
-	}
-	env.Log.Info("Verified the source", "digest", in.SourceDigest, "took", time.Since(started))
-	return nil
 }

@@ -47,7 +47,7 @@ func (in Parameters) prepare(ctx context.Context, env step.Environment) error {
 			return err
 		}
 	}
-	if err := in.verifySource(ctx, env); err != nil {
+	if err := in.Workspace.VerifySource(ctx, in.SourceDigest, env.Log); err != nil {
 		return err
 	}
 	path, err := imagelayout.Locate(in.Workspace)

@@ -9,11 +9,13 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/regularfile"
@@ -72,6 +74,25 @@ type Tree struct {
 // is absent from the disk is not absent from the repository, which many do without.
 func changed(format string, args ...any) error {
 	return outcome.Errorf(outcome.SourceChanged, "the source is not what was checked out: "+format, args...)
+}
+
+// VerifySource makes sure that the source is the one that was checked out, by the digest of its manifest, and logs it.
+// Without a digest, as from workflows that pass none, the workspace is believed. Its errors are those of OpenTree and
+// Verify.
+func (w Workspace) VerifySource(ctx context.Context, digest string, log *slog.Logger) error {
+	if digest == "" {
+		return nil
+	}
+	started := time.Now()
+	tree, err := w.OpenTree(digest)
+	if err != nil {
+		return err
+	}
+	if err := tree.Verify(ctx); err != nil {
+		return err
+	}
+	log.Info("Verified the source", "digest", digest, "files", tree.Len(), "took", time.Since(started))
+	return nil
 }
 
 // OpenTree reads the manifest with this digest. A digest of another form is an InvalidParameters, and a manifest that
