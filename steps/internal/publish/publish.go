@@ -153,7 +153,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
-	results := step.Results{"image": published, "image-digest": digest, "sbom-digests": "[]"}
+	results := step.Results{"image": published, "image-digest": digest}
 	if sboms, err := p.billsOfMaterials(); err != nil {
 		env.Log.Warn("Which SBOMs the image has is not known", "because", err)
 	} else if len(sboms) > 0 {
