@@ -77,8 +77,7 @@ func changed(format string, args ...any) error {
 }
 
 // VerifySource makes sure that the source is the one that was checked out, by the digest of its manifest, and logs it.
-// Without a digest, as from workflows that pass none, the workspace is believed. Its errors are those of OpenTree and
-// Verify.
+// Without a digest, as from workflows that pass none, the workspace is believed. It fails as OpenTree and Verify do.
 func (w Workspace) VerifySource(ctx context.Context, digest string, log *slog.Logger) error {
 	if digest == "" {
 		return nil
