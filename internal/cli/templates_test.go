@@ -69,7 +69,7 @@ func TestRunOfOtherTemplates(t *testing.T) {
 	}{
 		{"a variable", "workflow-plane/checkout-source.yaml", "name: GIT_REPO", "name: GIT_URL", 2,
 			"InvalidParameters: checkout-source: git-repo: is required", true},
-		{"an input parameter", "workflow-plane/publish-image.yaml", "- name: git-revision", "- name: revision", 2,
+		{"an input parameter", "workflow-plane/publish-image.yaml", "- name: git-revision", "- name: git-rev", 2,
 			"git-revision", false},
 		{"an argument", "control-plane/dockerfile-builder.yaml", "- name: dockerfile-path", "- name: docker-file", 2,
 			"workflow.parameters.dockerfile-path", false},
