@@ -134,15 +134,8 @@ func (s *signing) attestations() ([]toSign, error) {
 
 // only tells whether the image that is pushed is an index with no other image than this one.
 func (s *signing) only(image imagelayout.Manifest) bool {
-	var index v1.IndexManifest
-	root := s.image.Root()
-	if !root.MediaType.IsIndex() || json.Unmarshal(root.Raw, &index) != nil {
-		return false
-	}
-	images := slices.DeleteFunc(index.Manifests, func(d v1.Descriptor) bool {
-		return d.Annotations[imagelayout.ReferenceType] != ""
-	})
-	return len(images) == 1 && images[0].Digest == image.Digest
+	images, err := s.image.Images()
+	return err == nil && s.image.Root().MediaType.IsIndex() && len(images) == 1 && images[0].Digest == image.Digest
 }
 
 // failure says that it is the signature that failed, and not the image.
