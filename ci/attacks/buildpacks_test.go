@@ -164,7 +164,10 @@ func (p *plane) run(t *testing.T, attacks ...string) aRun {
 		"--registry", host+"/builds", "--insecure-plain-http", "--insecure-registry", host,
 		"--builder-image", host+"/hostile/builder:1", "--run-image", host+"/hostile/run:1",
 		"--source", filepath.Join(dir, "source"), dir)
-	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "XDG_CACHE_HOME="+filepath.Join(bin, "cache"))
+	// A cache of its own: runc makes the places of mounts in the unpacked builder, where a later run's containers see
+	// them as empty folders.
+	cache := filepath.Join(bin, "cache", mark)
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "XDG_CACHE_HOME="+cache)
 	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(os.Interrupt) }, 20*time.Second
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
