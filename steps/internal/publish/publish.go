@@ -516,9 +516,12 @@ func (p *push) isThere(ctx context.Context) bool {
 
 // blobs pushes what the manifests name, the largest first so that none is left to travel alone.
 func (p *push) blobs(ctx context.Context) error {
-	ctx, done := context.WithCancel(ctx)
+	pushing, done := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() { p.tell(pushing, progressEvery) })
+	// Whoever is told of the push's end reads the log next.
+	defer telling.Wait()
 	defer done()
-	go p.tell(ctx, progressEvery)
 
 	blobs := slices.Clone(p.image.Blobs)
 	slices.SortStableFunc(blobs, func(a, b v1.Descriptor) int { return cmp.Compare(b.Size, a.Size) })
