@@ -519,7 +519,7 @@ func (p *push) blobs(ctx context.Context) error {
 	pushing, done := context.WithCancel(ctx)
 	var telling sync.WaitGroup
 	telling.Go(func() { p.tell(pushing, progressEvery) })
-	// Whoever is told of the push's end reads the log next.
+	// The log is the next thing that is read when the push has ended.
 	defer telling.Wait()
 	defer done()
 
