@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -60,6 +61,32 @@ func known(name string) bool { return slices.Contains(names(), name) }
 
 // network is the cluster's own, which does not meet other clusters of kind, and goes with the cluster.
 const network = name
+
+// makeNetwork makes the cluster's network, unless it is there. kind would make one with IPv6, which the node does not
+// need: for that, Docker has the machine forward IPv6, and never puts this back.
+func (c *Cluster) makeNetwork(ctx context.Context) error {
+	there, err := c.hasNetwork(ctx)
+	if err != nil || there {
+		return err
+	}
+	args := []string{"network", "create", "--driver", "bridge"}
+	if c.Engine == "docker" {
+		// As kind does: the daemon's MTU is for Docker's own network alone.
+		const option = "com.docker.network.driver.mtu"
+		format := fmt.Sprintf("{{index .Options %q}}", option)
+		mtu, err := c.Output(ctx, c.engine("network", "inspect", "--format", format, "bridge"))
+		if n, no := strconv.Atoi(strings.TrimSpace(string(mtu))); err == nil && no == nil {
+			args = append(args, "--opt", fmt.Sprintf("%s=%d", option, n))
+		}
+	}
+	return c.all(ctx, c.engine(append(args, network)...))
+}
+
+// hasNetwork tells whether the engine has the cluster's network.
+func (c *Cluster) hasNetwork(ctx context.Context) (bool, error) {
+	listed, err := c.Output(ctx, c.engine("network", "ls", "--format", "{{.Name}}"))
+	return slices.Contains(strings.Fields(string(listed)), network), err
+}
 
 // networkVariable is the variable by which kind takes the name of a network.
 func (c *Cluster) networkVariable() string {

@@ -226,10 +226,11 @@ func (c *Cluster) remove(ctx context.Context) error {
 		))
 	}
 	errs = append(errs, c.restoreSettings(ctx))
-	if listed, err = c.Output(ctx, c.engine("network", "ls", "--format", "{{.Name}}")); err != nil {
+	linked, err := c.hasNetwork(ctx)
+	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	if slices.Contains(strings.Fields(string(listed)), network) {
+	if linked {
 		errs = append(errs, c.all(ctx, c.engine("network", "rm", network)))
 	}
 	added, err := os.ReadFile(c.State.Path("images"))
@@ -267,6 +268,9 @@ func (c *Cluster) startNode(ctx context.Context) error {
 		"Unprivileged": lacksResources(),
 	})
 	if err != nil {
+		return err
+	}
+	if err := c.makeNetwork(ctx); err != nil {
 		return err
 	}
 	if err := c.kind(

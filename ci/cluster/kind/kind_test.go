@@ -63,6 +63,8 @@ func recorded(t *testing.T, clusters string) (*Cluster, *bytes.Buffer) {
 			return []byte("kubeconfig"), nil
 		case strings.Contains(line, " image inspect "):
 			return nil, errors.New("no such image")
+		case strings.Contains(line, " network inspect "):
+			return []byte("1450\n"), nil
 		case strings.Contains(line, " run --rm --network none --entrypoint sh "):
 			return []byte("/proc/sys/kernel/panic 0\n"), nil
 		case strings.Contains(line, "{{.State.Running}}"):

@@ -90,14 +90,17 @@ func (i *inventory) modules() error {
 var counters = regexp.MustCompile(`^/proc/sys/(` + strings.Join([]string{
 	`fs/(aio-nr|dentry-state|file-nr|inode-nr|inode-state|quota/.*)`,
 	`kernel/(ns_last_pid|perf_event_max_sample_rate|pty/nr|random/.*)`, `net/netfilter/nf_conntrack_count`,
-	`net/ipv./(conf|neigh)/.*`, // they come and go with links, which are listed
+	`net/ipv./(conf|neigh)/.*`, // but for those that last
 	`net/mptcp/.*`, `vm/stat_refresh`,
 }, "|") + `)$`)
+
+// lasting are settings of all links, and of those to come. Those of one link come and go with it, which is listed.
+var lasting = regexp.MustCompile(`^/proc/sys/net/ipv./(conf|neigh)/(all|default)/`)
 
 func (i *inventory) settings() {
 	// What cannot be read, such as a key that can only be written, is nobody's setting.
 	_ = filepath.WalkDir("/proc/sys", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || counters.MatchString(path) {
+		if err != nil || entry.IsDir() || counters.MatchString(path) && !lasting.MatchString(path) {
 			return nil
 		}
 		if value, err := os.ReadFile(path); err == nil {

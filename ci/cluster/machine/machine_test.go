@@ -71,7 +71,10 @@ func TestInventory(t *testing.T) {
 	if len(missing) > 0 {
 		t.Errorf("not in the list, or before it was there: %s", strings.Join(missing, ", "))
 	}
-	for _, kind := range []string{"mount / ", "setting /proc/sys/vm/overcommit_memory ", "link /sys/class/net/lo"} {
+	for _, kind := range []string{
+		"mount / ", "setting /proc/sys/vm/overcommit_memory ", "link /sys/class/net/lo",
+		"setting /proc/sys/net/ipv4/conf/all/forwarding ",
+	} {
 		if !slices.ContainsFunc(before, func(line string) bool { return strings.HasPrefix(line, kind) }) {
 			t.Errorf("no line begins with %q", kind)
 		}
