@@ -84,12 +84,13 @@ var nouns = map[string][]string{
 		"workspace",
 	},
 	"openchoreo": {"outcome", "redact", "trust"},
-	"workload":   {"descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
+	"workload":   {"annotation", "descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }
 
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
 // may import.
 var ground = map[string][]string{
+	"annotation":  {},
 	"descriptor":  {"outcome"},
 	"filelock":    {},
 	"outcome":     {"regularfile"},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -20,6 +21,29 @@ import (
 // Main runs the command with these arguments, without the program's name, until it ends or its context does. It returns
 // the exit code.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	return run(ctx, command(), args, stdout, stderr)
+}
+
+// Plugin is Main for kubectl, which calls a program kubectl-stepwright as its own command stepwright: what may be on
+// this machine or in a cluster is in the cluster, unless --cluster=false says otherwise.
+func Plugin(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := command()
+	root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl stepwright"}
+	for _, cmd := range root.Commands() {
+		if f := cmd.Flags().Lookup("cluster"); f != nil {
+			f.DefValue = "true"
+			_ = f.Value.Set(f.DefValue) // which a flag that is true or false takes
+		}
+	}
+	return run(ctx, root, args, stdout, stderr)
+}
+
+// IsPlugin tells whether a program of that path is called as a plugin of kubectl.
+func IsPlugin(path string) bool {
+	return strings.HasPrefix(filepath.Base(path), "kubectl-")
+}
+
+func command() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "stepwright",
 		Short:         "Turns a Git revision into a container image and an OpenChoreo Workload",
@@ -28,9 +52,13 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		runCommand(), listCommand(), getCommand(), logsCommand(), validateCommand(), renderCommand(), devAPICommand(),
-		verifyCommand(),
+		runCommand(), rerunCommand(), listCommand(), getCommand(), logsCommand(), watchCommand(), cancelCommand(),
+		validateCommand(), renderCommand(), devAPICommand(), verifyCommand(),
 	)
+	return root
+}
+
+func run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(append([]string{}, args...)) // never nil, for which cobra takes the process's own
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -21,13 +21,12 @@ func getCommand() *cobra.Command {
 	cmd := o.flags(&cobra.Command{
 		Use:   "get [flags] NAME",
 		Short: "Show a run of this machine, or of a cluster, and its tasks",
-		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, _, err := o.source()
 			if err != nil {
 				return err
 			}
-			run, err := from.Get(cmd.Context(), o.namespace, args[0])
+			run, err := o.one(cmd.Context(), from, args)
 			if err != nil {
 				return err
 			}
@@ -37,7 +36,10 @@ func getCommand() *cobra.Command {
 			return describe(cmd.OutOrStdout(), run)
 		},
 	})
+	o.componentFlag(cmd, "show this component's latest run, instead of NAME")
+	cmd.ValidArgsFunction = o.completeRuns(1)
 	cmd.Flags().StringVarP(&format, "output", "o", "", "print the WorkflowRun with its status: yaml or json")
+	complete(cmd, "output", "yaml", "json")
 	return cmd
 }
 

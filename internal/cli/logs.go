@@ -26,20 +26,37 @@ func logsCommand() *cobra.Command {
 	cmd := o.flags(&cobra.Command{
 		Use:   "logs [flags] NAME [TASK]",
 		Short: "Print what a run's tasks wrote",
-		Args:  cobra.RangeArgs(1, 2),
+		Long:  "With --component it is that component's latest run, and TASK alone may follow.",
+		Example: `  stepwright logs -f cart-build-1767225600
+  stepwright logs --component cart containerfile-build`,
+		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, interval, err := o.source()
 			if err != nil {
 				return err
 			}
-			l := logs{from: from, interval: interval, namespace: o.namespace, name: args[0], follow: follow,
+			l := logs{from: from, interval: interval, namespace: o.namespace, follow: follow,
 				out: cmd.OutOrStdout(), terminal: isTerminal(cmd.OutOrStdout())}
-			if len(args) == 2 {
-				l.only = args[1]
+			switch {
+			case o.component != "":
+				run, err := o.one(cmd.Context(), from, args[min(len(args), 1):])
+				if err != nil {
+					return err
+				}
+				l.namespace, l.name = run.Namespace, run.Name
+			case len(args) == 0:
+				return misuse("give the NAME of a run, or --component for its latest")
+			default:
+				l.name, args = args[0], args[1:]
+			}
+			if len(args) == 1 {
+				l.only = args[0]
 			}
 			return l.print(cmd.Context())
 		},
 	})
+	o.componentFlag(cmd, "print the logs of this component's latest run, instead of NAME")
+	cmd.ValidArgsFunction = o.completeRuns(2)
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the run has ended")
 	return cmd
 }

@@ -42,12 +42,28 @@ func TestMisuse(t *testing.T) {
 		"render: none":      {[]string{"render"}, []string{"requires at least 1 arg", "stepwright render [flags]"}},
 		"render: absent":    {[]string{"render", "no/such.yaml"}, []string{"no/such.yaml: no such file or directory"}},
 		"render: templates": {[]string{"render", run, "--templates", t.TempDir()}, []string{"no YAML file"}},
-		"run: none":         {[]string{"run"}, []string{"requires at least 1 arg", "stepwright run [flags]"}},
+		"run: none":         {[]string{"run"}, []string{"requires at least 1 FILE", "stepwright run [flags]"}},
+		"run: no place":     {[]string{"run", "--component", "cart"}, []string{"--cluster and --component"}},
 		"run: absent":       {[]string{"run", "no/such"}, []string{"no/such: no such file or directory"}},
 		"run: flag":         {[]string{"run", "--sources", empty, run}, []string{"unknown flag: --sources"}},
 		"run: half a cluster": {
-			[]string{"run", "--cluster", run}, []string{"[cluster kubeconfig]", "missing [kubeconfig]"},
+			[]string{"run", "--kubeconfig", kubeconfig, "--context", "x", run},
+			[]string{"2 faults", "--kubeconfig: is about a run in a cluster, and needs --cluster"},
 		},
+		"run: setting": {[]string{"run", "--set", "repository.url", run}, []string{"not of the form path=value"}},
+		"rerun: none":  {[]string{"rerun"}, []string{"requires at least 1 arg", "rerun [flags] NAME"}},
+		"rerun: cluster": {
+			[]string{"rerun", "--cluster", "--kubeconfig", kubeconfig, "cart-1"}, []string{"only, and no"},
+		},
+		"watch: both": {
+			[]string{"watch", "cart-1", "--component", "cart", "--kubeconfig", kubeconfig},
+			[]string{"give either the NAME"},
+		},
+		"cancel: none": {[]string{"cancel", "--state", state}, []string{"give either the NAME"}},
+		"cancel: ended": {
+			[]string{"cancel", "cart-1", "--kubeconfig", kubeconfig}, []string{"has ended already: Succeeded"},
+		},
+		"list: form": {[]string{"list", "-o", "toml"}, []string{`"toml" is none of wide, name, yaml and json`}},
 		"run: half an API": {
 			[]string{"run", "--api-server-url", "http://127.0.0.1:1", run}, []string{"missing [oauth-client-id"},
 		},
@@ -58,16 +74,16 @@ func TestMisuse(t *testing.T) {
 			[]string{"run", "--cluster", "--kubeconfig", kubeconfig, "-o", "toml", run}, []string{`"toml" is neither`},
 		},
 		"list: too many": {[]string{"list", "cart-1"}, []string{"cart-1", "stepwright list [flags]"}},
-		"list: context":  {[]string{"list", "--context", "prod"}, []string{"--context: needs --kubeconfig"}},
+		"list: context":  {[]string{"list", "--context", "prod"}, []string{"--context: needs --cluster or"}},
 		"list: two places": {
 			[]string{"list", "--state", state, "--kubeconfig", kubeconfig}, []string{"kubeconfig", "state"},
 		},
-		"get: none":     {[]string{"get", "--state", state}, []string{"accepts 1 arg(s)", "[flags] NAME"}},
-		"get: too many": {[]string{"get", "a", "b"}, []string{"accepts 1 arg(s), received 2"}},
+		"get: none":     {[]string{"get", "--state", state}, []string{"give either the NAME", "[flags] NAME"}},
+		"get: too many": {[]string{"get", "a", "b"}, []string{"give either the NAME"}},
 		"get: form": {
 			[]string{"get", "cart-1", "-o", "toml", "--kubeconfig", kubeconfig}, []string{`"toml" is neither yaml nor`},
 		},
-		"logs: none":     {[]string{"logs"}, []string{"accepts between 1 and 2 arg(s)", "NAME [TASK]"}},
+		"logs: none":     {[]string{"logs"}, []string{"give the NAME of a run", "NAME [TASK]"}},
 		"logs: too many": {[]string{"logs", "a", "b", "c"}, []string{"received 3"}},
 		"logs: task": {
 			[]string{"logs", "cart-1", "push", "--kubeconfig", kubeconfig}, []string{`no task "push"; it has checkout`},

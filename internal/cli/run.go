@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/cobra"
@@ -36,8 +37,8 @@ import (
 )
 
 func runCommand() *cobra.Command {
-	var which whichOptions
-	here, there := runOptions{whichOptions: &which}, submitOptions{whichOptions: &which}
+	r := newRunner()
+	r.addFiles(r.flags)
 	cmd := &cobra.Command{
 		Use:   "run [flags] FILE|FOLDER...",
 		Short: "Run a WorkflowRun on this machine: check out, build, publish, make the Workload",
@@ -45,6 +46,11 @@ func runCommand() *cobra.Command {
 
 The files hold the WorkflowRun and, if there is one, its Component; of a folder, every YAML file is
 read. All of it is checked before anything starts, and every fault is listed.
+
+Where the files hold a Component and no WorkflowRun, or --component names one, its own workflow is
+run, under the name COMPONENT-build-TIME, as occ component workflow run does. In a cluster with
+OpenChoreo the Component needs no file. --set changes parameters: its paths are those of occ, or
+begin at the parameters.
 
 What runs are the templates that a WorkflowPlane has installed: the WorkflowRun is rendered as
 OpenChoreo does, and each container's command, variables, volumes and outputs become those of a
@@ -65,40 +71,78 @@ What a WorkflowPlane would have runs inside this process where no address is giv
 OAuth token endpoint, and an OpenChoreo API that keeps its objects as files. They live below --state
 and their addresses are on loopback.
 
-With --cluster and --kubeconfig nothing runs here. In a cluster that has OpenChoreo the WorkflowRun
-is created; in one that has only Argo, the objects that OpenChoreo would make of it, except for the
-namespace, which must be there already. The logs are shown until the run ends; an interrupt ends
-only the showing. On macOS and Windows that is the only way: builds need Linux.`,
+With --cluster nothing runs here, but in the cluster that kubectl uses, or that of --kubeconfig. In
+a cluster that has OpenChoreo the WorkflowRun is created; in one that has only Argo, the objects that
+OpenChoreo would make of it, except for the namespace, which must be there already. The logs are
+shown until the run ends; an interrupt ends only the showing. On macOS and Windows that is the only
+way: builds need Linux.`,
 		Example: `  stepwright run examples/greeting-service --source examples/greeting-service
   stepwright run component.yaml workflowrun.yaml --git-secret-dir ~/.secrets/git
   stepwright run app/ --registry-mirror docker.io=mirror.example.com/hub --registry-mirror gcr.io=mirror.example.com/gcr
   stepwright run app/ --registry registry.example.com --docker-config ~/.docker/config.json \
       --api-server-url https://api.example.com --oauth-token-url https://idp.example.com/oauth2/token \
       --oauth-client-id publisher --oauth-client-secret-file ./client-secret
-  stepwright run app/ --cluster --kubeconfig ~/.kube/config`,
-		Args: cobra.MinimumNArgs(1),
+  stepwright run app/ --cluster --kubeconfig ~/.kube/config
+  stepwright run component.yaml --set repository.revision.commit=6dcb09b
+  stepwright run --cluster --component cart -n acme`,
 	}
-	local := pflag.NewFlagSet("", pflag.ContinueOnError)
-	here.addTo(local)
-	which.addTo(cmd.Flags())
-	there.addTo(cmd.Flags())
-	cmd.Flags().AddFlagSet(local)
-	cmd.MarkFlagsRequiredTogether("cluster", "kubeconfig")
+	r.addTo(cmd)
+	return cmd
+}
+
+// runner is what the commands that run something have in common.
+type runner struct {
+	*whichOptions
+	here  runOptions
+	there submitOptions
+	local *pflag.FlagSet // the flags about runs on this machine
+	flags *pflag.FlagSet // all
+}
+
+func newRunner() *runner {
+	which := new(whichOptions)
+	r := &runner{
+		whichOptions: which,
+		here:         runOptions{whichOptions: which},
+		there:        submitOptions{whichOptions: which},
+		local:        pflag.NewFlagSet("", pflag.ContinueOnError),
+		flags:        pflag.NewFlagSet("", pflag.ContinueOnError),
+	}
+	r.here.addTo(r.local)
+	which.addTo(r.flags)
+	r.there.addTo(r.flags)
+	r.flags.AddFlagSet(r.local)
+	return r
+}
+
+// addTo makes a command run what its arguments name.
+func (r *runner) addTo(cmd *cobra.Command) {
+	cmd.Flags().AddFlagSet(r.flags)
 	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file")
 	cmd.RunE = func(cmd *cobra.Command, files []string) error {
-		to := streams{cmd.OutOrStdout(), cmd.ErrOrStderr()}
-		if !there.cluster {
-			if err := runsOn(runtime.GOOS); err != nil {
-				return err
-			}
-			return here.run(cmd.Context(), to, files)
+		if len(files) == 0 && !(r.there.cluster && r.component != "") {
+			return misuse("requires at least 1 FILE or FOLDER, or --cluster and --component")
 		}
-		if err := refuse(local); err != nil {
+		return r.run(cmd, files)
+	}
+}
+
+// run runs what the files say, here or in a cluster.
+func (r *runner) run(cmd *cobra.Command, files []string) error {
+	to := streams{cmd.OutOrStdout(), cmd.ErrOrStderr()}
+	if r.there.cluster {
+		if err := refuse(r.local); err != nil {
 			return err
 		}
-		return there.submit(cmd.Context(), to, files)
+		return r.there.submit(cmd.Context(), to, files)
 	}
-	return cmd
+	if faults := r.there.unneeded(); len(faults) > 0 {
+		return misuse(faults...)
+	}
+	if err := runsOn(runtime.GOOS); err != nil {
+		return err
+	}
+	return r.here.run(cmd.Context(), to, files)
 }
 
 // runsOn tells why a run cannot be on this machine, of which os is the operating system.
@@ -115,16 +159,50 @@ func runsOn(os string) error {
 // whichOptions say what to run and how to show it, wherever it runs.
 type whichOptions struct {
 	name      string
+	component string
+	namespace string
+	set       []string
 	templates templates
 	output    string
+
+	again *v1alpha1.WorkflowRun // the run to do once more; nil: what the files say
 }
 
 func (o *whichOptions) addTo(f *pflag.FlagSet) {
-	f.StringVar(&o.name, "name", "", "WorkflowRun to run, where the files hold several")
+	f.StringArrayVar(
+		&o.set, "set", nil,
+		"PATH=VALUE: a parameter with another value, such as repository.revision.branch=main; may be repeated",
+	)
 	o.templates.addTo(f)
 	f.StringVarP(
 		&o.output, "output", "o", "", "print the WorkflowRun with its status instead of what it made: yaml or json",
 	)
+}
+
+// addFiles adds the flags that choose among what files hold.
+func (o *whichOptions) addFiles(f *pflag.FlagSet) {
+	f.StringVar(&o.name, "name", "", "WorkflowRun to run, where the files hold several")
+	f.StringVar(
+		&o.component, "component", "",
+		"Component to build by its own workflow, as occ component workflow run does, instead of a WorkflowRun",
+	)
+	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of --component (default: the one that has it)")
+}
+
+// pick is the WorkflowRun to run, of the files or made of one of their Components, with the values of --set.
+func (o *whichOptions) pick(set *objects.Set) (run *objects.Object, err error) {
+	switch {
+	case o.again != nil:
+		run, err = workflowrun.Again(set, o.again, time.Now())
+	case o.component != "" || o.name == "" && len(set.OfKind("WorkflowRun")) == 0:
+		run, err = workflowrun.OfComponent(set, o.namespace, o.component, time.Now())
+	default:
+		run, err = workflowrun.Pick(set, o.name)
+	}
+	if err != nil || len(o.set) == 0 {
+		return run, err
+	}
+	return workflowrun.Set(set, run, o.set)
 }
 
 // faults returns the faults of the options.
@@ -331,7 +409,11 @@ func (o *runOptions) load(files []string) (*workflowrun.Run, error) {
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	return workflowrun.Of(set, o.name, false)
+	object, err := o.pick(set)
+	if err != nil {
+		return nil, err
+	}
+	return workflowrun.Of(set, object.Name, false)
 }
 
 // viewOn shows a pipeline: live where a terminal is.

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -573,15 +574,28 @@ func TestRunAgain(t *testing.T) {
 	}
 }
 
-// An interrupt ends the run within seconds, and the command says so.
+// An interrupt ends the run within seconds, and so does another process that cancels it; the command says so.
 func TestRunInterrupted(t *testing.T) {
-	dir := project(
+	for name, stop := range map[string]func(t *testing.T, run *os.Process, state string){
+		"interrupt": func(_ *testing.T, run *os.Process, _ string) { run.Signal(os.Interrupt) },
+		"cancel": func(t *testing.T, _ *os.Process, state string) {
+			if got, _ := stepwright(t, "cancel", "--state", state, "cart-1"); got.code != 0 {
+				t.Errorf("exit code %d\n%s", got.code, got.stderr)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testRunInterrupted(t, stop) })
+	}
+}
+
+func testRunInterrupted(t *testing.T, stop func(t *testing.T, run *os.Process, state string)) {
+	state, dir := t.TempDir(), project(
 		t, "FROM busybox:1\nRUN echo now-it-runs; sleep 600\n",
 		`{repository: {url: "https://git.example.com/cart.git"}}`,
 	)
 	cmd := exec.CommandContext(
 		t.Context(), program(t),
-		withStandIns(t, "run", "--state", t.TempDir(), "--source", filepath.Join(dir, "source"), dir)...,
+		withStandIns(t, "run", "--state", state, "--source", filepath.Join(dir, "source"), dir)...,
 	)
 	temp := t.TempDir()
 	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
@@ -598,7 +612,7 @@ func TestRunInterrupted(t *testing.T) {
 		text.WriteString(lines.Text() + "\n")
 		if interrupted.IsZero() && strings.HasSuffix(lines.Text(), " now-it-runs") {
 			interrupted = time.Now()
-			cmd.Process.Signal(os.Interrupt)
+			stop(t, cmd.Process, state)
 		}
 	}
 	cmd.Wait()
@@ -608,6 +622,51 @@ func TestRunInterrupted(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+	if got, _ := stepwright(t, "cancel", "--state", state, "cart-1"); got.code != 64 ||
+		!strings.Contains(got.stderr, "has ended already: Failed") {
+		t.Errorf("cancelled again: exit code %d\n%s", got.code, got.stderr)
+	}
+}
+
+// A Component is built without a WorkflowRun, and what was run is run once more with other parameters.
+func TestRunOfAComponent(t *testing.T) {
+	dir, state := project(t, "FROM scratch\nARG NAME=/first\nCOPY Dockerfile ${NAME}\n", `{}`), t.TempDir()
+	file := filepath.Join(dir, "component.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = append(text, "  workflow:\n    kind: ClusterWorkflow\n    name: dockerfile-builder\n    parameters:\n"+
+		"      repository: {url: \"https://git.example.com/cart.git\"}\n"...)
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	flags := []string{"--state", state, "--source", filepath.Join(dir, "source")}
+	run := func(args ...string) (name, digest string) {
+		t.Helper()
+		got, _ := stepwright(t, slices.Concat(args, flags)...)
+		latest, _ := stepwright(t, "list", "--state", state, "-o", "name")
+		name, _, _ = strings.Cut(latest.stdout, "\n")
+		found := regexp.MustCompile(`acme_shop_cart:v1-[0-9a-f]{8}@(sha256:[0-9a-f]{64})`).
+			FindStringSubmatch(got.stdout)
+		if got.code != 0 || found == nil || !strings.HasPrefix(name, "cart-build-") {
+			t.Fatalf("exit code %d, run %q\n%s%s", got.code, name, got.stdout, got.stderr)
+		}
+		return name, found[1]
+	}
+	_, first := run("run", file)
+	name, second := run("run", file, "--set", "buildArgs[0].name=NAME", "--set", "buildArgs[0].value=/second")
+	if first == second {
+		t.Errorf("the parameter of --set changes nothing: %s", first)
+	}
+	again, third := run("rerun", name, file)
+	if third != second || again == name {
+		t.Errorf("once more: %s as %s, want %s of %s", third, again, second, name)
+	}
+	if got, _ := stepwright(t, "watch", "--state", state, "--component", "cart"); got.code != 0 ||
+		!strings.Contains(got.stdout, "generate-workload-cr   Succeeded") {
+		t.Errorf("exit code %d\n%s%s", got.code, got.stdout, got.stderr)
 	}
 }
 

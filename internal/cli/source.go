@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -10,7 +11,9 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/cobra"
 
+	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/localplane/history"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane"
 )
 
@@ -25,6 +28,12 @@ type source interface {
 	// Log opens what a task wrote, in whole lines. EOF says that there is no more now; a source that can wait for more
 	// does so with follow. An absent log, or one that is not there yet, is an fs.ErrNotExist, of Log or of the reader.
 	Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error)
+
+	// Outcome is the failure of a run that has ended; nil if it has ended well.
+	Outcome(ctx context.Context, run *v1alpha1.WorkflowRun) error
+
+	// Cancel has a run end that goes on. It does not wait for the end.
+	Cancel(ctx context.Context, run *v1alpha1.WorkflowRun) error
 }
 
 // machine are the runs of this machine.
@@ -51,39 +60,91 @@ func (m machine) Log(_ context.Context, run *v1alpha1.WorkflowRun, task string, 
 // runsOptions are the flags of the commands that look at runs.
 type runsOptions struct {
 	state      string
+	cluster    bool
 	kubeconfig string
 	context    string
 	namespace  string
+	component  string
 }
 
 const runsUsage = `
-Without --kubeconfig the runs are those that stepwright run has run on this machine. With it they
-are the Argo Workflows of that cluster, each shown as OpenChoreo shows it in its WorkflowRun. A
-namespace is that of the WorkflowRun in both: in a cluster, the Argo Workflows of namespace acme are
-looked for in the namespaces workflows-acme, where OpenChoreo has them, and acme.`
+The runs are those that stepwright run has run on this machine. With --cluster they are those of the
+cluster that kubectl uses, and with --kubeconfig those of another: Argo Workflows, each shown as
+OpenChoreo shows it in its WorkflowRun. A namespace is that of the WorkflowRun in both: in a cluster,
+the Argo Workflows of namespace acme are looked for in the namespaces workflows-acme, where OpenChoreo
+has them, and acme.`
 
 func (o *runsOptions) flags(cmd *cobra.Command) *cobra.Command {
-	cmd.Long = cmd.Short + ".\n" + runsUsage
+	if cmd.Long != "" {
+		cmd.Long = "\n" + cmd.Long + "\n"
+	}
+	cmd.Long = cmd.Short + ".\n" + cmd.Long + runsUsage
 	f := cmd.Flags()
 	f.StringVar(&o.state, "state", defaultState(), "folder that stepwright run keeps its state in")
+	f.BoolVar(&o.cluster, "cluster", false, "the runs of a cluster instead of those of this machine")
 	f.StringVar(
-		&o.kubeconfig, "kubeconfig", "",
-		"kubeconfig file of the cluster whose runs to look at (default: the runs of this machine)",
+		&o.kubeconfig, "kubeconfig", "", "kubeconfig file of that cluster (default with --cluster: as for kubectl)",
 	)
-	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
+	f.StringVar(&o.context, "context", "", "context of the kubeconfig (default: its current one)")
 	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the run (default: the one that has it)")
 	cmd.MarkFlagsMutuallyExclusive("state", "kubeconfig")
+	o.completeFlag(cmd, "namespace", func(run *v1alpha1.WorkflowRun) string { return run.Namespace })
 	return cmd
+}
+
+// componentFlag adds the flag that chooses runs by their component.
+func (o *runsOptions) componentFlag(cmd *cobra.Command, usage string) {
+	cmd.Flags().StringVar(&o.component, "component", "", usage)
+	o.completeFlag(cmd, "component", func(run *v1alpha1.WorkflowRun) string {
+		return run.Labels[workflowrun.ComponentLabel]
+	})
+}
+
+// list returns the runs of the namespace and the component, the newest first.
+func (o *runsOptions) list(ctx context.Context, from source) ([]*v1alpha1.WorkflowRun, error) {
+	all, err := from.List(ctx, o.namespace)
+	return slices.DeleteFunc(all, func(run *v1alpha1.WorkflowRun) bool {
+		return o.component != "" && run.Labels[workflowrun.ComponentLabel] != o.component
+	}), err
+}
+
+// one is the run that the first argument names, or the latest of --component.
+func (o *runsOptions) one(ctx context.Context, from source, args []string) (*v1alpha1.WorkflowRun, error) {
+	switch {
+	case o.component == "" && len(args) == 1:
+		return from.Get(ctx, o.namespace, args[0])
+	case o.component != "" && len(args) == 0:
+	default:
+		return nil, misuse("give either the NAME of a run, or --component for its latest")
+	}
+	all, err := o.list(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, outcome.Errorf(outcome.NotFound, "component %q has no run", o.component).WithHint(
+			"stepwright list shows all runs; --namespace, --state and --kubeconfig say whose.",
+		)
+	}
+	for _, run := range all {
+		if run.Namespace != all[0].Namespace {
+			return nil, misuse(fmt.Sprintf(
+				"--component: there is a component %q in each of the namespaces %s and %s: choose one with --namespace",
+				o.component, all[0].Namespace, run.Namespace,
+			))
+		}
+	}
+	return from.Get(ctx, all[0].Namespace, all[0].Name)
 }
 
 // source is where to look for runs, and how often a run that is followed may be looked at.
 func (o *runsOptions) source() (source, time.Duration, error) {
 	switch {
-	case o.kubeconfig != "":
+	case o.kubeconfig != "" || o.cluster:
 		plane, err := workflowplane.Open(o.kubeconfig, o.context)
 		return plane, workflowplane.Interval, err
 	case o.context != "":
-		return nil, 0, misuse("--context: needs --kubeconfig, whose context it is")
+		return nil, 0, misuse("--context: needs --cluster or --kubeconfig, whose context it is")
 	}
 	return machine{runsOf(o.state)}, pollTime, nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
@@ -29,13 +31,23 @@ type submitOptions struct {
 }
 
 func (o *submitOptions) addTo(f *pflag.FlagSet) {
-	f.BoolVar(&o.cluster, "cluster", false, "run it in the cluster of --kubeconfig instead of on this machine")
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster")
-	f.StringVar(&o.context, "context", "", "context of --kubeconfig (default: its current one)")
+	f.BoolVar(&o.cluster, "cluster", false, "run it in a cluster instead of on this machine")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file of the cluster (default: as for kubectl)")
+	f.StringVar(&o.context, "context", "", "context of the kubeconfig (default: its current one)")
 	f.StringVar(
 		&o.secretStore, "secret-store", "default",
 		"ClusterSecretStore of the workflow plane, for a cluster without OpenChoreo, where no file holds the plane",
 	)
+}
+
+// unneeded are the faults of flags about a cluster that were given for a run on this machine.
+func (o *submitOptions) unneeded() (faults []string) {
+	for _, given := range []struct{ flag, value string }{{"kubeconfig", o.kubeconfig}, {"context", o.context}} {
+		if given.value != "" {
+			faults = append(faults, "--"+given.flag+": is about a run in a cluster, and needs --cluster")
+		}
+	}
+	return faults
 }
 
 // refuse refuses those flags that were given of a set that is about runs on this machine.
@@ -64,17 +76,27 @@ func (o *submitOptions) submit(ctx context.Context, to streams, files []string) 
 	if err != nil {
 		return err
 	}
-	run, err := workflowrun.Of(set, o.name, true) // every fault, before anything is asked of the cluster
+	var plane *workflowplane.Plane
+	if o.component != "" && len(set.OfKind("Component")) == 0 {
+		if plane, err = workflowplane.Open(o.kubeconfig, o.context); err != nil {
+			return err
+		}
+		if err := o.fetch(ctx, plane, set); err != nil {
+			return err
+		}
+	}
+	object, err := o.pick(set)
 	if err != nil {
 		return err
 	}
-	object, err := workflowrun.Pick(set, run.Name)
+	run, err := workflowrun.Of(set, object.Name, true) // every fault, before anything is created in the cluster
 	if err != nil {
 		return err
 	}
-	plane, err := workflowplane.Open(o.kubeconfig, o.context)
-	if err != nil {
-		return err
+	if plane == nil {
+		if plane, err = workflowplane.Open(o.kubeconfig, o.context); err != nil {
+			return err
+		}
 	}
 	create := o.createWorkflow
 	openChoreo, err := plane.OpenChoreo(ctx)
@@ -94,9 +116,8 @@ func (o *submitOptions) submit(ctx context.Context, to streams, files []string) 
 	if ctx.Err() != nil {
 		fmt.Fprintf(
 			to.err,
-			"\nRun %[1]s/%[2]s goes on in the cluster: stepwright logs -f -n %[1]s %[2]s --kubeconfig %[3]s shows "+
-				"it.\n",
-			run.Namespace, run.Name, o.kubeconfig,
+			"\nRun %[1]s/%[2]s goes on in the cluster: stepwright logs -f -n %[1]s %[2]s%[3]s shows it.\n",
+			run.Namespace, run.Name, o.where(),
 		)
 	}
 	if err != nil {
@@ -108,6 +129,27 @@ func (o *submitOptions) submit(ctx context.Context, to streams, files []string) 
 		err = describe(to.out, ended)
 	}
 	return errors.Join(err, plane.Outcome(ctx, ended))
+}
+
+// where are the flags that lead to the cluster again.
+func (o *submitOptions) where() string {
+	flags := " --cluster"
+	if o.kubeconfig != "" {
+		flags = " --kubeconfig " + o.kubeconfig
+	}
+	if o.context != "" {
+		flags += " --context " + o.context
+	}
+	return flags
+}
+
+// fetch adds the Component of --component to the set, as the cluster has it.
+func (o *submitOptions) fetch(ctx context.Context, plane *workflowplane.Plane, set *objects.Set) error {
+	component, err := plane.Component(ctx, cmp.Or(o.namespace, metav1.NamespaceDefault), o.component)
+	if err != nil {
+		return err
+	}
+	return set.ReadObject("Component "+component.Namespace+"/"+component.Name+" of the cluster", component)
 }
 
 // createRun leaves the rest to OpenChoreo.

@@ -3,9 +3,11 @@
 package workflowplane
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -31,14 +34,19 @@ type Plane struct {
 	host   string
 }
 
-// Open reads a kubeconfig; the context may be empty for the current one. Nothing is asked of the cluster yet.
+// Open reads a kubeconfig; the context may be empty for the current one. Without a path the configuration is found as
+// kubectl finds it. Nothing is asked of the cluster yet.
 func Open(kubeconfig, context string) (*Plane, error) {
-	loading := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
+	loading := clientcmd.NewDefaultClientConfigLoadingRules()
+	if kubeconfig != "" {
+		loading = &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
+	}
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(loading, &clientcmd.ConfigOverrides{
 		CurrentContext: context,
 	}).ClientConfig()
 	if err != nil {
-		return nil, outcome.Errorf(outcome.InvalidParameters, "kubeconfig %s: %w", kubeconfig, err).WithHint(
+		return nil, outcome.Errorf(outcome.InvalidParameters, "kubeconfig %s: %w",
+			cmp.Or(kubeconfig, strings.Join(loading.GetLoadingPrecedence(), ", ")), err).WithHint(
 			"Give a file that kubectl --kubeconfig takes, and with --context the name of one of its contexts.",
 		)
 	}
@@ -148,18 +156,33 @@ func (p *Plane) workflows(ctx context.Context, namespace, name string) ([]wfv1.W
 	return all, nil
 }
 
-// List returns the runs of a namespace, or of all, the newest first.
+// List returns the runs of a namespace, or of all, the newest first. Where OpenChoreo is, they are its WorkflowRuns,
+// those without a workflow among them, and the workflows that nobody made by one.
 func (p *Plane) List(ctx context.Context, namespace string) ([]*v1alpha1.WorkflowRun, error) {
 	found, err := p.workflows(ctx, namespace, "")
 	if err != nil {
 		return nil, err
 	}
+	stored, err := p.allStored(ctx, strings.TrimPrefix(namespace, prefix))
+	if err != nil {
+		return nil, err
+	}
 	runs := make([]*v1alpha1.WorkflowRun, 0, len(found))
 	for i := range found {
-		runs = append(runs, asRun(&found[i]))
+		run := asRun(&found[i])
+		if known := stored[run.Namespace+"/"+run.Name]; known != nil {
+			delete(stored, run.Namespace+"/"+run.Name)
+			runstatus.Observe(known, &found[i])
+			run = known
+		}
+		runs = append(runs, run)
 	}
+	runs = slices.AppendSeq(runs, maps.Values(stored))
 	slices.SortStableFunc(runs, func(a, b *v1alpha1.WorkflowRun) int {
-		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
+		return cmp.Or(
+			b.CreationTimestamp.Compare(a.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace),
+			cmp.Compare(a.Name, b.Name),
+		)
 	})
 	return runs, nil
 }
@@ -201,12 +224,79 @@ func (p *Plane) stored(ctx context.Context, namespace, name string) (*v1alpha1.W
 	path := "/apis/" + v1alpha1.GroupVersion.String() + "/namespaces/" + url.PathEscape(namespace) +
 		"/workflowruns/" + url.PathEscape(name)
 	err := p.get(ctx, "WorkflowRun "+namespace+"/"+name, path, nil, run)
-	if refused, ok := errors.AsType[*outcome.Error](err); ok && (refused.Reason == outcome.NotFound ||
-		refused.Reason == outcome.Forbidden) {
+	if withheld(err) {
 		return nil, nil
 	}
 	run.TypeMeta, run.ManagedFields = kind, nil
 	return run, err
+}
+
+// allStored are the WorkflowRuns that OpenChoreo has in a namespace, or in all, by namespace/name; none where
+// OpenChoreo is not, or not for this user to look at.
+func (p *Plane) allStored(ctx context.Context, namespace string) (map[string]*v1alpha1.WorkflowRun, error) {
+	path := "/apis/" + v1alpha1.GroupVersion.String()
+	if namespace != "" {
+		path += "/namespaces/" + url.PathEscape(namespace)
+	}
+	var list v1alpha1.WorkflowRunList
+	if err := p.get(ctx, "WorkflowRuns", path+"/workflowruns", nil, &list); err != nil && !withheld(err) {
+		return nil, err
+	}
+	all := map[string]*v1alpha1.WorkflowRun{}
+	for i := range list.Items {
+		run := &list.Items[i]
+		run.TypeMeta, run.ManagedFields = kind, nil
+		all[run.Namespace+"/"+run.Name] = run
+	}
+	return all, nil
+}
+
+// withheld tells whether an error says that there is no such thing, or none for this user.
+func withheld(err error) bool {
+	refused, ok := errors.AsType[*outcome.Error](err)
+	return ok && (refused.Reason == outcome.NotFound || refused.Reason == outcome.Forbidden)
+}
+
+// Component is a Component as OpenChoreo has it.
+func (p *Plane) Component(ctx context.Context, namespace, name string) (*v1alpha1.Component, error) {
+	component := new(v1alpha1.Component)
+	path := "/apis/" + v1alpha1.GroupVersion.String() + "/namespaces/" + url.PathEscape(namespace) +
+		"/components/" + url.PathEscape(name)
+	err := p.get(ctx, "Component "+namespace+"/"+name, path, nil, component)
+	if failed, ok := errors.AsType[*outcome.Error](err); ok {
+		switch failed.Reason {
+		case outcome.NotFound:
+			failed.Hint = "Choose the namespace with --namespace, and the cluster of OpenChoreo's control plane with " +
+				"--kubeconfig or --context; or give the Component's file."
+		case outcome.Forbidden:
+			failed.Hint = "The user of the kubeconfig needs a Role with get on components.openchoreo.dev in " +
+				"namespace " + namespace + "; or give the Component's file."
+		}
+	}
+	component.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Component"}
+	component.ManagedFields, component.Status = nil, v1alpha1.ComponentStatus{}
+	return component, err
+}
+
+// Cancel has Argo end a run's workflow: what runs is stopped, and then the workflow's exit handlers run.
+func (p *Plane) Cancel(ctx context.Context, run *v1alpha1.WorkflowRun) error {
+	where := run.Status.RunReference
+	if where == nil {
+		return outcome.Errorf(outcome.NotFound, "run %s/%s has no workflow to cancel", run.Namespace, run.Name)
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := p.client.Patch(types.MergePatchType).AbsPath(workflowsPath(where.Namespace) + "/" +
+		url.PathEscape(where.Name)).Body([]byte(`{"spec":{"shutdown":"Stop"}}`)).Do(limited).Error()
+	if err == nil {
+		return nil
+	}
+	explained := p.explain(ctx, "Workflow "+where.Namespace+"/"+where.Name, err)
+	if failed, ok := errors.AsType[*outcome.Error](explained); ok && failed.Reason == outcome.Forbidden {
+		failed.Hint = "The user of the kubeconfig needs a Role with patch on workflows.argoproj.io in namespace " +
+			where.Namespace + "."
+	}
+	return explained
 }
 
 var kind = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "WorkflowRun"}

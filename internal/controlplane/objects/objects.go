@@ -27,13 +27,19 @@ import (
 	"github.com/stepwright/stepwright/internal/descriptor"
 )
 
-// Position is a place in a file.
+// Position is a place in a file, or a flag that gave a value.
 type Position struct {
 	File string `json:"file,omitempty"`
-	Line int    `json:"line,omitempty"` // from 1
+	Line int    `json:"line,omitempty"` // from 1; 0: none
 }
 
-func (p Position) String() string { return p.File + ":" + strconv.Itoa(p.Line) }
+// String is file:line; without a line it is what was given in place of a file.
+func (p Position) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return p.File + ":" + strconv.Itoa(p.Line)
+}
 
 // Fault is one thing that is wrong with the files.
 type Fault struct {
@@ -70,6 +76,8 @@ type Object struct {
 	file   string
 	node   *goyaml.Node // the document's mapping
 	offset int          // lines of the file before it
+
+	given map[*goyaml.Node]string // of the node of a value that is not in the file: where it was given
 }
 
 func (o *Object) String() string {
@@ -91,6 +99,9 @@ func (o *Object) At(path ...string) Position {
 		next, at := child(node, step)
 		if next == nil {
 			break
+		}
+		if given := o.given[next]; given != "" {
+			return Position{File: given}
 		}
 		node, line = next, at
 	}
@@ -408,6 +419,15 @@ func kubernetes(text []byte) bool {
 
 // Read adds what the text of a file holds, as Load does for a file in a folder. name is the file's name for people.
 func (s *Set) Read(name string, text []byte) { s.read(name, text, false) }
+
+// ReadObject adds an object, as Read does for its YAML. name says for people where it comes from.
+func (s *Set) ReadObject(name string, object any) error {
+	text, err := yaml.Marshal(object)
+	if err == nil {
+		s.read(name, text, true)
+	}
+	return err
+}
 
 func yamlFiles(dir string) (files, left []string, err error) {
 	entries, err := os.ReadDir(dir)

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/google/renameio/v2/maybe"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
@@ -28,7 +30,7 @@ type Store struct {
 const (
 	runFile      = "workflowrun.yaml"
 	workflowFile = "workflow.yaml"
-	lockFile     = "lock" // held while the run runs
+	lockFile     = "lock" // held while the run runs, and has the number of the process
 	logFolder    = "logs"
 )
 
@@ -125,6 +127,39 @@ func lock(dir string) (unlock func(), err error) {
 		return nil, errRunning
 	}
 	return unlock, err
+}
+
+// Cancel tells the process that runs a run to stop, as an interrupt does. It does not wait for it.
+func (s Store) Cancel(run *v1alpha1.WorkflowRun) error {
+	dir, err := s.folder(run)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(dir)
+	if err == nil {
+		unlock()
+		return fmt.Errorf("run %s/%s does not run any more", run.Namespace, run.Name)
+	}
+	if !errors.Is(err, errRunning) {
+		return err
+	}
+	// Who holds the lock has written this, and lives.
+	text, err := os.ReadFile(filepath.Join(dir, lockFile))
+	if err != nil {
+		return err
+	}
+	id, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || id < 1 {
+		return fmt.Errorf(
+			"run %s/%s: an older stepwright runs it, which does not say in which process: interrupt it there",
+			run.Namespace, run.Name,
+		)
+	}
+	process, err := os.FindProcess(id)
+	if err != nil {
+		return err
+	}
+	return process.Signal(os.Interrupt)
 }
 
 // write replaces a file at once: readers never see half of it.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -47,7 +48,9 @@ func (s Store) Create(run *v1alpha1.WorkflowRun, workflow map[string]any) (*Reco
 	r.run.Status = v1alpha1.WorkflowRunStatus{StartedAt: now()}
 	r.run.Status.RunReference = reference(workflow)
 	runstatus.Pending(r.run)
-	err = forget(dir)
+	err = errors.Join(
+		forget(dir), os.WriteFile(filepath.Join(dir, lockFile), []byte(strconv.Itoa(os.Getpid())), 0o644),
+	)
 	if err == nil {
 		err = os.Mkdir(filepath.Join(dir, logFolder), 0o755)
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -55,14 +56,15 @@ func read[T any](t testing.TB, file string) *T {
 type Server struct {
 	*httptest.Server
 
-	mu        sync.Mutex
-	Workflows []wfv1.Workflow
-	Pods      []corev1.Pod
-	Runs      map[string]string         // WorkflowRuns as JSON, by namespace/name; nil: there is no OpenChoreo
-	Logs      map[string]func(w Stream) // by pod
-	Refuse    func(*http.Request) int   // the status of a refusal, or 0
-	Written   []string                  // methods and paths of what was created or applied, each followed by its body
-	Create    func(path, body string)   // hears of each creation, and may change the server's objects
+	mu         sync.Mutex
+	Workflows  []wfv1.Workflow
+	Pods       []corev1.Pod
+	Runs       map[string]string         // WorkflowRuns as JSON, by namespace/name; nil: there is no OpenChoreo
+	Components map[string]string         // Components as JSON, by namespace/name
+	Logs       map[string]func(w Stream) // by pod
+	Refuse     func(*http.Request) int   // the status of a refusal, or 0
+	Written    []string                  // methods and paths of what was created or applied, each followed by its body
+	Create     func(path, body string)   // hears of each creation, and may change the server's objects
 }
 
 // Stream is where a log is written to.
@@ -172,6 +174,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(path) == 7 && path[1] == "openchoreo.dev" && path[5] == "workflowruns" &&
 		s.Runs[path[4]+"/"+path[6]] != "":
 		io.WriteString(w, s.Runs[path[4]+"/"+path[6]])
+	case s.Runs != nil && path[1] == "openchoreo.dev" && path[len(path)-1] == "workflowruns":
+		items := []json.RawMessage{}
+		for _, name := range slices.Sorted(maps.Keys(s.Runs)) {
+			if len(path) == 4 || strings.HasPrefix(name, path[4]+"/") {
+				items = append(items, json.RawMessage(s.Runs[name]))
+			}
+		}
+		answer(w, map[string]any{"items": items})
+	case len(path) == 7 && path[1] == "openchoreo.dev" && path[5] == "components" &&
+		s.Components[path[4]+"/"+path[6]] != "":
+		io.WriteString(w, s.Components[path[4]+"/"+path[6]])
 	case len(path) == 5 && path[4] == "pods":
 		workflow, _ := strings.CutPrefix(query.Get("labelSelector"), "workflows.argoproj.io/workflow=")
 		answer(w, map[string]any{"items": slices.DeleteFunc(slices.Clone(s.Pods), func(pod corev1.Pod) bool {

@@ -10,22 +10,12 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/stepwright/stepwright/internal/annotation"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
-)
-
-// The annotations of a WorkflowRun that tell what was built, or why nothing was (docs/looking-at-runs.md).
-const (
-	commitAnnotation    = "stepwright.dev/commit"
-	branchAnnotation    = "stepwright.dev/branch"
-	imageAnnotation     = "stepwright.dev/image-digest"
-	signatureAnnotation = "stepwright.dev/signature-digest"
-	sbomAnnotation      = "stepwright.dev/sbom-digests" // with commas between
-	reasonAnnotation    = "stepwright.dev/reason"
-	stepAnnotation      = "stepwright.dev/failed-step"
 )
 
 // factLimit is how long a fact is at most, in bytes.
@@ -35,15 +25,15 @@ const factLimit = 1024
 // an InvalidParameters.
 func (in Parameters) facts() (map[string]string, error) {
 	all := map[string]string{
-		signatureAnnotation: in.SignatureDigest, sbomAnnotation: strings.Join(in.SBOMDigests, ","),
+		annotation.Signature: in.SignatureDigest, annotation.SBOMs: strings.Join(in.SBOMDigests, ","),
 	}
-	_, all[imageAnnotation], _ = strings.Cut(in.Image, "@")
+	_, all[annotation.Image], _ = strings.Cut(in.Image, "@")
 	if in.Revision != "" {
 		revision, err := workspace.DecodeRevision(in.Revision)
 		if err != nil {
 			return nil, err
 		}
-		all[commitAnnotation], all[branchAnnotation] = revision.Commit, revision.Branch
+		all[annotation.Commit], all[annotation.Branch] = revision.Commit, revision.Branch
 	}
 	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
 	for key, value := range all {
@@ -107,7 +97,7 @@ func (p *publication) annotateFailure(ctx context.Context, retry outcome.Retry) 
 		return nil, outcome.Invalid("failures: they are of a WorkflowRun, which run-name names, and no dry run")
 	}
 	facts := map[string]string{
-		reasonAnnotation: string(what.reason()), stepAnnotation: quote.Line(what.Step, factLimit),
+		annotation.Reason: string(what.reason()), annotation.FailedStep: quote.Line(what.Step, factLimit),
 	}
 	err = retry.Do(ctx, func(ctx context.Context) error {
 		run, err := p.api.Get(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run)
@@ -123,7 +113,7 @@ func (p *publication) annotateFailure(ctx context.Context, retry outcome.Retry) 
 	if err != nil {
 		return nil, fmt.Errorf("WorkflowRun %s could not be annotated: %w", p.Run, err)
 	}
-	p.log.Info("Annotated the WorkflowRun", "run", p.Run, "reason", facts[reasonAnnotation], "step", what.Step)
+	p.log.Info("Annotated the WorkflowRun", "run", p.Run, "reason", facts[annotation.Reason], "step", what.Step)
 	return nil, nil
 }
 

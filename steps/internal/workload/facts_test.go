@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stepwright/stepwright/internal/annotation"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -43,18 +44,18 @@ func TestFacts(t *testing.T) {
 	}{
 		"nothing is known": {nil, map[string]string{}},
 		"a branch": {[]func(*Parameters){revision(workspace.Revision{Commit: commit, Branch: "main"})},
-			map[string]string{commitAnnotation: commit, branchAnnotation: "main"}},
+			map[string]string{annotation.Commit: commit, annotation.Branch: "main"}},
 		"a commit alone": {[]func(*Parameters){revision(workspace.Revision{Commit: commit})},
-			map[string]string{commitAnnotation: commit}},
+			map[string]string{annotation.Commit: commit}},
 		"a branch of a stranger's": {
 			[]func(*Parameters){revision(workspace.Revision{Commit: commit, Branch: "a\u202eb\nc"})},
-			map[string]string{commitAnnotation: commit, branchAnnotation: `a\u202eb\nc`},
+			map[string]string{annotation.Commit: commit, annotation.Branch: `a\u202eb\nc`},
 		},
 		"an image": {[]func(*Parameters){func(in *Parameters) { in.Image += "@" + someDigest }},
-			map[string]string{imageAnnotation: someDigest}},
+			map[string]string{annotation.Image: someDigest}},
 		"all that publish-image tells": {[]func(*Parameters){func(in *Parameters) {
 			in.SignatureDigest, in.SBOMDigests = someDigest, []string{otherDigest, someDigest}
-		}}, map[string]string{signatureAnnotation: someDigest, sbomAnnotation: otherDigest + "," + someDigest}},
+		}}, map[string]string{annotation.Signature: someDigest, annotation.SBOMs: otherDigest + "," + someDigest}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -105,7 +106,7 @@ func TestFailures(t *testing.T) {
 			if results := b.mustRun(); len(results) > 0 {
 				t.Errorf("results %v", results)
 			}
-			want := map[string]string{reasonAnnotation: test.reason, stepAnnotation: test.step}
+			want := map[string]string{annotation.Reason: test.reason, annotation.FailedStep: test.step}
 			if diff := cmp.Diff(want, b.ours()); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
