@@ -83,7 +83,7 @@ func TestGet(t *testing.T) {
 	s.Change(func(s *workflowplanetest.Server) {
 		s.Runs = map[string]string{
 			"acme/cart-2": `{"metadata": {"name": "cart-2", "namespace": "acme",
-				"annotations": {"openchoreo.dev/workload": "{}"}},
+				"creationTimestamp": "2026-11-21T10:27:40Z", "annotations": {"openchoreo.dev/workload": "{}"}},
 			"spec": {"workflow": {"kind": "ClusterWorkflow", "name": "dockerfile-builder"}}}`,
 		}
 	})
@@ -112,7 +112,7 @@ func TestGet(t *testing.T) {
 	_, err = plane.Get(t.Context(), "acme", "cart-9")
 	missing, ok := errors.AsType[*runstatus.NotFoundError](err)
 	if !ok || !cmp.Equal(missing.There, []string{
-		"acme/cart-3", "acme/cart-2", "acme/cart-1",
+		"acme/cart-3", "acme/cart-2", "acme/cart-1", "acme/cart-8",
 	}) || !strings.Contains(err.Error(), "in namespace workflows-acme or acme of the cluster at http") {
 		t.Error(err)
 	}
