@@ -53,7 +53,7 @@ func command() *cobra.Command {
 	}
 	root.AddCommand(
 		runCommand(), rerunCommand(), listCommand(), getCommand(), logsCommand(), watchCommand(), cancelCommand(),
-		validateCommand(), renderCommand(), devAPICommand(), verifyCommand(),
+		validateCommand(), renderCommand(), devAPICommand(), verifyCommand(), doctorCommand(),
 	)
 	return root
 }

@@ -59,6 +59,7 @@ func connect(config *rest.Config) (*Plane, error) {
 	config = rest.CopyConfig(config)
 	config.NegotiatedSerializer = serializer.NewCodecFactory(known).WithoutConversion()
 	config.UserAgent = "stepwright"
+	config.QPS, config.Burst = 50, 100 // a person waits
 	config.WarningHandler = rest.NoWarnings{}
 	client, err := rest.UnversionedRESTClientFor(config)
 	if err != nil {

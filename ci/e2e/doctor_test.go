@@ -1,0 +1,182 @@
+//go:build e2e
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// finding is one of stepwright doctor's.
+type finding struct{ Check, State, Where, What, Mend string }
+
+// doctor looks at the cluster as a platform engineer does.
+func doctor(ctx context.Context, args ...string) (findings []finding, code int, err error) {
+	cmd := exec.CommandContext(ctx, *cli, append([]string{"doctor", "-o", "json"}, args...)...)
+	out, err := cmd.Output()
+	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && !ended {
+		return nil, 0, err
+	}
+	if len(out) > 0 {
+		err = json.Unmarshal(out, &findings)
+	} else {
+		err = nil
+	}
+	return findings, cmd.ProcessState.ExitCode(), err
+}
+
+// TestDoctor breaks the cluster in one way after another: stepwright doctor finds each, and nothing when it is mended.
+func TestDoctor(t *testing.T) {
+	here := []string{"--kubeconfig", k8s.kubeconfig, "-n", namespace}
+	// What earlier tests left on purpose is not looked at.
+	for _, resource := range []string{"workflowruns.openchoreo.dev", "externalsecrets.external-secrets.io", "pods"} {
+		in := planeNamespace
+		if strings.HasPrefix(resource, "workflowruns") {
+			in = namespace
+		}
+		must(k8s.kubectl(t.Context(), "", "-n", in, "delete", resource, "--all", "--wait=false"))(t)
+	}
+	eventually(t, 2*time.Minute, "no problem", func(ctx context.Context) (bool, error) {
+		_, code, err := doctor(ctx, here...)
+		return code == 0, err
+	})
+	kubectl := func(input string, args ...string) func(t *testing.T) {
+		return func(t *testing.T) {
+			t.Helper()
+			must(k8s.kubectl(context.WithoutCancel(t.Context()), input, args...))(t)
+		}
+	}
+	reinstall := func(t *testing.T) {
+		if err := install(context.WithoutCancel(t.Context()), "default"); err != nil {
+			t.Error(err)
+		}
+	}
+	storage := must(k8s.core.StorageV1().StorageClasses().List(t.Context(), metav1.ListOptions{}))(t).Items
+	const defaultClass = "storageclass.kubernetes.io/is-default-class"
+	i := slices.IndexFunc(storage, func(c storagev1.StorageClass) bool { return c.Annotations[defaultClass] == "true" })
+	if i < 0 {
+		t.Fatal("there is no default StorageClass")
+	}
+	binding := must(k8s.kubectl(t.Context(), "", "-n", planeNamespace, "get", "rolebinding",
+		"workflow-sa-role-binding", "-o", "json"))(t)
+	stuck := canonical(t, object{"apiVersion": "v1", "kind": "Pod",
+		"metadata": object{"name": "stuck", "namespace": planeNamespace},
+		"spec": object{
+			"containers": []any{object{"name": "main", "image": registryHost + "/none:1",
+				"volumeMounts": []any{object{"name": "secret", "mountPath": "/secret"}}}},
+			"volumes": []any{object{"name": "secret", "secret": object{"secretName": "never"}}},
+		}})
+	lost := canonical(t, object{"apiVersion": "external-secrets.io/v1", "kind": "ExternalSecret",
+		"metadata": object{"name": "lost", "namespace": planeNamespace},
+		"spec": object{"secretStoreRef": object{"kind": "ClusterSecretStore", "name": "default"},
+			"data": []any{object{"secretKey": "a", "remoteRef": object{"key": "no-such-key", "property": "value"}}}}})
+
+	patchPlane := func(how string) func(*testing.T) {
+		return kubectl("", "patch", "clusterworkflowplane", "default", "--type=json", "-p", how)
+	}
+	noStore := patchPlane(`[{"op":"remove","path":"/spec/secretStoreRef"}]`)
+	withStore := patchPlane(`[{"op":"add","path":"/spec/secretStoreRef","value":{"name":"default"}}]`)
+	badStore := kubectl("", "patch", "clustersecretstore", "default", "--type=json", "-p",
+		`[{"op":"replace","path":"/spec/provider/kubernetes/auth/serviceAccount/name","value":"nobody"}]`)
+	store := must(k8s.kubectl(t.Context(), "", "get", "clustersecretstore", "default", "-o", "json"))(t)
+	goodStore := kubectl(bare(t, store), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	allowed := must(k8s.kubectl(t.Context(), "", "get", "clustercomponenttype", "service", "-o", "json"))(t)
+
+	for _, test := range []struct {
+		name                string
+		breaks, mends       func(*testing.T)
+		check, state        string
+		where, what, advice string
+	}{
+		{"a template that is not there", kubectl("", "delete", "clusterworkflowtemplate", "publish-image"), reinstall,
+			"templates", "problem", "ClusterWorkflowTemplate publish-image", "is not there", "kubectl apply -k"},
+		{"a ClusterWorkflow that is not there", kubectl("", "delete", "clusterworkflow", "paketo-buildpacks-builder"),
+			reinstall, "templates", "problem", "ClusterWorkflow paketo-buildpacks-builder", "is not there", "apply -k"},
+		{"a template of another version", kubectl("", "label", "--overwrite", "clusterworkflowtemplate",
+			"checkout-source", "app.kubernetes.io/version=0.0.1"), reinstall,
+			"templates", "warning", "ClusterWorkflowTemplate checkout-source", "is of version 0.0.1", "apply -k"},
+		{"an example's registry", func(t *testing.T) {
+			raw := must(k8s.kubectl(
+				t.Context(), "", "get", "clusterworkflowtemplate", "publish-image", "-o", "json",
+			))(t)
+			raw = strings.ReplaceAll(raw, `"default": "`+registryHost, `"default": "registry.example.com`)
+			kubectl(bare(t, raw), "apply", "--server-side", "--force-conflicts", "-f", "-")(t)
+		}, reinstall, "settings", "problem", "ClusterWorkflowTemplate publish-image", "registry.example.com",
+			"Set registry in settings.env"},
+		{"a plane without a secret store", noStore, withStore, "workflow-plane", "problem",
+			"ClusterWorkflowPlane default", "names no secret store", "spec.secretStoreRef"},
+		{"a secret store that nobody can read", badStore, goodStore, "secret-store", "problem",
+			"ClusterSecretStore default", "is not ready", "provider"},
+		{"a key that the store does not have", kubectl(lost, "apply", "-f", "-"),
+			kubectl("", "-n", planeNamespace, "delete", "externalsecret", "lost"), "secrets", "problem",
+			"ExternalSecret " + planeNamespace + "/lost", "SecretSyncedError", "Put the key into the secret store"},
+		{"a service account without rights", kubectl("", "-n", planeNamespace, "delete", "rolebinding",
+			"workflow-sa-role-binding"), kubectl(bare(t, binding), "apply", "-f", "-"), "service-account", "problem",
+			"ServiceAccount " + planeNamespace + "/workflow-sa", "may not create workflowtaskresults", "Bind it"},
+		{"a namespace that lets no build in", kubectl("", "label", "--overwrite", "namespace", planeNamespace,
+			"pod-security.kubernetes.io/enforce=restricted"), kubectl("", "label", "namespace", planeNamespace,
+			"pod-security.kubernetes.io/enforce-"), "pod-security", "problem", "Namespace " + planeNamespace,
+			"enforces restricted", "buildkit-daemon"},
+		{"a component type without the workflows", func(t *testing.T) {
+			raw := strings.ReplaceAll(allowed, `"ballerina-buildpack-builder"`, `"another-builder"`)
+			kubectl(bare(t, raw), "apply", "--server-side", "--force-conflicts", "-f", "-")(t)
+		}, kubectl(bare(t, allowed), "apply", "--server-side", "--force-conflicts", "-f", "-"), "component-types",
+			"warning", "ClusterWorkflow ballerina-buildpack-builder", "no ClusterComponentType", "allowedWorkflows"},
+		{"no default storage class", kubectl("", "annotate", "--overwrite", "storageclass", storage[i].Name,
+			defaultClass+"=false"), kubectl("", "annotate", "--overwrite", "storageclass", storage[i].Name,
+			defaultClass+"=true"), "storage", "warning", "StorageClass", "no class is the default",
+			"workspace-storage-class"},
+		{"a pod that does not start", kubectl(stuck, "apply", "-f", "-"),
+			kubectl("", "-n", planeNamespace, "delete", "pod", "stuck", "--now"), "pods", "problem",
+			"Pod " + planeNamespace + "/stuck", "has waited for", "describe pod stuck"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.breaks(t)
+			defer test.mends(t)
+			eventually(t, 3*time.Minute, "the finding", func(ctx context.Context) (bool, error) {
+				findings, code, err := doctor(ctx, here...)
+				return (code != 0) == (test.state == "problem") && slices.ContainsFunc(findings, func(f finding) bool {
+					return f.Check == test.check && f.State == test.state && f.Where == test.where &&
+						strings.Contains(f.What, test.what) && strings.Contains(f.Mend, test.advice)
+				}), err
+			})
+		})
+	}
+	eventually(t, 2*time.Minute, "no problem when all is mended", func(ctx context.Context) (bool, error) {
+		findings, code, err := doctor(ctx, here...)
+		if code != 0 {
+			t.Logf("%+v", findings)
+		}
+		return code == 0, err
+	})
+	t.Run("another server", func(t *testing.T) {
+		_, code, err := doctor(t.Context(), "--kubeconfig", k8s.kubeconfig, "--context", "none")
+		if code != 2 || err != nil {
+			t.Errorf("exit code %d, %v", code, err)
+		}
+	})
+}
+
+// bare is an object as somebody would have written it.
+func bare(t *testing.T, raw string) string {
+	t.Helper()
+	var o object
+	if err := json.Unmarshal([]byte(raw), &o); err != nil {
+		t.Fatal(err)
+	}
+	metadata := o["metadata"].(object)
+	for _, field := range []string{"managedFields", "resourceVersion", "uid", "creationTimestamp", "generation"} {
+		delete(metadata, field)
+	}
+	delete(o, "status")
+	return canonical(t, o)
+}
