@@ -61,7 +61,7 @@ const (
 	ControlPlane  Plane = "control"
 )
 
-// Of looks at a cluster. The namespace is that of OpenChoreo whose runs are looked at; empty for all. The planes are
+// Of looks at a cluster, and at the runs of one namespace of OpenChoreo; empty for all. The planes are
 // those that the cluster should be; none: those that it is, by what is installed. The error says that the cluster
 // cannot be asked at all.
 func Of(ctx context.Context, cluster Cluster, templates []Template, namespace string, planes ...Plane) (
