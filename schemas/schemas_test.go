@@ -167,7 +167,7 @@ func TestWithDefaultsReachesEveryDepth(t *testing.T) {
 			"url": "https://h/r", "secretRef": "", "appPath": ".",
 			"revision": map[string]any{"branch": "main", "commit": ""},
 		},
-		"docker":   map[string]any{"context": ".", "filePath": "./Dockerfile"},
+		"docker":   map[string]any{"context": ".", "filePath": "./Dockerfile", "platforms": []any{}},
 		"buildEnv": []any{}, "buildArgs": []any{}, "timestamps": "",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -131,7 +131,7 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 		"build-env":  `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`,
 		"build-args": `[{"name":"ON","value":true}]`,
 		"image-name": "acme_shop_cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
-		"registry-push-secret": "cart-1-registry-push-secret", "timestamps": "",
+		"registry-push-secret": "cart-1-registry-push-secret", "timestamps": "", "platforms": "[]",
 	}
 	got := arguments(t, workflow)
 	got["build-env"] = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(got["build-env"])
@@ -176,7 +176,8 @@ var strange = map[string]any{
 var places = [][]string{
 	nil, {"repository"}, {"repository", "url"}, {"repository", "secretRef"}, {"repository", "revision"},
 	{"repository", "revision", "branch"}, {"repository", "revision", "commit"},
-	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"buildEnv"}, {"buildArgs"},
+	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"docker", "platforms"},
+	{"buildEnv"}, {"buildArgs"},
 }
 
 // No expression fails for any value of a developer: the run would be pending for ever. And no text that Argo would

@@ -23,6 +23,7 @@ var workflowParameters = []struct{ path, name string }{
 	{"repository.appPath", "app-path"},
 	{"docker.context", "docker-context"},
 	{"docker.filePath", "dockerfile-path"},
+	{"docker.platforms", "platforms"},
 	{"buildEnv", "build-env"},
 	{"buildArgs", "build-args"},
 	{"timestamps", "timestamps"},

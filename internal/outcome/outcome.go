@@ -59,6 +59,7 @@ const (
 	ApiUnavailable        Reason = "ApiUnavailable"
 	UsageError            Reason = "UsageError"
 	OutOfSpace            Reason = "OutOfSpace"
+	EmulationUnavailable  Reason = "EmulationUnavailable"
 	Timeout               Reason = "Timeout"
 	Cancelled             Reason = "Cancelled"
 	Killed                Reason = "Killed"

@@ -96,6 +96,8 @@ type Docker struct {
 	Context  string `json:"context"`
 	FilePath string `json:"filePath"`
 	Target   string `json:"target,omitempty"`
+	// Platforms are those that were asked for, where there are several or one by that parameter.
+	Platforms []string `json:"platforms,omitempty"`
 }
 
 // Variable is a variable or an argument of a build. People put into values what is not meant for everybody who can pull

@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,20 +112,6 @@ func (p Pool) dial(ctx context.Context, lost string) (*BuildKit, error) {
 			outcome.BuilderUnavailable, "none of the %d BuildKit daemons at %s answers within %v: %w", len(all),
 			p.Addresses, p.Wait, err,
 		).WithHint(hint)
-	}
-}
-
-// separator is a comma before an address: a socket's path may have others.
-var separator = regexp.MustCompile(`\s*,\s*(unix|tcp)://`)
-
-func split(addresses string) []string {
-	var all []string
-	for {
-		at := separator.FindStringSubmatchIndex(addresses)
-		if at == nil {
-			return append(all, addresses)
-		}
-		all, addresses = append(all, addresses[:at[0]]), addresses[at[2]:]
 	}
 }
 

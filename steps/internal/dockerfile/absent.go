@@ -23,13 +23,14 @@ func (b *build) absent(first, last int, err error) *outcome.Error {
 	if first == 0 {
 		return nil
 	}
+	seen := b.source.views[0]
 	for i := range b.source.stages {
-		for _, command := range b.source.commands(i, b.source.inherits) {
+		for _, command := range b.source.commands(i, seen.inherits) {
 			at := command.at
 			if len(at) == 0 || at[0].Start.Line > last || at[len(at)-1].End.Line < first {
 				continue
 			}
-			env := b.source.environment(b.in, b.source.args, b.source.inherits, i, command.Command)
+			env := b.source.environment(b.in, seen.args, seen.inherits, i, command.Command)
 			for _, taken := range b.source.takes(command.Command, env) {
 				if failure := b.whyAbsent(taken, err); failure != nil {
 					return failure

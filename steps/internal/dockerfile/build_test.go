@@ -328,7 +328,7 @@ func FuzzEscape(f *testing.F) {
 			if err := s.parse(Parameters{BuildEnv: named("V", value)}); err != nil {
 				t.Fatal(err)
 			}
-			if got, ok := environmentOf(t, s)["V"]; !ok || got != value && s.args == nil {
+			if got, ok := environmentOf(t, s)["V"]; !ok || got != value && s.views == nil {
 				t.Errorf("%q became %q in\n%s", value, got, s.text)
 			}
 		}
@@ -858,7 +858,7 @@ func TestProvenance(t *testing.T) {
 			}
 			if asked.Repository.URL != "https://git.example.com/acme/shop.git" ||
 				asked.Repository.Revision.Commit != commit ||
-				*asked.Docker != (attestation.Docker{Context: ".", FilePath: "deploy/Dockerfile"}) ||
+				!reflect.DeepEqual(*asked.Docker, attestation.Docker{Context: ".", FilePath: "deploy/Dockerfile"}) ||
 				*asked.Component != (attestation.Component{Namespace: "acme", Project: "online", Name: "shop"}) ||
 				asked.BuildArgs[0].Name != "VERSION" || asked.BuildEnv[0].Name != "SHOW" {
 				t.Errorf("it was asked for %+v", asked.Parameters)

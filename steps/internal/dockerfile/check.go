@@ -120,16 +120,26 @@ func (s *source) checkRun(in Parameters) error {
 	return nil
 }
 
-// runs yields each RUN of the stages that are built, and its place.
+// runs yields each RUN of the stages that are built for any platform, and its place.
 func (s *source) runs(in Parameters) iter.Seq2[*instructions.RunCommand, []parser.Range] {
 	return func(yield func(*instructions.RunCommand, []parser.Range) bool) {
-		for i, built := range s.built(in.Target, s.inherits) {
-			if !built {
-				continue
-			}
-			for _, command := range s.commands(i, s.inherits) {
-				if c, ok := command.Command.(*instructions.RunCommand); ok && !yield(c, command.at) {
-					return
+		type key struct {
+			command *instructions.RunCommand
+			stage   int
+		}
+		seen := map[key]bool{}
+		for _, v := range s.views {
+			for i, built := range s.built(in.Target, v.inherits) {
+				if !built {
+					continue
+				}
+				for _, command := range s.commands(i, v.inherits) {
+					c, ok := command.Command.(*instructions.RunCommand)
+					if at := (key{c, i}); !ok || seen[at] {
+						continue
+					} else if seen[at] = true; !yield(c, command.at) {
+						return
+					}
 				}
 			}
 		}

@@ -338,9 +338,11 @@ func TestInheriting(t *testing.T) {
 				t.Fatal(err)
 			}
 			if test.machine != "" {
-				s.setEnvironment(in, ocispec.Platform{OS: "linux", Architecture: test.machine})
+				if err := s.setEnvironment(in, ocispec.Platform{OS: "linux", Architecture: test.machine}); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if got := s.inherits[3]; got != test.want {
+			if got := s.views[0].inherits[3]; got != test.want {
 				t.Errorf("it starts from stage %d, want %d", got, test.want)
 			}
 			want := 3

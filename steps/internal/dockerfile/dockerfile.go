@@ -17,7 +17,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
@@ -45,6 +44,7 @@ type Parameters struct {
 	Labels             []step.NameValue  `json:"labels"`
 	Target             string            `json:"target"`
 	Platform           string            `json:"platform"`
+	Platforms          []string          `json:"platforms"`
 	BuildSecretsDir    string            `json:"build-secrets-dir"`
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
 	Timestamps         string            `json:"timestamps"`
@@ -117,66 +117,73 @@ func (in Parameters) run(
 	ctx context.Context, env step.Environment, tree *workspace.Tree, revision workspace.Revision, verify func() error,
 ) (step.Results, error) {
 	// Faults of the Dockerfile are found before anything starts.
-	src, err := findSource(in, tree)
+	if err := in.checkPlatforms(); err != nil {
+		return nil, err
+	}
+	parts, err := in.parts()
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(in.checkPlatform(), in.checkCompression(), in.checkScanner()); err != nil {
-		return nil, err
-	}
-	for _, warning := range src.warnings(in) {
-		env.Log.Warn(warning)
-	}
-	b := &build{in: in, env: env, source: src, revision: revision, verify: verify}
-	b.epoch = in.epoch(b.revision)
-	if b.secrets, err = readSecrets(in.BuildSecretsDir, env.Secrets); err != nil {
-		return nil, err
-	}
-	if b.credentials, err = registry.LoadCredentials(in.RegistryPullSecret, env.Secrets); err != nil {
-		return nil, err
-	}
-
-	if warning := b.credentials.Warning(); warning != "" {
-		env.Log.Warn(warning)
-	}
-	builder, err := b.begin(ctx)
+	a := &assembly{in: in, env: env, verify: verify}
+	secrets, err := readSecrets(in.BuildSecretsDir, env.Secrets)
 	if err != nil {
 		return nil, err
 	}
-	if builder.Platform != nil {
-		src.setEnvironment(in, *builder.Platform)
+	credentials, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)
+	if err != nil {
+		return nil, err
 	}
-	defer func() {
-		env.Tidy()
-		if err := builder.Close(); err != nil {
-			env.Log.Warn("The builder did not end well", "error", err)
+	for _, part := range parts {
+		src, err := findSource(part, tree)
+		if err != nil {
+			return nil, err
 		}
-	}()
+		a.parts = append(a.parts, &build{
+			in: part, asked: in.Platforms, several: len(parts) > 1, env: env, source: src, revision: revision,
+			epoch: in.epoch(revision), secrets: secrets, credentials: credentials,
+		})
+	}
+	if err := errors.Join(in.checkCompression(), in.checkScanner()); err != nil {
+		return nil, err
+	}
+	for _, warning := range a.parts[0].source.warnings(in) {
+		env.Log.Warn(warning)
+	}
+	if warning := credentials.Warning(); warning != "" {
+		env.Log.Warn(warning)
+	}
+	defer a.close()
+	if err := a.begin(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.checkPlatforms(ctx); err != nil {
+		return nil, err
+	}
 
 	var built sealed
 	err = env.Retry.Do(ctx, func(ctx context.Context) error {
-		built, err = b.solve(ctx, builder)
-		if b.cache.drop(ctx, err) {
-			built, err = b.solve(ctx, builder)
+		built, err = a.solve(ctx)
+		if a.drop(ctx, err) {
+			built, err = a.solve(ctx)
 		}
 		return err
 	})
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		full, _ := disk.OfError(err)
-		err = b.outOfSpace(full, err)
+		err = a.parts[0].outOfSpace(full, err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	bases := append(append([]string{}, b.cache.images()...), built.bases...) // never null
+	bases := append(a.cached(), built.bases...)
 	told, err := json.Marshal(bases[:min(len(bases), mostBases)])
 	if err != nil {
 		return nil, err
 	}
 	results := step.Results{"image-digest": built.digest, "base-images": string(told)}
-	if builder.Isolation != "" {
+	if isolation := a.parts[0].builder.Isolation; isolation != "" {
 		// Not in the provenance: the image's digest is the same wherever it is built.
-		results["run-isolation"] = string(builder.Isolation)
+		results["run-isolation"] = string(isolation)
 	}
 	return results, nil
 }
@@ -186,7 +193,12 @@ func (in Parameters) run(
 func (b *build) begin(ctx context.Context) (builder *buildkit.BuildKit, err error) {
 	var noCache, noMounts, noDaemon error
 	var waiting sync.WaitGroup
-	waiting.Go(func() { b.cache, noCache = newLayerCache(ctx, b.in, b.credentials, b.env) })
+	if b.several {
+		b.env.Log.Info("Layers stay in the BuildKit daemons: none are kept in the registry",
+			"platforms", strings.Join(b.in.Platforms, ","))
+	} else {
+		waiting.Go(func() { b.cache, noCache = newLayerCache(ctx, b.in, b.credentials, b.env) })
+	}
 	waiting.Go(func() { b.mounts, noMounts = newMountCache(ctx, b.in, b.source, b.credentials, b.env) })
 	if b.in.late() {
 		waiting.Go(func() { builder, noDaemon = connect(ctx, b.in, b.env) })
@@ -279,16 +291,6 @@ func (in Parameters) epoch(r workspace.Revision) *time.Time {
 	return &at
 }
 
-func (in Parameters) checkPlatform() error {
-	if in.Platform == "" {
-		return nil
-	}
-	if _, err := platforms.Parse(in.Platform); err != nil {
-		return outcome.Errorf(outcome.InvalidParameters, "platform: %w", err)
-	}
-	return nil
-}
-
 func (in Parameters) checkCompression() error {
 	if err := in.compression().Check(); err != nil {
 		return outcome.Errorf(outcome.InvalidParameters, "compression-level: %w", err)
@@ -301,74 +303,64 @@ func (in Parameters) compression() buildkit.Compression {
 	return buildkit.Compression{Type: in.Compression, Level: in.CompressionLevel}
 }
 
-// build is one image to be made.
+// build is what one builder makes: an image, or those for its platforms.
 type build struct {
-	in          Parameters
+	in          Parameters // of this builder
+	asked       []string   // all platforms that were asked for
+	several     bool       // whether other builders make images for other platforms
 	env         step.Environment
 	source      *source
 	revision    workspace.Revision
-	verify      func() error // that the source is what it must be
 	epoch       *time.Time
 	secrets     map[string][]byte
 	credentials *registry.Credentials
 	cache       *layerCache            // nil: there is to be none
 	mounts      *mountCache            // nil: no cache mount is kept
 	baseLayers  map[digest.Digest]bool // of the image, as a daemon has left it; nil: they are not known
+	builder     *buildkit.BuildKit
 }
 
-// solve builds once, and returns the image that is in the workspace then.
-func (b *build) solve(ctx context.Context, builder *buildkit.BuildKit) (sealed, error) {
-	started := time.Now()
-	b.env.Log.Info("Building", "dockerfile", b.source.name, "context", b.in.DockerContext, "target", b.in.Target)
-	dir, err := workspace.Stage(b.in.Workspace.Image())
-	if err != nil {
-		return sealed{}, err
-	}
-	defer os.RemoveAll(dir)
+// solve builds once, into a layout in the folder dir, and returns it with the making, which the caller ends.
+func (b *build) solve(ctx context.Context, dir string) (layout string, built sealed, m *making, err error) {
+	m = &making{build: b}
 	layout, files := filepath.Join(dir, "image"), filepath.Join(dir, "dockerfile")
 	if err := b.source.writeDockerfile(files); err != nil {
-		return sealed{}, err
+		return "", sealed{}, m, err
 	}
 	options, err := b.options(files)
 	if err != nil {
-		return sealed{}, err
+		return "", sealed{}, m, err
 	}
-	watch, err := newWatch(b.env.Stderr, b.source)
+	output := b.env.Stderr
+	if b.several {
+		marked := newMarked(output, strings.Join(b.in.Platforms, ","))
+		defer marked.end()
+		output = marked
+	}
+	watch, err := newWatch(output, b.source)
 	if err != nil {
-		return sealed{}, err
+		return "", sealed{}, m, err
 	}
-	m := &making{build: b}
-	ended := sync.OnceFunc(m.end)
-	defer ended()
-	err = m.make(ctx, builder, options, layout, dir, watch.statuses)
+	err = m.make(ctx, b.builder, options, layout, dir, watch.statuses)
 	watch.wait()
 	if ctx.Err() != nil {
-		return sealed{}, context.Cause(ctx)
+		return "", sealed{}, m, context.Cause(ctx)
 	}
 	if changed := b.source.changed(); changed != nil {
-		return sealed{}, changed
+		return "", sealed{}, m, changed
 	}
 	if err != nil {
-		if err := b.move(ctx, err, watch, builder); err != nil {
-			return sealed{}, err
+		if err := b.move(ctx, err, watch, b.builder); err != nil {
+			return "", sealed{}, m, err
 		}
-		ended()
-		return b.solve(ctx, builder)
+		m.end()
+		if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o700)); err != nil {
+			return "", sealed{}, m, err
+		}
+		return b.solve(ctx, dir)
 	}
-	built, err := seal(layout, b.dates(), b.known())
-	if err == nil {
-		err = b.verify()
-	}
-	if err != nil {
-		return sealed{}, err
-	}
-	m.keep(ctx, built)
-	if err := workspace.Replace(layout, b.in.Workspace.Image()); err != nil {
-		return sealed{}, err
-	}
-	b.env.Log.Info("Built", "digest", built.digest, "base images", strings.Join(built.bases, ", "), "took",
-		time.Since(started))
-	return built, nil
+	built, err = seal(layout, b.dates(), b.known())
+	return layout, built, m, err
 }
 
 // options tells the builder what to build: the context, and the Dockerfile in the folder files.
@@ -389,7 +381,9 @@ func (b *build) options(files string) (client.SolveOpt, error) {
 	if b.in.Target != "" {
 		attrs["target"] = b.in.Target
 	}
-	if b.in.Platform != "" {
+	if len(b.in.Platforms) > 0 {
+		attrs["platform"] = strings.Join(platformNames(b.in.targets()), ",")
+	} else if b.in.Platform != "" {
 		attrs["platform"] = b.in.Platform
 	}
 	for _, a := range b.in.BuildArgs {

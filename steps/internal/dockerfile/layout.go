@@ -39,7 +39,8 @@ type sealed struct {
 func seal(dir string, dates dates, known known) (sealed, error) {
 	l := layout{
 		Dir: imagelayout.Dir(dir), dates: dates, known: known, bases: []string{},
-		dated: map[string]ocispec.Descriptor{},
+		dated: map[string]ocispec.Descriptor{}, anew: map[digest.Digest]datedLayer{},
+		gone: map[digest.Digest]bool{}, kept: map[digest.Digest]bool{},
 	}
 	var top ocispec.Index
 	if err := l.ReadIndex(&top); err != nil {
@@ -66,6 +67,7 @@ func seal(dir string, dates dates, known known) (sealed, error) {
 	}
 	slices.Sort(l.bases)
 	return sealed{root.Digest.String(), slices.Compact(l.bases), l.layers}, errors.Join(
+		l.tidy(),
 		l.WriteIndex(root),
 		os.RemoveAll(filepath.Join(dir, "ingest")), // containerd's, for blobs on their way
 	)
@@ -81,48 +83,80 @@ type layout struct {
 	bases        []string // those that the provenance tells
 
 	dated  map[string]ocispec.Descriptor // manifests that were dated, by the digests that they had
-	layers []datedLayer                  // of these manifests
+	layers []datedLayer                  // of these manifests, each once
+
+	// Images for several platforms have blobs in common, so none goes before all of them are sealed.
+	anew map[digest.Digest]datedLayer // layers that were written anew, by the digests that they had
+	gone map[digest.Digest]bool       // blobs that another took the place of
+	kept map[digest.Digest]bool       // blobs that are needed, whatever else took the place of them
 }
 
 // replaceBlob writes content instead of the blob that old describes, and returns the description of the new one.
 func (l *layout) replaceBlob(old ocispec.Descriptor, content []byte) (ocispec.Descriptor, error) {
 	desc := old
 	desc.Digest, desc.Size = digest.FromBytes(content), int64(len(content))
-	return desc, l.ReplaceBlob(old.Digest, desc.Digest, content)
+	l.gone[old.Digest], l.kept[desc.Digest] = true, true
+	if desc.Digest == old.Digest {
+		return desc, nil
+	}
+	return desc, l.WriteBlob(desc.Digest, content)
 }
 
-// unwrap takes the attestations out of an image index, and itself: what is left is its one image.
+// tidy removes the blobs that are needed no more.
+func (l *layout) tidy() error {
+	for blob := range l.gone {
+		if l.kept[blob] {
+			continue
+		}
+		if err := os.Remove(l.Blob(blob)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unwrap takes the attestations out of an image index. Where it has one image, that is what is left, without an index.
 func (l *layout) unwrap(root ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var index ocispec.Index
 	if err := l.ReadJSON(root.Digest, &index); err != nil {
 		return root, err
 	}
+	drop := func(blob digest.Digest) {
+		l.gone[blob] = true
+		delete(l.kept, blob)
+	}
 	var images []ocispec.Descriptor
-	surplus := []digest.Digest{root.Digest}
 	for _, desc := range index.Manifests {
 		if desc.Annotations[imagelayout.ReferenceType] != imagelayout.AttestationManifest {
-			images = append(images, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
+			images = append(images, desc)
 			continue
 		}
 		var manifest ocispec.Manifest
 		if err := l.ReadJSON(desc.Digest, &manifest); err != nil {
 			return root, err
 		}
-		surplus = append(surplus, desc.Digest, manifest.Config.Digest)
+		drop(desc.Digest)
+		drop(manifest.Config.Digest)
 		for _, statement := range manifest.Layers {
-			surplus = append(surplus, statement.Digest)
+			drop(statement.Digest)
 		}
 	}
-	if len(images) != 1 {
-		return root, fmt.Errorf("the builder's index has %d images instead of one", len(images))
+	switch len(images) {
+	case 0:
+		return root, errors.New("the builder's index has no image")
+	case 1:
+		drop(root.Digest)
+		return ocispec.Descriptor{
+			MediaType: images[0].MediaType, Digest: images[0].Digest, Size: images[0].Size,
+		}, nil
 	}
-	slices.Sort(surplus)
-	for _, blob := range slices.Compact(surplus) {
-		if err := os.Remove(l.Blob(blob)); err != nil {
-			return root, err
-		}
+	index.Manifests = images
+	raw, err := json.MarshalIndent(index, "", "  ")
+	if err != nil {
+		return root, err
 	}
-	return images[0], nil
+	delete(l.kept, root.Digest)
+	return l.replaceBlob(root, raw)
 }
 
 // sealIndex seals the provenance of an image index.
@@ -272,9 +306,7 @@ func (l *layout) sealAttestations(desc ocispec.Descriptor) (ocispec.Descriptor, 
 				return desc, err
 			}
 			if !keepAll {
-				if err := os.Remove(l.Blob(statement.Digest)); err != nil {
-					return desc, err
-				}
+				l.gone[statement.Digest] = true
 				continue
 			}
 			if l.known.provenance {
@@ -374,7 +406,7 @@ func (b *build) known() known {
 			Component:  attestation.ComponentOf(b.in.Owner),
 			Repository: attestation.RepositoryOf(b.revision, ""),
 			Docker: &attestation.Docker{
-				Context: b.in.DockerContext, FilePath: b.in.DockerfilePath, Target: b.in.Target,
+				Context: b.in.DockerContext, FilePath: b.in.DockerfilePath, Target: b.in.Target, Platforms: b.asked,
 			},
 			BuildArgs: attestation.Variables(b.in.BuildArgs, b.in.Provenance),
 			BuildEnv:  attestation.Variables(b.in.BuildEnv, b.in.Provenance),

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
@@ -41,8 +40,7 @@ type source struct {
 
 	original []byte // the Dockerfile as it is in the repository
 	recipe
-	args     values // what FROM sees
-	inherits []int  // the bases of the stages
+	views []view // one for each platform; at least one
 
 	text            []byte            // the Dockerfile as the builder gets it: with the build environment
 	lines           lineMap           // from lines of text to lines of original
@@ -205,19 +203,27 @@ func (s *source) parse(in Parameters) error {
 	if err := s.check(in); err != nil {
 		return err
 	}
-	s.setEnvironment(in, platforms.Normalize(platforms.DefaultSpec()))
+	if err := s.setEnvironment(in, machine()); err != nil {
+		return err
+	}
 	return s.checkRun(in)
 }
 
 // setEnvironment puts the build environment into the Dockerfile. Which stage starts from which can depend on machine,
-// the platform of the builder.
-func (s *source) setEnvironment(in Parameters, machine ocispec.Platform) {
-	s.args = s.arguments(in, machine)
-	s.inherits = s.bases(s.args)
-	s.text, s.lines, s.environmentArgs = addEnvironment(s.original, s.parsed, s.inherits, in.BuildEnv)
+// the platform of the builder, and on the platform that is built for: there is one text for all of them.
+func (s *source) setEnvironment(in Parameters, machine ocispec.Platform) error {
+	s.views = s.recipe.views(in, machine)
+	if at := s.differing(); at > 0 && len(in.BuildEnv) > 0 {
+		return outcome.Errorf(
+			outcome.DockerfileInvalid, "%s line %d: %s: it starts from a stage for one platform and from an image for "+
+				"another, so the build environment cannot be set for both", s.name, at, excerpt(s.original, at, at),
+		).WithHint("Begin a stage of its own from the image, or leave out buildEnv.")
+	}
+	s.text, s.lines, s.environmentArgs = addEnvironment(s.original, s.parsed, s.views[0].inherits, in.BuildEnv)
 	if in.SBOM == attestation.SBOMAll {
 		s.text, s.lines.scan = addScan(s.text, s.parsed)
 	}
+	return nil
 }
 
 // missing says that a path is not there, and what is. Other errors it leaves as they are.

@@ -83,13 +83,9 @@ func (v values) Keys() []string {
 }
 
 // arguments returns what FROM sees: arguments of the platforms, and the Dockerfile's own before its first FROM. What
-// the build gives wins over both. machine is the platform of the builder.
-func (p *recipe) arguments(in Parameters, machine ocispec.Platform) values {
+// the build gives wins over both. machine is the platform of the builder, target the one that is built for.
+func (p *recipe) arguments(in Parameters, machine, target ocispec.Platform) values {
 	given := in.given()
-	target := machine
-	if parsed, err := platforms.Parse(in.Platform); in.Platform != "" && err == nil {
-		target = platforms.Normalize(parsed)
-	}
 	stage := in.Target
 	if stage == "" && len(p.stages) > 0 {
 		stage = p.stages[len(p.stages)-1].Name

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -119,7 +120,6 @@ func (l *layout) dateLayers(
 			len(manifest.Layers), err)
 	}
 	made := l.made(history, manifest.Layers)
-	replaced := map[digest.Digest]bool{}
 	for i := range manifest.Layers {
 		layer := &manifest.Layers[i]
 		old := layer.Digest
@@ -130,27 +130,35 @@ func (l *layout) dateLayers(
 			layer.Digest, layer.Size, layer.MediaType = known.Digest, known.Size, known.MediaType
 			root.DiffIDs[i] = known.DiffID
 		case made[i] != bases:
+			before, again := l.anew[old] // of another platform's image
+			if again {
+				layer.Digest, layer.Size, layer.MediaType = before.Digest, before.Size, before.MediaType
+				root.DiffIDs[i] = before.DiffID
+				break
+			}
 			if err := l.dateLayer(layer, &root.DiffIDs[i], made[i] == builds); err != nil {
 				return nil, fmt.Errorf("layer %s: %w", old, err)
 			}
-			replaced[old] = true
+			l.gone[old] = true
+			l.anew[old] = datedLayer{described(*layer), root.DiffIDs[i], old}
 		}
-		if l.dates.bases != nil || layer.Digest != old { // else it may not be a base image's
-			l.layers = append(l.layers, datedLayer{
-				ocispec.Descriptor{MediaType: layer.MediaType, Digest: layer.Digest, Size: layer.Size},
-				root.DiffIDs[i], old,
-			})
+		l.kept[layer.Digest] = true
+		one := datedLayer{described(*layer), root.DiffIDs[i], old}
+		if l.dates.bases == nil && layer.Digest == old { // it may be a base image's
+			continue
 		}
-	}
-	for _, used := range manifest.Layers {
-		delete(replaced, used.Digest)
-	}
-	for old := range replaced {
-		if err := os.Remove(l.Blob(old)); err != nil {
-			return nil, err
+		if !slices.ContainsFunc(l.layers, func(known datedLayer) bool {
+			return known.Digest == one.Digest && known.Was == one.Was
+		}) {
+			l.layers = append(l.layers, one)
 		}
 	}
 	return json.Marshal(root)
+}
+
+// described is a layer's type, digest and size.
+func described(layer ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: layer.MediaType, Digest: layer.Digest, Size: layer.Size}
 }
 
 // maker is who has made a layer.
