@@ -43,8 +43,8 @@ certificate for an identity that an issuer vouches for: --certificate-identity a
 --certificate-oidc-issuer, or a regular expression for each of them, by the authorities of
 --trusted-root. Nobody but the registry is asked: a trusted root is a file.
 
-The runs that published the image are shown, and each platform's image with the provenances and
-SBOMs that the same signer signed. With --builder-id, --repository or --commit each must have a
+The runs that published the image are shown, and each platform's image with the signatures,
+provenances and SBOMs that the same signer signed. With --builder-id, --repository or --commit each must have a
 provenance that tells just that. With --run, --namespace or --branch one signed statement of a run
 must tell all of them; where there is none, the provenances may tell the run.
 
@@ -215,6 +215,9 @@ func printVerified(out io.Writer, r verification.Report) error {
 	for _, p := range r.Platforms {
 		fmt.Fprintf(table, "PLATFORM\t%s\t\n", cell(p.Platform))
 		fmt.Fprintf(table, "  DIGEST\t%s\n", p.Digest)
+		for _, by := range p.Signatures {
+			signed("  SIGNED BY", by)
+		}
 		for _, provenance := range p.Provenances {
 			fmt.Fprintf(table, "  BUILDER\t%s\n  REPOSITORY\t%s\n  COMMIT\t%s\n  RUN\t%s\n", cell(provenance.Builder),
 				cell(provenance.Repository), cell(provenance.Commit), cell(provenance.Run))

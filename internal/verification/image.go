@@ -28,6 +28,7 @@ type Report struct {
 type Platform struct {
 	Platform    string       `json:"platform,omitempty"` // such as linux/amd64; empty where the image has no index
 	Digest      string       `json:"digest"`
+	Signatures  []Signer     `json:"signatures,omitempty"` // besides those of the index
 	Provenances []Provenance `json:"provenance"`
 	SBOMs       int          `json:"sboms"` // how many
 	Other       []string     `json:"attestations,omitempty"`
@@ -207,6 +208,11 @@ func (v *verifying) platforms(
 		if one, err = attested(one, told); err != nil {
 			return all, err
 		}
+		for _, s := range told {
+			if s.Predicate == SignPredicate {
+				one.Signatures = append(one.Signatures, s.Signer)
+			}
+		}
 		all = append(all, one)
 	}
 	return all, nil
@@ -233,7 +239,15 @@ func attested(p Platform, statements []Statement) (Platform, error) {
 	return p, nil
 }
 
-// check wants a run, and a provenance of each image, that tell what is expected.
+// name is how messages call the image.
+func (p Platform) name() string {
+	if p.Platform == "" {
+		return p.Digest
+	}
+	return p.Digest + " (" + p.Platform + ")"
+}
+
+// check wants a run, and a provenance of each image, that tell what is expected. It tells of all images that have none.
 func (e Expected) check(r Report) error {
 	e, err := e.checkRuns(r)
 	if err != nil || !e.Any() {
@@ -242,11 +256,11 @@ func (e Expected) check(r Report) error {
 	if len(r.Platforms) == 0 {
 		return outcome.Errorf(outcome.VerificationFailed, "%s has no image for any platform", r.Image)
 	}
+	var faults []string
 	for _, p := range r.Platforms {
 		if len(p.Provenances) == 0 {
-			return outcome.Errorf(
-				outcome.VerificationFailed, "%s has no provenance that is signed by whom it should be", p.Digest,
-			)
+			faults = append(faults, p.name()+" has no provenance that is signed by whom it should be")
+			continue
 		}
 		var wrong []string
 		for _, provenance := range p.Provenances {
@@ -258,11 +272,11 @@ func (e Expected) check(r Report) error {
 			wrong = append(wrong, mismatch)
 		}
 		if len(wrong) > 0 {
-			return outcome.Errorf(
-				outcome.VerificationFailed, "%s was built otherwise than expected: %s", p.Digest,
-				strings.Join(wrong, "; "),
-			)
+			faults = append(faults, p.name()+" was built otherwise than expected: "+strings.Join(wrong, "; "))
 		}
+	}
+	if faults != nil {
+		return outcome.Errorf(outcome.VerificationFailed, "%s", strings.Join(faults, "\n"))
 	}
 	return nil
 }

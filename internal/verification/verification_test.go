@@ -116,6 +116,51 @@ func wantFailure(t *testing.T, err error, texts ...string) {
 	}
 }
 
+// Of an index with several images, each is told of for itself, and all that lack something are.
+func TestVerifySeveralPlatforms(t *testing.T) {
+	t.Parallel()
+	r := registrytest.New(t)
+	key := newKey(t)
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	images := map[string]v1.Image{}
+	for _, arch := range []string{"amd64", "arm64", "s390x"} {
+		images[arch] = registrytest.RandomImage(t, 1, 100)
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: images[arch], Descriptor: v1.Descriptor{
+			Platform: &v1.Platform{OS: "linux", Architecture: arch},
+		}})
+	}
+	r.Push(t, "app:v1", index)
+	whom := must[*verification.Trust](t)(verification.ByKey(key.Public()))
+	check := func(expected verification.Expected) (verification.Report, error) {
+		return verification.Verify(t.Context(), source(t, r), r.Host+"/app:v1", whom, expected)
+	}
+	hang(t, r, index, byKey(t, key, statement(digest(t, index), verification.SignPredicate, "{}")))
+	hang(t, r, images["amd64"], byKey(t, key, statement(digest(t, images["amd64"]), slsa1, provenance1)))
+	hang(t, r, images["amd64"], byKey(t, key, statement(digest(t, images["amd64"]), verification.SignPredicate, "{}")))
+	hang(t, r, images["arm64"], byKey(t, key, statement(digest(t, images["arm64"]), slsa02, provenance02)))
+	report, err := check(verification.Expected{Commit: "1a2b3c4d", Run: "shop-42"})
+	wantFailure(t, err, "(linux/arm64) was built otherwise than expected: the run is",
+		"(linux/s390x) has no provenance that is signed by whom it should be")
+	if len(report.Platforms) != 3 {
+		t.Fatalf("got %+v", report)
+	}
+	for i, want := range []struct {
+		platform                string
+		provenances, signatures int
+	}{{"linux/amd64", 1, 1}, {"linux/arm64", 1, 0}, {"linux/s390x", 0, 0}} {
+		got := report.Platforms[i]
+		if got.Platform != want.platform || len(got.Provenances) != want.provenances ||
+			len(got.Signatures) != want.signatures {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	hang(t, r, images["arm64"], byKey(t, key, statement(digest(t, images["arm64"]), slsa1, provenance1)))
+	hang(t, r, images["s390x"], byKey(t, key, statement(digest(t, images["s390x"]), slsa1, provenance1)))
+	if _, err := check(verification.Expected{Commit: "1a2b3c4d", Run: "shop-42"}); err != nil {
+		t.Error(err)
+	}
+}
+
 // An index has its signature, its images have their attestations, and what somebody else signed counts for nothing.
 func TestVerify(t *testing.T) {
 	t.Parallel()

@@ -81,6 +81,17 @@ func (s *signing) run(ctx context.Context) (string, error) {
 	if s.made != nil {
 		all = append(all, about(signature.RunPredicate, s.made))
 	}
+	images, err := s.image.Images()
+	if err != nil {
+		return "", err
+	}
+	if len(images) > 1 { // who knows one of them by its own digest finds it signed
+		for _, image := range images {
+			all = append(all, toSign{
+				image, signature.SignPredicate, signature.Statement(image.Digest, signature.SignPredicate, nil),
+			})
+		}
+	}
 	all = append(all, about(signature.SignPredicate, nil)) // last: an image that is signed has all of them
 	var signed string
 	added := 0
@@ -107,7 +118,12 @@ func (s *signing) attestations() ([]toSign, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []toSign
+	images, err := s.image.Images()
+	if err != nil {
+		return nil, err
+	}
+	var said []toSign
+	told := map[string]map[v1.Hash]bool{} // by predicate types: of which images it is said
 	for _, a := range listed {
 		statement, err := s.image.ReadStatement(a, maxStatement)
 		if err != nil {
@@ -118,24 +134,28 @@ func (s *signing) attestations() ([]toSign, error) {
 			s.env.Log.Warn("An attestation is not signed", "attestation", a.Statement.Digest, "because", err)
 			continue
 		}
-		all = append(all, toSign{a.Subject, predicate, statement})
-		if s.only(a.Subject) {
-			// What is said of its only image is said of the index, too: nodes, and policies of a cluster, know the
-			// image by the index's digest.
-			n := len(all) - 1
-			if all[n].statement, err = signature.AboutToo(statement, s.image.Root().Digest); err != nil {
+		said = append(said, toSign{a.Subject, predicate, statement})
+		if told[predicate] == nil {
+			told[predicate] = map[v1.Hash]bool{}
+		}
+		told[predicate][a.Subject.Digest] = true
+	}
+	var all []toSign
+	for _, one := range said {
+		// What is said of each of its images is said of the index, too: nodes, and policies of a cluster, know the
+		// image by the index's digest. Were it said of some only, the others would pass for what they are not.
+		whole := s.image.Root().MediaType.IsIndex() && len(told[one.predicate]) == len(images)
+		if whole {
+			if one.statement, err = signature.AboutToo(one.statement, s.image.Root().Digest); err != nil {
 				return nil, err
 			}
-			all = append(all, toSign{s.image.Root(), predicate, all[n].statement})
+		}
+		all = append(all, one)
+		if whole {
+			all = append(all, toSign{s.image.Root(), one.predicate, one.statement})
 		}
 	}
 	return all, nil
-}
-
-// only tells whether the image that is pushed is an index with no other image than this one.
-func (s *signing) only(image imagelayout.Manifest) bool {
-	images, err := s.image.Images()
-	return err == nil && s.image.Root().MediaType.IsIndex() && len(images) == 1 && images[0].Digest == image.Digest
 }
 
 // failure says that it is the signature that failed, and not the image.

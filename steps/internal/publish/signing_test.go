@@ -138,10 +138,23 @@ func attestedAs(t testing.TB, image v1.Image, about, predicate string) v1.ImageI
 // type, and the digests of the manifests that hold them.
 func bundlesOf(t testing.TB, repository, of string, options ...remote.Option) map[string]*bundle.Bundle {
 	t.Helper()
+	found := map[string]*bundle.Bundle{}
+	for predicate, all := range allBundlesOf(t, repository, of, options...) {
+		if len(all) > 1 {
+			t.Errorf("%s has two bundles of %s", of, predicate)
+		}
+		found[predicate] = all[0]
+	}
+	return found
+}
+
+// allBundlesOf is bundlesOf where there may be several of one predicate type.
+func allBundlesOf(t testing.TB, repository, of string, options ...remote.Option) map[string][]*bundle.Bundle {
+	t.Helper()
 	at := must[name.Digest](t)(name.NewDigest(repository+"@"+of, name.Insecure))
 	index := must[v1.ImageIndex](t)(remote.Referrers(at, options...))
 	list := must[*v1.IndexManifest](t)(index.IndexManifest())
-	found := map[string]*bundle.Bundle{}
+	found := map[string][]*bundle.Bundle{}
 	for _, d := range list.Manifests {
 		image := must[v1.Image](t)(remote.Image(at.Context().Digest(d.Digest.String()), options...))
 		layers := must[[]v1.Layer](t)(image.Layers())
@@ -157,10 +170,7 @@ func bundlesOf(t testing.TB, repository, of string, options ...remote.Option) ma
 			t.Fatal(err)
 		}
 		predicate := must[*in_toto.Statement](t)(envelope.Statement()).GetPredicateType()
-		if found[predicate] != nil {
-			t.Errorf("%s has two bundles of %s", of, predicate)
-		}
-		found[predicate] = b
+		found[predicate] = append(found[predicate], b)
 	}
 	return found
 }
@@ -270,24 +280,62 @@ func TestSigning(t *testing.T) {
 	}
 }
 
-// What is said of one of several images is said of that one, and not of the index.
+// Each of several images is signed, and so is the index. What is said of one is said of that one, and of the index only
+// if it is said of each.
 func TestSigningOfSeveralImages(t *testing.T) {
 	t.Parallel()
 	at := listing(t)
 	image, other := registrytest.RandomImage(t, 1, 100), registrytest.RandomImage(t, 1, 100)
-	index := mutate.AppendManifests(attested(t, image, digest(t, image)), mutate.IndexAddendum{
+	of := attested(t, other, digest(t, other))
+	entries := must[*v1.IndexManifest](t)(of.IndexManifest()).Manifests
+	arm64 := mutate.IndexAddendum{
 		Add: other, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64"}},
-	})
-	in, _ := signed(t, publish.Parameters{Registry: at, ImageName: "app", ImageTag: "v1", InsecurePlainHTTP: true})
-	in.Workspace = built(t, index)
-	mustRun(t, in)
-	for about, predicates := range map[string][]string{
-		digest(t, index): {signPredicate}, digest(t, image): {provenancePredicate}, digest(t, other): nil,
+	}
+	statement := mutate.IndexAddendum{
+		Add: must[v1.Image](t)(of.Image(entries[1].Digest)), Descriptor: entries[1],
+	}
+	both := []string{signPredicate, provenancePredicate}
+	for name, test := range map[string]struct {
+		added               []mutate.IndexAddendum
+		ofIndex, ofTheOther []string
+	}{
+		"said of one":  {[]mutate.IndexAddendum{arm64}, []string{signPredicate}, []string{signPredicate}},
+		"said of both": {[]mutate.IndexAddendum{arm64, statement}, both, both},
 	} {
-		got := slices.Sorted(maps.Keys(bundlesOf(t, at+"/app", about)))
-		if !slices.Equal(got, predicates) {
-			t.Errorf("%s has %q, want %q", about, got, predicates)
-		}
+		t.Run(name, func(t *testing.T) {
+			index := mutate.AppendManifests(attested(t, image, digest(t, image)), test.added...)
+			in, public := signed(t, publish.Parameters{
+				Registry: at, ImageName: "app", ImageTag: "v1", InsecurePlainHTTP: true,
+			})
+			in.ImageName = strings.ReplaceAll(name, " ", "-")
+			in.Workspace = built(t, index)
+			first, _ := mustRun(t, in)
+			for about, predicates := range map[string][]string{
+				digest(t, index): test.ofIndex, digest(t, image): both, digest(t, other): test.ofTheOther,
+			} {
+				bundles := allBundlesOf(t, at+"/"+in.ImageName, about)
+				if got := slices.Sorted(maps.Keys(bundles)); !slices.Equal(got, predicates) {
+					t.Errorf("%s has %q, want %q", about, got, predicates)
+				}
+				for predicate, all := range bundles {
+					want := 1
+					if predicate == provenancePredicate && about == digest(t, index) {
+						want = 2 // one of each image
+					}
+					if len(all) != want {
+						t.Errorf("%s has %d bundles of %s, want %d", about, len(all), predicate, want)
+					}
+					for _, b := range all {
+						if err := verified(b, public, about); err != nil {
+							t.Errorf("%s: %v", predicate, err)
+						}
+					}
+				}
+			}
+			if again, _ := mustRun(t, in); !maps.Equal(first, again) {
+				t.Errorf("got %v, and then %v", first, again)
+			}
+		})
 	}
 }
 
