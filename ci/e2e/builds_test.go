@@ -68,6 +68,7 @@ func TestTemplates(t *testing.T) {
 	t.Run("the newest run wins", testNewestWins)
 	t.Run("a hundred runs at once", testConcurrentRuns)
 	t.Run("one line has changed", testRebuild)
+	t.Run("several platforms", testPlatforms)
 	t.Run("a run that is deleted", testCancel)
 	t.Run("parity with stepwright render", testParity)
 	t.Run("what a build reaches", testNetwork)
@@ -304,6 +305,10 @@ func testFailures(t *testing.T) {
 			build{name: "odd", more: object{"buildEnv": "A=b", "docker": object{"filePath": "../../etc/passwd"}}},
 			small,
 			"containerfile-build", "InvalidParameters", []string{"build-env"}, ""},
+		{"a RUN that needs emulation",
+			build{name: "emulation", more: object{"docker": object{"platforms": []any{"linux/arm64"}}}},
+			with(map[string]string{"Dockerfile": "FROM scratch\nCOPY workload.yaml /sh\nRUN [\"/sh\"]\n"}),
+			"containerfile-build", "EmulationUnavailable", []string{"line 3: RUN", "needs linux/arm64"}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -199,6 +199,13 @@ func (s *services) image(t *testing.T, reference string) v1.Image {
 	return must(remote.Image(ref, remote.WithTransport(s.transport), remote.WithAuth(credentials{})))(t)
 }
 
+// index reads the index that a reference in the registry points to.
+func (s *services) index(t *testing.T, reference string) v1.ImageIndex {
+	t.Helper()
+	ref := must(name.ParseReference(reference))(t)
+	return must(remote.Index(ref, remote.WithTransport(s.transport), remote.WithAuth(credentials{})))(t)
+}
+
 // repository makes a bare repository of these files' folder, and returns the commit of main.
 func (s *services) repository(t *testing.T, path string, files map[string]string) string {
 	t.Helper()
