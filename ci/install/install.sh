@@ -47,6 +47,7 @@ uidmap newuidmap to build images without being root
 curl curl to fetch the step as a pipeline does
 podman podman to build images as a pipeline with docker does
 docker-registry docker-registry to sign images in a registry of 2023
+qemu-user qemu-aarch64 to run the programs of images for arm64
 make make to build the binaries of a release
 npm npm to fetch the parser of Groovy
 default-jre-headless java to parse the Jenkinsfiles by Groovy'

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -257,6 +258,20 @@ func TestPlatforms(t *testing.T) {
 	cold := digest(t, first)
 	checkBoth(t, first.Workspace)
 
+	t.Run("its program for another machine runs", func(t *testing.T) {
+		emulator, err := exec.LookPath("qemu-aarch64")
+		if err != nil {
+			t.Skip("there is no qemu-aarch64: apt install --no-install-recommends qemu-user")
+		}
+		members, _ := openIndex(t, first.Workspace)
+		app := filepath.Join(t.TempDir(), "app")
+		if err := os.WriteFile(app, []byte(members["linux/arm64"].files["app"]), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command(emulator, app).CombinedOutput(); err != nil || string(out) != "arm64" {
+			t.Errorf("%v: it says %q", err, out)
+		}
+	})
 	t.Run("again", func(t *testing.T) {
 		t.Parallel()
 		if got := digest(t, build(t, nil)); got != cold {
@@ -523,6 +538,83 @@ func TestPlatformsThatCannotBe(t *testing.T) {
 				t.Errorf("it began to build\n%s", end.output)
 			}
 		})
+	}
+}
+
+// emulator is a static program that stands for an emulator: it leaves the names of what it is to run in a file.
+var emulator = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(scratch, "emulator")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	source := "package main\n\nimport (\n\t\"os\"\n\t\"strings\"\n)\n\nfunc main() {\n" +
+		"\tos.WriteFile(\"/emulated\", []byte(strings.Join(os.Args[1:], \" \")), 0o644)\n}\n"
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte(source), 0o644); err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", "buildkit-qemu-aarch64", "main.go")
+	build.Dir = dir
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return filepath.Join(dir, "buildkit-qemu-aarch64"), nil
+})
+
+// emulated is a project with a RUN for arm64.
+func emulated(t testing.TB) map[string]string {
+	return map[string]string{
+		"app":        must(apps())["arm64"],
+		"Dockerfile": "FROM scratch\nCOPY --chmod=755 app /app\nRUN [\"/app\", \"argument\"]\n",
+	}
+}
+
+// TestEmulatorOfTheBuilder wants an emulator to be used that a builder brings, as BuildKit's own image does.
+func TestEmulatorOfTheBuilder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds images by BuildKit")
+	}
+	in := parameters(project(t, emulated(t)), nil)
+	in.Platforms = []string{"linux/arm64"}
+	fail(t, in, outcome.EmulationUnavailable, "line 3: RUN")
+	t.Setenv("PATH", filepath.Dir(must(emulator()))+":"+os.Getenv("PATH"))
+	if b := succeed(t, in); !strings.HasSuffix(b.files["emulated"], "/app argument") {
+		t.Errorf("the emulator ran %q", b.files["emulated"])
+	}
+}
+
+// TestEmulationOfTheNode wants an emulator to be used that is registered with the kernel. The registration is of a user
+// namespace of its own, which goes with the test.
+func TestEmulationOfTheNode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds images by BuildKit")
+	}
+	t.Parallel()
+	const magic = `\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00`
+	const mask = `\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff`
+	script := `set -e
+mount --make-rprivate /
+mount -t proc none /proc
+mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 77
+printf '%s' ':stepwright:M::` + magic + `:` + mask + `:` + must(emulator()) + `:F' > /proc/sys/fs/binfmt_misc/register || exit 77
+exec "$@"`
+	in := parameters(project(t, emulated(t)), nil)
+	args := append(arguments(t, in, t.TempDir()), `--platforms=["linux/arm64"]`)
+	cmd := exec.Command("sh", append([]string{"-c", script, "sh", program(t, stepPackage)}, args...)...)
+	all := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		UidMappings: all, GidMappings: all, GidMappingsEnableSetgroups: true,
+	}
+	out, err := cmd.CombinedOutput()
+	if cmd.ProcessState.ExitCode() == 77 {
+		t.Skipf("the kernel has no binfmt_misc of a user namespace's own (Linux 6.7): %s", out)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if b := open1(t, in.Workspace); !strings.HasSuffix(b.files["emulated"], "/app argument") {
+		t.Errorf("the emulator ran %q", b.files["emulated"])
 	}
 }
 
