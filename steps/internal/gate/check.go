@@ -56,19 +56,53 @@ func Check(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 	}
 	defer record.Close()
 	env, flush := env.Tee(record)
-	err = in.run(ctx, env)
+	err = in.runAll(ctx, env)
 	flush()
 	return nil, errors.Join(record.Close(), leave(ctx, left, err, env))
 }
 
-// run runs the check to its end, and all that it started.
-func (in Parameters) run(ctx context.Context, env step.Environment) error {
-	started := time.Now()
+// runAll runs the check, once for each of several images. A check that fails for one of them is run for the others, too.
+func (in Parameters) runAll(ctx context.Context, env step.Environment) error {
 	limit := time.Duration(in.CheckTimeout) * time.Second
 	timed, cancel := context.WithTimeoutCause(ctx, limit, outcome.Errorf(
 		outcome.Timeout, "the check did not end within %s", limit,
 	))
 	defer cancel()
+	platforms, err := in.platforms()
+	if err != nil {
+		return err
+	}
+	if platforms == nil {
+		return in.run(timed, env)
+	}
+	var failures []string
+	for i, platform := range platforms {
+		if err := in.show(i); err != nil {
+			return err
+		}
+		env.Log.Info("Checking the image for a platform", "platform", platform)
+		failure := outcome.Of(in.run(timed, env))
+		if err := in.setAside(i); err != nil {
+			return err
+		}
+		if failure == nil {
+			continue
+		}
+		told := ofPlatform(platform, failure.Message)
+		if failure.Reason != outcome.CheckFailed {
+			return outcome.Errorf(failure.Reason, "%s", told).WithHint(failure.Hint)
+		}
+		failures = append(failures, told)
+	}
+	if failures == nil {
+		return nil
+	}
+	return outcome.Errorf(outcome.CheckFailed, "%s", strings.Join(failures, "\n"))
+}
+
+// run runs the check to its end, and all that it started.
+func (in Parameters) run(timed context.Context, env step.Environment) error {
+	started := time.Now()
 	output := &transcript.Tail{Limit: outputLimit}
 	cmd := exec.CommandContext(timed, in.CheckCommand[0], in.CheckCommand[1:]...)
 	cmd.Dir = in.Workspace.Source()
@@ -127,7 +161,7 @@ func (in Parameters) explain(err error, output string) error {
 		}
 		how = fmt.Sprintf("the check was ended by the signal %s", status.Signal())
 	}
-	if said := in.summary(); said != "" {
+	if said := summaryIn(in.CheckResultsDir); said != "" {
 		return outcome.Errorf(outcome.CheckFailed, "%s: %s", how, said)
 	}
 	if said := transcript.LastLines(output, linesLimit); said != "" {
@@ -156,10 +190,10 @@ func (in Parameters) environment(environ []string) []string {
 	return all
 }
 
-// summary is the one line that a check may leave of itself in the file summary of its results; empty when there is
+// summaryIn is the one line that a check may leave of itself in the file summary of its results; empty when there is
 // none. It is a stranger's text.
-func (in Parameters) summary() string {
-	raw, err := regularfile.Read(filepath.Join(in.CheckResultsDir, "summary"), 64<<10)
+func summaryIn(results string) string {
+	raw, err := regularfile.Read(filepath.Join(results, "summary"), 64<<10)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return ""

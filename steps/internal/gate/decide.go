@@ -37,7 +37,17 @@ func Decide(_ context.Context, in Parameters, env step.Environment) (step.Result
 	if failure != nil && failure.Reason != outcome.CheckFailed {
 		return nil, failure
 	}
-	results := step.Results{"summary": in.summary()}
+	checked, err := in.checked()
+	if err != nil {
+		return nil, err
+	}
+	var said []string
+	for _, c := range checked {
+		if text := summaryIn(c.results); text != "" {
+			said = append(said, ofPlatform(c.platform, text))
+		}
+	}
+	results := step.Results{"summary": strings.Join(said, "; ")}
 	threshold := severityNamed(in.Severity)
 	if threshold == none {
 		if failure != nil {
@@ -48,39 +58,82 @@ func Decide(_ context.Context, in Parameters, env step.Environment) (step.Result
 		}
 		return results, nil
 	}
-	v, err := in.weigh(threshold, env)
-	switch {
-	case err != nil && failure != nil:
-		return results, failure // which is why there is no report
-	case err != nil:
-		return results, err
+	var verdicts, above []string
+	var reports [][]byte
+	for _, c := range checked {
+		v, report, err := in.weigh(c, threshold, env)
+		switch {
+		case err != nil && failure != nil:
+			return results, failure // which is why there is no report
+		case err != nil:
+			return results, err
+		}
+		reports = append(reports, report)
+		verdicts = append(verdicts, ofPlatform(c.platform, v.summary()))
+		if len(v.above) > 0 {
+			above = append(above, ofPlatform(c.platform, v.failure(threshold)))
+		}
 	}
-	results["summary"] = v.summary()
+	summary := strings.Join(verdicts, "; ")
+	results["summary"] = summary
+	in.keep(reports, env)
 	switch {
-	case len(v.above) > 0:
-		return results, v.failure(threshold)
+	case above != nil:
+		return results, outcome.Errorf(outcome.VulnerabilitiesFound, "%s", strings.Join(above, "\n"))
 	case failure != nil:
 		return results, failure
 	}
-	env.Say(v.summary())
+	env.Say(summary)
 	return results, nil
 }
 
-// weigh reads the report of the check, and says what counts in it.
-func (in Parameters) weigh(threshold severity, env step.Environment) (verdict, error) {
-	raw, err := regularfile.Read(filepath.Join(in.CheckResultsDir, reportFile), reportLimit)
+// checked is an image that was checked, and where the check's results are.
+type checked struct {
+	platform string // empty where there is one image
+	results  string
+}
+
+func (in Parameters) checked() ([]checked, error) {
+	platforms, err := in.platforms()
+	if err != nil {
+		return nil, err
+	}
+	if platforms == nil {
+		return []checked{{results: in.CheckResultsDir}}, nil
+	}
+	var all []checked
+	for i, platform := range platforms {
+		all = append(all, checked{platform, in.resultsOf(i)})
+	}
+	return all, nil
+}
+
+// keep leaves the reports, as one, for those who keep it; the result is the summary.
+func (in Parameters) keep(reports [][]byte, env step.Environment) {
+	raw, err := together(reports)
+	if err == nil {
+		err = renameio.WriteFile(filepath.Join(in.ResultsDir, reportFile), raw, 0o644)
+	}
+	if err != nil {
+		env.Log.Warn("The report is not kept", "error", err)
+	}
+}
+
+// weigh reads the report of the check of an image, and says what counts in it.
+func (in Parameters) weigh(of checked, threshold severity, env step.Environment) (verdict, []byte, error) {
+	raw, err := regularfile.Read(filepath.Join(of.results, reportFile), reportLimit)
 	var found []finding
 	if err == nil {
 		found, err = readReport(raw)
 	}
 	if err != nil {
-		return verdict{}, outcome.Errorf(
-			outcome.CheckFailed, "the check left no report %s that can be read: %w", reportFile, err,
+		return verdict{}, nil, outcome.Errorf(outcome.CheckFailed, "%w", fmt.Errorf("%s: %w", ofPlatform(
+			of.platform, "the check left no report "+reportFile+" that can be read"), err),
 		).WithHint("With a severity the check must write SARIF 2.1.0 to " + in.CheckResultsDir + "/" + reportFile + ".")
 	}
 	ignores, err := in.ignoreFile()
 	if err != nil {
-		return verdict{}, err
+		return verdict{}, nil, err
 	}
 	v := judge(found, threshold, ignores, time.Now())
 	for _, f := range v.expired {
@@ -96,11 +149,7 @@ func (in Parameters) weigh(threshold severity, env step.Environment) (verdict, e
 		}
 		env.Log.Info("Found", "id", f.rule, "severity", f.severity, "text", f.text)
 	}
-	// For those who keep it; the result is the summary.
-	if err := renameio.WriteFile(filepath.Join(in.ResultsDir, reportFile), raw, 0o644); err != nil {
-		env.Log.Warn("The report is not kept", "error", err)
-	}
-	return v, nil
+	return v, raw, nil
 }
 
 // shownLimit is how many findings are logged, and messageFindings how many are in a message.
@@ -153,7 +202,7 @@ func (v verdict) summary() string {
 }
 
 // failure tells of findings that count.
-func (v verdict) failure(threshold severity) *outcome.Error {
+func (v verdict) failure(threshold severity) string {
 	text := fmt.Sprintf("of severity %s or above: %d (%s)", threshold, len(v.above), v.summary())
 	for i, f := range v.above {
 		if i == messageFindings {
@@ -162,5 +211,5 @@ func (v verdict) failure(threshold severity) *outcome.Error {
 		}
 		text += fmt.Sprintf("\n  - %s %s: %s", f.severity, f.rule, f.text)
 	}
-	return outcome.Errorf(outcome.VulnerabilitiesFound, "%s", text)
+	return text
 }

@@ -13,6 +13,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -373,6 +375,92 @@ func TestWhatIsChecked(t *testing.T) {
 		if _, err := os.Stat(b.path("ran")); err == nil {
 			t.Errorf("%s: the check ran", name)
 		}
+	}
+}
+
+// TestGateOfSeveralPlatforms wants each image of an index to be checked, and what is said to name its platform.
+func TestGateOfSeveralPlatforms(t *testing.T) {
+	t.Parallel()
+	of := map[string]v1.Image{}
+	index := mutate.IndexMediaType(emptyIndex, types.OCIImageIndex)
+	for _, arch := range []string{"amd64", "arm64"} {
+		image := registrytest.RandomImage(t, 1, 100)
+		config, err := image.ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		config = config.DeepCopy()
+		config.OS, config.Architecture = "linux", arch
+		if of[arch], err = mutate.ConfigFile(image, config); err != nil {
+			t.Fatal(err)
+		}
+		index = mutate.AppendManifests(index, mutate.IndexAddendum{
+			Add: of[arch], Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+		})
+	}
+	clean, vulnerable := sarif("CVE-2024-0003 2"), sarif("CVE-2024-0001 9.8")
+	for name, test := range map[string]struct {
+		amd64, arm64 string // scripts
+		args         []string
+		reason       outcome.Reason
+		says         []string
+		summary      string
+		runs         int // in the report that is kept
+	}{
+		"both pass": {"echo fine > $R/summary", "true", nil, outcome.Succeeded, nil, "linux/amd64: fine", 0},
+		"one fails": {"true", "exit 3", nil, outcome.CheckFailed,
+			[]string{"linux/arm64: the check ended with exit code 3"}, "", 0},
+		"both fail": {"exit 2", "exit 3", nil, outcome.CheckFailed,
+			[]string{"linux/amd64: the check ended with exit code 2", "linux/arm64: the check ended with exit code 3"},
+			"", 0},
+		"one is vulnerable": {clean, vulnerable, []string{"--severity=high"}, outcome.VulnerabilitiesFound,
+			[]string{"linux/arm64: of severity high or above: 1 (1 critical)", "CVE-2024-0001"},
+			"linux/amd64: 1 low; linux/arm64: 1 critical", 2},
+		"one has no report": {clean, "true", []string{"--severity=high"}, outcome.CheckFailed,
+			[]string{"linux/arm64: the check left no report"}, "", 0},
+		"one takes too long": {"sleep 60", "true", []string{"--check-timeout=1"}, outcome.Timeout,
+			[]string{"linux/amd64: the check did not end within 1s"}, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, of["amd64"])
+			if err := os.RemoveAll(b.workspace.Image()); err != nil {
+				t.Fatal(err)
+			}
+			path, err := layout.Write(b.workspace.Image(), emptyIndex)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := path.AppendIndex(index); err != nil {
+				t.Fatal(err)
+			}
+			script := "R=" + b.path("results") + "\nL=" + b.path("prepared", "image") + "\n" +
+				"test $(ls $L/blobs/sha256 | wc -l) = 3 || exit 9\n" +
+				"if grep -q " + digest(t, of["amd64"]).Hex + " $L/index.json; then\n" + test.amd64 + "\nelse\n" +
+				"grep -q " + digest(t, of["arm64"]).Hex + " $L/index.json || exit 9\n" + test.arm64 + "\nfi"
+			e := b.all(script, test.args...)
+			if e.report.Reason != test.reason {
+				t.Fatalf("ended with %s\n%s", e.report.Line(), e.output)
+			}
+			for _, want := range test.says {
+				if !strings.Contains(e.report.Message, want) {
+					t.Errorf("the message lacks %q:\n%s", want, e.report.Message)
+				}
+			}
+			if got := e.report.Results["summary"]; got != test.summary {
+				t.Errorf("the summary is %q, want %q", got, test.summary)
+			}
+			raw, _ := os.ReadFile(b.path("of-decide", "results.sarif"))
+			var kept struct{ Runs []any }
+			if len(raw) > 0 {
+				if err := json.Unmarshal(raw, &kept); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if len(kept.Runs) != test.runs {
+				t.Errorf("the report that is kept has %d runs, want %d", len(kept.Runs), test.runs)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package gate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -42,10 +43,11 @@ func (in Parameters) prepare(ctx context.Context, env step.Environment) error {
 	if err := in.checkIsSet(); err != nil {
 		return err
 	}
-	for _, dir := range []string{string(in.layout()), in.sboms()} {
-		if err := handover.Clear(dir); err != nil {
-			return err
-		}
+	if err := errors.Join(
+		os.RemoveAll(string(in.layout())), os.RemoveAll(filepath.Dir(string(in.layoutOf(0)))),
+		os.RemoveAll(filepath.Join(in.PreparedDir, platformsFile)), handover.Clear(in.sboms()),
+	); err != nil {
+		return err
 	}
 	if err := in.Workspace.VerifySource(ctx, in.SourceDigest, env.Log); err != nil {
 		return err
@@ -94,7 +96,7 @@ func (in Parameters) checkIsSet() error {
 	)
 }
 
-// copyImages writes the layout.
+// copyImages writes the layout, or one for each of several images.
 func (in Parameters) copyImages(ctx context.Context, image *imagelayout.Image, env step.Environment) error {
 	bases, done, err := in.bases(env)
 	if err != nil {
@@ -118,26 +120,48 @@ func (in Parameters) copyImages(ctx context.Context, image *imagelayout.Image, e
 			return err
 		}
 	}
-	var listed []any
-	for _, manifest := range images {
-		if err := in.layout().WriteBlob(manifest.Digest, manifest.Raw); err != nil {
+	if len(images) == 1 {
+		return copyImage(ctx, in.layout(), image, images[0], bases, env)
+	}
+	var names []string
+	for i, manifest := range images {
+		name, err := platformOf(image, manifest)
+		if err != nil {
 			return err
 		}
-		listed = append(listed, v1.Descriptor{
-			MediaType: manifest.MediaType, Digest: manifest.Digest, Size: int64(len(manifest.Raw)),
-		})
+		if err := copyImage(ctx, in.layoutOf(i), image, manifest, bases, env); err != nil {
+			return err
+		}
+		names = append(names, name)
+	}
+	return in.writePlatforms(names)
+}
+
+// copyImage writes the layout of one image.
+func copyImage(
+	ctx context.Context, to imagelayout.Dir, image *imagelayout.Image, manifest imagelayout.Manifest,
+	bases *baselayer.Bases, env step.Environment,
+) error {
+	blobs, err := blobsOf(image, []imagelayout.Manifest{manifest})
+	if err != nil {
+		return err
+	}
+	if err := to.WriteBlob(manifest.Digest, manifest.Raw); err != nil {
+		return err
 	}
 	for _, blob := range blobs {
 		open := func(context.Context) (io.ReadCloser, error) { return image.Open(blob) }
 		if image.Absent[blob.Digest] {
 			open = func(ctx context.Context) (io.ReadCloser, error) { return bases.Open(ctx, blob.Digest) }
 		}
-		err := env.Retry.Do(ctx, func(ctx context.Context) error { return in.copyBlob(ctx, blob, open) })
+		err := env.Retry.Do(ctx, func(ctx context.Context) error { return copyBlob(ctx, to, blob, open) })
 		if err != nil {
 			return err
 		}
 	}
-	return in.layout().WriteIndex(listed...)
+	return to.WriteIndex(v1.Descriptor{
+		MediaType: manifest.MediaType, Digest: manifest.Digest, Size: int64(len(manifest.Raw)),
+	})
 }
 
 // bases are what layers come from that the build left in registries. done is to be called at the end.
@@ -183,16 +207,17 @@ func blobsOf(image *imagelayout.Image, images []imagelayout.Manifest) (blobs []v
 	return blobs, nil
 }
 
-// copyBlob copies a blob into the layout. What it reads ends in an error when it has another digest.
-func (in Parameters) copyBlob(
-	ctx context.Context, blob v1.Descriptor, open func(context.Context) (io.ReadCloser, error),
+// copyBlob copies a blob into a layout. What it reads ends in an error when it has another digest.
+func copyBlob(
+	ctx context.Context, to imagelayout.Dir, blob v1.Descriptor,
+	open func(context.Context) (io.ReadCloser, error),
 ) (err error) {
 	content, err := open(ctx)
 	if err != nil {
 		return err
 	}
 	defer content.Close()
-	path := in.layout().Blob(blob.Digest)
+	path := to.Blob(blob.Digest)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
