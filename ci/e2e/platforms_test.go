@@ -18,7 +18,7 @@ import (
 )
 
 // testPlatforms builds an example in Go for two platforms in the cluster's pods, which have no emulation: its stage
-// that compiles runs on the node's platform.
+// that compiles runs on the node's platform. stepwright run makes the same image.
 func testPlatforms(t *testing.T) {
 	t.Parallel()
 	files := exampleFiles(t, "greeting-service")
@@ -34,7 +34,8 @@ func testPlatforms(t *testing.T) {
 		"buildArgs": []any{object{"name": "VERSION", "value": "1.0.0"}},
 	}}
 	b.succeed(t, 6*time.Minute)
-	index := serving.index(t, workload(t, b.name).Spec.Container.Image)
+	image := workload(t, b.name).Spec.Container.Image
+	index := serving.index(t, image)
 	found := sets.New[string]()
 	attested := 0
 	for _, d := range must(index.IndexManifest())(t).Manifests {
@@ -52,6 +53,7 @@ func testPlatforms(t *testing.T) {
 		t.Errorf("the index has images for %v and %d manifests of attestations", sets.List(found), attested)
 	}
 	checkCanaries(t, b.runName())
+	checkLaptop(t, b, image)
 }
 
 // exampleFiles are the files of an example.

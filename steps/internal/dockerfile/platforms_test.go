@@ -596,7 +596,8 @@ func TestEmulationOfTheNode(t *testing.T) {
 mount --make-rprivate /
 mount -t proc none /proc
 mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 77
-printf '%s' ':stepwright:M::` + magic + `:` + mask + `:` + must(emulator()) + `:F' > /proc/sys/fs/binfmt_misc/register || exit 77
+printf '%s' ':stepwright:M::` + magic + `:` + mask + `:` + must(emulator()) + `:F' \
+  > /proc/sys/fs/binfmt_misc/register || exit 77
 exec "$@"`
 	in := parameters(project(t, emulated(t)), nil)
 	args := append(arguments(t, in, t.TempDir()), `--platforms=["linux/arm64"]`)

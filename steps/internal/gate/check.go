@@ -61,7 +61,8 @@ func Check(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 	return nil, errors.Join(record.Close(), leave(ctx, left, err, env))
 }
 
-// runAll runs the check, once for each of several images. A check that fails for one of them is run for the others, too.
+// runAll runs the check, once for each of several images. A check that fails for one of them is run for the others,
+// too.
 func (in Parameters) runAll(ctx context.Context, env step.Environment) error {
 	limit := time.Duration(in.CheckTimeout) * time.Second
 	timed, cancel := context.WithTimeoutCause(ctx, limit, outcome.Errorf(

@@ -19,8 +19,8 @@ import (
 )
 
 // Scanners take a layout for one image. Where an index has several, each has a layout of its own, and the check runs
-// once for each: where it looks for the layout is a link, which Check sets in the one place that it can write to and the
-// check sees.
+// once for each: where it looks for the layout is a link, which Check sets in the one place that it can write to and
+// the check sees.
 
 // platformsFile lists, in the prepared folder, the platforms of several images.
 const platformsFile = "platforms.json"
