@@ -132,9 +132,7 @@ func (a *assembly) solve(ctx context.Context) (sealed, error) {
 	if err := a.verify(); err != nil {
 		return sealed{}, err
 	}
-	if len(a.parts) == 1 {
-		makings[0].keep(ctx, image)
-	}
+	makings[0].keep(ctx, image) // of several, none has a cache
 	if err := workspace.Replace(layout, a.in.Workspace.Image()); err != nil {
 		return sealed{}, err
 	}

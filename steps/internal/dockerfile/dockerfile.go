@@ -125,6 +125,22 @@ func (in Parameters) run(
 		return nil, err
 	}
 	a := &assembly{in: in, env: env, verify: verify}
+	for _, part := range parts {
+		src, err := findSource(part, tree)
+		if err != nil {
+			return nil, err
+		}
+		a.parts = append(a.parts, &build{
+			in: part, asked: in.Platforms, several: len(parts) > 1, env: env, source: src, revision: revision,
+			epoch: in.epoch(revision),
+		})
+	}
+	if err := errors.Join(in.checkCompression(), in.checkScanner()); err != nil {
+		return nil, err
+	}
+	for _, warning := range a.parts[0].source.warnings(in) {
+		env.Log.Warn(warning)
+	}
 	secrets, err := readSecrets(in.BuildSecretsDir, env.Secrets)
 	if err != nil {
 		return nil, err
@@ -133,21 +149,8 @@ func (in Parameters) run(
 	if err != nil {
 		return nil, err
 	}
-	for _, part := range parts {
-		src, err := findSource(part, tree)
-		if err != nil {
-			return nil, err
-		}
-		a.parts = append(a.parts, &build{
-			in: part, asked: in.Platforms, several: len(parts) > 1, env: env, source: src, revision: revision,
-			epoch: in.epoch(revision), secrets: secrets, credentials: credentials,
-		})
-	}
-	if err := errors.Join(in.checkCompression(), in.checkScanner()); err != nil {
-		return nil, err
-	}
-	for _, warning := range a.parts[0].source.warnings(in) {
-		env.Log.Warn(warning)
+	for _, b := range a.parts {
+		b.secrets, b.credentials = secrets, credentials
 	}
 	if warning := credentials.Warning(); warning != "" {
 		env.Log.Warn(warning)

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
@@ -347,6 +348,27 @@ func TestPlatforms(t *testing.T) {
 			}
 		})
 	}
+	scanner := pushScanner(t, r)
+	for sbom, statements := range map[string]int{"final": 2, "all": 3} { // all: of the stage build, too
+		t.Run("SBOM "+sbom, func(t *testing.T) {
+			t.Parallel()
+			var before string
+			for range 2 {
+				in := build(t, func(in *Parameters) { in.SBOM, in.SBOMScanner = sbom, scanner })
+				got := digest(t, in)
+				members, _ := openIndex(t, in.Workspace)
+				for name, m := range members {
+					if len(m.statements) != statements {
+						t.Errorf("%s has %d attestations, want %d", name, len(m.statements), statements)
+					}
+				}
+				if before != "" && got != before {
+					t.Errorf("digest %s, before %s", got, before)
+				}
+				before = got
+			}
+		})
+	}
 	t.Run("told by the provenance", func(t *testing.T) {
 		members, _ := openIndex(t, first.Workspace)
 		for name, m := range members {
@@ -401,8 +423,14 @@ func TestCacheOfPlatforms(t *testing.T) {
 	one := c.run(t, files)
 	one.wants(t, c.fresh(t, files), "made")
 	index := must(c.Get(t, "team/cart:v1").ImageIndex())
-	if n := len(must(index.IndexManifest()).Manifests); n != 4 {
-		t.Errorf("the index that was published lists %d manifests", n)
+	manifests := must(index.IndexManifest()).Manifests
+	if len(manifests) != 4 {
+		t.Errorf("the index that was published lists %d manifests", len(manifests))
+	}
+	for _, d := range manifests {
+		if err := validate.Image(must(index.Image(d.Digest))); err != nil && d.Platform.OS != "unknown" {
+			t.Errorf("%s: %v", d.Platform, err)
+		}
 	}
 }
 
