@@ -131,7 +131,7 @@ func (l *layout) dateLayers(
 			root.DiffIDs[i] = known.DiffID
 		case made[i] != bases:
 			before, again := l.anew[old] // of another platform's image
-			if again {
+			if again && (before.Digest != old || made[i] != builds) {
 				layer.Digest, layer.Size, layer.MediaType = before.Digest, before.Size, before.MediaType
 				root.DiffIDs[i] = before.DiffID
 				break
