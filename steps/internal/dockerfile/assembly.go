@@ -85,12 +85,6 @@ func (a *assembly) cached() []string {
 // solve builds once, and returns the image that is in the workspace then.
 func (a *assembly) solve(ctx context.Context) (sealed, error) {
 	started := time.Now()
-	first := a.parts[0]
-	about := []any{"dockerfile", first.source.name, "context", a.in.DockerContext, "target", a.in.Target}
-	if len(a.in.Platforms) > 0 {
-		about = append(about, "platforms", strings.Join(a.in.Platforms, ","))
-	}
-	a.env.Log.Info("Building", about...)
 	dir, err := workspace.Stage(a.in.Workspace.Image())
 	if err != nil {
 		return sealed{}, err

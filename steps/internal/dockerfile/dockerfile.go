@@ -325,6 +325,11 @@ type build struct {
 
 // solve builds once, into a layout in the folder dir, and returns it with the making, which the caller ends.
 func (b *build) solve(ctx context.Context, dir string) (layout string, built sealed, m *making, err error) {
+	about := []any{"dockerfile", b.source.name, "context", b.in.DockerContext, "target", b.in.Target}
+	if len(b.in.Platforms) > 0 {
+		about = append(about, "platforms", strings.Join(b.in.Platforms, ","))
+	}
+	b.env.Log.Info("Building", about...)
 	m = &making{build: b}
 	layout, files := filepath.Join(dir, "image"), filepath.Join(dir, "dockerfile")
 	if err := b.source.writeDockerfile(files); err != nil {
