@@ -47,6 +47,7 @@ type Property struct {
 	Required    bool
 	WriteOnly   bool        // its value is a secret and is never printed
 	Items       *Property   // of an array
+	MaxItems    int         // of an array; -1: any number
 	Properties  []*Property // of an object
 }
 
@@ -66,6 +67,7 @@ func Names() []string {
 func newCompiler(given map[string][]byte) (*jsonschema.Compiler, error) {
 	c := jsonschema.NewCompiler()
 	c.ExtractAnnotations = true
+	c.RegisterExtension(uniqueKeyword, nil, unique{})
 	for _, name := range Names() {
 		if given[name] != nil {
 			continue
@@ -197,7 +199,7 @@ func properties(s *jsonschema.Schema, texts source) ([]*Property, error) {
 func property(name string, s *jsonschema.Schema, texts source) (*Property, error) {
 	p := &Property{
 		Name: name, Title: s.Title, Description: s.Description,
-		Default: s.Default, Examples: s.Examples, WriteOnly: s.WriteOnly,
+		Default: s.Default, Examples: s.Examples, WriteOnly: s.WriteOnly, MaxItems: s.MaxItems,
 	}
 	if s.Ref != nil { // what stands beside a $ref adds to it
 		q, err := property(name, s.Ref, texts)
@@ -211,7 +213,8 @@ func property(name string, s *jsonschema.Schema, texts source) (*Property, error
 		if len(p.Examples) == 0 {
 			p.Examples = q.Examples
 		}
-		p.Type, p.Enum, p.Pattern, p.Items, p.Properties = q.Type, q.Enum, q.Pattern, q.Items, q.Properties
+		p.Type, p.Enum, p.Pattern, p.Properties = q.Type, q.Enum, q.Pattern, q.Properties
+		p.Items, p.MaxItems = q.Items, q.MaxItems
 	}
 	if len(s.Types) > 0 {
 		p.Type = s.Types[0]

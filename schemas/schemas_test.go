@@ -97,9 +97,31 @@ func TestValidateListsEveryFault(t *testing.T) {
 		{
 			"unknown names", "dockerfile-builder",
 			`{"repository":{"url":"https://h/r","Branch":"x"},"dokcer":{}}`,
-			[]string{"repository.Branch: is not a parameter (there are url, secretRef, revision, appPath)",
+			[]string{"repository.Branch: is not a parameter (there are url, secretRef, revision, appPath, submodules, lfs)",
 				"dokcer: is not a parameter"},
 		},
+		{
+			"build secrets", "dockerfile-builder",
+			`{"repository":{"url":"https://h/r"},"buildSecrets":[{"name":"npmrc","secretRef":"npm"},` +
+				`{"name":"..","secretRef":"npm"},{"name":"npmrc","secretRef":"Other"},{"name":"pip"},` +
+				`{"name":"npmrc","secretRef":"npm","key":"a b"}]}`,
+			[]string{
+				"buildSecrets[1].name: does not have the right form (The id by which ",
+				`buildSecrets[2].name: "npmrc" is also the name of [0]`,
+				"buildSecrets[2].secretRef: does not have the right form", "buildSecrets[3].secretRef: is required",
+				`buildSecrets[4].name: "npmrc" is also the name of [0]`,
+				"buildSecrets[4].key: does not have the right form",
+			},
+		},
+		{
+			"too many build secrets", "dockerfile-builder",
+			`{"repository":{"url":"https://h/r"},"buildSecrets":[` +
+				strings.Repeat(`{"name":"a","secretRef":"a"},`, 8) + `{"name":"b","secretRef":"b"}]}`,
+			append([]string{"buildSecrets: maximum 8 items required, but found 9 items"},
+				slices.Repeat([]string{"buildSecrets["}, 7)...),
+		},
+		{"names in common where they may be", "dockerfile-builder",
+			`{"repository":{"url":"https://h/r"},"labels":[{"name":"a","value":"1"},{"name":"a","value":"2"}]}`, nil},
 		{"a password in the URL", "dockerfile-builder", `{"repository":{"url":"https://me:secret@h/r"}}`,
 			[]string{"repository.url: does not have the right form"}},
 		{"a user in the URL", "dockerfile-builder",
@@ -165,10 +187,11 @@ func TestWithDefaultsReachesEveryDepth(t *testing.T) {
 	want := map[string]any{
 		"repository": map[string]any{
 			"url": "https://h/r", "secretRef": "", "appPath": ".",
-			"revision": map[string]any{"branch": "main", "commit": ""},
+			"revision": map[string]any{"branch": "main", "commit": ""}, "submodules": "", "lfs": "",
 		},
-		"docker":   map[string]any{"context": ".", "filePath": "./Dockerfile", "platforms": []any{}},
-		"buildEnv": []any{}, "buildArgs": []any{}, "timestamps": "",
+		"docker":   map[string]any{"context": ".", "filePath": "./Dockerfile", "target": "", "platforms": []any{}},
+		"buildEnv": []any{}, "buildArgs": []any{}, "timestamps": "", "labels": []any{}, "noCache": false,
+		"buildSecrets": []any{},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

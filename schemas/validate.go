@@ -110,6 +110,8 @@ func (s *Schema) collect(e *jsonschema.ValidationError, faults *[]Fault) {
 		*faults = append(*faults, Fault{path, empty + p.allowed()})
 	case "pattern":
 		*faults = append(*faults, Fault{path, "does not have the right form" + p.allowed()})
+	case uniqueKeyword:
+		*faults = append(*faults, Fault{path, e.Message})
 	default:
 		*faults = append(*faults, Fault{path, e.Message + p.allowed()})
 	}

@@ -23,6 +23,7 @@ func TestBindingsOfARun(t *testing.T) {
 		render := func(bindings any) (map[string]map[string]any, string) {
 			t.Helper()
 			workflow, resources, err := renderRun(cluster, run{
+				labels: map[string]string{"openchoreo.dev/project": "shop", "openchoreo.dev/component": "cart"},
 				parameters: map[string]any{
 					"repository": map[string]any{"url": "https://git.example.com/acme/cart.git"}, "bindings": bindings,
 				},
@@ -42,6 +43,15 @@ func TestBindingsOfARun(t *testing.T) {
 			}
 			return resources, env[builder.Template+" BINDINGS_REQUIRED"]
 		}
+		template = map[string]any{"metadata": map[string]any{
+			"annotations": map[string]any{"stepwright.dev/bindings": "shop/till, shop/cart"},
+		}}
+		if resources, _ := render(map[string]any{"secretRef": "cart-bindings"}); at(
+			resources["bindings"], "spec", "data", 0, "secretKey",
+		) != "npm..npmrc" {
+			t.Errorf("%s: the component that is named has no bindings: %v", builder.Workflow, resources["bindings"])
+		}
+		template = forBindings
 		resources, required := render(map[string]any{"secretRef": "cart-bindings"})
 		want := []any{map[string]any{
 			"secretKey": "npm..npmrc", "remoteRef": map[string]any{"key": "npm", "property": "rc"},
@@ -59,6 +69,12 @@ func TestBindingsOfARun(t *testing.T) {
 			}},
 			"another value": map[string]any{"metadata": map[string]any{
 				"annotations": map[string]any{"stepwright.dev/bindings": "false"},
+			}},
+			"another component": map[string]any{"metadata": map[string]any{
+				"annotations": map[string]any{"stepwright.dev/bindings": "shop/till,bank/*"},
+			}},
+			"the annotation of build secrets": map[string]any{"metadata": map[string]any{
+				"annotations": map[string]any{"stepwright.dev/build-secrets": "true"},
 			}},
 		} {
 			template = other

@@ -65,9 +65,11 @@ func attack(t *testing.T, cluster map[string]any) error {
 				"repository": map[string]any{
 					"url":      text,
 					"appPath":  text,
-					"revision": map[string]any{"branch": text, "commit": text},
+					"revision": map[string]any{"branch": text, "commit": text}, "submodules": text, "lfs": text,
 				},
-				"docker": map[string]any{"context": text, "filePath": text}, "buildEnv": pairs, "buildArgs": pairs,
+				"docker":   map[string]any{"context": text, "filePath": text, "target": text},
+				"buildEnv": pairs, "buildArgs": pairs, "labels": pairs, "noCache": text,
+				"buildSecrets": []any{map[string]any{"name": text, "value": text}},
 			},
 		})
 		if err != nil {
@@ -78,14 +80,14 @@ func attack(t *testing.T, cluster map[string]any) error {
 			return fmt.Errorf("%s: %w", text, err)
 		}
 		texts := []string{"checkout-source GIT_REPO", "checkout-source BRANCH", "checkout-source COMMIT",
-			"generate-workload-cr APP_PATH"}
+			"generate-workload-cr APP_PATH", "checkout-source REPOSITORY_SUBMODULES", "checkout-source REPOSITORY_LFS"}
 		build := at(workflow, "spec", "templates", 0, "steps", 1, 0, "name").(string)
-		lists := []string{build + " BUILD_ENV"}
+		lists := []string{build + " BUILD_ENV", build + " LABELS"}
 		if build == "containerfile-build" {
-			texts = append(texts, build+" DOCKER_CONTEXT", build+" DOCKERFILE_PATH")
-			lists = append(lists, build+" BUILD_ARGS")
+			texts = append(texts, build+" DOCKER_CONTEXT", build+" DOCKERFILE_PATH", build+" TARGET", build+" NO_CACHE")
+			lists = append(lists, build+" BUILD_ARGS", build+" BUILD_SECRETS")
 		} else {
-			texts = append(texts, build+" APP_PATH")
+			texts = append(texts, build+" APP_PATH", build+" REBUILD")
 		}
 		want := map[string]string{}
 		for _, name := range texts {

@@ -26,6 +26,12 @@ import (
 // overlay writes a kustomization of both planes with these components and returns its folder.
 func overlay(t *testing.T, components ...string) string {
 	t.Helper()
+	return upon(t, []string{"workflow-plane", "control-plane"}, components...)
+}
+
+// upon writes a kustomization of these folders with these components and returns its folder.
+func upon(t *testing.T, folders []string, components ...string) string {
+	t.Helper()
 	root, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +42,11 @@ func overlay(t *testing.T, components ...string) string {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "resources: [%[1]s/workflow-plane, %[1]s/control-plane]\ncomponents:\n", up)
+	b.WriteString("resources:\n")
+	for _, folder := range folders {
+		fmt.Fprintf(&b, "  - %s/%s\n", up, folder)
+	}
+	b.WriteString("components:\n")
 	for _, c := range components {
 		fmt.Fprintf(&b, "  - %s/components/%s\n", up, c)
 	}
@@ -67,6 +77,7 @@ func overlays(t *testing.T) []customized {
 		{"signing-keyless", overlay(t, "signing-keyless"), byDefault, nil},
 		{"scan-gate", overlay(t, "scan-gate"), byDefault, nil},
 		{"annotate-failures", overlay(t, "annotate-failures"), byDefault, nil},
+		{"builder-resources", overlay(t, "builder-resources"), byDefault, nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
 			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"),
@@ -81,8 +92,8 @@ func overlays(t *testing.T) []customized {
 			[]string{"Namespace"}},
 		{
 			"all that go together",
-			overlay(t, "signing-key", "scan-gate", "annotate-failures", "anonymous-pull", "anonymous-push",
-				"registry-cache", "seccomp-profile", "user-namespaces", "plain-image-names"),
+			overlay(t, "signing-key", "scan-gate", "annotate-failures", "builder-resources", "anonymous-pull",
+				"anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces", "plain-image-names"),
 			rules{buildSecurity: unmasked(profiled), hostUsers: true, anonymous: []string{pull, push}},
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
@@ -342,6 +353,86 @@ func TestComponentsReachTheRuns(t *testing.T) {
 	}
 }
 
+// The platform says where pods run and how long a run may take; without its word nothing is said, as before.
+func TestPlacementOfRuns(t *testing.T) {
+	t.Parallel()
+	placed := func(t *testing.T, cluster map[string]any) map[string]any {
+		t.Helper()
+		workflow, _, err := renderRun(cluster, ordinary())
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := at(workflow, "spec").(map[string]any)
+		all := map[string]any{}
+		for _, field := range []string{"activeDeadlineSeconds", "nodeSelector", "tolerations", "podPriorityClassName"} {
+			if value, said := spec[field]; said {
+				all[field] = value
+			}
+		}
+		return all
+	}
+	for _, cluster := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
+		if all := placed(t, cluster); len(all) > 0 {
+			t.Errorf("%v: %v", at(cluster, "metadata", "name"), all)
+		}
+	}
+	of := ofKind(build(t, upon(t, []string{"overlays/example"}, "control-plane-settings")), "ClusterWorkflow")
+	for _, cluster := range append(ofKind(build(t, "overlays/example"), "ClusterWorkflow"), of...) {
+		if diff := gocmp.Diff(map[string]any{
+			"activeDeadlineSeconds": int64(14400), "nodeSelector": map[string]any{"pool": "builds"},
+			"tolerations": []any{
+				map[string]any{"key": "builds", "operator": "Exists", "effect": "NoSchedule"},
+			},
+			"podPriorityClassName": "builds",
+		}, placed(t, cluster)); diff != "" {
+			t.Errorf("%v (-want +got)\n%s", at(cluster, "metadata", "name"), diff)
+		}
+	}
+}
+
+// Each builder has what its own settings say with the component builder-resources, and what is common without.
+func TestResourcesOfBuilders(t *testing.T) {
+	t.Parallel()
+	resources := func(t *testing.T, dir string) map[string]string {
+		t.Helper()
+		all := map[string]string{}
+		for _, object := range ofKind(build(t, dir), "ClusterWorkflowTemplate") {
+			name, template := at(object, "metadata", "name").(string), at(object, "spec", "templates", 0)
+			if at(template, "name") != "build-image" {
+				continue
+			}
+			found := at(template, "container", "resources")
+			inits, _ := at(template, "initContainers").([]any)
+			for _, c := range inits {
+				if at(c, "name") == "build" {
+					found = at(c, "resources")
+				}
+			}
+			r := converted[corev1.ResourceRequirements](t, found.(map[string]any))
+			all[name] = fmt.Sprintf("%s-%s cpu, %s-%s memory, %s disk", r.Requests.Cpu(), r.Limits.Cpu(),
+				r.Requests.Memory(), r.Limits.Memory(), r.Limits.StorageEphemeral())
+		}
+		return all
+	}
+	for _, test := range []struct{ name, dir, dockerfile, others string }{
+		{"by default", "workflow-plane", "500m-4 cpu, 512Mi-4Gi memory, 24Gi disk", ""},
+		{"of all", "overlays/example", "1500m-8 cpu, 1536Mi-16Gi memory, 64Gi disk", ""},
+		{"of each by default", overlay(t, "builder-resources"), "500m-4 cpu, 512Mi-4Gi memory, 24Gi disk", ""},
+		{"of each", upon(t, []string{"overlays/example"}, "builder-resources"),
+			"1750m-16 cpu, 3Gi-32Gi memory, 96Gi disk", "1250m-6 cpu, 2Gi-12Gi memory, 48Gi disk"},
+	} {
+		for name, got := range resources(t, test.dir) {
+			want := test.dockerfile
+			if name != "containerfile-build" && test.others != "" {
+				want = test.others
+			}
+			if got != want {
+				t.Errorf("%s: %s has %s, want %s", test.name, name, got, want)
+			}
+		}
+	}
+}
+
 // No two components have one image, unless a platform engineer keeps the names that can be confused.
 func TestNamesOfImages(t *testing.T) {
 	t.Parallel()
@@ -422,7 +513,9 @@ func TestTheExampleChangesEverySetting(t *testing.T) {
 		return all
 	}
 	example := settings("overlays/example/settings.env")
-	raw, err := yaml.Marshal(build(t, "overlays/example"))
+	// Those of each builder are for a component that takes the place of other settings.
+	of := upon(t, []string{"overlays/example"}, "builder-resources")
+	raw, err := yaml.Marshal(append(build(t, "overlays/example"), build(t, of)...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -588,7 +588,7 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 			// A Git secret is absent where the repository is public, and bindings where the developer gives none; the
 			// step knows when it has to wait.
 			optional := v.Secret.Optional != nil && *v.Secret.Optional
-			mayLack := append([]string{"git-secret", bindings}, r.anonymous...)
+			mayLack := append([]string{"git-secret", bindings, "build-secrets"}, r.anonymous...)
 			if optional != slices.Contains(mayLack, v.Name) {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
 			}

@@ -23,7 +23,8 @@ type run struct {
 	namespace    string // acme if empty
 	labels       map[string]string
 	parameters   any            // as decoded from JSON
-	externalRefs map[string]any // by id, {"spec": …}
+	externalRefs map[string]any // by id, {"spec": …}: one for whatever name
+	references   map[string]any // by name, instead of that
 }
 
 // programs are the expressions of all workflows that are rendered here.
@@ -61,6 +62,15 @@ func renderRun(
 			return nil, nil, err
 		}
 		in.SecretReference = func(string) *v1alpha1.SecretReference { return &secret }
+	}
+	if r.references != nil {
+		in.SecretReference = func(name string) *v1alpha1.SecretReference {
+			secret, err := convert[v1alpha1.SecretReference](r.references[name])
+			if err != nil || r.references[name] == nil {
+				return nil
+			}
+			return &secret
+		}
 	}
 	out, err := render.Render(in)
 	if err != nil {
@@ -131,7 +141,9 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 		"build-env":  `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`,
 		"build-args": `[{"name":"ON","value":true}]`,
 		"image-name": "acme_shop_cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
-		"registry-push-secret": "cart-1-registry-push-secret", "timestamps": "", "platforms": "[]",
+		"registry-push-secret": "cart-1-registry-push-secret", "timestamps": "", "docker-target": "", "labels": "[]",
+		"platforms": "[]",
+		"no-cache":  "false", "build-secrets": "[]", "submodules": "", "lfs": "",
 	}
 	got := arguments(t, workflow)
 	got["build-env"] = strings.NewReplacer(`\u003c`, "<", `\u003e`, ">").Replace(got["build-env"])
@@ -176,8 +188,8 @@ var strange = map[string]any{
 var places = [][]string{
 	nil, {"repository"}, {"repository", "url"}, {"repository", "secretRef"}, {"repository", "revision"},
 	{"repository", "revision", "branch"}, {"repository", "revision", "commit"},
-	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"docker", "platforms"},
-	{"buildEnv"}, {"buildArgs"},
+	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"buildEnv"}, {"buildArgs"},
+	{"repository", "submodules"}, {"repository", "lfs"}, {"docker", "platforms"}, {"docker", "target"}, {"labels"}, {"noCache"}, {"buildSecrets"},
 }
 
 // No expression fails for any value of a developer: the run would be pending for ever. And no text that Argo would

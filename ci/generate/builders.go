@@ -68,12 +68,12 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
 	text := dockerfile
 	var err error
 	between := func(from, to, replacement string) {
-		before, rest, found := strings.Cut(text, from)
-		_, after, ends := strings.Cut(rest, to)
+		first, rest, found := strings.Cut(text, from)
+		_, last, ends := strings.Cut(rest, to)
 		if err == nil && (!found || !ends) {
 			err = fmt.Errorf("%s: nothing is between %q and %q", dockerfileBuilderFile, from, to)
 		}
-		text = before + from + replacement + to + after
+		text = first + from + replacement + to + last
 	}
 	between(
 		"    openchoreo.dev/description: ", "\n",
@@ -94,10 +94,20 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
                       value: '{{steps.checkout-source.outputs.parameters.source-digest}}'
                     - name: revision
                       value: '{{steps.checkout-source.outputs.parameters.revision}}'
+                    - name: labels
+                      value: '{{workflow.parameters.labels}}'
+                    - name: rebuild
+                      value: '{{workflow.parameters.no-cache}}'
 `, b.Template))
+	text = head(text, "    - id: build-secrets\n") // the last of the resources
+	references := "    # Generated from schemas/" + templates.DockerfileBuilder + ".schema.json by go run ./ci/generate. One"
+	if err == nil && !strings.Contains(text, references) {
+		err = fmt.Errorf("%s: lacks the references of build secrets", dockerfileBuilderFile)
+	}
 	if err != nil {
 		return "", err
 	}
+	text = head(text, references) + "  resources:\n" + tail(text, "\n  resources:\n")
 	text = strings.ReplaceAll(text, templates.DockerfileBuilder, b.Workflow)
 	text = strings.ReplaceAll(text, "{{steps.containerfile-build.", "{{steps."+b.Template+".")
 	if text, err = workflowSections(workflowFile(b), text, b.Workflow, []byte(schema)); err != nil {
@@ -109,16 +119,6 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
 		templates.DockerfileBuilder,
 	) + text, err
 }
-
-// notForBindings tells whether the spec s of a SecretReference lacks the annotation that lets builds read the secret.
-// Without it, who may write a WorkflowRun could read every secret of the namespace.
-const notForBindings = `!(has(s.template) && has(s.template.metadata) && has(s.template.metadata.annotations) && ` +
-	`"stepwright.dev/bindings" in s.template.metadata.annotations && ` +
-	`s.template.metadata.annotations["stepwright.dev/bindings"] == "true")`
-
-// refusedBindings is the data of the ExternalSecret then: a key that no store has. External Secrets takes none without
-// data, and OpenChoreo would try again without end.
-const refusedBindings = `[{"secretKey": "refused", "remoteRef": {"key": "stepwright.dev-bindings-is-not-annotated"}}]`
 
 // withBindings adds the Secret of service bindings to a ClusterWorkflow, and what tells the build to wait for it.
 func withBindings(text, name, schema string) (string, error) {
@@ -132,16 +132,16 @@ func withBindings(text, name, schema string) (string, error) {
 		return "", fmt.Errorf("schema %s has no %s", name, bindingsSecretRef)
 	}
 	secret := secretReference{bindingsSecretRef, properties[i].Pattern}
-	before := func(place, added string) {
+	insert := func(place, added string) {
 		if err == nil && strings.Count(text, place) != 1 {
 			err = fmt.Errorf("%s: %q is there %d times", dockerfileBuilderFile, place, strings.Count(text, place))
 		}
 		text = strings.Replace(text, place, added+place, 1)
 	}
-	before("            - - name: publish-image\n", `                    # The step waits for the Secret.
+	insert("            - - name: publish-image\n", `                    # The step waits for the Secret.
                     - name: bindings-required
 `+indented("                      ", secret.required()))
-	before("  resources:\n    - id: git-secret\n", `    - id: bindings-reference
+	insert("  resources:\n    - id: git-secret\n", `    - id: bindings-reference
       apiVersion: openchoreo.dev/v1alpha1
       kind: SecretReference
 `+indented("      ", secret.name()))
@@ -152,7 +152,11 @@ func withBindings(text, name, schema string) (string, error) {
 	if err == nil && strings.Count(data, noData) != 1 {
 		err = fmt.Errorf("%s: %q is there %d times", dockerfileBuilderFile, noData, strings.Count(data, noData))
 	}
-	data = strings.Replace(data, noData, noData+"["+spec+"].exists(s, "+notForBindings+") ? "+refusedBindings+" : ", 1)
+	annotated := indented("              ", "["+spec+"].exists(s, "+forBuild("stepwright.dev/bindings")+")")
+	data = strings.Replace(
+		data, noData, noData+"!"+strings.TrimSpace(annotated)+
+			"\n              ? ["+refused("bindings-is-not-annotated")+"] : ", 1,
+	)
 	// The last one: components of operators find the others by their places.
 	text += "    - id: bindings\n" + indented("      ", secret.includeWhen()) + `      template:
         apiVersion: external-secrets.io/v1
@@ -175,16 +179,25 @@ func withBindings(text, name, schema string) (string, error) {
 	return text, err
 }
 
-// middle returns the part of a text between two others.
-func middle(text, from, to string) string {
-	_, rest, _ := strings.Cut(text, from)
-	between, _, _ := strings.Cut(rest, to)
-	return between
+// head and tail are the parts of a text around the first of another, which is in it.
+func head(text, mark string) string {
+	part, _, _ := strings.Cut(text, mark)
+	return part
 }
 
-// builderSections are the sections of hand-written files that have an entry for every builder, by the file's path.
-func builderSections(builders []templates.Builder) map[string]string {
+func tail(text, mark string) string {
+	_, part, _ := strings.Cut(text, mark)
+	return part
+}
+
+// middle returns the part of a text between two others.
+func middle(text, from, to string) string { return head(tail(text, from), to) }
+
+// builderSections are the sections of hand-written files that have an entry for every builder, by the file's path and
+// in their order.
+func builderSections(builders []templates.Builder) map[string][]string {
 	var templateFiles, workflowFiles, settings, replacements, mirrored, standIns strings.Builder
+	var amounts, others, resources strings.Builder
 	for _, b := range builders {
 		fmt.Fprintf(&templateFiles, "- %s.yaml\n", b.Template)
 		fmt.Fprintf(&workflowFiles, "- %s.yaml\n", b.Workflow)
@@ -195,19 +208,39 @@ func builderSections(builders []templates.Builder) map[string]string {
 			"spec.templates.0.initContainers.[name=build].image",
 			"spec.templates.0.inputs.parameters.[name=builder-image].default")
 		replacement(&replacements, b, "run-image", "spec.templates.0.inputs.parameters.[name=run-image].default")
+		for i, r := range builderResources {
+			fmt.Fprintf(&amounts, "%s-%s=%s\n", b.Name, r.setting, r.value)
+			fmt.Fprintf(&others, "%s-%s=%s\n", b.Name, r.setting, examplesOfResources[i])
+			replacement(&resources, b, r.setting, "spec.templates.0.initContainers.[name=build].resources."+r.field)
+		}
 		if family, ok := testbuilders.StandIn(b); ok {
 			images(&standIns, b, family.Builder, family.Run)
 		}
 	}
-	return map[string]string{
-		workflowPlane + "/kustomization.yaml":                             templateFiles.String(),
-		controlPlane + "/kustomization.yaml":                              workflowFiles.String(),
-		workflowPlane + "/settings.env":                                   settings.String(),
-		"templates/components/workflow-plane-settings/kustomization.yaml": replacements.String(),
-		"templates/overlays/example/settings.env":                         mirrored.String(),
-		"ci/e2e/overlays/default/settings.env":                            standIns.String(),
+	const settingsFile, components = "/settings.env", "templates/components/"
+	return map[string][]string{
+		workflowPlane + "/kustomization.yaml":                     {templateFiles.String()},
+		controlPlane + "/kustomization.yaml":                      {workflowFiles.String()},
+		workflowPlane + settingsFile:                              {settings.String(), amounts.String()},
+		components + "workflow-plane-settings/kustomization.yaml": {replacements.String()},
+		components + "builder-resources/kustomization.yaml":       {resources.String()},
+		"templates/overlays/example" + settingsFile:               {mirrored.String(), others.String()},
+		"ci/e2e/overlays/default" + settingsFile:                  {standIns.String()},
 	}
 }
+
+// builderResources are the settings of the component builder-resources that each builder has, with their defaults and
+// the fields of a container's resources.
+var builderResources = []struct{ setting, value, field string }{
+	{"cpu-request", "500m", "requests.cpu"},
+	{"memory-request", "512Mi", "requests.memory"},
+	{"cpu", "4", "limits.cpu"},
+	{"memory", "4Gi", "limits.memory"},
+	{"storage", "24Gi", "limits.ephemeral-storage"},
+}
+
+// examplesOfResources are other values of them.
+var examplesOfResources = []string{"1250m", "2Gi", "6", "12Gi", "48Gi"}
 
 // images writes a builder's two settings.
 func images(settings *strings.Builder, b templates.Builder, builder, run string) {

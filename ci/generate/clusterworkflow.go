@@ -27,6 +27,12 @@ var workflowParameters = []struct{ path, name string }{
 	{"buildEnv", "build-env"},
 	{"buildArgs", "build-args"},
 	{"timestamps", "timestamps"},
+	{"repository.submodules", "submodules"},
+	{"repository.lfs", "lfs"},
+	{"docker.target", "docker-target"},
+	{buildSecretsParameter, "build-secrets"},
+	{"labels", "labels"},
+	{"noCache", "no-cache"},
 }
 
 // Parameters that name a SecretReference.
@@ -84,9 +90,16 @@ func workflowSections(path, file, name string, source []byte) (string, error) {
 		return "", err
 	}
 	secret := secretReference{secretRef, reference.Pattern}
-	return withSections(
-		path, file, schema, arguments.String(), secret.required(), secret.name(), secret.includeWhen(),
-	)
+	texts := []string{schema, arguments.String(), secret.required(), secret.name(), secret.includeWhen()}
+	secrets, err := buildSecretsOf(leaves)
+	if err != nil {
+		return "", fmt.Errorf("schema %s: %w", name, err)
+	}
+	if secrets != nil {
+		texts = slices.Insert(texts, len(texts)-1, secrets.references())
+		texts = append(texts, secrets.includeWhen(), secrets.data())
+	}
+	return withSections(path, file, texts...)
 }
 
 // secretReference is a parameter that names a SecretReference: its path, and the pattern of names. Each method writes a
@@ -180,7 +193,7 @@ func schemaNode(name string, source []byte) (*yaml.Node, error) {
 }
 
 // omitted are keywords that OpenChoreo's structural schemas do not know, or that its user interface has no use for.
-var omitted = []string{"$schema", "$id", "$comment", "$defs", "examples", "additionalProperties"}
+var omitted = []string{"$schema", "$id", "$comment", "$defs", "examples", "additionalProperties", "x-unique"}
 
 // inline replaces $ref by the schema that it names and drops omitted keywords, in place.
 func inline(node *yaml.Node) error {

@@ -84,7 +84,7 @@ func generate(root string, builders []templates.Builder) (map[string]string, err
 		if err != nil {
 			return nil, err
 		}
-		if files[name], err = withSections(name, file, text); err != nil {
+		if files[name], err = withSections(name, file, text...); err != nil {
 			return nil, err
 		}
 	}

@@ -71,8 +71,9 @@ var (
 	workflowParameter = regexp.MustCompile(`{{workflow\.parameters\.([a-z-]+)}}`)
 	// whenAbsent says what the absence of an optional Secret means, by the name of its volume.
 	whenAbsent = map[string]string{
-		"git-secret": "the repository is public, unless `git-secret-required`: then the step waits for it",
-		"bindings":   "there are none, unless `bindings-required`: then the step waits for it",
+		"git-secret":    "the repository is public, unless `git-secret-required`: then the step waits for it",
+		"bindings":      "there are none, unless `bindings-required`: then the step waits for it",
+		"build-secrets": "there are none, unless `build-secrets` names some: then the step waits for them",
 	}
 	described = map[string]string{
 		"active-deadline-seconds": "How long the step may take in all, in seconds. Argo ends it then.",
@@ -240,8 +241,9 @@ func (w workflow) describe(b *strings.Builder) error {
 	for _, r := range object.Spec.Resources {
 		when := "for every run"
 		if r.IncludeWhen != "" {
-			when = "when `" + map[string]string{"bindings": bindingsSecretRef, "git-secret": secretRef}[r.ID] +
-				"` names a SecretReference"
+			when = "when `" + map[string]string{
+				"bindings": bindingsSecretRef, "build-secrets": buildSecretsParameter, "git-secret": secretRef,
+			}[r.ID] + "` names a SecretReference"
 		}
 		fmt.Fprintf(b, "| `<run>-%s` | %s |\n", r.ID, when)
 	}

@@ -274,7 +274,10 @@ func addSource(f *pflag.FlagSet, o *localplane.Source) {
 	f.BoolVar(
 		&o.InsecureHTTP, "insecure-git-http", false, "send the repository's credentials over plain HTTP, too",
 	)
-	f.StringVar(&o.BuildSecrets, "build-secrets-dir", "", "folder of files that RUN --mount=type=secret may read")
+	f.StringVar(
+		&o.BuildSecrets, "build-secrets-dir", "",
+		"folder of files that RUN --mount=type=secret may read by their names, such as those of buildSecrets",
+	)
 	f.StringVar(
 		&o.Bindings, "bindings-dir", "",
 		"folder of service bindings for buildpacks, each a folder with a file type: npm/type, npm/.npmrc",
@@ -302,6 +305,8 @@ func addAPI(f *pflag.FlagSet, o *localplane.API) {
 	f.StringVar(&o.ClientID, "oauth-client-id", "", "client for --api-server-url")
 	f.StringVar(&o.ClientSecretFile, "oauth-client-secret-file", "", "file with the client's secret")
 	f.StringVar(&o.Scope, "oauth-scope", "", "scopes to ask for")
+	f.StringVar(&o.ClientAuth, "oauth-client-auth", "", "client_secret_post (default) or client_secret_basic")
+	f.StringVar(&o.Audience, "oauth-audience", "", "audience to ask a token for")
 }
 
 // run runs a WorkflowRun on this machine.
@@ -539,6 +544,11 @@ func (o *runOptions) checkSecrets(run *workflowrun.Run, schemas []string) error 
 			"bindings.secretRef is %q: give the folder with that secret's files with --bindings-dir", ref,
 		))
 	}
+	if slices.Contains(schemas, dockerfile) {
+		if faults := missingSecrets(run, o.plane.Source.BuildSecrets); len(faults) > 0 {
+			return misuse(faults...)
+		}
+	}
 	for _, given := range []struct{ flag, folder, of, not, instead string }{
 		{"--build-secrets-dir", o.plane.Source.BuildSecrets, dockerfile, buildpacks,
 			"buildpacks, which have no RUN: give them service bindings with --bindings-dir"},
@@ -550,6 +560,30 @@ func (o *runOptions) checkSecrets(run *workflowrun.Run, schemas []string) error 
 		}
 	}
 	return nil
+}
+
+// missingSecrets lists the build secrets of a run that are not in a folder, which is empty where none was given.
+func missingSecrets(run *workflowrun.Run, folder string) (faults []string) {
+	list, _ := run.Parameters["buildSecrets"].([]any)
+	var names []string
+	for i, item := range list {
+		secret, _ := item.(map[string]any)
+		name, _ := secret["name"].(string)
+		if folder == "" {
+			names = append(names, name)
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(folder, name)); err != nil {
+			faults = append(faults, fmt.Sprintf("--build-secrets-dir: buildSecrets[%d] is not there: %v", i, err))
+		}
+	}
+	if len(names) > 0 {
+		faults = append(faults, fmt.Sprintf(
+			"buildSecrets has %s: give a folder with a file of each name with --build-secrets-dir",
+			strings.Join(names, ", "),
+		))
+	}
+	return faults
 }
 
 // parseMirrors takes --registry-mirror apart, and returns its faults and those of --insecure-registry. Their

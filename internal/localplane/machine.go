@@ -1,6 +1,7 @@
 package localplane
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"net/url"
@@ -8,6 +9,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/localplane/container"
@@ -44,7 +47,7 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 			m.Images[template.Name] = p.Registry.BuilderImage
 		}
 	}
-	if p.Source.BuildSecrets != "" {
+	if p.Source.BuildSecrets != "" { // for templates of before, which have no Secret there
 		m.Mounts["/etc/secrets/build-secrets"] = p.Source.BuildSecrets
 	}
 	if p.CABundle != "" {
@@ -64,14 +67,27 @@ const publishTemplate = "publish-image"
 // What the parameter signing of that template may be, besides keyless.
 const signsNothing, signsByKey = "none", "key"
 
+// workloadTemplate is the template that registers the Workload.
+const workloadTemplate = "generate-workload"
+
+// input finds an input parameter of a ClusterWorkflowTemplate; nil when it has none of that name.
+func input(library *plan.Library, template, name string) *wfv1.Parameter {
+	found := library.Templates[template]
+	if found == nil {
+		return nil
+	}
+	for _, t := range found.Spec.Templates {
+		if in := t.Inputs.GetParameterByName(name); in != nil {
+			return in
+		}
+	}
+	return nil
+}
+
 // signs is how the templates sign: the default of the parameter signing. Templates without it sign nothing.
 func signs(library *plan.Library) string {
-	if template := library.Templates[publishTemplate]; template != nil {
-		for _, t := range template.Spec.Templates {
-			if in := t.Inputs.GetParameterByName("signing"); in != nil && in.Default != nil {
-				return in.Default.String()
-			}
-		}
+	if in := input(library, publishTemplate, "signing"); in != nil && in.Default != nil {
+		return in.Default.String()
 	}
 	return signsNothing
 }
@@ -105,11 +121,18 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 		"checkout-source":     {"git-secret-timeout": "10"},
 		"containerfile-build": join(pull, push),
 		publishTemplate:       join(pull, push),
-		"generate-workload": {
+		workloadTemplate: {
 			"api-server-url": p.API.URL, "oauth-token-url": p.API.TokenURL,
 			"oauth-client-id": p.API.ClientID, "oauth-scope": p.API.Scope,
 			"insecure-plain-http": strconv.FormatBool(p.PlainHTTP),
 		},
+	}
+	for name, value := range map[string]string{
+		"oauth-client-auth": cmp.Or(p.API.ClientAuth, "client_secret_post"), "oauth-audience": p.API.Audience,
+	} {
+		if input(library, workloadTemplate, name) != nil { // templates of before have none
+			all[workloadTemplate][name] = value
+		}
 	}
 	if p.Source.GitSecret != "" {
 		all["checkout-source"]["git-secret-hosts"] = secretHosts(repository)
@@ -161,6 +184,9 @@ func (p *Plane) secrets(run string) map[string]plan.Source {
 	}
 	if p.Source.Bindings != "" {
 		all[run+"-bindings"] = plan.Source{Copy: p.Source.Bindings}
+	}
+	if p.Source.BuildSecrets != "" {
+		all[run+"-build-secrets"] = plan.Source{Dir: p.Source.BuildSecrets}
 	}
 	return all
 }

@@ -52,7 +52,7 @@ type Source struct {
 	Folder       string // to serve as the repository; empty: the repository of the WorkflowRun
 	GitSecret    string // folder of the repository's credentials; empty: none
 	InsecureHTTP bool   // the credentials may go over plain HTTP
-	BuildSecrets string // folder of the files that a Dockerfile's RUN may read; empty: none
+	BuildSecrets string // folder of the files that a Dockerfile's RUN may read by their names; empty: none
 	Bindings     string // folder of the service bindings that buildpacks may read; empty: none
 }
 
@@ -78,6 +78,8 @@ type API struct {
 	ClientID         string
 	ClientSecretFile string
 	Scope            string // scopes to ask for, separated by spaces; empty: none
+	ClientAuth       string // client_secret_post or client_secret_basic; empty: the former
+	Audience         string // to ask a token for; empty: none
 }
 
 // A Plane is what a run needs of a WorkflowPlane. Its options are what the developer gave until Start puts in the

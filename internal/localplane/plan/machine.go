@@ -28,7 +28,7 @@ type Machine struct {
 	Secrets    map[string]Source // by name
 	ConfigMaps map[string]Source // by name
 	Volumes    map[string]string // folders, by name of an emptyDir volume, that outlive this run
-	Mounts     map[string]string // folders, by a container's path, that every process has besides its container's own
+	Mounts     map[string]string // folders, by a container's path, that every process has where its container has none
 
 	// Containers runs those containers that a process of this machine cannot stand for. nil: they are refused.
 	Containers *container.Runtime
@@ -83,7 +83,9 @@ func (m *Machine) mounts(
 	}
 	if !all.bring(of) {
 		for path, folder := range m.Mounts {
-			all = append(all, mount{path: path, folder: folder})
+			if !slices.ContainsFunc(all, func(own mount) bool { return own.path == path }) {
+				all = append(all, mount{path: path, folder: folder})
+			}
 		}
 	}
 	slices.SortFunc(all, func(a, b mount) int { return len(b.path) - len(a.path) })

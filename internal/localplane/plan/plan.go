@@ -103,6 +103,7 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 	known := []string{
 		"entrypoint", "templates", "arguments", "serviceAccountName", "volumeClaimTemplates", "volumeClaimGC",
 		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization",
+		"nodeSelector", "tolerations", "podPriorityClassName", "activeDeadlineSeconds", // of a cluster's nodes and queues
 	}
 	if tellsOfFailures(workflow) {
 		known = append(known, "onExit") // left out on purpose: here people see themselves what failed

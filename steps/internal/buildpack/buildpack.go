@@ -41,6 +41,7 @@ type Parameters struct {
 	BindingsRequired   bool              `json:"bindings-required"`
 	BindingsTimeout    int               `json:"bindings-timeout"` // seconds
 	Cache              string            `json:"cache"`
+	Rebuild            bool              `json:"rebuild"` // as if cache were rebuild instead of reuse
 	Provenance         string            `json:"provenance"`
 	SBOM               string            `json:"sbom"`
 	Registry           string            `json:"registry"`

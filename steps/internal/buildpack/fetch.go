@@ -134,7 +134,7 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 		return base, err
 	}
 	env.Log.Info("Fetched the run image's manifest", "image", base.Reference, "took", time.Since(started))
-	if in.Cache != cacheReuse || in.Registry == "" {
+	if in.Cache != cacheReuse || in.Rebuild || in.Registry == "" {
 		return base, nil
 	}
 	started = time.Now()

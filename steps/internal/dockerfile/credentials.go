@@ -2,15 +2,18 @@ package dockerfile
 
 import (
 	"context"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/moby/buildkit/session/auth"
 	"github.com/moby/buildkit/session/secrets/secretsprovider"
 	"google.golang.org/grpc"
 
 	"github.com/stepwright/stepwright/internal/outcome"
-	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/secret"
+	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 // credentials hands a builder the credentials for the registries it pulls from, one by one as it asks. BuildKit's own
@@ -32,8 +35,58 @@ func (c *credentials) Credentials(_ context.Context, req *auth.CredentialsReques
 	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}, nil
 }
 
+// buildSecret is one of the secrets that a run names.
+type buildSecret struct {
+	Name      string `json:"name"`
+	SecretRef string `json:"secretRef"`
+	Key       string `json:"key"`
+}
+
+// String tells the secret and where it comes from.
+func (s buildSecret) String() string {
+	if s.Key != "" {
+		return fmt.Sprintf("%s (key %s of SecretReference %s)", s.Name, s.Key, s.SecretRef)
+	}
+	return fmt.Sprintf("%s (SecretReference %s)", s.Name, s.SecretRef)
+}
+
+// waitForSecrets reads the build secrets by name, and waits for those that the run names.
+func (in Parameters) waitForSecrets(ctx context.Context, env step.Environment) (values map[string][]byte, err error) {
+	var missing []string
+	limit := time.Duration(in.SecretsTimeout) * time.Second
+	there, err := secret.Await(ctx, env.Log, "build secrets", in.BuildSecretsDir, limit, func() (bool, error) {
+		if values, err = readSecrets(in.BuildSecretsDir); err != nil {
+			return false, err
+		}
+		missing = nil
+		for _, wanted := range in.BuildSecrets {
+			if _, ok := values[wanted.Name]; !ok {
+				missing = append(missing, wanted.String())
+			}
+		}
+		return len(missing) == 0, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return nil, outcome.Errorf(
+			outcome.InvalidParameters, "build-secrets: not in %s within %d s: %s", in.BuildSecretsDir,
+			in.SecretsTimeout, strings.Join(missing, ", "),
+		).WithHint(
+			"Check that each secretRef names a SecretReference whose secret exists, that it has one key, or the key " +
+				"that is named, and that its annotation stepwright.dev/build-secrets in spec.template.metadata is " +
+				"\"true\" or lists this component as PROJECT/COMPONENT. One that is missing keeps the others away.",
+		)
+	}
+	for _, value := range values {
+		env.Secrets.Add(string(value))
+	}
+	return values, nil
+}
+
 // readSecrets reads the build secrets by name.
-func readSecrets(dir string, secrets *redact.Secrets) (map[string][]byte, error) {
+func readSecrets(dir string) (map[string][]byte, error) {
 	values, err := secret.ReadDir(dir)
 	if err != nil {
 		return nil, outcome.Errorf(outcome.InvalidParameters, "build-secrets-dir: %w", err)
@@ -45,7 +98,6 @@ func readSecrets(dir string, secrets *redact.Secrets) (map[string][]byte, error)
 				name, secretsprovider.MaxSecretSize,
 			)
 		}
-		secrets.Add(string(value))
 	}
 	return values, nil
 }

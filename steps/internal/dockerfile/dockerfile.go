@@ -46,6 +46,8 @@ type Parameters struct {
 	Platform           string            `json:"platform"`
 	Platforms          []string          `json:"platforms"`
 	BuildSecretsDir    string            `json:"build-secrets-dir"`
+	BuildSecrets       []buildSecret     `json:"build-secrets"`
+	SecretsTimeout     int               `json:"build-secrets-timeout"` // seconds
 	SourceDateEpoch    int64             `json:"source-date-epoch"`
 	Timestamps         string            `json:"timestamps"`
 	Provenance         string            `json:"provenance"`
@@ -141,7 +143,7 @@ func (in Parameters) run(
 	for _, warning := range a.parts[0].source.warnings(in) {
 		env.Log.Warn(warning)
 	}
-	secrets, err := readSecrets(in.BuildSecretsDir, env.Secrets)
+	secrets, err := in.waitForSecrets(ctx, env)
 	if err != nil {
 		return nil, err
 	}

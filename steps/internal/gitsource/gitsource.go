@@ -6,6 +6,7 @@
 package gitsource
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,6 +49,10 @@ type Parameters struct {
 	Submodules        string `json:"submodules"`  // true, false or try
 	LFS               string `json:"lfs"`         // true, false or try
 	GitTimeout        int    `json:"git-timeout"` // seconds
+
+	// What the developer wants of both, which wins; empty: nothing else.
+	RepositorySubmodules string `json:"repository-submodules"`
+	RepositoryLFS        string `json:"repository-lfs"`
 }
 
 // Run checks out the revision into the workspace's source folder, which holds either all of it or nothing. Its results
@@ -66,7 +71,10 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	if rev.commit != "" {
 		rev.branch = ""
 	}
-	j := &job{env: env, submodulesWanted: in.Submodules, lfsWanted: in.LFS}
+	j := &job{
+		env: env, submodulesWanted: cmp.Or(in.RepositorySubmodules, in.Submodules),
+		lfsWanted: cmp.Or(in.RepositoryLFS, in.LFS),
+	}
 	j.log.Store(env.Log)
 	if j.client, err = newClient(ctx, in, env, remote); err != nil {
 		return nil, err
