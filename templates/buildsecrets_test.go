@@ -85,13 +85,15 @@ func TestBuildSecretsOfARun(t *testing.T) {
 		"another component's":          {[]any{secret("x", "till")}, []any{refused(notForBuilds)}},
 		"another project's":            {[]any{secret("x", "bank")}, []any{refused(notForBuilds)}},
 		"one whose name begins so":     {[]any{secret("x", "prefix")}, []any{refused(notForBuilds)}},
-		"one good and one not":         {[]any{secret("a", "npm"), secret("b", "git")}, []any{entry("a", "npmrc"), refused(notForBuilds)}},
-		"a name that is no key":        {[]any{secret("../a", "npm")}, []any{refused("build-secret-has-no-valid-name")}},
-		"a name for External Secrets":  {[]any{secret("{{ .x }}", "npm")}, []any{refused("build-secret-has-no-valid-name")}},
-		"no name":                      {[]any{object{"secretRef": "npm"}}, []any{refused("build-secret-has-no-valid-name")}},
-		"the place after the last":     {nine, nil},
-		"after a gap":                  {[]any{nil, "x", object{}, secret("n", "npm")}, []any{entry("n", "npmrc")}},
-		"a key that is no text":        {[]any{secret("n", "npm", []any{"npmrc"})}, []any{entry("n", "npmrc")}},
+		"one good and one not": {
+			[]any{secret("a", "npm"), secret("b", "git")}, []any{entry("a", "npmrc"), refused(notForBuilds)},
+		},
+		"a name that is no key":       {[]any{secret("../a", "npm")}, []any{refused("build-secret-has-no-valid-name")}},
+		"a name for External Secrets": {[]any{secret("{{ .x }}", "npm")}, []any{refused("build-secret-has-no-valid-name")}},
+		"no name":                     {[]any{object{"secretRef": "npm"}}, []any{refused("build-secret-has-no-valid-name")}},
+		"the place after the last":    {nine, nil},
+		"after a gap":                 {[]any{nil, "x", object{}, secret("n", "npm")}, []any{entry("n", "npmrc")}},
+		"a key that is no text":       {[]any{secret("n", "npm", []any{"npmrc"})}, []any{entry("n", "npmrc")}},
 	} {
 		t.Run(about, func(t *testing.T) {
 			workflow, resources, err := renderRun(cluster, run{

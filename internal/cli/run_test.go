@@ -415,6 +415,11 @@ func TestSecretThatIsNotGiven(t *testing.T) {
 func TestSecretsThatDoNotApply(t *testing.T) {
 	t.Parallel()
 	secrets := t.TempDir()
+	if err := os.WriteFile(filepath.Join(secrets, "npmrc"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const cartSecrets = `{repository: {url: "https://git.example.com/cart.git"}, ` +
+		`buildSecrets: [{name: npmrc, secretRef: cart-npm}, {name: pip, secretRef: cart-pip, key: conf}]}`
 	paketo := builder(t, "paketo")
 	tests := []struct {
 		name, builder, parameters string
@@ -428,6 +433,10 @@ func TestSecretsThatDoNotApply(t *testing.T) {
 		{"bindings that are not given", paketo.Workflow,
 			`{repository: {url: "https://git.example.com/cart.git"}, bindings: {secretRef: cart-bindings}}`, nil,
 			`bindings.secretRef is "cart-bindings": give the folder with that secret's files with --bindings-dir`},
+		{"build secrets that are not given", "", cartSecrets, nil,
+			"buildSecrets has npmrc, pip: give a folder with a file of each name with --build-secrets-dir"},
+		{"build secrets that are not there", "", cartSecrets, []string{"--build-secrets-dir", secrets},
+			"--build-secrets-dir: buildSecrets[1] is not there: "},
 		{"bindings that are not there", paketo.Workflow, cartRepository, []string{"--bindings-dir", "no/such"},
 			"--bindings-dir: "},
 		{"a key for templates that sign nothing", "", cartRepository, []string{"--signing-key", secrets},

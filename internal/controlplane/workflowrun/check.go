@@ -105,10 +105,12 @@ func checkRun(set *objects.Set, o *objects.Object, partial bool) []objects.Fault
 	if len(set.Faults) > 0 || len(faults) > 0 {
 		return faults // rendering would fail of the same faults
 	}
-	if _, err := renderRun(set, run, ""); err != nil {
-		if _, missing := errors.AsType[*render.MissingError](err); !missing || !partial {
-			faults = append(faults, renderFault(set, o, run, err))
-		}
+	rendered, err := renderRun(set, run, "")
+	if err == nil {
+		return append(faults, refusedSecrets(o, run, rendered)...)
+	}
+	if _, missing := errors.AsType[*render.MissingError](err); !missing || !partial {
+		faults = append(faults, renderFault(set, o, run, err))
 	}
 	return faults
 }

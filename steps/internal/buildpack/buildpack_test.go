@@ -215,6 +215,18 @@ func TestCache(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "cache", "index.json")); err != nil {
 		t.Errorf("cache=rebuild: %v", err)
 	}
+	if got, _, dir = build("REBUILD", "true"); got != "fetched" {
+		t.Errorf("rebuild: %s", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "cache", "index.json")); err != nil {
+		t.Errorf("rebuild: %v", err)
+	}
+	if got, _, dir = build("CACHE", "disabled", "REBUILD", "true"); got != "fetched" {
+		t.Errorf("cache=disabled and rebuild: %s", got)
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "cache")); err != nil || len(left) > 0 {
+		t.Errorf("cache=disabled and rebuild leave a cache: %v, %v", left, err)
+	}
 	if got, _, dir = build("CACHE", "disabled"); got != "fetched" {
 		t.Errorf("cache=disabled: %s", got)
 	}

@@ -54,7 +54,7 @@ func (s buildSecret) String() string {
 func (in Parameters) waitForSecrets(ctx context.Context, env step.Environment) (values map[string][]byte, err error) {
 	var missing []string
 	limit := time.Duration(in.SecretsTimeout) * time.Second
-	there, err := secret.Await(ctx, env.Log, "build secrets", in.BuildSecretsDir, limit, func() (bool, error) {
+	there, err := secret.Await(ctx, env.Log, "Secret of the build", in.BuildSecretsDir, limit, func() (bool, error) {
 		if values, err = readSecrets(in.BuildSecretsDir); err != nil {
 			return false, err
 		}

@@ -157,6 +157,7 @@ func TestLFS(t *testing.T) {
 	elsewhere := strings.Replace(other.URL, "127.0.0.1", "localhost", 1)
 	for name, c := range map[string]struct {
 		wanted string
+		own    string // what the developer wants
 		change func(s *lfsStore)
 		more   []gittest.Item
 		secret []string
@@ -167,6 +168,10 @@ func TestLFS(t *testing.T) {
 		"public": {wanted: yes, want: fetched, parts: []string{"Fetched files from Git LFS"}},
 		"try":    {wanted: try, want: fetched},
 		"off":    {wanted: no, want: stays, parts: []string{"switched off", "files=3"}},
+		"off by the developer": {
+			wanted: yes, own: no, want: stays, parts: []string{"switched off", "files=3"},
+		},
+		"on by the developer": {wanted: no, own: yes, want: fetched},
 		"password": {
 			wanted: yes, change: func(s *lfsStore) { s.password = canary }, secret: []string{"password", canary},
 			want: fetched,
@@ -265,7 +270,7 @@ func TestLFS(t *testing.T) {
 			repo := git.Repo(t, fmt.Sprintf("%x.git", name))
 			commit := repo.Commit("main", "x", append(items, c.more...)...)
 			run := newCheckout(t, store.URL+"/"+filepath.Base(repo.Dir))
-			run.LFS = c.wanted
+			run.LFS, run.RepositoryLFS = c.wanted, c.own
 			if c.secret != nil {
 				run.GitSecretDir = secretDir(t, c.secret...)
 			}

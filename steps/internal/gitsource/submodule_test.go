@@ -85,6 +85,21 @@ func TestSubmodules(t *testing.T) {
 			t.Errorf("inner holds %v", got)
 		}
 	})
+	t.Run("the developer's word", func(t *testing.T) {
+		t.Parallel()
+		run := start(t)
+		run.RepositorySubmodules = no
+		run.run(t).ok(t, commit)
+		if got := names(t, filepath.Join(run.Workspace.Source(), "inner")); len(got) > 0 {
+			t.Errorf("false wins over the platform's true: inner holds %v", got)
+		}
+		run = start(t)
+		run.Submodules, run.RepositorySubmodules = no, yes
+		run.run(t).ok(t, commit)
+		if got := names(t, filepath.Join(run.Workspace.Source(), "inner")); len(got) == 0 {
+			t.Error("true wins over the platform's false: inner is empty")
+		}
+	})
 	t.Run("commit that is gone", func(t *testing.T) {
 		t.Parallel()
 		repo := server.Repo(t, "gone.git")
