@@ -57,8 +57,8 @@ func variables(t *testing.T, workflow any) map[string]string {
 	return all
 }
 
-// A run of before gives each step what it gave then, as testdata/earlier-runs.json has it from version 0.1.0. What is
-// new says no more than its absence: empty, or the default of the step's schema.
+// A run of before gives each step what it gave then, as testdata/earlier-runs.json has it. What is new says no more
+// than its absence: empty, or the default of the step's schema.
 func TestEarlierRunsAreAsBefore(t *testing.T) {
 	t.Parallel()
 	var recorded map[string]map[string]string

@@ -62,6 +62,7 @@ func TestTemplates(t *testing.T) {
 			filepath.Join(serving.gitRoot, "private-ssh.git"), "git-ssh"))
 		t.Run("a Secret that comes 15 s late", testLateSecret)
 	})
+	t.Run("what a developer sets", testParameters)
 	t.Run("failures", testFailures)
 	t.Run("a registry that answers 503 for 20 s", testBusyRegistry)
 	t.Run("an API server that restarts in the last step", testAPIRestart)

@@ -20,7 +20,7 @@ import (
 var laptop sync.Mutex
 
 // checkLaptop runs the same build by `stepwright run`, without the cluster, and wants the image to be the same.
-func checkLaptop(t *testing.T, b build, image string) {
+func checkLaptop(t *testing.T, b build, image string, flags ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, object := range map[string]object{"component.yaml": b.component(), "workflowrun.yaml": b.workflowRun()} {
@@ -42,6 +42,7 @@ func checkLaptop(t *testing.T, b build, image string) {
 		"--templates", filepath.Join(*repository, "ci/e2e/overlays/default"), "--ca-bundle", authority,
 		"--registry-mirror", "docker.io="+mirror, "--registry-mirror", "gcr.io="+mirror,
 		"--registry-mirror", "ghcr.io="+mirror, "--insecure-registry", mirror)
+	cmd.Args = append(cmd.Args, flags...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -48,7 +48,7 @@ func golden(t *testing.T, name, got string) {
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	got, _ := stepwright(t, "validate", faulty)
-	if got.code != 2 || !strings.HasPrefix(got.stderr, "InvalidParameters: 15 faults\n") {
+	if got.code != 2 || !strings.HasPrefix(got.stderr, "InvalidParameters: 21 faults\n") {
 		t.Errorf("exit code %d: %s", got.code, got.stderr)
 	}
 	golden(t, "validate.txt", got.stdout)
@@ -69,7 +69,7 @@ func TestValidate(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(got.stdout), &asYAML); err != nil || got.code != 2 {
 		t.Fatalf("exit code %d: %v in %s", got.code, err, got.stdout)
 	}
-	if len(asJSON.Faults) != 15 || !slices.Equal(asJSON.Faults, asYAML.Faults) {
+	if len(asJSON.Faults) != 21 || !slices.Equal(asJSON.Faults, asYAML.Faults) {
 		t.Errorf("JSON has %v, YAML %v", asJSON.Faults, asYAML.Faults)
 	}
 	i := slices.IndexFunc(asJSON.Faults, func(f struct {

@@ -114,7 +114,7 @@ func TestMachine(t *testing.T) {
 	docker := plan.Source{Files: map[string]string{".dockerconfigjson": "/home/me/config.json"}}
 	name := run(t).Name
 	if diff := cmp.Diff(map[string]plan.Source{
-		name + "-bindings":   {Copy: "/home/me/bindings"},
+		name + "-bindings": {Copy: "/home/me/bindings"}, name + "-build-secrets": {Dir: "/home/me/build"},
 		name + "-git-secret": {Dir: "/home/me/git"}, name + "-registry-pull-secret": docker,
 		name + "-registry-push-secret": docker,
 		name + "-oauth-client-secret":  {Files: map[string]string{"client-secret": "/home/me/client-secret"}},

@@ -121,7 +121,8 @@ func TestPlan(t *testing.T) {
 	m := machine(t)
 	scratch := t.TempDir()
 	m.Scratch, m.Volumes["buildkit"] = filepath.Join(scratch, "run"), filepath.Join(scratch, "state")
-	m.Mounts = map[string]string{"/etc/secrets/build-secrets": scratch}
+	m.Secrets["cart-1-build-secrets"] = Source{Dir: scratch}
+	m.Mounts = map[string]string{"/etc/secrets/build-secrets": "/elsewhere"} // the container's own wins
 	secret := filepath.Join(scratch, "client-secret")
 	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
