@@ -491,6 +491,14 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		}
 		o.stepsDir = filepath.Dir(self)
 	}
+	for _, p := range schemas.MustLoad("generate-workload-cr").Properties {
+		given := o.plane.API.ClientAuth
+		if p.Name == "oauth-client-auth" && given != "" && !slices.Contains(p.Enum, given) {
+			faults = append(faults, fmt.Sprintf(
+				"--oauth-client-auth: %q is not one of %s", given, strings.Join(p.Enum, ", "),
+			))
+		}
+	}
 	if o.plane.Signing.Password != "" && o.plane.Signing.Key == "" {
 		faults = append(faults, "--signing-password-file: there is no --signing-key that it is for")
 	}

@@ -442,6 +442,8 @@ func TestSecretsThatDoNotApply(t *testing.T) {
 		{"a key for templates that sign nothing", "", cartRepository, []string{"--signing-key", secrets},
 			"--signing-key: the templates have no component signing-key"},
 		{"a key that is not there", "", cartRepository, []string{"--signing-key", "no/such"}, "--signing-key: "},
+		{"a client that proves itself in another way", "", cartRepository, []string{"--oauth-client-auth", "basic"},
+			`--oauth-client-auth: "basic" is not one of client_secret_post, client_secret_basic`},
 		{"a password for no key", "", cartRepository, []string{"--signing-password-file", secrets},
 			"--signing-password-file: there is no --signing-key"},
 	}

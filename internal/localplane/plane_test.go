@@ -26,6 +26,10 @@ func library(t *testing.T) *plan.Library {
 	l := new(plan.Library)
 	if err := l.Add([]byte(`kind: ClusterWorkflowTemplate
 metadata: {name: gcp-buildpacks-build, annotations: {stepwright.dev/schema: buildpacks-build}}
+---
+kind: ClusterWorkflowTemplate
+metadata: {name: generate-workload}
+spec: {templates: [{name: a, inputs: {parameters: [{name: oauth-client-auth}, {name: oauth-audience}]}}]}
 `)); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +79,7 @@ func TestMachine(t *testing.T) {
 		},
 		API: API{
 			URL: "http://api.example.com", TokenURL: "http://idp.example.com/token", ClientID: "publisher",
-			ClientSecretFile: "/home/me/client-secret", Scope: "openid",
+			ClientSecretFile: "/home/me/client-secret", Scope: "openid", Audience: "api",
 		},
 	})
 	got := given.Machine(run(t), library(t), "/bin", "/scratch")
@@ -105,6 +109,7 @@ func TestMachine(t *testing.T) {
 		"generate-workload": {
 			"api-server-url": "http://api.example.com", "oauth-token-url": "http://idp.example.com/token",
 			"oauth-client-id": "publisher", "oauth-scope": "openid", "insecure-plain-http": "true",
+			"oauth-client-auth": "client_secret_post", "oauth-audience": "api",
 			"ca-bundle": "/etc/stepwright/ca/ca.crt",
 		},
 	}

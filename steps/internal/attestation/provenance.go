@@ -55,6 +55,8 @@ type Parameters struct {
 	Docker     *Docker     `json:"docker,omitempty"`
 	BuildArgs  []Variable  `json:"buildArgs,omitempty"`
 	BuildEnv   []Variable  `json:"buildEnv,omitempty"`
+
+	Labels []step.NameValue `json:"labels,omitempty"` // that were asked for; everybody who has the image sees them
 }
 
 // Component is whom an image is for.

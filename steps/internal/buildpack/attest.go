@@ -91,6 +91,7 @@ func (s *sealing) provenance(
 				Component:  attestation.ComponentOf(s.in.Owner),
 				Repository: attestation.RepositoryOf(s.revision, s.in.AppPath),
 				BuildEnv:   attestation.Variables(s.in.BuildEnv, s.in.Provenance),
+				Labels:     s.in.Labels,
 			},
 			InternalParameters: map[string]string{
 				"builderImage": s.in.BuilderImage, "runImage": s.in.RunImage, "platformAPI": s.builder.api,

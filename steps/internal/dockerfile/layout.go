@@ -410,6 +410,7 @@ func (b *build) known() known {
 			},
 			BuildArgs: attestation.Variables(b.in.BuildArgs, b.in.Provenance),
 			BuildEnv:  attestation.Variables(b.in.BuildEnv, b.in.Provenance),
+			Labels:    b.in.Labels,
 		},
 		source: attestation.Source(b.revision),
 	}
