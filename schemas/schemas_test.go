@@ -97,8 +97,10 @@ func TestValidateListsEveryFault(t *testing.T) {
 		{
 			"unknown names", "dockerfile-builder",
 			`{"repository":{"url":"https://h/r","Branch":"x"},"dokcer":{}}`,
-			[]string{"repository.Branch: is not a parameter (there are url, secretRef, revision, appPath, submodules, lfs)",
-				"dokcer: is not a parameter"},
+			[]string{
+				"repository.Branch: is not a parameter (there are url, secretRef, revision, appPath, submodules, lfs)",
+				"dokcer: is not a parameter",
+			},
 		},
 		{
 			"build secrets", "dockerfile-builder",

@@ -48,7 +48,8 @@ func TestBuildSecretsOfARun(t *testing.T) {
 	refused := func(why string) object {
 		return object{"secretKey": "refused", "remoteRef": object{"key": "stepwright.dev-" + why}}
 	}
-	const notForBuilds, noKey = "build-secrets-is-not-annotated", "build-secret-has-no-such-key-or-several"
+	const notForBuilds, noName = "build-secrets-is-not-annotated", "build-secret-has-no-valid-name"
+	const noKey = "build-secret-has-no-such-key-or-several"
 	secret := func(name, ref string, key ...any) object {
 		o := object{"name": name, "secretRef": ref}
 		if len(key) > 0 {
@@ -69,7 +70,8 @@ func TestBuildSecretsOfARun(t *testing.T) {
 		"one":                       {[]any{secret("npmrc", "npm")}, []any{entry("npmrc", "npmrc")}},
 		"another name than the key": {[]any{secret("id", "npm")}, []any{entry("id", "npmrc")}},
 		"several of one": {
-			[]any{secret("a1", "several", "a"), secret("b1", "several", "b")}, []any{entry("a1", "a"), entry("b1", "b")},
+			[]any{secret("a1", "several", "a"), secret("b1", "several", "b")},
+			[]any{entry("a1", "a"), entry("b1", "b")},
 		},
 		"of several": {
 			[]any{secret("n", "npm", ""), secret("b1", "several", "b")}, []any{entry("n", "npmrc"), entry("b1", "b")},
@@ -88,9 +90,9 @@ func TestBuildSecretsOfARun(t *testing.T) {
 		"one good and one not": {
 			[]any{secret("a", "npm"), secret("b", "git")}, []any{entry("a", "npmrc"), refused(notForBuilds)},
 		},
-		"a name that is no key":       {[]any{secret("../a", "npm")}, []any{refused("build-secret-has-no-valid-name")}},
-		"a name for External Secrets": {[]any{secret("{{ .x }}", "npm")}, []any{refused("build-secret-has-no-valid-name")}},
-		"no name":                     {[]any{object{"secretRef": "npm"}}, []any{refused("build-secret-has-no-valid-name")}},
+		"a name that is no key":       {[]any{secret("../a", "npm")}, []any{refused(noName)}},
+		"a name for External Secrets": {[]any{secret("{{ .x }}", "npm")}, []any{refused(noName)}},
+		"no name":                     {[]any{object{"secretRef": "npm"}}, []any{refused(noName)}},
 		"the place after the last":    {nine, nil},
 		"after a gap":                 {[]any{nil, "x", object{}, secret("n", "npm")}, []any{entry("n", "npmrc")}},
 		"a key that is no text":       {[]any{secret("n", "npm", []any{"npmrc"})}, []any{entry("n", "npmrc")}},

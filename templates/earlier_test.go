@@ -35,7 +35,7 @@ func earlierRuns(t *testing.T) map[string]any {
 	return all
 }
 
-// variables are those of all steps of a run.
+// variables returns the variables of all steps of a run.
 func variables(t *testing.T, workflow any) map[string]string {
 	t.Helper()
 	parameters, _ := at(workflow, "parameters").(map[string]any)
@@ -87,7 +87,9 @@ func TestEarlierRunsAreAsBefore(t *testing.T) {
 					template = "generate-workload"
 				}
 				properties := schemas.MustLoad(steps[template].schema).Properties
-				i := slices.IndexFunc(properties, func(p *schemas.Property) bool { return schemas.EnvName(p.Name) == name })
+				i := slices.IndexFunc(properties, func(p *schemas.Property) bool {
+					return schemas.EnvName(p.Name) == name
+				})
 				if i < 0 || schemas.Text(properties[i].Default) != value {
 					t.Errorf("%s is %q, which no run asked for", variable, value)
 				}

@@ -189,7 +189,8 @@ var places = [][]string{
 	nil, {"repository"}, {"repository", "url"}, {"repository", "secretRef"}, {"repository", "revision"},
 	{"repository", "revision", "branch"}, {"repository", "revision", "commit"},
 	{"repository", "appPath"}, {"docker"}, {"docker", "context"}, {"docker", "filePath"}, {"buildEnv"}, {"buildArgs"},
-	{"repository", "submodules"}, {"repository", "lfs"}, {"docker", "platforms"}, {"docker", "target"}, {"labels"}, {"noCache"}, {"buildSecrets"},
+	{"repository", "submodules"}, {"repository", "lfs"}, {"docker", "platforms"}, {"docker", "target"}, {"labels"},
+	{"noCache"}, {"buildSecrets"},
 }
 
 // No expression fails for any value of a developer: the run would be pending for ever. And no text that Argo would

@@ -78,9 +78,8 @@ func withSubmodule(t *testing.T, name string, files map[string]string) string {
 	serving.repository(t, name, all)
 	git := func(args ...string) string {
 		t.Helper()
-		return must(devgit.Git(
-			t.Context(), filepath.Join(serving.gitRoot, name), devgit.Identity(time.Unix(1_700_000_000, 0)), nil, args...,
-		))(t)
+		author := devgit.Identity(time.Unix(1_700_000_000, 0))
+		return must(devgit.Git(t.Context(), filepath.Join(serving.gitRoot, name), author, nil, args...))(t)
 	}
 	git("read-tree", "main")
 	git("update-index", "--add", "--cacheinfo", "160000,"+strings.Repeat("ab", 20)+",gone")

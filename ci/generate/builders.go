@@ -100,7 +100,9 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
                       value: '{{workflow.parameters.no-cache}}'
 `, b.Template))
 	text = head(text, "    - id: build-secrets\n") // the last of the resources
-	references := "    # Generated from schemas/" + templates.DockerfileBuilder + ".schema.json by go run ./ci/generate. One"
+	references := fmt.Sprintf(
+		"    # Generated from schemas/%s.schema.json by go run ./ci/generate. One", templates.DockerfileBuilder,
+	)
 	if err == nil && !strings.Contains(text, references) {
 		err = fmt.Errorf("%s: lacks the references of build secrets", dockerfileBuilderFile)
 	}

@@ -14,7 +14,9 @@ import (
 // namespace.
 func forBuild(annotation string) string {
 	label := func(name string) string {
-		return fmt.Sprintf(`("openchoreo.dev/%[1]s" in metadata.labels ? metadata.labels["openchoreo.dev/%[1]s"] : "")`, name)
+		return fmt.Sprintf(
+			`("openchoreo.dev/%[1]s" in metadata.labels ? metadata.labels["openchoreo.dev/%[1]s"] : "")`, name,
+		)
 	}
 	const annotations = `s.template.metadata.annotations`
 	return `has(s.template) && has(s.template.metadata) && has(` + annotations + `) && ` +

@@ -76,10 +76,13 @@ func TestCheck(t *testing.T) {
 			`19: WorkflowRun acme/parameters: spec.workflow.parameters.more: is not a parameter`,
 			`20: WorkflowRun acme/parameters: spec.workflow.parameters.docker.target: 1.10 is read as the number 1.1`,
 			`21: WorkflowRun acme/parameters: spec.workflow.parameters.noCache: expected boolean, but got string`,
-			`25: WorkflowRun acme/parameters: spec.workflow.parameters.buildSecrets[1].name: "npmrc" is also the name of [0]`,
-			`26: WorkflowRun acme/parameters: spec.workflow.parameters.buildSecrets[2].name: does not have the right form`,
+			`25: WorkflowRun acme/parameters: spec.workflow.parameters.` +
+				`buildSecrets[1].name: "npmrc" is also the name of [0]`,
+			`26: WorkflowRun acme/parameters: spec.workflow.parameters.` +
+				`buildSecrets[2].name: does not have the right form`,
 			`26: WorkflowRun acme/parameters: spec.workflow.parameters.buildSecrets[2].secretRef: is required`,
-			`27: WorkflowRun acme/parameters: spec.workflow.parameters.buildSecrets[2].key: does not have the right form`,
+			`27: WorkflowRun acme/parameters: spec.workflow.parameters.` +
+				`buildSecrets[2].key: does not have the right form`,
 		}},
 		{file: "components", want: []string{`39: Component acme/disallowed: spec.workflow.name: WorkflowNotAllowed: ` +
 			`Workflow "other" (kind ClusterWorkflow) is not allowed by ComponentType "service"; allowed workflows: ` +

@@ -35,6 +35,7 @@ spec:
     - {secretKey: a, remoteRef: {key: a}}
     - {secretKey: b.type, remoteRef: {key: b}}
 `
+	const at = "WorkflowRun acme/cart-1: spec.workflow.parameters."
 	for name, test := range map[string]struct {
 		workflow, parameters, annotations string
 		want                              []string
@@ -52,16 +53,18 @@ spec:
           secretRef: two
           key: c
 `, `{stepwright.dev/build-secrets: "true"}`, []string{
-			"13: WorkflowRun acme/cart-1: spec.workflow.parameters.buildSecrets[0].secretRef: the SecretReference has not",
-			"14: WorkflowRun acme/cart-1: spec.workflow.parameters.buildSecrets[1].secretRef: the SecretReference is not",
-			"16: WorkflowRun acme/cart-1: spec.workflow.parameters.buildSecrets[2].secretRef: the SecretReference has not",
+			"13: " + at + "buildSecrets[0].secretRef: the SecretReference has not",
+			"14: " + at + "buildSecrets[1].secretRef: the SecretReference is not",
+			"16: " + at + "buildSecrets[2].secretRef: the SecretReference has not",
 		}},
 		"bindings": {
-			"paketo-buildpacks-builder", "      bindings: {secretRef: one}\n", `{stepwright.dev/bindings: "shop/*"}`, nil,
+			"paketo-buildpacks-builder", "      bindings: {secretRef: one}\n",
+			`{stepwright.dev/bindings: "shop/*"}`, nil,
 		},
 		"no bindings": {
-			"paketo-buildpacks-builder", "      bindings: {secretRef: one}\n", `{stepwright.dev/bindings: "shop/till"}`,
-			[]string{"12: WorkflowRun acme/cart-1: spec.workflow.parameters.bindings.secretRef: the SecretReference is not"},
+			"paketo-buildpacks-builder", "      bindings: {secretRef: one}\n",
+			`{stepwright.dev/bindings: "shop/till"}`,
+			[]string{"12: " + at + "bindings.secretRef: the SecretReference is not"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -103,7 +103,8 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 	known := []string{
 		"entrypoint", "templates", "arguments", "serviceAccountName", "volumeClaimTemplates", "volumeClaimGC",
 		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization",
-		"nodeSelector", "tolerations", "podPriorityClassName", "activeDeadlineSeconds", // of a cluster's nodes and queues
+		// Left out on purpose: a cluster's nodes and queues.
+		"nodeSelector", "tolerations", "podPriorityClassName", "activeDeadlineSeconds",
 	}
 	if tellsOfFailures(workflow) {
 		known = append(known, "onExit") // left out on purpose: here people see themselves what failed
