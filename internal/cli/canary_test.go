@@ -52,8 +52,8 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	clientSecret := write("client-secret", canaries["client secret"]+"\n")
 
 	// The Dockerfile proves that it got the secret by its hash, and is careless with the secret itself: it prints it.
-	dockerfile := "FROM busybox:1\nRUN --mount=type=secret,id=token sha256sum /run/secrets/token | cut -c1-64 > " +
-		"/proof && cat /run/secrets/token && echo && cat /run/secrets/token >&2\n"
+	dockerfile := "FROM busybox:1\nRUN --mount=type=secret,id=token,required=true sha256sum /run/secrets/token | " +
+		"cut -c1-64 > /proof && cat /run/secrets/token && echo && cat /run/secrets/token >&2\n"
 	source := project(t, dockerfile, `{repository: {url: "https://git.example.com/x.git"}}`)
 	repositories := t.TempDir()
 	if _, err := devgit.Import(
@@ -90,7 +90,8 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := project(t, "", fmt.Sprintf(`{repository: {url: "%s/cart.git", secretRef: git-credentials}}`, gitServer))
+	run := project(t, "", fmt.Sprintf(`{repository: {url: "%s/cart.git", secretRef: git-credentials}, `+
+		`buildSecrets: [{name: token, secretRef: cart-token}]}`, gitServer))
 	for _, file := range []string{"component.yaml", "run.yaml"} {
 		raw, err := os.ReadFile(filepath.Join(run, file))
 		if err != nil {
