@@ -39,6 +39,10 @@ func testParity(t *testing.T) {
 			object{"buildEnv": []any{"A=b", 1, object{"name": 1, "value": object{}}, []any{}}, "buildArgs": "{}"}},
 		{"markup and odd letters", object{"buildArgs": []any{object{"name": "A", "value": "<&> \u2028 é \\ \" '"}}}},
 		{"objects where texts go", object{"docker": "no object", "buildArgs": object{"A": "b"}}},
+		{"what only our builders take",
+			object{"labels": []any{object{"name": "a", "value": "{{b}}"}}, "noCache": true,
+				"docker":       object{"target": "x"},
+				"buildSecrets": []any{object{"name": "a", "secretRef": "git-basic", "key": "password"}, nil}}},
 		{"a SecretReference",
 			object{"repository": object{"url": "https://git.example.com/x.git", "secretRef": "git-basic"}}},
 	}

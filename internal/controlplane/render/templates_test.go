@@ -1,0 +1,82 @@
+package render
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	"sigs.k8s.io/yaml"
+)
+
+// OpenChoreo's own code makes of our ClusterWorkflows what we think, with all that developers and platforms set.
+func TestOurClusterWorkflows(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../../templates/control-plane/*-builder.yaml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%v %v", files, err)
+	}
+	builds := func(annotations map[string]string, keys ...string) *v1alpha1.SecretReference {
+		found := &v1alpha1.SecretReference{Spec: v1alpha1.SecretReferenceSpec{Template: v1alpha1.SecretTemplate{
+			Metadata: &v1alpha1.SecretMetadata{Annotations: annotations},
+		}}}
+		for _, key := range keys {
+			found.Spec.Data = append(found.Spec.Data, v1alpha1.SecretDataSource{
+				SecretKey: key, RemoteRef: v1alpha1.RemoteReference{Key: "store/" + key, Version: "2"},
+			})
+		}
+		return found
+	}
+	secrets := map[string]*v1alpha1.SecretReference{
+		"git-credentials": reference,
+		"npm":             builds(map[string]string{"stepwright.dev/build-secrets": "shop/till, shop/cart"}, "npmrc"),
+		"several":         builds(map[string]string{"stepwright.dev/build-secrets": "true"}, "a", "b"),
+		"till":            builds(map[string]string{"stepwright.dev/build-secrets": "shop/till"}, "a"),
+		"bindings":        builds(map[string]string{"stepwright.dev/bindings": "shop/*"}, "npm.type", "npm..npmrc"),
+	}
+	inputs := map[string]Input{}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for placement, text := range map[string]string{
+			"": string(raw),
+			" placed": strings.NewReplacer("\n        {}\n", "\n        "+`{"pool": "builds"}`+"\n",
+				"\n        []\n", "\n        "+`[{"key": "a", "operator": "Exists", "tolerationSeconds": 60}]`+"\n",
+				"\n        0\n", "\n        14400\n", `[""].map(class`, `["builds"].map(class`).Replace(string(raw)),
+		} {
+			var workflow struct{ Spec v1alpha1.WorkflowSpec }
+			if err := yaml.Unmarshal([]byte(text), &workflow); err != nil {
+				t.Fatal(err)
+			}
+			if (text == string(raw)) != (placement == "") {
+				t.Fatalf("%s: nothing says where pods run", file)
+			}
+			for name, parameters := range map[string]string{
+				"nothing but a URL": `{"repository": {"url": "https://h/r"}}`,
+				"everything": `{"repository": {"url": "https://h/r", "secretRef": "git-credentials", "lfs": "false",
+					"submodules": false}, "docker": {"target": "{{x}}"}, "labels": [{"name": "a", "value": 1}],
+					"noCache": true, "bindings": {"secretRef": "bindings"}, "buildSecrets": [
+					{"name": "npmrc", "secretRef": "npm"}, null, {"name": "b", "secretRef": "several", "key": "b"}]}`,
+				"what a build may not read": `{"repository": {"url": "https://h/r"}, "bindings": {"secretRef": "npm"},
+					"buildSecrets": [{"name": "a", "secretRef": "till"}, {"name": "b", "secretRef": "several"},
+					{"name": "{{c}}", "secretRef": "npm"}, {"name": "d", "secretRef": "git-credentials"}]}`,
+				"odd": `{"repository": {"url": "https://h/r", "lfs": []}, "labels": "a", "noCache": {},
+					"buildSecrets": [[], "a", {"name": 1, "secretRef": "npm", "key": 2}, {"secretRef": 3}]}`,
+			} {
+				inputs[filepath.Base(file)+placement+": "+name] = Input{
+					Run: newRun(parameters), Workflow: workflow.Spec, SecretStore: "openbao",
+					SecretReference: func(name string) *v1alpha1.SecretReference { return secrets[name] },
+				}
+			}
+		}
+	}
+	compare(t, inputs)
+	for name, in := range inputs {
+		if _, err := Render(in); err != nil {
+			t.Errorf("%s stays pending for ever: %v", name, err)
+		}
+	}
+}
