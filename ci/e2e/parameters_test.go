@@ -94,7 +94,8 @@ func testAsked(t *testing.T) {
 		"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\nsize 12\n"
 	b := build{name: name, url: withSubmodule(t, name+".git", with(map[string]string{
 		".gitattributes": "*.bin filter=lfs -text\n", "large.bin": pointer,
-		"Dockerfile": "FROM busybox:1 AS base\nCOPY large.bin /\n" +
+		"Dockerfile": "FROM busybox:1 AS base\n" +
+			"RUN --mount=type=bind,source=large.bin,target=/large.bin grep -q git-lfs /large.bin\n" +
 			"RUN --mount=type=secret,id=npm,required=true --mount=type=secret,id=pip.conf,required=true " +
 			"grep -q npm-51c8 /run/secrets/npm && grep -q pip-9e02 /run/secrets/pip.conf && " +
 			"echo both > /read\n" +

@@ -10,7 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// OpenChoreo's own code makes of our ClusterWorkflows what we think, with all that developers and platforms set.
+// OpenChoreo's own code renders our ClusterWorkflows as ours does, with all that developers and platforms set.
 func TestOurClusterWorkflows(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../../templates/control-plane/*-builder.yaml")
