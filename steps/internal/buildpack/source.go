@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
 // findApp returns the real path of the application's folder.
@@ -136,10 +137,7 @@ func copyFile(from, to string, entry fs.DirEntry, at time.Time) (err error) {
 	if err != nil {
 		return err
 	}
-	mode := fs.FileMode(0o644)
-	if info.Mode()&0o100 != 0 {
-		mode = 0o755
-	}
+	mode := workspace.Mode(info.Mode())
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err

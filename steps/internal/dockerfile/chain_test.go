@@ -78,6 +78,52 @@ func TestBaseImages(t *testing.T) {
 	}
 }
 
+// A volume changes rights of what was checked out, as a pod's fsGroup does. The image has those that Git knows.
+func TestModesOfAVolume(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t)
+	files := map[string]string{
+		"Dockerfile": "FROM scratch\nCOPY . /src\nCOPY folder/program /\n", "folder/program": "#!/bin/sh\n",
+		"folder/file": "content", "folder/link": "-> file",
+	}
+	digests := map[string]string{}
+	for name, change := range map[string]func(mode fs.FileMode) fs.FileMode{
+		"none":    func(mode fs.FileMode) fs.FileMode { return mode },
+		"fsGroup": func(mode fs.FileMode) fs.FileMode { return mode | 0o060 | fs.ModeSetgid },
+		"umask":   func(mode fs.FileMode) fs.FileMode { return mode &^ 0o077 },
+	} {
+		w := project(t, files)
+		if err := os.Chmod(filepath.Join(w.Source(), "folder/program"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		in := chained(t, parameters(w, r))
+		if err := filepath.WalkDir(w.Source(), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.Type() == fs.ModeSymlink {
+				return err
+			}
+			info, err := entry.Info()
+			if err != nil {
+				return err
+			}
+			mode := change(info.Mode())
+			if !entry.IsDir() {
+				mode &^= fs.ModeSetgid
+			}
+			return os.Chmod(path, mode)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		end := run(t, t.Context(), in)
+		if end.err != nil {
+			t.Fatalf("%s: %v\n%s", name, end.err, end.output)
+		}
+		digests[name] = end.results["image-digest"]
+	}
+	if digests["fsGroup"] != digests["none"] || digests["umask"] != digests["none"] {
+		t.Errorf("%v", digests)
+	}
+}
+
 func TestChain(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)

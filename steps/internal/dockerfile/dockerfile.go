@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -462,7 +463,8 @@ func (b *build) labels() map[string]string {
 // itself, and so do those of submodules: they differ between two clones of one commit. The same build argument as
 // there, BUILDKIT_CONTEXT_KEEP_GIT_DIR, keeps them.
 //
-// All files have the time at, unless it is nil: those that Git has written are of the time of the checkout.
+// All files have the time at, unless it is nil: those that Git has written are of the time of the checkout. What was
+// checked out has the modes that Git knows, whatever the volume has made of them.
 func (s *source) contextFS(args []step.NameValue, at *time.Time) (fsutil.FS, error) {
 	tree, err := fsutil.NewFS(s.context)
 	if err != nil {
@@ -481,11 +483,14 @@ func (s *source) contextFS(args []step.NameValue, at *time.Time) (fsutil.FS, err
 	if !keepsGit(args) {
 		filter.ExcludePatterns = []string{"**/.git"}
 	}
-	if at != nil {
-		filter.Map = func(_ string, stat *types.Stat) fsutil.MapResult {
+	filter.Map = func(_ string, stat *types.Stat) fsutil.MapResult {
+		if at != nil {
 			stat.ModTime = at.UnixNano()
-			return fsutil.MapResultKeep
 		}
+		if s.tree != nil {
+			stat.Mode = uint32(workspace.Mode(fs.FileMode(stat.Mode)))
+		}
+		return fsutil.MapResultKeep
 	}
 	return fsutil.NewFilterFS(tree, filter)
 }

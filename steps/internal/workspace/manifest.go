@@ -45,6 +45,20 @@ func modeOf(info fs.FileMode) (mode string, ok bool) {
 	return "", false
 }
 
+// Mode is the mode that Git knows for what has this one: it tells of a file whether its owner may execute it, and
+// nothing else. A volume changes other rights, as a pod's fsGroup lets groups write, and hands its group down.
+func Mode(info fs.FileMode) fs.FileMode {
+	switch {
+	case info.IsDir():
+		return fs.ModeDir | 0o755
+	case info.IsRegular() && info&0o100 != 0:
+		return 0o755
+	case info.IsRegular():
+		return 0o644
+	}
+	return info
+}
+
 // manifest lists all that is in the source, in the order of the paths' bytes. It stays one text, since there may be
 // hundreds of thousands of entries.
 type manifest struct {
