@@ -67,12 +67,13 @@ const (
 
 // Options say what to serve, and to whom.
 type Options struct {
-	Dir           string        // folder of the objects; it is made when absent
-	ClientID      string        // the one client
-	ClientSecret  string        //
-	Namespaces    []string      // in which the client may do everything; empty: in all
-	TokenLifetime time.Duration // 0: an hour
-	Log           *slog.Logger  // hears of each request; may be nil
+	Dir           string           // folder of the objects; it is made when absent
+	ClientID      string           // the one client
+	ClientSecret  string           //
+	Namespaces    []string         // in which the client may do everything; empty: in all
+	TokenLifetime time.Duration    // 0: an hour
+	Trusted       []devidp.Trusted // whose tokens prove who the client is, in place of its secret
+	Log           *slog.Logger     // hears of each request; may be nil
 }
 
 // Server is the API and the token endpoint, an http.Handler.
@@ -99,10 +100,17 @@ func New(options Options) (*Server, error) {
 	}
 	s := &Server{options: options, store: store{options.Dir}, tokens: tokens{until: map[string]time.Time{}},
 		mux: http.NewServeMux()}
-	s.mux.Handle("POST /oauth2/token", devidp.Endpoint{
-		Clients: map[string]string{options.ClientID: options.ClientSecret}, Lifetime: options.TokenLifetime,
-		Issue: func(string) (string, error) { return s.Token(), nil },
+	s.mux.Handle("POST "+TokenPath, devidp.Endpoint{
+		Clients: map[string]string{options.ClientID: options.ClientSecret}, Trusted: options.Trusted,
+		Lifetime: options.TokenLifetime,
+		Issue:    func(string) (string, error) { return s.Token(), nil },
 	})
+	s.mux.HandleFunc("GET /.well-known/oauth-protected-resource", describe)
+	for _, path := range devidp.MetadataPaths {
+		s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+			devidp.WriteMetadata(w, devidp.Base(r))
+		})
+	}
 	handle := func(kind Kind, pattern string, serve func(*request)) {
 		s.mux.HandleFunc(pattern, s.authenticated(func(w http.ResponseWriter, r *http.Request) {
 			serve(&request{Request: r, w: w, server: s, kind: kind, namespace: r.PathValue("namespace"),
@@ -122,7 +130,19 @@ func New(options Options) (*Server, error) {
 }
 
 // TokenPath is where the token endpoint is.
-const TokenPath = "/oauth2/token"
+const TokenPath = devidp.TokenPath
+
+// describe answers with the metadata of the API, which names this server as its own identity provider.
+func describe(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{
+		"resource_name": "OpenChoreo MCP Server", "resource": devidp.Base(r) + "/mcp",
+		"authorization_servers": []string{devidp.Base(r)}, "bearer_methods_supported": []string{"header"},
+		"scopes_supported": []string{"openid", "profile", "email"}, "openchoreo_security_enabled": true,
+		"openchoreo_clients": []any{map[string]any{
+			"name": "cli", "client_id": "openchoreo-cli", "scopes": []string{"openid", "profile", "email"},
+		}},
+	})
+}
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()

@@ -1,11 +1,12 @@
 // Package devidp is an OAuth 2 identity provider for a developer's machine and for tests: it gives clients it knows
 // tokens that OpenChoreo's API server accepts.
 //
-//	POST /oauth2/token   client_credentials, the client's secret in the form
+//	POST /oauth2/token   client_credentials, the client's secret or an assertion in the form
 //	GET  /jwks           the key that tokens are signed with
 //	GET  /healthz
+//	GET  /.well-known/openid-configuration, /.well-known/oauth-authorization-server
 //
-// Tokens are RS256, and their claim sub is the client. The key lives as long as the Provider.
+// Tokens are RS256, and their claims sub and client_id are the client. The key lives as long as the Provider.
 package devidp
 
 import (
@@ -17,6 +18,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/big"
 	"net/http"
 	"time"
@@ -26,6 +28,7 @@ import (
 type Options struct {
 	Issuer   string            // its URL, the claim iss
 	Clients  map[string]string // secrets by client
+	Trusted  []Trusted         // whose tokens prove who a client is, in place of its secret
 	Lifetime time.Duration     // of a token; 0: one hour
 }
 
@@ -50,9 +53,12 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{options: o, key: key}
 	p.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	p.mux.HandleFunc("GET /jwks", p.keys)
-	p.mux.Handle("POST /oauth2/token", Endpoint{o.Clients, o.Lifetime, func(client string) (string, error) {
+	p.mux.Handle("POST "+TokenPath, Endpoint{o.Clients, o.Trusted, o.Lifetime, func(client string) (string, error) {
 		return p.sign(client, time.Now())
 	}})
+	for _, path := range MetadataPaths {
+		p.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { WriteMetadata(w, o.Issuer) })
+	}
 	return p, nil
 }
 
@@ -66,11 +72,36 @@ func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
 	}}})
 }
 
+// TokenPath is where a token endpoint is.
+const TokenPath = "/oauth2/token"
+
+// MetadataPaths are where WriteMetadata is to be served: by OpenID Connect Discovery and by RFC 8414.
+var MetadataPaths = []string{"/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"}
+
+// Base is the URL of a server, as the one who asks it has it.
+func Base(r *http.Request) string {
+	if r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}
+
+// WriteMetadata answers with the metadata of an issuer that has its endpoints below its own URL.
+func WriteMetadata(w http.ResponseWriter, issuer string) {
+	writeJSON(w, http.StatusOK, map[string]any{
+		"issuer": issuer, "token_endpoint": issuer + TokenPath, "jwks_uri": issuer + "/jwks",
+		"authorization_endpoint":                issuer + "/authorize", // which there is not, and occ login does not go without
+		"grant_types_supported":                 []string{"client_credentials"},
+		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "private_key_jwt"},
+	})
+}
+
 // Endpoint answers requests for tokens as OpenChoreo's default identity provider: client_credentials, with the client's
-// secret in the form, never in a header.
+// secret in the form, never in a header. In place of the secret it takes assertions of those it trusts (RFC 7523).
 type Endpoint struct {
 	Clients  map[string]string // secrets by client
-	Lifetime time.Duration     // of a token
+	Trusted  []Trusted
+	Lifetime time.Duration // of a token
 	Issue    func(client string) (token string, err error)
 }
 
@@ -86,11 +117,18 @@ func (e Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	client := r.PostForm.Get("client_id")
 	secret, known := e.Clients[client]
+	asserted := r.PostForm.Get("client_assertion") != ""
+	if asserted {
+		if err := e.verify(r, client); err != nil {
+			refuse(http.StatusUnauthorized, "invalid_client", err.Error())
+			return
+		}
+	}
 	switch {
 	case r.Header.Get("Authorization") != "":
 		refuse(http.StatusUnauthorized, "unauthorized_client", "the client must authenticate with client_secret_post")
 		return
-	case !known || subtle.ConstantTimeCompare([]byte(secret), []byte(r.PostForm.Get("client_secret"))) != 1:
+	case !asserted && (!known || subtle.ConstantTimeCompare([]byte(secret), []byte(r.PostForm.Get("client_secret"))) != 1):
 		refuse(http.StatusUnauthorized, "invalid_client", "Invalid client credentials")
 		return
 	case r.PostForm.Get("grant_type") != "client_credentials":
@@ -109,8 +147,17 @@ func (e Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// sign makes a token: a JWS in its compact form.
+// sign makes a token of a client.
 func (p *Provider) sign(client string, now time.Time) (string, error) {
+	return p.Sign(map[string]any{
+		"sub": client, "client_id": client, "iat": now.Unix(), "exp": now.Add(p.options.Lifetime).Unix(),
+	})
+}
+
+// Sign makes a token of this issuer with any claims: a JWS in its compact form.
+func (p *Provider) Sign(claims map[string]any) (string, error) {
+	claims = maps.Clone(claims)
+	claims["iss"] = p.options.Issuer
 	part := func(v any) (string, error) {
 		text, err := json.Marshal(v)
 		return base64.RawURLEncoding.EncodeToString(text), err
@@ -119,15 +166,13 @@ func (p *Provider) sign(client string, now time.Time) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	claims, err := part(map[string]any{
-		"sub": client, "iss": p.options.Issuer, "iat": now.Unix(), "exp": now.Add(p.options.Lifetime).Unix(),
-	})
+	payload, err := part(claims)
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256([]byte(header + "." + claims))
+	sum := sha256.Sum256([]byte(header + "." + payload))
 	signature, err := rsa.SignPKCS1v15(rand.Reader, p.key, crypto.SHA256, sum[:])
-	return header + "." + claims + "." + base64.RawURLEncoding.EncodeToString(signature), err
+	return header + "." + payload + "." + base64.RawURLEncoding.EncodeToString(signature), err
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -13,14 +13,22 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
 )
 
 // The one client. The secret is a canary: it must not appear in anything that a step writes.
 const (
 	ClientID     = "publisher"
 	ClientSecret = "canary-s3cret/+&=ä"
+)
+
+// Audience is what an assertion of the client must be for, and Subject whose it must be.
+const (
+	Audience = "https://idp.example.com"
+	Subject  = "system:serviceaccount:workflows-acme:workflow-sa"
 )
 
 // Server is the development API, served over TLS and over plain HTTP on loopback.
@@ -30,6 +38,7 @@ type Server struct {
 	PlainURL         string // without, for what stands before it in a test
 	CABundle         string // file with the authority of URL
 	ClientSecretFile string
+	Issuer           *devidp.Provider // whose tokens are assertions of the client
 
 	mu       sync.Mutex
 	requests []string
@@ -39,14 +48,20 @@ type Server struct {
 // empty. The client may do everything in those namespaces, or in all when none is given.
 func Start(t testing.TB, objects string, namespaces ...string) *Server {
 	t.Helper()
+	issuer, err := devidp.New(devidp.Options{Issuer: "https://kubernetes.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{Issuer: issuer}
 	api, err := devapi.New(devapi.Options{
 		Dir: t.TempDir(), ClientID: ClientID, ClientSecret: ClientSecret, Namespaces: namespaces,
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Trusted: []devidp.Trusted{issuer.Trusted(Audience, map[string]string{Subject: ClientID})},
+		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Server: api}
+	s.Server = api
 	s.Apply(t, objects)
 	record := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
@@ -71,6 +86,19 @@ func Start(t testing.TB, objects string, namespaces ...string) *Server {
 		}
 	}
 	return s
+}
+
+// Assertion is a JWT that proves for an hour that it comes from the client, to an identity provider of that audience.
+func (s *Server) Assertion(t testing.TB, audience string) string {
+	t.Helper()
+	text, err := s.Issuer.Sign(map[string]any{
+		"sub": Subject, "aud": []string{audience}, "exp": time.Now().Add(time.Hour).Unix(),
+		"kubernetes.io": map[string]any{"namespace": "workflows-acme"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // Apply makes the objects of a YAML text.
