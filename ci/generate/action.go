@@ -12,10 +12,11 @@ import (
 )
 
 // notForActions are parameters of generate-workload-cr without a use in GitHub Actions: there is no workspace, no pod,
-// no other step of ours, and no standard output that anybody reads.
+// no other step of ours, and no standard output that anybody reads. What begins with actions- GitHub itself sets.
 var notForActions = []string{
 	"app-path", "dry-run", "oauth-client-secret-file", "workspace", "results-dir",
 	"termination-message-path", "revision", "signature-digest", "sbom-digests", "failures",
+	"actions-id-token-request-url", "actions-id-token-request-token",
 }
 
 // actionOutputs are the step's results, each with its meaning.

@@ -35,28 +35,33 @@ const (
 func (c *Client) tokenRefused() string {
 	const api = "OpenChoreo's API trusts it (its settings identity.oidc.issuer and jwks_url), it is a JWT and not " +
 		"opaque, its audience is one that the API accepts, and the clocks agree"
+	if c.settings.Assertion.GitHub == GitHubToken {
+		return "Check that OpenChoreo's API trusts GitHub's issuer (its settings identity.oidc.issuer and jwks_url), " +
+			"which then is the only one that it trusts, and that oauth-client-assertion-audience is one that the " +
+			"API accepts. An API that trusts another provider wants github-id-token=client-assertion."
+	}
 	if c.settings.TokenFile != "" {
 		return "Check that the token in token-file has not expired and, as its claims say, that its issuer is the " +
 			"one that " + api + "."
 	}
-	return "The client ID and secret were accepted, the token has not expired, and the API refuses it all the same. " +
+	return "The client was accepted, its token has not expired, and the API refuses it all the same. " +
 		"Check that oauth-token-url is of the identity provider whose issuer " + api + "; oauth-audience asks for one."
 }
 
 // notPermitted is about the 403 of the API.
 func (c *Client) notPermitted() string {
 	who := "the token's client"
-	if c.settings.TokenFile == "" {
+	if c.settings.usesClient() {
 		who = "client " + c.settings.ClientID
 	}
 	return "Check that " + who + " is bound to a role with workload:view, workload:create and workload:update, and " +
 		"for a WorkflowRun with workflowrun:view and workflowrun:update, in this namespace and project (kubectl get " +
 		"clusterauthzrolebindings,authzrolebindings -A): the entitlement of the binding is the claim by which the " +
-		"API knows clients, sub with the default identity provider."
+		"API knows clients, sub with the default identity provider, and client_id with ThunderID from 0.45 on."
 }
 
 // clientRefused is about a token endpoint that did not give a token.
-func (c *Client) clientRefused(code string) string {
+func (c *Client) clientRefused(code string, proof proof) string {
 	switch code {
 	case "invalid_scope":
 		return "Check oauth-scope: the provider knows it, and lets this client ask for it. Empty is the provider's " +
@@ -66,12 +71,20 @@ func (c *Client) clientRefused(code string) string {
 			"words say what. Check oauth-scope, which Microsoft Entra ID wants as api://APPLICATION/.default, " +
 			"oauth-audience, which Auth0 wants as the API's identifier, and that the client may use that API."
 	case "unsupported_grant_type", "unauthorized_client":
+		how := "takes oauth-client-auth=" + c.clientAuth()
+		if proof.assertion != nil {
+			how = "takes client assertions (private_key_jwt, or a federated credential)"
+		}
 		return "Check that the application at the identity provider is one for servers (grant type " +
-			"client_credentials), and that it takes oauth-client-auth=" + c.clientAuth() + "."
+			"client_credentials), and that it " + how + "."
+	}
+	if proof.assertion != nil {
+		return "Check that client " + c.settings.ClientID + " of this identity provider takes client assertions of " +
+			"this issuer, with this subject and audience, and that the clocks agree: " + proof.assertion.facts() + "."
 	}
 	return "Check the client ID and secret: the secret is the newest one, whole and without quotes, and of an " +
 		"application of this identity provider; some take only another oauth-client-auth than " +
-		c.clientAuth() + ". A token can be asked for by hand: curl --fail " + redact.URL(c.settings.TokenURL) +
+		c.clientAuth() + ". A token can be asked for by hand: curl --fail " + redact.URL(c.at.url) +
 		" -d grant_type=client_credentials -d client_id=… --data-urlencode client_secret@FILE."
 }
 

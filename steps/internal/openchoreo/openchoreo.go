@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ import (
 // Settings say where the API is and who asks.
 type Settings struct {
 	APIServerURL      string // base of the API
-	TokenURL          string // OAuth 2.0 token endpoint
+	TokenURL          string // OAuth 2.0 token endpoint; empty: the one that the API's metadata leads to
 	ClientID          string
 	ClientSecret      string // empty: the content of ClientSecretFile
 	ClientSecretFile  string // read whenever a token is fetched
@@ -35,9 +36,13 @@ type Settings struct {
 	Scope             string // separated by spaces; empty: the provider's default
 	Audience          string // empty: the provider's default
 	TokenFile         string // holds a token; then there is no client, and all of the above is not used
+	Assertion         Assertion
 	CABundle          string // see trust.Pool
 	InsecurePlainHTTP bool   // allows http to hosts other than loopback
 }
+
+// DefaultSecretFile is the ClientSecretFile of those who name none.
+const DefaultSecretFile = "/etc/secrets/oauth-client-secret/client-secret"
 
 // Resource is a kind of object, as its URL names it.
 type Resource string
@@ -66,35 +71,34 @@ type Client struct {
 	http     *http.Client
 	secrets  *redact.Secrets
 
-	mu    sync.Mutex
+	mu    sync.Mutex // guards what follows, and is held while a token is fetched
 	token *oauth2.Token
+	at    *tokenEndpoint // nil until it is discovered
 }
 
 // New returns a client. Secret and tokens become secrets the moment they are known. The error lists every fault of the
 // settings.
 func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
 	base, fault := endpoint("api-server-url", settings.APIServerURL, settings.InsecurePlainHTTP)
-	tokenFault := ""
-	if settings.TokenFile == "" {
-		var at *url.URL
-		at, tokenFault = endpoint("oauth-token-url", settings.TokenURL, settings.InsecurePlainHTTP)
-		if at != nil && strings.HasPrefix(at.EscapedPath(), "//") {
+	faults := []string{fault}
+	var at *tokenEndpoint
+	if settings.usesClient() && settings.TokenURL != "" {
+		u, fault := endpoint("oauth-token-url", settings.TokenURL, settings.InsecurePlainHTTP)
+		faults = append(faults, fault)
+		if u != nil && strings.HasPrefix(u.EscapedPath(), "//") {
 			// A pipeline has joined the provider's URL, with a slash at its end, and the path.
 			settings.TokenURL = strings.Replace(
-				settings.TokenURL, at.EscapedPath(), "/"+strings.TrimLeft(at.EscapedPath(), "/"), 1,
+				settings.TokenURL, u.EscapedPath(), "/"+strings.TrimLeft(u.EscapedPath(), "/"), 1,
 			)
 		}
+		at = &tokenEndpoint{url: settings.TokenURL}
 	}
 	transport, err := trust.Transport(settings.CABundle)
-	var faults []string
-	for _, f := range []string{fault, tokenFault} {
-		if f != "" {
-			faults = append(faults, f)
-		}
-	}
 	if err != nil {
 		faults = append(faults, err.Error())
 	}
+	faults = append(faults, settings.conflicts()...)
+	faults = slices.DeleteFunc(faults, func(f string) bool { return f == "" })
 	if len(faults) > 0 {
 		return nil, outcome.Invalid(faults...)
 	}
@@ -103,6 +107,7 @@ func New(settings Settings, secrets *redact.Secrets) (*Client, error) {
 		settings: settings,
 		base:     base,
 		secrets:  secrets,
+		at:       at,
 		http: &http.Client{
 			Transport: transport,
 			Timeout:   patience,

@@ -300,7 +300,7 @@ func TestTokenEndpointErrors(t *testing.T) {
 		}))
 		defer server.Close()
 		c, _ := against(t, func(http.ResponseWriter, *http.Request) { t.Error("called the API without a token") })
-		c.settings.TokenURL = server.URL + "/token"
+		c.at = &tokenEndpoint{url: server.URL + "/token"}
 		_, err := c.Get(t.Context(), "acme", Workloads, "w")
 		if err == nil || outcome.Of(err).Reason != tc.reason || !strings.Contains(err.Error(), tc.part) ||
 			strings.Contains(err.Error(), "canary") || !strings.Contains(outcome.Of(err).Hint, tc.hint) {
@@ -341,7 +341,7 @@ func TestTokenAnswers(t *testing.T) {
 			}
 			fmt.Fprint(w, `{}`)
 		})
-		c.settings.TokenURL = issuer.URL
+		c.at = &tokenEndpoint{url: issuer.URL}
 		if _, err := c.Get(t.Context(), "acme", Workloads, "w"); err != nil {
 			t.Errorf("%s: %v", tc.body, err)
 		}

@@ -42,27 +42,41 @@ func (c *Client) forget(token *oauth2.Token) {
 }
 
 func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
-	if c.settings.TokenFile != "" {
+	switch {
+	case c.settings.TokenFile != "":
 		return c.given()
+	case c.settings.Assertion.GitHub == GitHubToken:
+		token, err := c.gitHubToken(ctx, c.settings.Assertion.Audience)
+		if err != nil {
+			return nil, err
+		}
+		return &oauth2.Token{AccessToken: token}, nil
 	}
-	secret, err := c.clientSecret()
+	if c.at == nil {
+		at, err := c.discover(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.at = at
+	}
+	proof, err := c.prove(ctx, *c.at)
 	if err != nil {
 		return nil, err
 	}
-	what := "token of client " + c.settings.ClientID + " from " + redact.URL(c.settings.TokenURL)
-	resp, err := c.http.Do(c.tokenRequest(ctx, secret))
+	what := "token of client " + c.settings.ClientID + " from " + redact.URL(c.at.url)
+	resp, err := c.http.Do(c.tokenRequest(ctx, *c.at, proof))
 	if err != nil {
-		return nil, unreachable(ctx, "oauth-token-url", what, err)
+		return nil, unreachable(ctx, c.at.name(), what, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, tokenLimit))
 	if err != nil {
-		return nil, unreachable(ctx, "oauth-token-url", what, err)
+		return nil, unreachable(ctx, c.at.name(), what, err)
 	}
 	answer := readTokenAnswer(body)
 	c.secrets.Add(answer.AccessToken, answer.RefreshToken)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 || answer.AccessToken == "" || !isToken(answer.AccessToken) {
-		return nil, c.denial(what, resp, answer)
+		return nil, c.denial(what, resp, answer, proof)
 	}
 	token := &oauth2.Token{AccessToken: answer.AccessToken}
 	if lifetime := answer.lifetime(); lifetime > 0 {
@@ -74,13 +88,34 @@ func (c *Client) fetch(ctx context.Context) (*oauth2.Token, error) {
 // tokenLimit bounds what is read of a token endpoint's answer, in bytes.
 const tokenLimit = 1 << 20
 
-// tokenRequest asks for a token as RFC 6749 section 4.4.2 has it.
-func (c *Client) tokenRequest(ctx context.Context, secret string) *http.Request {
+// proof is what a client shows a token endpoint: one of these.
+type proof struct {
+	secret    string
+	assertion *assertion
+}
+
+// prove returns what the client shows a token endpoint, read or asked for anew.
+func (c *Client) prove(ctx context.Context, at tokenEndpoint) (proof, error) {
+	if c.settings.Assertion.used() {
+		a, err := c.assertion(ctx, at)
+		return proof{assertion: a}, err
+	}
+	secret, err := c.clientSecret()
+	return proof{secret: secret}, err
+}
+
+// tokenRequest asks for a token as RFC 6749 section 4.4.2 has it. All that is secret is in the body or in a header.
+func (c *Client) tokenRequest(ctx context.Context, at tokenEndpoint, proof proof) *http.Request {
 	form := url.Values{"grant_type": {"client_credentials"}}
-	basic := c.settings.ClientAuth == "client_secret_basic"
-	if !basic { // the default provider takes no other (docs/contract.md section 4)
+	basic := proof.assertion == nil && c.settings.ClientAuth == "client_secret_basic"
+	switch {
+	case proof.assertion != nil: // RFC 7523 section 2.2
 		form.Set("client_id", c.settings.ClientID)
-		form.Set("client_secret", secret)
+		form.Set("client_assertion_type", assertionType)
+		form.Set("client_assertion", proof.assertion.text)
+	case !basic: // the default provider takes no other (docs/contract.md section 4)
+		form.Set("client_id", c.settings.ClientID)
+		form.Set("client_secret", proof.secret)
 	}
 	if scopes := strings.Fields(c.settings.Scope); len(scopes) > 0 {
 		form.Set("scope", strings.Join(scopes, " "))
@@ -88,12 +123,12 @@ func (c *Client) tokenRequest(ctx context.Context, secret string) *http.Request 
 	if c.settings.Audience != "" {
 		form.Set("audience", c.settings.Audience)
 	}
-	// New has parsed the URL.
-	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, c.settings.TokenURL, strings.NewReader(form.Encode()))
+	// New or discover has parsed the URL.
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, at.url, strings.NewReader(form.Encode()))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	if basic { // section 2.3.1: both are encoded as in a form before they are joined
-		req.SetBasicAuth(url.QueryEscape(c.settings.ClientID), url.QueryEscape(secret))
+		req.SetBasicAuth(url.QueryEscape(c.settings.ClientID), url.QueryEscape(proof.secret))
 	}
 	return req
 }
@@ -149,13 +184,13 @@ func isToken(text string) bool {
 
 // given returns the token that somebody else has fetched.
 func (c *Client) given() (*oauth2.Token, error) {
-	raw, err := os.ReadFile(c.settings.TokenFile)
+	raw, err := readSecret(c.settings.TokenFile)
 	if err != nil {
 		return nil, outcome.Errorf(outcome.Unauthorized, "token-file: %w", err).WithHint(
 			"Name the file that holds a token for the API, or give an OAuth client instead.",
 		)
 	}
-	token := strings.TrimSpace(string(raw))
+	token := strings.TrimSpace(raw)
 	c.secrets.Add(token)
 	if !isToken(token) {
 		return nil, outcome.Errorf(
@@ -167,6 +202,23 @@ func (c *Client) given() (*oauth2.Token, error) {
 	return &oauth2.Token{AccessToken: token}, nil
 }
 
+// secretLimit bounds a file with a secret, an assertion or a token, in bytes. Servers take no larger header or form.
+const secretLimit = 64 << 10
+
+// readSecret reads a file whose content is secret.
+func readSecret(path string) (string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	raw, err := io.ReadAll(io.LimitReader(file, secretLimit+1))
+	if err == nil && len(raw) > secretLimit {
+		err = fmt.Errorf("%s is larger than %d bytes", path, secretLimit)
+	}
+	return string(raw), err
+}
+
 func (c *Client) clientSecret() (string, error) {
 	// A line's end is no part of a secret, neither of one from a file nor of one that a form or a shell has copied.
 	if secret := strings.TrimRight(c.settings.ClientSecret, "\r\n"); secret != "" {
@@ -174,13 +226,13 @@ func (c *Client) clientSecret() (string, error) {
 		return secret, nil
 	}
 	path := c.settings.ClientSecretFile
-	raw, err := os.ReadFile(path)
+	raw, err := readSecret(path)
 	if err != nil {
 		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %w", err).
 			WithHint("Put the client's secret into that file, name the file that holds it, or give it as the " +
 				"variable OAUTH_CLIENT_SECRET.")
 	}
-	secret := strings.TrimRight(string(raw), "\r\n")
+	secret := strings.TrimRight(raw, "\r\n")
 	c.secrets.Add(secret)
 	if secret == "" {
 		return "", outcome.Errorf(outcome.Unauthorized, "oauth-client-secret-file: %s is empty", path).WithHint(
@@ -192,7 +244,7 @@ func (c *Client) clientSecret() (string, error) {
 
 // denial is the error for a token that was not given. The server's body is never quoted whole: it may echo what was
 // sent.
-func (c *Client) denial(what string, resp *http.Response, answer tokenAnswer) error {
+func (c *Client) denial(what string, resp *http.Response, answer tokenAnswer, proof proof) error {
 	e := &StatusError{Status: resp.StatusCode, Code: answer.Error, Message: short(answer.Error)}
 	if answer.Description != "" {
 		e.Message = short(strings.TrimPrefix(answer.Error+": "+answer.Description, ": "))
@@ -203,7 +255,7 @@ func (c *Client) denial(what string, resp *http.Response, answer tokenAnswer) er
 			outcome.RetryAfter(resp.Header.Get("Retry-After"), time.Now()),
 		)
 	case s >= 300 && s < 400:
-		return redirected("oauth-token-url", what, resp)
+		return redirected(c.at.name(), what, resp)
 	case e.Code == "" && s != http.StatusUnauthorized && s != http.StatusForbidden:
 		return outcome.Errorf(
 			outcome.NotFound, "%s: %w, with %s, which holds no token and no error of a token endpoint", what, e,
@@ -212,7 +264,7 @@ func (c *Client) denial(what string, resp *http.Response, answer tokenAnswer) er
 			"/oauth2/token at the default identity provider and token_endpoint in the " +
 			".well-known/openid-configuration of others. A page of a portal, a login or a proxy is not one.")
 	}
-	return outcome.Errorf(outcome.Unauthorized, "%s: %w", what, e).WithHint(c.clientRefused(e.Code))
+	return outcome.Errorf(outcome.Unauthorized, "%s: %w", what, e).WithHint(c.clientRefused(e.Code, proof))
 }
 
 // contentType says of what type an answer claims to be.

@@ -33,6 +33,12 @@ type Parameters struct {
 	ClientID          string   `json:"oauth-client-id"`
 	ClientSecret      string   `json:"oauth-client-secret"`
 	ClientSecretFile  string   `json:"oauth-client-secret-file"`
+	ClientAssertion   string   `json:"oauth-client-assertion"`
+	AssertionFile     string   `json:"oauth-client-assertion-file"`
+	AssertionAudience string   `json:"oauth-client-assertion-audience"`
+	GitHubIDToken     string   `json:"github-id-token"`
+	IDTokenURL        string   `json:"actions-id-token-request-url"`
+	IDTokenSecret     string   `json:"actions-id-token-request-token"`
 	ClientAuth        string   `json:"oauth-client-auth"`
 	Scope             string   `json:"oauth-scope"`
 	Audience          string   `json:"oauth-audience"`
@@ -78,6 +84,10 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 			ClientID: in.ClientID, ClientSecret: in.ClientSecret, ClientSecretFile: in.ClientSecretFile,
 			ClientAuth: in.ClientAuth,
 			Scope:      in.Scope, Audience: in.Audience, TokenFile: in.TokenFile,
+			Assertion: openchoreo.Assertion{
+				Text: in.ClientAssertion, File: in.AssertionFile, Audience: in.AssertionAudience,
+				GitHub: in.GitHubIDToken, RequestURL: in.IDTokenURL, RequestSecret: in.IDTokenSecret,
+			},
 			CABundle: in.CABundle, InsecurePlainHTTP: in.InsecurePlainHTTP,
 		}, env.Secrets)
 		if err != nil {
