@@ -73,6 +73,7 @@ func overlays(t *testing.T) []customized {
 		{"local", "overlays/local", anonymous(pull, push), nil},
 		{"anonymous-pull", overlay(t, "anonymous-pull"), anonymous(pull), nil},
 		{"anonymous-push", overlay(t, "anonymous-push"), anonymous(push), nil},
+		{"client-assertion", overlay(t, "client-assertion"), anonymous("oauth-client-secret"), nil},
 		{"signing-key", overlay(t, "signing-key"), byDefault, nil},
 		{"signing-keyless", overlay(t, "signing-keyless"), byDefault, nil},
 		{"scan-gate", overlay(t, "scan-gate"), byDefault, nil},
@@ -92,9 +93,11 @@ func overlays(t *testing.T) []customized {
 			[]string{"Namespace"}},
 		{
 			"all that go together",
-			overlay(t, "signing-key", "scan-gate", "annotate-failures", "builder-resources", "anonymous-pull",
-				"anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces", "plain-image-names"),
-			rules{buildSecurity: unmasked(profiled), hostUsers: true, anonymous: []string{pull, push}},
+			overlay(t, "client-assertion", "signing-key", "scan-gate", "annotate-failures", "builder-resources",
+				"anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile", "user-namespaces",
+				"plain-image-names"),
+			rules{buildSecurity: unmasked(profiled), hostUsers: true,
+				anonymous: []string{pull, push, "oauth-client-secret"}},
 			[]string{"Namespace", "Namespace", "ConfigMap", "Service", "StatefulSet", "DaemonSet", "NetworkPolicy"},
 		},
 	}
@@ -332,6 +335,10 @@ func TestComponentsReachTheRuns(t *testing.T) {
 	if all := resources(overlay(t, "anonymous-pull", "anonymous-push")); all["registry-pull-secret"] != nil ||
 		all["registry-push-secret"] != nil || all["oauth-client-secret"] == nil {
 		t.Errorf("anonymous registries: %v", all)
+	}
+	if all := resources(overlay(t, "client-assertion")); all["oauth-client-secret"] != nil ||
+		all["registry-push-secret"] == nil {
+		t.Errorf("client-assertion: %v", all)
 	}
 	if all := resources(overlay(t, "signing-key")); all["signing-key"] == nil {
 		t.Errorf("signing-key: %v", all)
@@ -672,6 +679,59 @@ func TestSigningKeyless(t *testing.T) {
 		return
 	}
 	t.Error("there is no publish-image")
+}
+
+// With client-assertion generate-workload-cr, and no other step, gets a token for the setting's audience and for nobody
+// else, where the parameter says that it is; the audience that the step is told is the same.
+func TestClientAssertion(t *testing.T) {
+	t.Parallel()
+	objects := build(t, overlay(t, "workflow-plane-settings", "client-assertion"))
+	found := 0
+	for _, object := range ofKind(objects, "ClusterWorkflowTemplate") {
+		template := converted[wfv1.ClusterWorkflowTemplate](t, object).Spec.Templates[0]
+		for _, volume := range template.Volumes {
+			if volume.Projected == nil {
+				continue
+			}
+			found++
+			token := volume.Projected.Sources[0].ServiceAccountToken
+			i := slices.IndexFunc(template.Container.VolumeMounts, func(m corev1.VolumeMount) bool {
+				return m.Name == volume.Name && m.ReadOnly
+			})
+			if template.Name != "generate-workload-cr" || i < 0 {
+				t.Fatalf("%s has %+v", template.Name, volume)
+			}
+			inputs := template.Inputs
+			at := filepath.Join(template.Container.VolumeMounts[i].MountPath, token.Path)
+			if got := inputs.GetParameterByName("oauth-client-assertion-file").Default.String(); got != at {
+				t.Errorf("the step looks at %s, and the token is at %s", got, at)
+			}
+			audience := inputs.GetParameterByName("oauth-client-assertion-audience").Default.String()
+			if audience != "https://idp.example.com" {
+				t.Errorf("the audience is %q", audience)
+			}
+			for name, want := range map[string]string{
+				"OAUTH_CLIENT_ASSERTION_FILE":     "{{inputs.parameters.oauth-client-assertion-file}}",
+				"OAUTH_CLIENT_ASSERTION_AUDIENCE": token.Audience,
+			} {
+				if !slices.Contains(template.Container.Env, corev1.EnvVar{Name: name, Value: want}) {
+					t.Errorf("%s is not %s", name, want)
+				}
+			}
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d templates have a token", found)
+	}
+	for _, object := range ofKind(build(t, overlay(t)), "ClusterWorkflowTemplate") {
+		text, err := json.Marshal(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "serviceAccountToken") {
+			t.Errorf("%v has a token without the component", at(object, "metadata", "name"))
+		}
+	}
 }
 
 // With the component a check stands between build and publish, and gets of the build what publish-image gets. Without

@@ -90,7 +90,7 @@ func unmasked(context string) string {
 type rules struct {
 	buildSecurity string   // of the build's container, as JSON
 	hostUsers     bool     // whether pods may have user namespaces of Kubernetes
-	anonymous     []string // the Secrets of registries that are used without credentials
+	anonymous     []string // the Secrets that are not needed: of registries without credentials, of a client without a secret
 }
 
 var byDefault = rules{buildSecurity: userNamespace}
@@ -499,13 +499,19 @@ func isSecret(template wfv1.Template, volume string) bool {
 	})
 }
 
-// isIdentity tells whether a volume is a token of the service account that is good for Fulcio only, and for minutes.
-func isIdentity(sources []corev1.VolumeProjection) bool {
+// identities are the audiences of the tokens that prove who a run's service account is, by the templates that have one.
+var identities = map[string]string{
+	"publish-image":        "sigstore",
+	"generate-workload-cr": "{{inputs.parameters.oauth-client-assertion-audience}}",
+}
+
+// isIdentity tells whether a volume is a token of the service account that is good for one audience, and for minutes.
+func isIdentity(sources []corev1.VolumeProjection, audience string) bool {
 	if len(sources) != 1 || sources[0].ServiceAccountToken == nil {
 		return false
 	}
 	token := sources[0].ServiceAccountToken
-	return token.Audience == "sigstore" && token.ExpirationSeconds != nil && *token.ExpirationSeconds == 600
+	return token.Audience == audience && token.ExpirationSeconds != nil && *token.ExpirationSeconds == 600
 }
 
 func names(list corev1.ResourceList) map[string]bool {
@@ -593,8 +599,9 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
 			}
 		case v.Projected != nil:
-			if template.Name != "publish-image" || !isIdentity(v.Projected.Sources) {
-				f.add(field, "must be one token to sign with, in publish-image")
+			if audience := identities[template.Name]; audience == "" || !isIdentity(v.Projected.Sources, audience) {
+				f.add(field, "must be one token to sign with, in publish-image, or one to register with, in "+
+					"generate-workload-cr")
 			}
 		case v.ConfigMap == nil:
 			f.add(field, "must be an emptyDir, a Secret or a ConfigMap")

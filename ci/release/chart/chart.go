@@ -28,8 +28,8 @@ const Name = "stepwright"
 // Components are the components of templates that the chart has. It has not those for BuildKit daemons: daemons are an
 // overlay's own, with replicas, volumes and certificates.
 var Components = []string{
-	"network-policies", "anonymous-pull", "anonymous-push", "signing-key", "signing-keyless", "scan-gate",
-	"annotate-failures", "builder-resources", "plain-image-names", "seccomp-profile", "user-namespaces",
+	"network-policies", "anonymous-pull", "anonymous-push", "client-assertion", "signing-key", "signing-keyless",
+	"scan-gate", "annotate-failures", "builder-resources", "plain-image-names", "seccomp-profile", "user-namespaces",
 	"registry-cache",
 }
 
