@@ -118,7 +118,8 @@ func newRunner() *runner {
 // addTo makes a command run what its arguments name.
 func (r *runner) addTo(cmd *cobra.Command) {
 	cmd.Flags().AddFlagSet(r.flags)
-	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-token-url", "oauth-client-id", "oauth-client-secret-file")
+	cmd.MarkFlagsRequiredTogether("api-server-url", "oauth-client-id")
+	cmd.MarkFlagsMutuallyExclusive("oauth-client-secret-file", "oauth-client-assertion-file")
 	cmd.RunE = func(cmd *cobra.Command, files []string) error {
 		if len(files) == 0 && !(r.there.cluster && r.component != "") {
 			return misuse("requires at least 1 FILE or FOLDER, or --cluster and --component")
@@ -301,9 +302,14 @@ func addRegistry(f *pflag.FlagSet, o *localplane.Registry) {
 
 func addAPI(f *pflag.FlagSet, o *localplane.API) {
 	f.StringVar(&o.URL, "api-server-url", "", "OpenChoreo API (default: one inside this process)")
-	f.StringVar(&o.TokenURL, "oauth-token-url", "", "token endpoint for --api-server-url")
+	f.StringVar(&o.TokenURL, "oauth-token-url", "",
+		"token endpoint for --api-server-url (default: the one that the API's metadata leads to)")
 	f.StringVar(&o.ClientID, "oauth-client-id", "", "client for --api-server-url")
 	f.StringVar(&o.ClientSecretFile, "oauth-client-secret-file", "", "file with the client's secret")
+	f.StringVar(
+		&o.ClientAssertionFile, "oauth-client-assertion-file", "",
+		"file with a JWT that proves who the client is, instead of a secret; it is read at each request for a token",
+	)
 	f.StringVar(&o.Scope, "oauth-scope", "", "scopes to ask for")
 	f.StringVar(&o.ClientAuth, "oauth-client-auth", "", "client_secret_post (default) or client_secret_basic")
 	f.StringVar(&o.Audience, "oauth-audience", "", "audience to ask a token for")
@@ -475,6 +481,10 @@ func (o *runOptions) planOf(
 // check refuses what would fail only after minutes, and makes paths absolute: a step runs in another folder.
 func (o *runOptions) check(run *workflowrun.Run) error {
 	faults := append(o.faults(), o.parseMirrors()...)
+	if api := o.plane.API; (api.URL != "") != (api.ClientSecretFile != "" || api.ClientAssertionFile != "") {
+		faults = append(faults, "--api-server-url wants --oauth-client-secret-file or --oauth-client-assertion-file, "+
+			"and each of them is for it")
+	}
 	if ref := run.Repository(workflowrun.SecretRef); ref != "" && o.plane.Source.GitSecret == "" &&
 		o.plane.Source.Folder == "" {
 		faults = append(
@@ -514,7 +524,8 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		{"--build-secrets-dir", &o.plane.Source.BuildSecrets}, {"--bindings-dir", &o.plane.Source.Bindings},
 		{"--docker-config", &o.plane.Registry.DockerConfig},
 		{"--signing-key", &o.plane.Signing.Key}, {"--signing-password-file", &o.plane.Signing.Password},
-		{"--oauth-client-secret-file", &o.plane.API.ClientSecretFile}, {"--ca-bundle", &o.plane.CABundle},
+		{"--oauth-client-secret-file", &o.plane.API.ClientSecretFile},
+		{"--oauth-client-assertion-file", &o.plane.API.ClientAssertionFile}, {"--ca-bundle", &o.plane.CABundle},
 		{"--templates", &o.templates.dir}, {"--steps-dir", &o.stepsDir},
 		{"", &o.plane.State}, {"", &o.plane.Builders}, // made when absent
 	} {

@@ -127,8 +127,13 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 			"insecure-plain-http": strconv.FormatBool(p.PlainHTTP),
 		},
 	}
+	assertion := "" // only a cluster has the identity that an overlay may name here
+	if p.API.ClientAssertionFile != "" {
+		assertion = clientSecretPath + assertionFile
+	}
 	for name, value := range map[string]string{
 		"oauth-client-auth": cmp.Or(p.API.ClientAuth, "client_secret_post"), "oauth-audience": p.API.Audience,
+		"oauth-client-assertion-file": assertion, "oauth-client-assertion-audience": "",
 	} {
 		if input(library, workloadTemplate, name) != nil { // templates of before have none
 			all[workloadTemplate][name] = value
@@ -166,6 +171,12 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 	return all
 }
 
+// An assertion is a file beside the client's secret, where the template mounts that.
+const (
+	clientSecretPath = "/etc/secrets/oauth-client-secret/"
+	assertionFile    = "client-assertion"
+)
+
 // secrets are those that OpenChoreo would have External Secrets make for a run, by their names.
 func (p *Plane) secrets(run string) map[string]plan.Source {
 	registry := func() plan.Source {
@@ -174,10 +185,17 @@ func (p *Plane) secrets(run string) map[string]plan.Source {
 		}
 		return plan.Source{Files: map[string]string{".dockerconfigjson": p.Registry.DockerConfig}}
 	}
+	client := map[string]string{}
+	if p.API.ClientSecretFile != "" {
+		client["client-secret"] = p.API.ClientSecretFile
+	}
+	if p.API.ClientAssertionFile != "" {
+		client[assertionFile] = p.API.ClientAssertionFile
+	}
 	all := map[string]plan.Source{
 		run + "-registry-pull-secret": registry(),
 		run + "-registry-push-secret": registry(),
-		run + "-oauth-client-secret":  {Files: map[string]string{"client-secret": p.API.ClientSecretFile}},
+		run + "-oauth-client-secret":  {Files: client},
 	}
 	if p.Source.GitSecret != "" && p.Source.Folder == "" {
 		all[run+"-git-secret"] = plan.Source{Dir: p.Source.GitSecret}

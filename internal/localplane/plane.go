@@ -74,12 +74,14 @@ type Signing struct {
 
 // API is an OpenChoreo API, and how to get a token for it. Without a URL the plane has one of its own.
 type API struct {
-	URL, TokenURL    string
-	ClientID         string
-	ClientSecretFile string
-	Scope            string // scopes to ask for, separated by spaces; empty: none
-	ClientAuth       string // client_secret_post or client_secret_basic; empty: the former
-	Audience         string // to ask a token for; empty: none
+	URL                 string
+	TokenURL            string // empty: the one that the API's metadata leads to
+	ClientID            string
+	ClientSecretFile    string // the client has this or the next
+	ClientAssertionFile string // read at each request for a token
+	Scope               string // scopes to ask for, separated by spaces; empty: none
+	ClientAuth          string // client_secret_post or client_secret_basic; empty: the former
+	Audience            string // to ask a token for; empty: none
 }
 
 // A Plane is what a run needs of a WorkflowPlane. Its options are what the developer gave until Start puts in the

@@ -110,7 +110,8 @@ func TestMachine(t *testing.T) {
 			"api-server-url": "http://api.example.com", "oauth-token-url": "http://idp.example.com/token",
 			"oauth-client-id": "publisher", "oauth-scope": "openid", "insecure-plain-http": "true",
 			"oauth-client-auth": "client_secret_post", "oauth-audience": "api",
-			"ca-bundle": "/etc/stepwright/ca/ca.crt",
+			"ca-bundle": "/etc/stepwright/ca/ca.crt", "oauth-client-assertion-file": "",
+			"oauth-client-assertion-audience": "",
 		},
 	}
 	if diff := cmp.Diff(want, got.Settings); diff != "" {
