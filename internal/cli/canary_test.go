@@ -18,6 +18,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
 	"github.com/stepwright/stepwright/internal/devserver/devgit"
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
 	"github.com/stepwright/stepwright/internal/pki"
 )
@@ -86,7 +87,14 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	dockerConfig := write("config.json", fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, host, login))
 
 	apiDir := t.TempDir()
-	api, err := devapi.New(devapi.Options{Dir: apiDir, ClientID: "publisher", ClientSecret: canaries["client secret"]})
+	cluster, err := devidp.New(devidp.Options{Issuer: "https://kubernetes.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api, err := devapi.New(devapi.Options{
+		Dir: apiDir, ClientID: "publisher", ClientSecret: canaries["client secret"],
+		Trusted: []devidp.Trusted{cluster.Trusted("", map[string]string{"me": "publisher"})},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,12 +112,13 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	apiServer := serve(t, certificate, api)
 
 	state := t.TempDir()
-	got, temp := stepwright(t, withStandIns(t, "run", "--keep", "--state", state, "--ca-bundle", caBundle,
+	given := []string{"run", "--keep", "--state", state, "--ca-bundle", caBundle,
 		"--git-secret-dir", filepath.Join(secrets, "git"), "--build-secrets-dir", filepath.Join(secrets, "build"),
-		"--registry", host, "--docker-config", dockerConfig,
-		"--api-server-url", apiServer, "--oauth-token-url", apiServer+devapi.TokenPath, "--oauth-client-id",
-		"publisher", "--oauth-client-secret-file", clientSecret,
-		run)...)
+		"--registry", host, "--docker-config", dockerConfig, "--api-server-url", apiServer, "--oauth-client-id",
+		"publisher", run,
+	}
+	got, temp := stepwright(t, withStandIns(t, append(given, "--oauth-token-url", apiServer+devapi.TokenPath,
+		"--oauth-client-secret-file", clientSecret)...)...)
 	if got.code != 0 {
 		t.Fatalf("exit code %d\n%s", got.code, got.stderr)
 	}
@@ -162,6 +171,25 @@ func TestNoSecretIsLeftAnywhere(t *testing.T) {
 	}
 	if !strings.Contains(got.stderr, "***") {
 		t.Error("nothing was masked, although the build prints its secret")
+	}
+
+	// A client without a secret has an assertion for the identity provider that the API names.
+	assertion, err := cluster.Sign(map[string]any{
+		"sub": "me", "aud": apiServer, "exp": time.Now().Add(time.Hour).Unix(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := api.Delete("acme", devapi.Workloads, "cart-workload"); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := stepwright(t, withStandIns(t, append(given, "--oauth-client-assertion-file",
+		write("assertion", assertion))...)...)
+	if w, err := api.Workload("acme", "cart-workload"); again.code != 0 || err != nil || w == nil {
+		t.Errorf("exit code %d, %+v, %v\n%s", again.code, w, err, again.stderr)
+	}
+	if strings.Contains(again.stdout+again.stderr, assertion) {
+		t.Error("the assertion is shown")
 	}
 }
 

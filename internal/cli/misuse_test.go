@@ -67,6 +67,15 @@ func TestMisuse(t *testing.T) {
 		"run: half an API": {
 			[]string{"run", "--api-server-url", "http://127.0.0.1:1", run}, []string{"missing [oauth-client-id"},
 		},
+		"run: an API without credentials": {
+			[]string{"run", "--api-server-url", "http://127.0.0.1:1", "--oauth-client-id", "me", run},
+			[]string{"--oauth-client-secret-file or --oauth-client-assertion-file"},
+		},
+		"run: two ways to be a client": {
+			[]string{"run", "--api-server-url", "http://127.0.0.1:1", "--oauth-client-id", "me",
+				"--oauth-client-secret-file", run, "--oauth-client-assertion-file", run, run},
+			[]string{"[oauth-client-assertion-file oauth-client-secret-file] were all set"},
+		},
 		"run: absent, in a cluster": {
 			[]string{"run", "--cluster", "--kubeconfig", kubeconfig, "no/such"}, []string{"no/such: no such file"},
 		},

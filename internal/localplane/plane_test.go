@@ -132,6 +132,17 @@ func TestMachine(t *testing.T) {
 	}, got.Images); diff != "" {
 		t.Error(diff)
 	}
+
+	given.API.ClientSecretFile, given.API.ClientAssertionFile = "", "/home/me/token"
+	got = given.Machine(run(t), library(t), "/bin", "/scratch")
+	if file := got.Settings["generate-workload"]["oauth-client-assertion-file"]; file !=
+		"/etc/secrets/oauth-client-secret/client-assertion" {
+		t.Errorf("the assertion is looked for at %q", file)
+	}
+	if diff := cmp.Diff(plan.Source{Files: map[string]string{"client-assertion": "/home/me/token"}},
+		got.Secrets[name+"-oauth-client-secret"]); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // A plane of which nothing is given has servers of its own, until it is closed.

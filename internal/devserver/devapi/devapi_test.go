@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/validation"
+
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
 )
 
 // annotationsLimit is the most that an object's annotations may have together, in bytes.
@@ -549,5 +551,48 @@ func TestStartOnLoopbackOnly(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != 401 {
 		t.Error(resp.StatusCode)
+	}
+}
+
+// TestMetadata: without a token the API names itself as its identity provider, by the URL that it is asked at.
+func TestMetadata(t *testing.T) {
+	t.Parallel()
+	api, err := New(Options{Dir: t.TempDir(), ClientID: "me", ClientSecret: "secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range []*httptest.Server{httptest.NewServer(api), httptest.NewTLSServer(api)} {
+		t.Cleanup(server.Close)
+		get := func(path string, into any) {
+			t.Helper()
+			response, err := server.Client().Get(server.URL + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var resource struct {
+			Resource string   `json:"resource"`
+			Servers  []string `json:"authorization_servers"`
+			Clients  []struct {
+				Name string `json:"name"`
+				ID   string `json:"client_id"`
+			} `json:"openchoreo_clients"`
+		}
+		get("/.well-known/oauth-protected-resource", &resource)
+		if len(resource.Servers) != 1 || resource.Servers[0] != server.URL || resource.Resource != server.URL+"/mcp" ||
+			len(resource.Clients) != 1 || resource.Clients[0].Name != "cli" {
+			t.Errorf("%+v", resource)
+		}
+		for _, path := range devidp.MetadataPaths {
+			var provider map[string]any
+			get(path, &provider)
+			if provider["issuer"] != server.URL || provider["token_endpoint"] != server.URL+TokenPath {
+				t.Errorf("%s: %v", path, provider)
+			}
+		}
 	}
 }

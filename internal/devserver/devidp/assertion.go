@@ -51,7 +51,7 @@ func (e Endpoint) verify(r *http.Request, client string) error {
 		if claims.Expiry == nil {
 			return errors.New("the assertion does not end")
 		}
-		audiences := jwt.Audience{Base(r), Base(r) + r.URL.Path}
+		audiences := jwt.Audience{Base(r), Base(r) + "/", Base(r) + r.URL.Path}
 		if t.Audience != "" {
 			audiences = append(audiences, t.Audience)
 		}

@@ -127,3 +127,84 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
+
+// An assertion of a trusted issuer is as good as the client's secret, and nothing else is.
+func TestAssertion(t *testing.T) {
+	cluster, err := New(Options{Issuer: "https://cluster.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := New(Options{Issuer: "https://cluster.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider, err := New(Options{
+		Issuer: "http://idp.test", Clients: map[string]string{"ci": "s3cret", "admin": "s3cret"},
+		Trusted: []Trusted{cluster.Trusted("idp", map[string]string{"account": "ci"})},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(provider)
+	t.Cleanup(server.Close)
+	soon := time.Now().Add(time.Minute).Unix()
+	good := map[string]any{"sub": "account", "aud": "idp", "exp": soon}
+	for name, test := range map[string]struct {
+		by     *Provider
+		claims map[string]any
+		client string
+		more   url.Values
+		status int
+	}{
+		"good":              {cluster, good, "ci", nil, 200},
+		"for the URL":       {cluster, map[string]any{"sub": "account", "aud": server.URL, "exp": soon}, "ci", nil, 200},
+		"another client":    {cluster, good, "admin", nil, 401},
+		"another key":       {other, good, "ci", nil, 401},
+		"another audience":  {cluster, map[string]any{"sub": "account", "aud": "x", "exp": soon}, "ci", nil, 401},
+		"another subject":   {cluster, map[string]any{"sub": "x", "aud": "idp", "exp": soon}, "ci", nil, 401},
+		"of the past":       {cluster, map[string]any{"sub": "account", "aud": "idp", "exp": 1}, "ci", nil, 401},
+		"without an end":    {cluster, map[string]any{"sub": "account", "aud": "idp"}, "ci", nil, 401},
+		"of an untrusted":   {provider, good, "ci", nil, 401},
+		"and a secret":      {cluster, good, "ci", url.Values{"client_secret": {"s3cret"}}, 401},
+		"of another type":   {cluster, good, "ci", url.Values{"client_assertion_type": {"saml"}}, 401},
+		"of another grant":  {cluster, good, "ci", url.Values{"grant_type": {"password"}}, 400},
+		"and empty secrets": {cluster, good, "", nil, 401},
+	} {
+		assertion, err := test.by.Sign(test.claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		form := url.Values{
+			"grant_type": {"client_credentials"}, "client_id": {test.client}, "client_assertion": {assertion},
+			"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		}
+		for key, value := range test.more {
+			form[key] = value
+		}
+		response, err := http.PostForm(server.URL+"/oauth2/token", form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != test.status {
+			t.Errorf("%s: %s, want %d", name, response.Status, test.status)
+		}
+	}
+}
+
+func TestMetadata(t *testing.T) {
+	server := start(t)
+	for _, path := range MetadataPaths {
+		response, err := http.Get(server + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var metadata map[string]any
+		err = json.NewDecoder(response.Body).Decode(&metadata)
+		response.Body.Close()
+		if err != nil || metadata["issuer"] != "http://idp.test" ||
+			metadata["token_endpoint"] != "http://idp.test/oauth2/token" || metadata["jwks_uri"] != "http://idp.test/jwks" {
+			t.Errorf("%s: %v, %v", path, metadata, err)
+		}
+	}
+}
