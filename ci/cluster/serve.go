@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -50,8 +52,14 @@ func serveRegistry(ctx context.Context, state *node.State) error {
 	return registry.Close()
 }
 
-func serveIssuer(ctx context.Context, _ *node.State) error {
-	provider, err := devidp.New(devidp.Options{Issuer: plane.IssuerURL, Clients: plane.Clients})
+func serveIssuer(ctx context.Context, state *node.State) error {
+	accounts, err := serviceAccounts(ctx, state)
+	if err != nil {
+		return err
+	}
+	provider, err := devidp.New(devidp.Options{
+		Issuer: plane.IssuerURL, Clients: plane.Clients, Trusted: []devidp.Trusted{accounts},
+	})
 	if err != nil {
 		return err
 	}
@@ -65,6 +73,36 @@ func serveIssuer(ctx context.Context, _ *node.State) error {
 		return err
 	}
 	return nil
+}
+
+// serviceAccounts lets service accounts of the cluster be clients of the identity provider, by the keys that the API
+// server publishes.
+func serviceAccounts(ctx context.Context, state *node.State) (trusted devidp.Trusted, err error) {
+	config, err := clientcmd.BuildConfigFromFlags("", state.Kubeconfig("admin"))
+	if err != nil {
+		return trusted, err
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return trusted, err
+	}
+	document := func(ctx context.Context, path string, into any) error {
+		raw, err := client.RESTClient().Get().AbsPath(path).DoRaw(ctx)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(raw, into)
+	}
+	var issuer struct {
+		Issuer string `json:"issuer"`
+	}
+	err = document(ctx, "/.well-known/openid-configuration", &issuer)
+	return devidp.Trusted{
+		Issuer: issuer.Issuer, Subjects: plane.Subjects,
+		Keys: func(ctx context.Context) (keys jose.JSONWebKeySet, err error) {
+			return keys, document(ctx, "/openid/v1/jwks", &keys)
+		},
+	}, err
 }
 
 // serveAPI has OpenChoreo's API, which is a Service, answer at the node's address.

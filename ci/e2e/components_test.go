@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/stepwright/stepwright/internal/pki"
 )
@@ -50,6 +51,7 @@ func TestComponents(t *testing.T) {
 			check:   inRegistryCache},
 		{overlay: "scan-gate", enforced: "privileged", promised: promise("privileged"), before: signingKey,
 			check: behindGate},
+		{overlay: "client-assertion", enforced: "privileged", promised: promise("privileged"), check: withoutClientSecret},
 		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates,
 			prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
 	}
@@ -110,6 +112,36 @@ func inUserNamespace(t *testing.T, run string) {
 	if said := logs(t, run); !strings.Contains(said, "a /proc of its own") {
 		t.Errorf("RUNs see more than their own processes:\n%s", said)
 	}
+}
+
+// withoutClientSecret wants a run to have registered by its service account alone: there was no client secret, and the
+// token endpoint was the one that OpenChoreo's API named.
+func withoutClientSecret(t *testing.T, run string) {
+	found, err := k8s.dynamic.Resource(externalSecrets).Namespace(planeNamespace).List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range found.Items {
+		if secret.GetName() == run+"-oauth-client-secret" {
+			t.Errorf("the run has %s", secret.GetName())
+		}
+	}
+	if len(found.Items) == 0 {
+		t.Error("the run has no Secrets at all")
+	}
+	for _, pod := range pods(t, run) {
+		for _, volume := range pod.Spec.Volumes {
+			if volume.Projected == nil || volume.Name != "oauth-client-assertion" {
+				continue
+			}
+			audience := volume.Projected.Sources[0].ServiceAccountToken.Audience
+			if step(pod) != "generate-workload-cr" || audience != "http://idp.stepwright.test:8091" {
+				t.Errorf("%s has a token for %s", step(pod), audience)
+			}
+			return
+		}
+	}
+	t.Error("no pod has the service account's token")
 }
 
 // buildkitCertificates are the platform engineer's part of the component buildkit-daemon: mutual TLS.

@@ -38,6 +38,11 @@ var Clients = map[string]string{
 	"nobody":                               "nobody-secret",
 }
 
+// Subjects are the service accounts whose tokens prove that they are a client: that of the runs of ci/e2e.
+var Subjects = map[string]string{
+	"system:serviceaccount:workflows-acme:workflow-sa": "openchoreo-workload-publisher-client",
+}
+
 // A part is a process of the node with the service account and the rights that its chart gives it. The role is a file
 // of the chart.
 type part struct{ name, namespace, role string }
