@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
 )
 
 const (
@@ -126,6 +128,31 @@ func apiCases() []apiCase {
 			name: "The client's secret is wrong", reason: "Unauthorized", after: none,
 			say: []string{"invalid_client", "Check the client ID and secret"},
 			run: direct(func(_ *platform, in map[string]string) { in["OAUTH_CLIENT_SECRET"] = "canary-but-wrong" }),
+		},
+		{
+			name: "There is no token endpoint's URL: the API's metadata leads to it", reason: "Succeeded",
+			after: one("", "new"),
+			run:   direct(func(_ *platform, in map[string]string) { in["OAUTH_TOKEN_URL"] = "" }),
+		},
+		{
+			name: "There is a client assertion beside the secret", reason: "InvalidParameters", after: none,
+			say: []string{"oauth-client-assertion, oauth-client-secret: all of them are given"},
+			run: direct(func(_ *platform, in map[string]string) { in["OAUTH_CLIENT_ASSERTION"] = "e30.e30.canary" }),
+		},
+		{
+			name: "The client's assertion is of an issuer that the provider does not trust", reason: "Unauthorized",
+			after: none,
+			say:   []string{"Check that client", "the assertion is of the issuer https://other.example.com"},
+			run: func(t *testing.T, p *platform) (outcome, string) {
+				other, err := devidp.New(devidp.Options{Issuer: "https://other.example.com"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c, in := p.component(t), p.parameters("", newImage)
+				in["COMPONENT_NAME"], in["OAUTH_CLIENT_SECRET"] = c, ""
+				in["OAUTH_CLIENT_ASSERTION"] = (&platform{jobs: other}).idToken(t, p.tokenURL)
+				return register(t, in), c
+			},
 		},
 		{
 			name: "The client has no role", reason: "Forbidden", after: none,

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -98,7 +99,11 @@ func TestDocsAreTrue(t *testing.T) {
 			"OPENCHOREO_CLIENT_ID", "OPENCHOREO_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL", "REGISTRY_USER",
 			"REGISTRY_PASSWORD", "STEPWRIGHT_URL", "STEPWRIGHT_SHA256",
 		},
-		"gitlab/.gitlab-ci.yml": {"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL"},
+		"github-actions/workflow-without-secret.yml": {
+			"OPENCHOREO_CLIENT_ID", "OPENCHOREO_API_URL", "github-id-token",
+		},
+		"gitlab/without-secret.yml": {"OAUTH_CLIENT_ASSERTION", "THUNDER_URL"},
+		"gitlab/.gitlab-ci.yml":     {"OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "THUNDER_URL", "OPENCHOREO_API_URL"},
 	} {
 		text := read(t, filepath.Join(examples, file))
 		for _, name := range names {
@@ -187,8 +192,11 @@ func TestAuthorization(t *testing.T) {
 	t.Parallel()
 	documents := strings.Split(read(t, filepath.Join(examples, "authorization.yaml")), "\n---\n")
 	var role v1alpha1.ClusterAuthzRole
-	var binding v1alpha1.ClusterAuthzRoleBinding
-	for i, into := range []any{&role, &binding} {
+	var binding, byClientID v1alpha1.ClusterAuthzRoleBinding
+	if len(documents) != 3 {
+		t.Fatalf("%d documents", len(documents))
+	}
+	for i, into := range []any{&role, &binding, &byClientID} {
 		asJSON, err := yaml.YAMLToJSON([]byte(documents[i]))
 		if err != nil {
 			t.Fatal(err)
@@ -202,6 +210,14 @@ func TestAuthorization(t *testing.T) {
 	want := []string{"workload:view", "workload:create", "workload:update", "workflowrun:view", "workflowrun:update"}
 	if !slices.Equal(role.Spec.Actions, want) {
 		t.Errorf("actions %q", role.Spec.Actions)
+	}
+	if binding.Spec.Entitlement.Claim != "sub" || byClientID.Spec.Entitlement.Claim != "client_id" ||
+		binding.Name == byClientID.Name {
+		t.Errorf("bound by %+v and %+v", binding.Spec.Entitlement, byClientID.Spec.Entitlement)
+	}
+	byClientID.Spec.Entitlement.Claim = "sub"
+	if !reflect.DeepEqual(binding.Spec, byClientID.Spec) {
+		t.Errorf("the bindings differ in more than the claim: %+v, %+v", binding.Spec, byClientID.Spec)
 	}
 	mapping := binding.Spec.RoleMappings[0]
 	if mapping.RoleRef.Name != role.Name || string(mapping.RoleRef.Kind) != role.Kind ||

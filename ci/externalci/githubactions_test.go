@@ -2,14 +2,18 @@ package externalci_test
 
 import (
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
 )
 
 // actBinary builds act, which the go command keeps for the next time.
@@ -24,10 +28,10 @@ func actBinary(t *testing.T) string {
 	return path
 }
 
-// withWorkflow puts the example's workflow and action into the repository, with this component's names.
-func (b *bench) withWorkflow() {
+// withWorkflow puts one of the examples' workflows and the action into the repository, with this component's names.
+func (b *bench) withWorkflow(name string) {
 	b.t.Helper()
-	workflow, err := os.ReadFile(filepath.Join(examples, "github-actions", "workflow.yml"))
+	workflow, err := os.ReadFile(filepath.Join(examples, "github-actions", name))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -75,7 +79,8 @@ func (b *bench) act(program string, secrets map[string]string, environ ...string
 			program, "push", "--platform", "ubuntu-latest=-self-hosted", "--secret-file",
 			filepath.Join(dir, "secrets"), "--env-file", filepath.Join(dir, "env"),
 			"--var", "REGISTRY="+b.registry, "--var", "STEPWRIGHT_URL="+b.release, "--var",
-			"STEPWRIGHT_SHA256="+b.checksum, "--no-cache-server",
+			"STEPWRIGHT_SHA256="+b.checksum, "--var", "OPENCHOREO_API_URL="+b.url,
+			"--var", "OPENCHOREO_CLIENT_ID="+b.publisher.id, "--no-cache-server",
 			"--insecure-secrets") // act would mask what it must not come to know
 	})
 	b.t.Log(log)
@@ -87,7 +92,7 @@ func TestGitHubActions(t *testing.T) {
 	t.Parallel()
 	program := actBinary(t)
 	b := newBench(t)
-	b.withWorkflow()
+	b.withWorkflow("workflow.yml")
 	secrets := map[string]string{
 		"OPENCHOREO_CLIENT_ID": b.publisher.id, "OPENCHOREO_CLIENT_SECRET": b.publisher.secret,
 		"THUNDER_URL": b.thunderURL(), "OPENCHOREO_API_URL": b.url,
@@ -120,6 +125,35 @@ func TestGitHubActions(t *testing.T) {
 	}
 }
 
+// TestGitHubActionsWithoutSecret runs the workflow that has the job's id token in place of a client secret.
+func TestGitHubActionsWithoutSecret(t *testing.T) {
+	t.Parallel()
+	program := actBinary(t)
+	b := newBench(t)
+	b.withWorkflow("workflow-without-secret.yml")
+	const request = "canary-of-the-job"
+	gitHub := httptest.NewServer(devidp.JobTokens{Provider: b.jobs, Subject: job, Secret: request})
+	t.Cleanup(gitHub.Close)
+	secrets := map[string]string{"REGISTRY_USER": "pusher", "REGISTRY_PASSWORD": pushCanary}
+	log, code := b.act(program, secrets, "SHELLOPTS=xtrace", "ACTIONS_ID_TOKEN_REQUEST_TOKEN="+request,
+		"ACTIONS_ID_TOKEN_REQUEST_URL="+gitHub.URL+"/idtoken?api-version=2.0")
+	quiet(t, map[string]string{"log": log}, append(b.secrets(), request)...)
+	if code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	if image := b.registered(); image != b.registry+"/acme_online-store_cart:"+b.commit {
+		t.Errorf("registered %s", image)
+	}
+	b.quietTree(b.repo)
+
+	// Without the permission id-token: write there are no such variables.
+	log, code = b.act(program, secrets)
+	if code == 0 || !strings.Contains(log, "InvalidParameters: github-id-token:") ||
+		!strings.Contains(log, "id-token: write") {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 // TestActionIsSafe: what somebody else writes, such as a branch's name, never becomes part of a script; and actions of
 // others are pinned by commit.
 func TestActionIsSafe(t *testing.T) {
@@ -133,10 +167,12 @@ func TestActionIsSafe(t *testing.T) {
 			Steps []step
 		}
 	}
-	var workflow struct {
+	var workflow, without struct {
 		Jobs map[string]struct{ Steps []step }
 	}
-	for name, into := range map[string]any{"register-workload/action.yml": &action, "workflow.yml": &workflow} {
+	for name, into := range map[string]any{
+		"register-workload/action.yml": &action, "workflow.yml": &workflow, "workflow-without-secret.yml": &without,
+	} {
 		raw, err := os.ReadFile(filepath.Join(examples, "github-actions", name))
 		if err == nil {
 			err = yaml.Unmarshal(raw, into)
@@ -145,8 +181,8 @@ func TestActionIsSafe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	steps := append(action.Runs.Steps, workflow.Jobs["build"].Steps...)
-	if action.Runs.Using != "composite" || len(steps) < 5 {
+	steps := slices.Concat(action.Runs.Steps, workflow.Jobs["build"].Steps, without.Jobs["build"].Steps)
+	if action.Runs.Using != "composite" || len(steps) < 10 {
 		t.Fatalf("%d steps of %q", len(steps), action.Runs.Using)
 	}
 	for _, s := range steps {

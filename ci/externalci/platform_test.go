@@ -15,8 +15,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stepwright/stepwright/internal/devserver/devapi"
+	"github.com/stepwright/stepwright/internal/devserver/devidp"
 )
 
 // canary is the secret of the development API's client. It must not appear in anything that is written, whatever writes
@@ -34,7 +36,11 @@ type platform struct {
 	url, tokenURL            string
 	namespace, project       string
 	publisher, nobody, admin client
+	jobs                     *devidp.Provider // of id tokens, which prove that a job is the publisher; nil with -api
 }
+
+// job is the subject of the id tokens of a CI's jobs.
+const job = "repo:acme/cart:ref:refs/heads/main"
 
 // newPlatform starts a development API, or connects to that of the flags.
 func newPlatform(t *testing.T) *platform {
@@ -51,10 +57,15 @@ func newPlatform(t *testing.T) *platform {
 		}
 		return p
 	}
+	jobs, err := devidp.New(devidp.Options{Issuer: "https://token.actions.example.com"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	serve := func(id string, namespaces ...string) client {
 		api, err := devapi.New(devapi.Options{
 			Dir: t.TempDir(), ClientID: id, ClientSecret: canary, Namespaces: namespaces,
-			Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+			Trusted: []devidp.Trusted{jobs.Trusted("", map[string]string{job: "publisher"})},
+			Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +77,7 @@ func newPlatform(t *testing.T) *platform {
 	all := serve("publisher")
 	return &platform{
 		url: all.api, tokenURL: all.token, namespace: "acme", project: "store",
-		publisher: all, admin: all, nobody: serve("nobody", "elsewhere"),
+		publisher: all, admin: all, nobody: serve("nobody", "elsewhere"), jobs: jobs,
 	}
 }
 
@@ -201,6 +212,16 @@ func (p *platform) parameters(component, image string) map[string]string {
 	}
 }
 
+// idToken is a token of a job for an audience. It must not appear in anything that is written.
+func (p *platform) idToken(t *testing.T, audience string) string {
+	t.Helper()
+	token, err := p.jobs.Sign(map[string]any{"sub": job, "aud": audience, "exp": time.Now().Add(time.Hour).Unix()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
 // register runs generate-workload-cr as a pipeline does, and wants the secret nowhere.
 func register(t *testing.T, parameters map[string]string) outcome {
 	t.Helper()
@@ -219,7 +240,11 @@ func register(t *testing.T, parameters map[string]string) outcome {
 		}
 		texts[name] = string(raw)
 	}
-	quiet(t, texts, parameters["OAUTH_CLIENT_SECRET"], url.QueryEscape(parameters["OAUTH_CLIENT_SECRET"]))
+	for _, secret := range []string{parameters["OAUTH_CLIENT_SECRET"], parameters["OAUTH_CLIENT_ASSERTION"]} {
+		if secret != "" {
+			quiet(t, texts, secret, url.QueryEscape(secret))
+		}
+	}
 	var o outcome
 	if err := json.Unmarshal([]byte(texts["outcome.json"]), &o); err != nil || o.ExitCode != code {
 		t.Fatalf("exit code %d, outcome %+v, %v", code, o, err)

@@ -3,6 +3,7 @@ package externalci_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -99,17 +100,26 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// TestGitLab runs the scripts of the jobs as GitLab's runner joins them.
+// TestGitLab runs the scripts of the jobs as GitLab's runner joins them, with a client secret and without.
 func TestGitLab(t *testing.T) {
 	t.Parallel()
+	t.Run("with a secret", func(t *testing.T) { t.Parallel(); gitLab(t, "") })
+	if *apiURL == "" { // whose provider does not trust the tokens of this test's jobs
+		t.Run("without", func(t *testing.T) { t.Parallel(); gitLab(t, "without-secret.yml") })
+	}
+}
+
+// gitLab runs the pipeline, with what it includes; empty: nothing.
+func gitLab(t *testing.T, include string) {
 	b := newBench(t)
 	raw, err := os.ReadFile(filepath.Join(examples, "gitlab", ".gitlab-ci.yml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	type job struct {
-		Stage  string   `json:"stage"`
-		Script []string `json:"script"`
+		Stage    string                          `json:"stage"`
+		Script   []string                        `json:"script"`
+		IDTokens map[string]struct{ Aud string } `json:"id_tokens"`
 	}
 	var pipeline struct {
 		Stages    []string          `json:"stages"`
@@ -120,6 +130,15 @@ func TestGitLab(t *testing.T) {
 	if err := yaml.Unmarshal(raw, &pipeline); err != nil {
 		t.Fatal(err)
 	}
+	if include != "" { // what both files say of a job is merged
+		raw, err := os.ReadFile(filepath.Join(examples, "gitlab", include))
+		if err == nil {
+			err = yaml.Unmarshal(raw, &pipeline)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	if got := pipeline.Variables["IMAGE"]; got != "$CI_REGISTRY_IMAGE:$CI_COMMIT_SHA" {
 		t.Errorf("IMAGE is %q", got)
 	}
@@ -127,11 +146,34 @@ func TestGitLab(t *testing.T) {
 	environ := b.credentials("IMAGE="+image, "CI_PROJECT_DIR="+b.repo, "CI_COMMIT_SHA="+b.commit, "CI_REGISTRY="+
 		b.registry, "CI_REGISTRY_IMAGE="+b.registry+"/acme/cart",
 		"CI_REGISTRY_USER=pusher", "CI_REGISTRY_PASSWORD="+pushCanary)
+	if got := len(pipeline.Register.IDTokens); (got == 1) != (include != "") {
+		t.Fatalf("the job has %d id tokens", got)
+	}
 	for _, j := range []job{pipeline.Build, pipeline.Register} {
 		if len(j.Script) == 0 {
 			t.Fatal("a job without a script")
 		}
-		b.script("sh", b.repo, strings.Join(j.Script, "\n")+"\n", environ)
+		environ := environ
+		for name, token := range j.IDTokens {
+			text := b.idToken(t, os.Expand(token.Aud, func(name string) string {
+				for _, variable := range environ {
+					if value, found := strings.CutPrefix(variable, name+"="); found {
+						return value
+					}
+				}
+				return ""
+			}))
+			environ = slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
+				return strings.HasPrefix(variable, "OAUTH_CLIENT_SECRET=")
+			})
+			environ = append(environ, name+"="+text)
+		}
+		log := b.script("sh", b.repo, strings.Join(j.Script, "\n")+"\n", environ)
+		for _, variable := range environ {
+			if text, found := strings.CutPrefix(variable, "OAUTH_CLIENT_ASSERTION="); found {
+				quiet(t, map[string]string{"log": log}, text)
+			}
+		}
 	}
 	if got := b.registered(); got != image {
 		t.Errorf("registered %s, want %s", got, image)
