@@ -90,7 +90,7 @@ func unmasked(context string) string {
 type rules struct {
 	buildSecurity string   // of the build's container, as JSON
 	hostUsers     bool     // whether pods may have user namespaces of Kubernetes
-	anonymous     []string // the Secrets that are not needed: of registries without credentials, of a client without a secret
+	anonymous     []string // the Secrets that are not needed: a registry or a client goes without
 }
 
 var byDefault = rules{buildSecurity: userNamespace}

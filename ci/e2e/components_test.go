@@ -51,7 +51,8 @@ func TestComponents(t *testing.T) {
 			check:   inRegistryCache},
 		{overlay: "scan-gate", enforced: "privileged", promised: promise("privileged"), before: signingKey,
 			check: behindGate},
-		{overlay: "client-assertion", enforced: "privileged", promised: promise("privileged"), check: withoutClientSecret},
+		{overlay: "client-assertion", enforced: "privileged", promised: promise("privileged"),
+			check: withoutClientSecret},
 		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates,
 			prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
 	}
@@ -117,7 +118,8 @@ func inUserNamespace(t *testing.T, run string) {
 // withoutClientSecret wants a run to have registered by its service account alone: there was no client secret, and the
 // token endpoint was the one that OpenChoreo's API named.
 func withoutClientSecret(t *testing.T, run string) {
-	found, err := k8s.dynamic.Resource(externalSecrets).Namespace(planeNamespace).List(t.Context(), metav1.ListOptions{})
+	api := k8s.dynamic.Resource(externalSecrets).Namespace(planeNamespace)
+	found, err := api.List(t.Context(), metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,9 +53,10 @@ func New(o Options) (*Provider, error) {
 	p := &Provider{options: o, key: key}
 	p.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	p.mux.HandleFunc("GET /jwks", p.keys)
-	p.mux.Handle("POST "+TokenPath, Endpoint{o.Clients, o.Trusted, o.Lifetime, func(client string) (string, error) {
-		return p.sign(client, time.Now())
-	}})
+	p.mux.Handle("POST "+TokenPath, Endpoint{
+		Clients: o.Clients, Trusted: o.Trusted, Lifetime: o.Lifetime,
+		Issue: func(client string) (string, error) { return p.sign(client, time.Now()) },
+	})
 	for _, path := range MetadataPaths {
 		p.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { WriteMetadata(w, o.Issuer) })
 	}
@@ -90,7 +91,7 @@ func Base(r *http.Request) string {
 func WriteMetadata(w http.ResponseWriter, issuer string) {
 	writeJSON(w, http.StatusOK, map[string]any{
 		"issuer": issuer, "token_endpoint": issuer + TokenPath, "jwks_uri": issuer + "/jwks",
-		"authorization_endpoint":                issuer + "/authorize", // which there is not, and occ login does not go without
+		"authorization_endpoint":                issuer + "/authorize", // nobody is there, but occ login wants one
 		"grant_types_supported":                 []string{"client_credentials"},
 		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "private_key_jwt"},
 	})
@@ -124,11 +125,12 @@ func (e Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	matches := subtle.ConstantTimeCompare([]byte(secret), []byte(r.PostForm.Get("client_secret"))) == 1
 	switch {
 	case r.Header.Get("Authorization") != "":
 		refuse(http.StatusUnauthorized, "unauthorized_client", "the client must authenticate with client_secret_post")
 		return
-	case !asserted && (!known || subtle.ConstantTimeCompare([]byte(secret), []byte(r.PostForm.Get("client_secret"))) != 1):
+	case !asserted && !(known && matches):
 		refuse(http.StatusUnauthorized, "invalid_client", "Invalid client credentials")
 		return
 	case r.PostForm.Get("grant_type") != "client_credentials":

@@ -149,6 +149,7 @@ func TestAssertion(t *testing.T) {
 	t.Cleanup(server.Close)
 	soon := time.Now().Add(time.Minute).Unix()
 	good := map[string]any{"sub": "account", "aud": "idp", "exp": soon}
+	forURL := map[string]any{"sub": "account", "aud": server.URL, "exp": soon}
 	for name, test := range map[string]struct {
 		by     *Provider
 		claims map[string]any
@@ -157,7 +158,7 @@ func TestAssertion(t *testing.T) {
 		status int
 	}{
 		"good":              {cluster, good, "ci", nil, 200},
-		"for the URL":       {cluster, map[string]any{"sub": "account", "aud": server.URL, "exp": soon}, "ci", nil, 200},
+		"for the URL":       {cluster, forURL, "ci", nil, 200},
 		"another client":    {cluster, good, "admin", nil, 401},
 		"another key":       {other, good, "ci", nil, 401},
 		"another audience":  {cluster, map[string]any{"sub": "account", "aud": "x", "exp": soon}, "ci", nil, 401},
@@ -203,7 +204,8 @@ func TestMetadata(t *testing.T) {
 		err = json.NewDecoder(response.Body).Decode(&metadata)
 		response.Body.Close()
 		if err != nil || metadata["issuer"] != "http://idp.test" ||
-			metadata["token_endpoint"] != "http://idp.test/oauth2/token" || metadata["jwks_uri"] != "http://idp.test/jwks" {
+			metadata["token_endpoint"] != "http://idp.test/oauth2/token" ||
+			metadata["jwks_uri"] != "http://idp.test/jwks" {
 			t.Errorf("%s: %v, %v", path, metadata, err)
 		}
 	}

@@ -188,7 +188,7 @@ func (c *Client) fits(name string, a *assertion, at tokenEndpoint) error {
 			"Have the token made for that audience, or correct oauth-client-assertion-audience.",
 		)
 	}
-	// Whoever has an assertion can show it wherever its audience is known.
+	// Each server that gets an assertion can show it wherever its audience is known.
 	if at.issuer != "" && !slices.ContainsFunc(a.audience, func(audience string) bool {
 		return sameURL(audience, at.issuer) || audience == at.url
 	}) {

@@ -17,7 +17,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
 )
 
-// settings are those of a client of the server that has neither secret nor assertion yet.
+// settings describe a client of the server that has neither secret nor assertion yet.
 func settings(s *openchoreotest.Server) Settings {
 	return Settings{
 		APIServerURL: s.URL, TokenURL: s.URL + "/oauth2/token", ClientID: openchoreotest.ClientID, CABundle: s.CABundle,
@@ -244,7 +244,8 @@ func TestEndpointEchoesTheAssertion(t *testing.T) {
 	if failure == nil || failure.Reason != outcome.Unauthorized {
 		t.Fatal(err)
 	}
-	if said := secrets.String(failure.Message + failure.Hint); strings.Contains(said, text[strings.LastIndex(text, "."):]) ||
+	said := secrets.String(failure.Message + failure.Hint)
+	if strings.Contains(said, text[strings.LastIndex(text, "."):]) ||
 		!strings.Contains(said, "no such thing as ***") || !strings.Contains(said, "of the subject job") {
 		t.Error(said)
 	}
@@ -269,7 +270,8 @@ func TestWaysThatConflict(t *testing.T) {
 		{"a secret's file", func(s *Settings) { s.Assertion.File, s.ClientSecretFile = "a", "b" },
 			[]string{"oauth-client-assertion-file, oauth-client-secret-file: all of them"}},
 		{"all, and more", func(s *Settings) {
-			s.APIServerURL, s.ClientAuth, s.ClientSecret, s.TokenFile = "http://api", "client_secret_basic", "canary", "t"
+			s.APIServerURL, s.ClientAuth = "http://api", "client_secret_basic"
+			s.ClientSecret, s.TokenFile = "canary", "t"
 			s.Assertion = Assertion{Text: "canary", File: "a", GitHub: GitHubAssertion}
 		}, []string{
 			"4 faults", "api-server-url", "oauth-client-assertion, oauth-client-assertion-file, github-id-token, " +
@@ -302,7 +304,9 @@ func TestWaysThatConflict(t *testing.T) {
 // gitHub is a job's server of id tokens.
 func gitHub(t *testing.T, s *openchoreotest.Server) Assertion {
 	t.Helper()
-	server := httptest.NewServer(devidp.JobTokens{Provider: s.Issuer, Subject: openchoreotest.Subject, Secret: "canary-job"})
+	server := httptest.NewServer(devidp.JobTokens{
+		Provider: s.Issuer, Subject: openchoreotest.Subject, Secret: "canary-job",
+	})
 	t.Cleanup(server.Close)
 	return Assertion{
 		GitHub: GitHubAssertion, RequestURL: server.URL + "/idtoken?api-version=2.0", RequestSecret: "canary-job",
