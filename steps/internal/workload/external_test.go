@@ -12,7 +12,10 @@ import (
 
 	"github.com/stepwright/stepwright/internal/faulttest"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/steps/internal/openchoreo"
 	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
+	"github.com/stepwright/stepwright/steps/internal/parameters"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
@@ -384,4 +387,43 @@ func TestNextChecks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who asks for a token, and how, is in the parameters: what the schema wants of them, and what reaches the client.
+func TestClientWithoutSecret(t *testing.T) {
+	t.Parallel()
+	schema := schemas.MustLoad("generate-workload-cr")
+	for _, p := range schema.Properties {
+		if p.Name == "oauth-client-secret-file" && schemas.Text(p.Default) != openchoreo.DefaultSecretFile {
+			t.Errorf("the schema's file of the secret is %v, not %s", p.Default, openchoreo.DefaultSecretFile)
+		}
+	}
+	for name, tc := range map[string]struct {
+		more   []string
+		faults string
+	}{
+		"a client":             {[]string{"--oauth-client-id=me"}, ""},
+		"no client":            {nil, "oauth-client-id"},
+		"a token's file":       {[]string{"--token-file=x"}, ""},
+		"a token of GitHub":    {[]string{"--github-id-token=token"}, ""},
+		"an id token's client": {[]string{"--github-id-token=client-assertion"}, "oauth-client-id"},
+		"a secret as a flag":   {[]string{"--oauth-client-assertion=canary"}, "give it as the variable"},
+	} {
+		_, err := parameters.Parse(schema, append([]string{
+			"--namespace-name=acme", "--project-name=store", "--component-name=cart", "--image=a/b:1",
+			"--api-server-url=https://api.example.com",
+		}, tc.more...), nil)
+		if (err == nil) != (tc.faults == "") || err != nil && !strings.Contains(err.Error(), tc.faults) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	b, _ := newExternal(t, nil)
+	b.in.ClientSecretFile, b.in.TokenURL = openchoreo.DefaultSecretFile, ""
+	b.in.AssertionFile = write(t, filepath.Join(t.TempDir(), "token"), b.Assertion(t, b.URL))
+	b.mustRun()
+	b.wantWrites(postWorkload)
+
+	b.in.ClientSecret = openchoreotest.ClientSecret
+	b.fails(outcome.InvalidParameters, "oauth-client-assertion-file, oauth-client-secret: all of them")
 }
