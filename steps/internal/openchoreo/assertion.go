@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -61,7 +62,7 @@ func (s Settings) conflicts() []string {
 		return nil // as a secret is chosen among the others, it has always been
 	}
 	way(s.ClientSecret != "", "oauth-client-secret")
-	way(s.ClientSecretFile != "" && s.ClientSecretFile != DefaultSecretFile, "oauth-client-secret-file")
+	way(s.hasSecretFile(), "oauth-client-secret-file")
 	way(s.TokenFile != "", "token-file")
 	var faults []string
 	if len(ways) > 1 {
@@ -81,6 +82,16 @@ func (s Settings) conflicts() []string {
 		}
 	}
 	return faults
+}
+
+// hasSecretFile tells that somebody has given a file with a secret. The default's is mounted whether it is used or not,
+// and stepwright run gives its own path for it, where nothing may be.
+func (s Settings) hasSecretFile() bool {
+	if s.ClientSecretFile == "" || s.ClientSecretFile == DefaultSecretFile {
+		return false
+	}
+	_, err := os.Stat(s.ClientSecretFile)
+	return err == nil
 }
 
 // assertion is a JWT with the claims that matter here. Nobody has verified it: that is for the identity provider.
