@@ -267,8 +267,7 @@ func TestWaysThatConflict(t *testing.T) {
 		{"a secret and its file, as ever", func(s *Settings) { s.ClientSecret, s.ClientSecretFile = "a", "b" }, nil},
 		{"a secret's variable", func(s *Settings) { s.Assertion.File, s.ClientSecret = "a", "canary" },
 			[]string{"oauth-client-assertion-file, oauth-client-secret: all of them"}},
-		{"a secret's file that is not there", func(s *Settings) { s.Assertion.File, s.ClientSecretFile = "a", "/no/such" },
-			nil},
+		{"no secret's file", func(s *Settings) { s.Assertion.File, s.ClientSecretFile = "a", "/no/such" }, nil},
 		{"a secret's file", func(s *Settings) { s.Assertion.File, s.ClientSecretFile = "a", file(t, "canary") },
 			[]string{"oauth-client-assertion-file, oauth-client-secret-file: all of them"}},
 		{"all, and more", func(s *Settings) {
