@@ -29,7 +29,8 @@ metadata: {name: gcp-buildpacks-build, annotations: {stepwright.dev/schema: buil
 ---
 kind: ClusterWorkflowTemplate
 metadata: {name: generate-workload}
-spec: {templates: [{name: a, inputs: {parameters: [{name: oauth-client-auth}, {name: oauth-audience}]}}]}
+spec: {templates: [{name: a, inputs: {parameters: [{name: oauth-client-auth}, {name: oauth-audience},
+  {name: oauth-client-assertion-file}, {name: oauth-client-assertion-audience}]}}]}
 `)); err != nil {
 		t.Fatal(err)
 	}
