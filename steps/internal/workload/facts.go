@@ -2,12 +2,9 @@ package workload
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
-	"strconv"
 	"strings"
 
 	"github.com/stepwright/stepwright/internal/annotation"
@@ -42,54 +39,9 @@ func (in Parameters) facts() (map[string]string, error) {
 	return all, nil
 }
 
-// failedStep is one that did not succeed, as Argo tells it to an exit handler.
-type failedStep struct {
-	Step    string `json:"displayName"`
-	Message string `json:"message"`
-}
-
-// exited finds the exit code at the beginning of Argo's message of a failed container. What comes behind it is the
-// step's own text.
-var exited = regexp.MustCompile(`^(?:main: )?[A-Za-z]+ \(exit code (\d{1,3})\)`)
-
-// reason is why the step failed, by the exit code of its container; Failed where there is none.
-func (f failedStep) reason() outcome.Reason {
-	if found := exited.FindStringSubmatch(f.Message); found != nil {
-		if code, err := strconv.Atoi(found[1]); err == nil && code != 0 {
-			if reason, known := outcome.OfExitCode(code); known {
-				return reason
-			}
-		}
-	}
-	return outcome.Failed
-}
-
-// failure returns what failed first of a run, of Argo's variable workflow.failures: a list in JSON, in quotes of Go's.
-func (in Parameters) failure() (failedStep, error) {
-	text := in.Failures
-	if unquoted, err := strconv.Unquote(text); err == nil {
-		text = unquoted
-	}
-	var all []failedStep
-	if err := json.Unmarshal([]byte(text), &all); err != nil {
-		return failedStep{}, outcome.Errorf(outcome.InvalidParameters, "failures: %w", err).WithHint(
-			"Pass Argo's workflow.failures unchanged.",
-		)
-	}
-	for _, f := range all {
-		if exited.MatchString(f.Message) { // the others failed because of it
-			return f, nil
-		}
-	}
-	if len(all) == 0 {
-		return failedStep{}, nil
-	}
-	return all[0], nil
-}
-
 // annotateFailure leaves in the annotations of the WorkflowRun which step of it failed, and why, and does nothing else.
 func (p *publication) annotateFailure(ctx context.Context, retry outcome.Retry) (step.Results, error) {
-	what, err := p.failure()
+	what, err := outcome.FirstFailure(p.Failures)
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +49,7 @@ func (p *publication) annotateFailure(ctx context.Context, retry outcome.Retry) 
 		return nil, outcome.Invalid("failures: they are of a WorkflowRun, which run-name names, and no dry run")
 	}
 	facts := map[string]string{
-		annotation.Reason: string(what.reason()), annotation.FailedStep: quote.Line(what.Step, factLimit),
+		annotation.Reason: string(what.Reason), annotation.FailedStep: quote.Line(what.Step, factLimit),
 	}
 	err = retry.Do(ctx, func(ctx context.Context) error {
 		run, err := p.api.Get(ctx, p.Namespace, openchoreo.WorkflowRuns, p.Run)
