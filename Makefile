@@ -7,7 +7,7 @@ BENCH   ?= .
 GO      ?= go
 STRIP   := -trimpath -ldflags '-s -w'
 IMAGES  := $(GO) run ./images
-STEPS   := checkout-source containerfile-build buildpacks-build scan-gate publish-image generate-workload-cr
+STEPS   := checkout-source containerfile-build buildpacks-build scan-gate publish-image generate-workload-cr commit-status
 
 ARCHITECTURES ?= amd64 arm64
 BINARIES ?= dist/bin

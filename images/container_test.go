@@ -149,6 +149,7 @@ func TestEntrypoints(t *testing.T) {
 		{image: "scan-gate"},
 		{image: "publish-image"},
 		{image: "generate-workload-cr"},
+		{image: "commit-status"},
 		{image: "containerfile-build", capabilities: []string{"CAP_SETUID", "CAP_SETGID"}, escalation: true},
 		{image: "containerfile-build"}, // as the client of a daemon
 		{image: "containerfile-build", escalation: true},

@@ -39,6 +39,7 @@ var images = []image{
 	// As it does in images of the platform's checks.
 	{step: "scan-gate", limit: 8 * megabyte},
 	{step: "publish-image", limit: 8 * megabyte},
+	{step: "commit-status", limit: 8 * megabyte},
 	{step: "generate-workload-cr", limit: 8 * megabyte},
 }
 

@@ -200,6 +200,7 @@ func TestImages(t *testing.T) {
 		"containerfile-build":  24_000_000,
 		"buildpacks-build":     8_000_000,
 		"scan-gate":            8_000_000,
+		"commit-status":        8_000_000,
 		"publish-image":        8_000_000,
 		"generate-workload-cr": 8_000_000,
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stepwright/stepwright/schemas"
+	"github.com/stepwright/stepwright/steps/internal/commitstatus"
 	"github.com/stepwright/stepwright/steps/internal/dockerfile"
 	"github.com/stepwright/stepwright/steps/internal/gate"
 	"github.com/stepwright/stepwright/steps/internal/gitsource"
@@ -22,6 +23,7 @@ func TestParametersAreThoseOfTheSchemas(t *testing.T) {
 		"containerfile-build":  dockerfile.Parameters{},
 		"scan-gate":            gate.Parameters{},
 		"publish-image":        publish.Parameters{},
+		"commit-status":        commitstatus.Parameters{},
 		"generate-workload-cr": workload.Parameters{},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -27,6 +27,7 @@ var steps = func() map[string]step {
 		"scan-gate":           {"scan-gate", scanGate, nil},
 		"publish-image":       {"publish-image", "publish-image", nil},
 		"generate-workload":   {"generate-workload-cr", "generate-workload-cr", nil},
+		"commit-status":       {"commit-status", "commit-status", nil},
 	}
 	for _, b := range templates.Builders() {
 		all[b.Template] = step{"build-image", buildpacksBuild, &b}
@@ -592,9 +593,9 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 			}
 		case v.Secret != nil:
 			// A Git secret is absent where the repository is public, and bindings where the developer gives none; the
-			// step knows when it has to wait.
+			// step knows when it has to wait. commit-status fails nothing when it has none.
 			optional := v.Secret.Optional != nil && *v.Secret.Optional
-			mayLack := append([]string{"git-secret", bindings, "build-secrets"}, r.anonymous...)
+			mayLack := append([]string{"git-secret", bindings, "build-secrets", "commit-status"}, r.anonymous...)
 			if optional != slices.Contains(mayLack, v.Name) {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
 			}

@@ -48,7 +48,10 @@ func lintWorkspace(f *faults, template wfv1.Template, step string) {
 			}
 		}
 	}
-	if !has {
+	switch none := step == "commit-status"; { // which tells of a run, and reads nothing of it
+	case none && has:
+		f.add("spec.templates[0].container.volumeMounts", "the workspace must not be there")
+	case !none && !has:
 		f.add("spec.templates[0].container.volumeMounts", "the workspace must be at %s", workspacePath)
 	}
 	lintResults(f, template)

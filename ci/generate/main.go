@@ -54,7 +54,7 @@ const actionFile = "examples/external-ci/github-actions/register-workload/action
 
 // stepFiles are the ClusterWorkflowTemplates in the order of a run. Those of builders, which are generated, are second.
 var stepFiles = [][]string{
-	{"checkout-source", "containerfile-build"}, {"scan-gate", "publish-image", "generate-workload"},
+	{"checkout-source", "containerfile-build"}, {"scan-gate", "publish-image", "generate-workload", "commit-status"},
 }
 
 // generate returns the files that are generated, wholly or in part, for the project in root with these builders: path
@@ -190,7 +190,7 @@ func parameters(workflows []workflow) string {
 		"default; what is empty counts as not given. Lists are JSON.\n")
 	for _, name := range []string{
 		"checkout-source", "containerfile-build", "buildpacks-build", "scan-gate", "publish-image",
-		"generate-workload-cr",
+		"generate-workload-cr", "commit-status",
 	} {
 		s := schemas.MustLoad(name)
 		own := s.Properties[:len(s.Properties)-len(schemas.MustLoad("step").Properties)]

@@ -83,8 +83,9 @@ var nouns = map[string][]string{
 		"attestation", "baselayer", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust",
 		"workspace",
 	},
-	"openchoreo": {"outcome", "redact", "trust"},
-	"workload":   {"annotation", "descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
+	"openchoreo":   {"outcome", "redact", "trust"},
+	"commitstatus": {"outcome", "quote", "redact", "secret", "step", "trust", "workspace"},
+	"workload":     {"annotation", "descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
 }
 
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they
@@ -142,6 +143,9 @@ var binaries = map[string]struct {
 	"publish-image": {
 		[]string{"publish", "step"},
 		[]string{buildkit, containerd, goGit, openchoreo, kubernetes},
+	},
+	"commit-status": {
+		[]string{"commitstatus", "step"}, []string{buildkit, containerd, goGit, ggcr, openchoreo, kubernetes},
 	},
 	"generate-workload-cr": {[]string{"workload", "step"}, []string{buildkit, containerd, goGit, ggcr}},
 }

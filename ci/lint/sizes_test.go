@@ -13,6 +13,7 @@ var sizes = map[string]int64{
 	"containerfile-build":  45,
 	"buildpacks-build":     15,
 	"scan-gate":            15,
+	"commit-status":        15,
 	"publish-image":        15,
 	"generate-workload-cr": 15,
 }

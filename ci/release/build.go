@@ -32,6 +32,7 @@ var programs = []struct {
 	{"containerfile-build", "./steps/containerfile-build", false},
 	{"buildpacks-build", "./steps/buildpacks-build", false},
 	{"scan-gate", "./steps/scan-gate", false},
+	{"commit-status", "./steps/commit-status", false},
 	{"publish-image", "./steps/publish-image", false},
 	{"generate-workload-cr", "./steps/generate-workload-cr", true},
 	{"stepwright", "./cmd/stepwright", true},

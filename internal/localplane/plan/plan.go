@@ -106,8 +106,8 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 		// Left out on purpose: a cluster's nodes and queues.
 		"nodeSelector", "tolerations", "podPriorityClassName", "activeDeadlineSeconds",
 	}
-	if tellsOfFailures(workflow) {
-		known = append(known, "onExit") // left out on purpose: here people see themselves what failed
+	if onlyTells(workflow) {
+		known = append(known, "onExit", "hooks") // left out on purpose: here people see themselves how a run ended
 	}
 	if err := only("the workflow", workflow.Spec, known...); err != nil {
 		return err
@@ -147,13 +147,25 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 	return nil
 }
 
-// tellsOfFailures tells whether all that a workflow's exit handler does is for runs that have failed.
-func tellsOfFailures(workflow *wfv1.Workflow) bool {
+// reporter is the template that tells a Git host how a run goes.
+const reporter = "commit-status"
+
+// onlyTells tells whether all that a workflow's hooks and exit handler do is to tell others how the run goes.
+func onlyTells(workflow *wfv1.Workflow) bool {
+	for _, hook := range workflow.Spec.Hooks {
+		if hook.TemplateRef == nil || hook.TemplateRef.Name != reporter {
+			return false
+		}
+	}
+	if workflow.Spec.OnExit == "" {
+		return true
+	}
 	handler := workflow.GetTemplateByName(workflow.Spec.OnExit)
 	return handler != nil && len(handler.Steps) > 0 &&
 		!slices.ContainsFunc(handler.Steps, func(group wfv1.ParallelSteps) bool {
 			return slices.ContainsFunc(group.Steps, func(step wfv1.WorkflowStep) bool {
-				return step.When != "{{workflow.status}} != Succeeded"
+				return step.When != "{{workflow.status}} != Succeeded" &&
+					(step.TemplateRef == nil || step.TemplateRef.Name != reporter)
 			})
 		})
 }
