@@ -47,7 +47,7 @@ func TestBundle(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := kinds(t, files["workflow-plane.yaml"]); strings.Join(got, " ") != strings.TrimSpace(
-				strings.Repeat("ClusterWorkflowTemplate ", 5+len(templates.Builders())),
+				strings.Repeat("ClusterWorkflowTemplate ", 6+len(templates.Builders())),
 			) {
 				t.Errorf("workflow-plane.yaml has %v", got)
 			}

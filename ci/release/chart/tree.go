@@ -116,10 +116,11 @@ func mergeMappings(into, base, with mapping, component string) (tree, error) {
 		if _, there := base[key]; there {
 			continue
 		}
-		if _, taken := into[key]; taken {
+		// The exit handler, say, to which each of them adds a step.
+		if other, taken := into[key].(choice); taken && !reflect.DeepEqual(other.with, inner) {
 			return nil, fmt.Errorf("%s: two components add it, one of them is %s", key, component)
 		}
-		all[key] = choice{component, inner, nil}
+		all[key] = choice{component, inner, into[key]}
 	}
 	return all, nil
 }

@@ -27,14 +27,23 @@ func TestPlanOfAGate(t *testing.T) {
 		"                  parameters:\n                    - {name: check-image, value: 'example.com/check:1'}\n"
 	library := edited(t, "control-plane/dockerfile-builder.yaml", "            - - name: publish-image\n",
 		step+"            - - name: publish-image\n")
-	// What only tells of failures is left out here.
+	// What only tells others how a run goes is left out here.
 	spec := &library.Workflows["dockerfile-builder"].Spec
-	const handler = `"onExit":"on-exit","templates":[{"name":"on-exit","steps":[[{"name":"annotate-run",` +
+	const hooks = `"onExit":"on-exit","hooks":{"commit-status":{"expression":"true","templateRef":` +
+		`{"name":"commit-status","clusterScope":true,"template":"commit-status"},"arguments":{"parameters":` +
+		`[{"name":"status","value":"pending"},{"name":"revision","value":""}]}}},"templates":[`
+	const handler = `"steps":[[{"name":"annotate-run",` +
 		`"when":"{{workflow.status}} != Succeeded","templateRef":{"name":"generate-workload","clusterScope":true,` +
 		`"template":"generate-workload-cr"},"arguments":{"parameters":[{"name":"image","value":""},` +
 		`{"name":"run-name","value":"x"},` +
-		`{"name":"failures","value":"base64:{{=sprig.b64enc(workflow.failures)}}"}]}}]]},`
-	spec.RunTemplate.Raw = []byte(strings.Replace(string(spec.RunTemplate.Raw), `"templates":[`, handler, 1))
+		`{"name":"failures","value":"base64:{{=sprig.b64enc(workflow.failures)}}"}]}},{"name":"commit-status",` +
+		`"templateRef":{"name":"commit-status","clusterScope":true,"template":"commit-status"},"arguments":` +
+		`{"parameters":[{"name":"status","value":"success"},{"name":"revision","value":""}]}}]]`
+	raw := strings.Replace(string(spec.RunTemplate.Raw), `"templates":[`, hooks, 1)
+	if raw = strings.Replace(raw, `"steps":[[]]`, handler, 1); !strings.Contains(raw, handler) {
+		t.Fatal("the template on-exit is not what it was")
+	}
+	spec.RunTemplate.Raw = []byte(raw)
 	steps, err := planRun(t, library, m, parameters)
 	if err != nil {
 		t.Fatal(err)
