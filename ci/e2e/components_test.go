@@ -25,7 +25,7 @@ import (
 func TestComponents(t *testing.T) {
 	restricted := map[string]string{
 		"checkout-source": "restricted", "containerfile-build": "restricted", "publish-image": "restricted",
-		"generate-workload-cr": "restricted", "scan-gate": "restricted",
+		"generate-workload-cr": "restricted", "scan-gate": "restricted", "commit-status": "restricted",
 	}
 	promise := func(build string) map[string]string {
 		m := map[string]string{}
@@ -37,6 +37,7 @@ func TestComponents(t *testing.T) {
 	}
 	tests := []struct {
 		overlay  string
+		group    string // folder of the repository, with a slash at its end
 		enforced string // by the namespace of the runs
 		promised map[string]string
 		before   func(t *testing.T)
@@ -53,6 +54,8 @@ func TestComponents(t *testing.T) {
 			check: behindGate},
 		{overlay: "client-assertion", enforced: "privileged", promised: promise("privileged"),
 			check: withoutClientSecret},
+		{overlay: "commit-status", group: "acme/", enforced: "privileged", promised: promise("privileged"),
+			before: gitHost, check: reported},
 		{overlay: "buildkit-daemon", enforced: "restricted", promised: restricted, before: buildkitCertificates,
 			prepare: rollout("stepwright-buildkit", "statefulset/buildkitd"), check: inDaemon},
 	}
@@ -78,8 +81,9 @@ func TestComponents(t *testing.T) {
 			if err := enforce(t.Context(), test.enforced); err != nil {
 				t.Fatal(err)
 			}
-			serving.repository(t, test.overlay+".git", small)
-			b := build{name: test.overlay, url: "https://" + publicGit + "/" + test.overlay + ".git"}
+			path := test.group + test.overlay + ".git"
+			serving.repository(t, path, small)
+			b := build{name: test.overlay, url: "https://" + publicGit + "/" + path}
 			b.succeed(t, 4*time.Minute)
 			serving.image(t, workload(t, b.name).Spec.Container.Image)
 			reportSecurity(t, b.runName(), test.overlay, test.promised)

@@ -50,13 +50,14 @@ const (
 // services are a Git server by HTTPS, public and private, one by SSH, and a registry, with faults where a repository's
 // name asks for them.
 type services struct {
-	ca         []byte // PEM, of the authority that all certificates are of
-	gitRoot    string
-	sshUser    string
-	sshKey     []byte // PEM
-	sshEnded   <-chan error
-	knownHosts string
-	transport  http.RoundTripper // trusts the authority
+	ca          []byte           // PEM, of the authority that all certificates are of
+	certificate *tls.Certificate // of the node
+	gitRoot     string
+	sshUser     string
+	sshKey      []byte // PEM
+	sshEnded    <-chan error
+	knownHosts  string
+	transport   http.RoundTripper // trusts the authority
 
 	mu   sync.Mutex
 	busy map[string]time.Time // when a repository of the registry was first asked for
@@ -68,6 +69,7 @@ func startServices(ctx context.Context, dir string) (*services, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.certificate = certificate
 	git := &devgit.Handler{Root: s.gitRoot}
 	private := &devgit.Handler{Root: s.gitRoot, Username: gitUser, Password: gitPassword}
 	for address, handler := range map[string]http.Handler{publicGit: git, privateGit: private} {

@@ -92,7 +92,7 @@ func credentialsIn(t *testing.T, values map[string]string) string {
 	return dir
 }
 
-// parametersOf are those of the component cart in a repository at git.example.com, whose API is elsewhere.
+// parametersOf report on the component cart in a repository at git.example.com, whose API is elsewhere.
 func parametersOf(t *testing.T, provider, api string) Parameters {
 	t.Helper()
 	return Parameters{
@@ -247,8 +247,8 @@ func TestTargets(t *testing.T) {
 		"a project named scm": {"ssh://git@git.example.com:7999/scm/cart.git", at(own, dataCenter, ""),
 			"https://git.example.com/rest/api/latest", "scm,cart"},
 		"Codeberg": {"https://codeberg.org/acme/cart", nil, "https://codeberg.org/api/v1", "acme,cart"},
-		"Gitea in a folder": {"https://git.example.com/git/acme/cart", at(own, gitea, "https://git.example.com/git/api/v1"),
-			"https://git.example.com/git/api/v1", "acme,cart"},
+		"Gitea in a folder": {"https://git.example.com/git/acme/cart",
+			at(own, gitea, "https://git.example.com/git/api/v1"), "https://git.example.com/git/api/v1", "acme,cart"},
 		"an owner with the folder's name": {"https://git.example.com/git/cart",
 			at(own, gitea, "https://git.example.com/git/api/v1"), "https://git.example.com/git/api/v1", "git,cart"},
 	} {

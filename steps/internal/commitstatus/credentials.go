@@ -12,7 +12,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
-// credentials are those of one host.
+// credentials are good for one host.
 type credentials struct {
 	token string
 

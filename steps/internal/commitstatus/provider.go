@@ -36,8 +36,8 @@ type provider struct {
 // providers are all that there are, by their names.
 var providers = map[string]*provider{
 	github: {
-		// POST /repos/{owner}/{repo}/statuses/{sha}: https://docs.github.com/rest/commits/statuses. A description of more
-		// than 140 characters is answered with 422.
+		// POST /repos/{owner}/{repo}/statuses/{sha}: https://docs.github.com/rest/commits/statuses. A description of
+		// more than 140 characters is answered with 422.
 		name: github, api: "/api/v3", public: map[string]string{"github.com": "https://api.github.com"},
 		states:      map[string]string{pending: "pending", success: "success", failure: "failure", cancelled: "error"},
 		description: 140, context: 255, link: 2048,
@@ -46,7 +46,9 @@ var providers = map[string]*provider{
 	gitlab: {
 		// POST /projects/:id/statuses/:sha: https://docs.gitlab.com/api/commits/#set-commit-pipeline-status.
 		name: gitlab, api: "/api/v4",
-		states:      map[string]string{pending: "running", success: "success", failure: "failed", cancelled: "canceled"},
+		states: map[string]string{
+			pending: "running", success: "success", failure: "failed", cancelled: "canceled",
+		},
 		description: 255, context: 255, link: 255,
 		request: func(at target, what status) ([]string, map[string]string) {
 			return []string{"projects", strings.Join(at.repository, "/"), "statuses", what.commit}, map[string]string{
@@ -62,7 +64,8 @@ var providers = map[string]*provider{
 	},
 	bitbucket: {
 		// POST /repositories/{workspace}/{repo_slug}/commit/{commit}/statuses/build:
-		// https://developer.atlassian.com/cloud/bitbucket/rest/api-group-commit-statuses/. A key has at most 40 characters.
+		// https://developer.atlassian.com/cloud/bitbucket/rest/api-group-commit-statuses/. A key has at most 40
+		// characters.
 		name: bitbucket, api: "/2.0", public: map[string]string{"bitbucket.org": "https://api.bitbucket.org/2.0"},
 		states: map[string]string{
 			pending: "INPROGRESS", success: "SUCCESSFUL", failure: "FAILED", cancelled: "STOPPED",

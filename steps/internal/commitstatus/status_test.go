@@ -29,7 +29,7 @@ func TestDescriptions(t *testing.T) {
 		"a failure without a node": {Parameters{Status: failure, Failures: "null"}, failure,
 			"The build has failed"},
 		"a reason": {Parameters{Status: failure, Failures: failed(
-			"main: Error (exit code 22): BuildFailed: RUN go build ended with 1:\nmain.go:7: undefined: x\nRead the log.",
+			"main: Error (exit code 22): BuildFailed: RUN go build ended with 1:\nmain.go:7: undefined\nRead the log.",
 		)}, failure, "BuildFailed: RUN go build ended with 1"},
 		"the first sentence": {Parameters{Status: failure, Failures: failed(
 			"Error (exit code 20): DockerfileNotFound: there is no ./Dockerfile. Check docker.filePath.",
