@@ -146,14 +146,15 @@ func (in Parameters) revision() (workspace.Revision, error) {
 	return workspace.Revision{URL: in.Repository, Branch: in.Branch, Commit: strings.ToLower(in.Commit)}, nil
 }
 
-// named is the entry of status-hosts for a host, or what is known of it where status-hosts is empty.
+// named is the entry of status-hosts for a host, or what is known of it where status-hosts is empty. Who gives a
+// revision is a workflow, in which a stranger says which repository it is: that does not decide where credentials go.
 func (in Parameters) named(host string) (Host, bool) {
 	for _, h := range in.Hosts {
 		if strings.EqualFold(h.Host, host) {
 			return h, true
 		}
 	}
-	if len(in.Hosts) == 0 && known[host] != "" {
+	if len(in.Hosts) == 0 && in.Revision == "" && known[host] != "" {
 		return Host{Host: host}, true
 	}
 	return Host{}, false

@@ -290,6 +290,9 @@ func TestNoStatus(t *testing.T) {
 		"CodeCommit, and no hosts": {func(in *Parameters) {
 			in.Repository, in.Hosts = "ssh://git-codecommit.eu-west-1.amazonaws.com/v1/repos/cart", nil
 		}, "", "no commit status for the host git-codecommit.eu-west-1.amazonaws.com"},
+		"a workflow's revision, and no hosts": {func(in *Parameters) {
+			in.Hosts, in.Revision = nil, `{"url":"https://codeberg.org/a/b","commit":"`+commit+`"}`
+		}, "", "no commit status for the host codeberg.org"},
 		"nothing was checked out": {func(in *Parameters) { in.Commit = "" }, "", "nothing was checked out"},
 		"a short SHA": {func(in *Parameters) { in.Commit = "1a2b3c4d" }, outcome.InvalidParameters,
 			`"1a2b3c4d" is no full SHA`},
