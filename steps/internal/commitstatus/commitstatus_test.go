@@ -307,6 +307,9 @@ func TestNoStatus(t *testing.T) {
 		"credentials of no host, where there are several": {
 			func(in *Parameters) { in.Hosts = append(in.Hosts, Host{Host: "github.com"}) },
 			outcome.AuthenticationFailed, "there are no credentials"},
+		"a token that is none": {func(in *Parameters) {
+			in.Credentials = credentialsIn(t, map[string]string{"token": "user: x\ntoken: y"})
+		}, outcome.AuthenticationFailed, "has characters that no token has"},
 		"half an App": {func(in *Parameters) {
 			in.Credentials = credentialsIn(t, map[string]string{"app-id": "7"})
 		}, outcome.AuthenticationFailed, "there are no credentials"},

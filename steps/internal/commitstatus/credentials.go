@@ -45,6 +45,12 @@ func (in Parameters) awaitCredentials(ctx context.Context, at target, env step.E
 		who = read(values, at.host, len(in.Hosts) > 1, env.Secrets)
 		return who.usable(at.provider.name), nil
 	})
+	if err == nil && strings.ContainsFunc(who.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return who, outcome.Errorf(
+			outcome.AuthenticationFailed, "the token for %s in %s has characters that no token has", at.host,
+			in.Credentials,
+		).WithHint("The file is to hold the token and nothing else.")
+	}
 	if err != nil || there {
 		return who, err
 	}

@@ -135,7 +135,7 @@ func build(what status, otherwise string) map[string]string {
 func bearer(header http.Header, who credentials) { header.Set("Authorization", "Bearer "+who.token) }
 
 func basicOrBearer(header http.Header, who credentials) {
-	if who.password == "" {
+	if who.username == "" || who.password == "" {
 		bearer(header, who)
 		return
 	}
