@@ -24,7 +24,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run test test-short verifiers lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
+.PHONY: help build run test test-short verifiers gitea lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -80,6 +80,9 @@ test-short: ## The quick tests, for every change: no package to install, no root
 verifiers: ## Test the policies of examples/policies with Kyverno and policy-controller, which take minutes to compile
 	@ci/install/install.sh test
 	$(GO) test -tags verifiers -timeout 60m ./examples/policies
+
+gitea: ## Test commit statuses against a real Gitea, which takes minutes to compile, and gcc
+	$(GO) test -tags gitea -timeout 60m ./steps/internal/commitstatus -run '^TestGitea$$'
 
 lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/lint
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
