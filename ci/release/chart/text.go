@@ -93,6 +93,27 @@ func (w *writer) sequence(s sequence, indent string) {
 			w.inline(t, indent+"  ")
 		})
 	}
+	if components := onlyOf(s); len(components) > 0 {
+		var any []string
+		for _, component := range components {
+			any = append(any, "("+condition(component)+")")
+		}
+		fmt.Fprintf(w, "{{- if not (or %s) }}\n%s  []\n{{- end }}\n", strings.Join(any, " "), indent)
+	}
+}
+
+// onlyOf are the components without which a sequence is empty; none if it never is.
+func onlyOf(s sequence) (components []string) {
+	for _, element := range s {
+		for element != nil {
+			c, ok := element.(choice)
+			if !ok || c.with == nil {
+				return nil
+			}
+			components, element = append(components, c.component), c.without
+		}
+	}
+	return components
 }
 
 // inline writes what follows a key or a dash on its line. A text of several lines goes on below, indented.
