@@ -94,11 +94,11 @@ func (w *writer) sequence(s sequence, indent string) {
 		})
 	}
 	if components := onlyOf(s); len(components) > 0 {
-		var any []string
+		var conditions []string
 		for _, component := range components {
-			any = append(any, "("+condition(component)+")")
+			conditions = append(conditions, "("+condition(component)+")")
 		}
-		fmt.Fprintf(w, "{{- if not (or %s) }}\n%s  []\n{{- end }}\n", strings.Join(any, " "), indent)
+		fmt.Fprintf(w, "{{- if not (or %s) }}\n%s  []\n{{- end }}\n", strings.Join(conditions, " "), indent)
 	}
 }
 

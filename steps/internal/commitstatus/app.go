@@ -94,11 +94,11 @@ func (c credentials) key() (*rsa.PrivateKey, error) {
 	if key, err := x509.ParsePKCS1PrivateKey(block.Bytes); err == nil {
 		return key, nil
 	}
-	any, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
 		return nil, unusable(err)
 	}
-	key, ok := any.(*rsa.PrivateKey)
+	key, ok := parsed.(*rsa.PrivateKey)
 	if !ok {
 		return nil, outcome.Errorf(outcome.AuthenticationFailed, "private-key is no RSA key").WithHint(keyHint)
 	}

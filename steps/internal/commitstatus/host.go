@@ -35,7 +35,7 @@ var scpLike = regexp.MustCompile(`^(?:[^@/\s]+@)?([^@/:\s]+):(.+)$`)
 // parseRemote reads the URL of a repository as Git has it. The error is an InvalidParameters.
 func parseRemote(raw string) (remote, error) {
 	var r remote
-	path := ""
+	var path string
 	if strings.Contains(raw, "://") {
 		u, err := url.Parse(raw)
 		if err != nil || u.Hostname() == "" {
