@@ -188,7 +188,10 @@ func (c *Client) fits(name string, a *assertion, at tokenEndpoint) error {
 		return outcome.Errorf(outcome.InvalidParameters, "%s: the assertion is for the audience %s: %s", name,
 			short(strings.Join(a.audience, ", ")), fmt.Sprintf(format, args...))
 	}
-	if a.account && slices.Contains(a.audience, a.issuer) {
+	// Most API servers are their issuer's audience; some have an issuer elsewhere and keep the cluster's own name.
+	if a.account && slices.ContainsFunc(a.audience, func(audience string) bool {
+		return audience == a.issuer || strings.HasPrefix(audience, "https://kubernetes.default.svc")
+	}) {
 		return fault("that is a token for the Kubernetes API, which nobody else may have").WithHint(
 			"Project a token with an audience of its own, such as the issuer of the identity provider: the setting " +
 				"oauth-client-assertion-audience of the WorkflowPlane.",

@@ -201,6 +201,10 @@ func TestUnusableAssertion(t *testing.T) {
 			"sub": openchoreotest.Subject, "exp": claims["exp"], "kubernetes.io": map[string]any{},
 			"aud": []string{"k3s", "https://kubernetes.example.com"}})},
 			outcome.InvalidParameters, "a token for the Kubernetes API"},
+		{"for the Kubernetes API of another issuer", Assertion{Text: sign(map[string]any{
+			"sub": openchoreotest.Subject, "exp": claims["exp"], "kubernetes.io": map[string]any{},
+			"aud": []string{"https://kubernetes.default.svc"}})},
+			outcome.InvalidParameters, "a token for the Kubernetes API"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
