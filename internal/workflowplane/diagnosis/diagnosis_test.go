@@ -1,6 +1,7 @@
 package diagnosis
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	installed "github.com/stepwright/stepwright/templates"
 )
 
 // recorded is a cluster as one was: testdata/cluster.json has what a kind cluster answered that has all that runs need,
@@ -28,6 +30,7 @@ func record(t *testing.T) *recorded {
 		t.Fatal(err)
 	}
 	r := new(recorded)
+	raw = bytes.ReplaceAll(raw, []byte("VERSION"), []byte(installed.Version()))
 	if err := json.Unmarshal(raw, &r.answers); err != nil {
 		t.Fatal(err)
 	}
@@ -101,10 +104,10 @@ const (
 )
 
 var installedTemplates = []Template{
-	{Kind: "ClusterWorkflowTemplate", Name: "checkout-source", Version: "0.1.0"},
-	{Kind: "ClusterWorkflowTemplate", Name: "containerfile-build", Version: "0.1.0"},
-	{Kind: "ClusterWorkflowTemplate", Name: "publish-image", Version: "0.1.0"},
-	{Kind: "ClusterWorkflow", Name: "dockerfile-builder", Version: "0.1.0"},
+	{Kind: "ClusterWorkflowTemplate", Name: "checkout-source", Version: installed.Version()},
+	{Kind: "ClusterWorkflowTemplate", Name: "containerfile-build", Version: installed.Version()},
+	{Kind: "ClusterWorkflowTemplate", Name: "publish-image", Version: installed.Version()},
+	{Kind: "ClusterWorkflow", Name: "dockerfile-builder", Version: installed.Version()},
 }
 
 // A cluster that has all is told to have all.
