@@ -135,12 +135,12 @@ patches:
 			t.Fatal(err)
 		}
 	}
-	patch("LABELS, value: '{\"stage\": 5}'")
+	patch("SOURCE_DATE_EPOCH, value: soon")
 	if got := run(t, own); got.code != 2 ||
-		!strings.Contains(got.stderr, "InvalidParameters: containerfile-build: labels") {
+		!strings.Contains(got.stderr, "InvalidParameters: containerfile-build: source-date-epoch") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
-	patch("LABELS, valueOf: x")
+	patch("SOURCE_DATE_EPOCH, valueOf: x")
 	if got := run(t, own); got.code != 2 || !strings.Contains(got.stderr, "valueOf") {
 		t.Errorf("exit code %d\n%s", got.code, got.stderr)
 	}
