@@ -27,6 +27,8 @@ type checkout struct {
 	GitSecretTimeout  int    `json:"git-secret-timeout"`
 	Submodules        string `json:"submodules"`
 	LFS               string `json:"lfs"`
+	OwnSubmodules     string `json:"repository-submodules"`
+	OwnLFS            string `json:"repository-lfs"`
 	GitTimeout        int    `json:"git-timeout"`
 	GitSecretRequired bool   `json:"git-secret-required"`
 	GitSecretHosts    string `json:"git-secret-hosts"`
