@@ -20,11 +20,7 @@ cluster Argo stops the Workflow and runs its exit handlers. What an earlier step
 		Example: `  stepwright cancel cart-build-1767225600
   stepwright cancel --cluster --component cart`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, _, err := o.source()
-			if err != nil {
-				return err
-			}
-			run, err := o.one(cmd.Context(), from, args)
+			from, _, run, err := o.find(cmd.Context(), args)
 			if err != nil {
 				return err
 			}

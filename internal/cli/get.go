@@ -22,11 +22,7 @@ func getCommand() *cobra.Command {
 		Use:   "get [flags] NAME",
 		Short: "Show a run of this machine, or of a cluster, and its tasks",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, _, err := o.source()
-			if err != nil {
-				return err
-			}
-			run, err := o.one(cmd.Context(), from, args)
+			_, _, run, err := o.find(cmd.Context(), args)
 			if err != nil {
 				return err
 			}

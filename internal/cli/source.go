@@ -108,6 +108,17 @@ func (o *runsOptions) list(ctx context.Context, from source) ([]*v1alpha1.Workfl
 	}), err
 }
 
+// find opens the source, and finds there the run that the arguments and flags say. The time is how often it may be
+// looked at.
+func (o *runsOptions) find(ctx context.Context, args []string) (source, time.Duration, *v1alpha1.WorkflowRun, error) {
+	from, interval, err := o.source()
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	run, err := o.one(ctx, from, args)
+	return from, interval, run, err
+}
+
 // one is the run that the first argument names, or the latest of --component.
 func (o *runsOptions) one(ctx context.Context, from source, args []string) (*v1alpha1.WorkflowRun, error) {
 	switch {

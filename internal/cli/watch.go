@@ -24,11 +24,7 @@ failed, where it is known.`,
 		Example: `  stepwright watch cart-build-1767225600
   stepwright watch --cluster --component cart`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			from, interval, err := o.source()
-			if err != nil {
-				return err
-			}
-			run, err := o.one(cmd.Context(), from, args)
+			from, interval, run, err := o.find(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
