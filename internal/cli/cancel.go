@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 func cancelCommand() *cobra.Command {
@@ -25,7 +26,7 @@ cluster Argo stops the Workflow and runs its exit handlers. What an earlier step
 				return err
 			}
 			if runstatus.Completed(run) {
-				return misuse(fmt.Sprintf(
+				return outcome.Misuse(fmt.Sprintf(
 					"run %s/%s has ended already: %s", run.Namespace, run.Name, runstatus.Phase(run),
 				))
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
 	installed "github.com/stepwright/stepwright/templates"
 )
@@ -72,7 +73,7 @@ func run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	}
 	cmd, err := root.ExecuteContextC(ctx)
 	if err != nil && !began { // cobra refuses the command line
-		err = misuse(err.Error())
+		err = outcome.Misuse(err.Error())
 	}
 	if err != nil {
 		how := outcomeOf(ctx, withUsage(cmd, err))
@@ -104,7 +105,7 @@ func printObject(out io.Writer, format string, object any) error {
 	case "json":
 		return printJSON(out, object)
 	}
-	return misuse(notAForm(format))
+	return outcome.Misuse(notAForm(format))
 }
 
 func printJSON(out io.Writer, value any) error {

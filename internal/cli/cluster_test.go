@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -225,6 +226,10 @@ func TestPlugin(t *testing.T) {
 		if IsPlugin(path) != want {
 			t.Errorf("%q: %v", path, !want)
 		}
+	}
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "none"))
+	if code, stdout, stderr := answerOf(t, true, "list", "--state", t.TempDir()); code != 0 {
+		t.Errorf("the runs of this machine: exit code %d\n%s%s", code, stdout, stderr)
 	}
 	_, stdout, _ := answerOf(t, true, "list", "--help")
 	for _, want := range []string{"Usage:\n  kubectl stepwright list", "this machine (default true)"} {

@@ -59,7 +59,8 @@ problem, by which runs fail; warnings and unknowns do not count.`,
 	f.StringVar(&o.context, "context", "", "context of the kubeconfig (default: its current one)")
 	f.StringVarP(&o.namespace, "namespace", "n", "", "OpenChoreo namespace whose runs to look at (default: all)")
 	f.StringSliceVar(
-		&o.planes, "plane", nil, "what the cluster should be: workflow, control, or both (default: what it is)",
+		&o.planes, "plane", nil,
+		"what the cluster should be: workflow, control, or workflow,control (default: what it is)",
 	)
 	o.templates.addTo(f)
 	f.StringVarP(&o.output, "output", "o", "", "yaml or json: all findings, as a list")
@@ -71,13 +72,13 @@ problem, by which runs fail; warnings and unknowns do not count.`,
 
 func (o *doctorOptions) run(ctx context.Context, out io.Writer) error {
 	if !slices.Contains([]string{"", "yaml", "json"}, o.output) {
-		return misuse(notAForm(o.output))
+		return outcome.Misuse(notAForm(o.output))
 	}
 	var planes []diagnosis.Plane
 	for _, plane := range o.planes {
 		p := diagnosis.Plane(plane)
 		if p != diagnosis.WorkflowPlane && p != diagnosis.ControlPlane {
-			return misuse(fmt.Sprintf("--plane: %q is neither workflow nor control", plane))
+			return outcome.Misuse(fmt.Sprintf("--plane: %q is neither workflow nor control", plane))
 		}
 		planes = append(planes, p)
 	}

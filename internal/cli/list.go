@@ -14,6 +14,7 @@ import (
 	"github.com/stepwright/stepwright/internal/annotation"
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 func listCommand() *cobra.Command {
@@ -28,7 +29,7 @@ func listCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !slices.Contains([]string{"", "wide", "name", "yaml", "json"}, format) {
-				return misuse(fmt.Sprintf("--output: %q is none of wide, name, yaml and json", format))
+				return outcome.Misuse(fmt.Sprintf("--output: %q is none of wide, name, yaml and json", format))
 			}
 			from, _, err := o.source()
 			if err != nil {
@@ -49,7 +50,7 @@ func listCommand() *cobra.Command {
 				}
 				return nil
 			}
-			return table(cmd.OutOrStdout(), all, format == "wide")
+			return printRuns(cmd.OutOrStdout(), all, format == "wide")
 		},
 	})
 	o.componentFlag(cmd, "only the runs of this component")
@@ -60,8 +61,8 @@ func listCommand() *cobra.Command {
 	return cmd
 }
 
-// table prints runs for people. wide adds what their annotations tell.
-func table(out io.Writer, runs []*v1alpha1.WorkflowRun, wide bool) error {
+// printRuns prints runs for people. wide adds what their annotations tell.
+func printRuns(out io.Writer, runs []*v1alpha1.WorkflowRun, wide bool) error {
 	columns := []string{"NAMESPACE", "NAME", "COMPONENT", "PHASE", "STARTED", "TOOK"}
 	annotations := []string{annotation.Commit, annotation.Image, annotation.Reason}
 	if wide {

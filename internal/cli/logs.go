@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
 )
 
@@ -45,7 +46,7 @@ func logsCommand() *cobra.Command {
 				}
 				l.namespace, l.name = run.Namespace, run.Name
 			case len(args) == 0:
-				return misuse("give the NAME of a run, or --component for its latest")
+				return outcome.Misuse("give the NAME of a run, or --component for its latest")
 			default:
 				l.name, args = args[0], args[1:]
 			}
@@ -107,7 +108,7 @@ func (l *logs) print(ctx context.Context) error {
 		if last && l.only != "" && !slices.ContainsFunc(run.Status.Tasks, func(t v1alpha1.WorkflowTask) bool {
 			return t.Name == l.only
 		}) {
-			return misuse(fmt.Sprintf("run %s has no task %q; it has %s", l.name, l.only, taskNames(run)))
+			return outcome.Misuse(fmt.Sprintf("run %s has no task %q; it has %s", l.name, l.only, taskNames(run)))
 		}
 		var gone error
 		for _, task := range run.Status.Tasks {

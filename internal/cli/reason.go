@@ -22,13 +22,6 @@ func outcomeOf(ctx context.Context, err error) outcome.Report {
 	return outcome.Report{}.FailedBy(failure)
 }
 
-// misuse is the failure of a command line that cannot be run, with its faults, at least one.
-func misuse(faults ...string) *outcome.Error {
-	failure := outcome.Invalid(faults...)
-	failure.Reason = outcome.UsageError
-	return failure
-}
-
 // unreadable is the failure of a command that was given the path of a file or folder that it cannot read. Other errors
 // stay as they are.
 func unreadable(err error) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/outcome"
 )
 
 // renderOptions are the flags of stepwright render.
@@ -54,7 +55,7 @@ to find such values.`,
 
 func (o *renderOptions) run(out io.Writer, paths []string) error {
 	if o.output != "yaml" && o.output != "json" {
-		return misuse(notAForm(o.output))
+		return outcome.Misuse(notAForm(o.output))
 	}
 	set, err := o.templates.with(objects.Load(paths...))
 	if err != nil {

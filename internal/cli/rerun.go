@@ -1,6 +1,10 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/stepwright/stepwright/internal/outcome"
+)
 
 func rerunCommand() *cobra.Command {
 	r := newRunner()
@@ -35,7 +39,7 @@ the old commit.`,
 			return err
 		}
 		if r.again.Spec.Workflow.Name == "" {
-			return misuse("rerun: this cluster has the run's Argo Workflow only, and no WorkflowRun, which " +
+			return outcome.Misuse("rerun: this cluster has the run's Argo Workflow only, and no WorkflowRun, which " +
 				"OpenChoreo keeps; run it again from its files with stepwright run")
 		}
 		return r.run(cmd, args[1:])

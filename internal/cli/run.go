@@ -31,6 +31,7 @@ import (
 	"github.com/stepwright/stepwright/internal/localplane/history"
 	"github.com/stepwright/stepwright/internal/localplane/pipeline"
 	"github.com/stepwright/stepwright/internal/localplane/plan"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/schemas"
@@ -122,7 +123,7 @@ func (r *runner) addTo(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("oauth-client-secret-file", "oauth-client-assertion-file")
 	cmd.RunE = func(cmd *cobra.Command, files []string) error {
 		if len(files) == 0 && !(r.there.cluster && r.component != "") {
-			return misuse("requires at least 1 FILE or FOLDER, or --cluster and --component")
+			return outcome.Misuse("requires at least 1 FILE or FOLDER, or --cluster and --component")
 		}
 		return r.run(cmd, files)
 	}
@@ -138,7 +139,7 @@ func (r *runner) run(cmd *cobra.Command, files []string) error {
 		return r.there.submit(cmd.Context(), to, files)
 	}
 	if faults := r.there.unneeded(); len(faults) > 0 {
-		return misuse(faults...)
+		return outcome.Misuse(faults...)
 	}
 	if err := runsOn(runtime.GOOS); err != nil {
 		return err
@@ -151,7 +152,7 @@ func runsOn(os string) error {
 	if os == "linux" {
 		return nil
 	}
-	return misuse(fmt.Sprintf(
+	return outcome.Misuse(fmt.Sprintf(
 		"run: builds need Linux, and this is %s. Run stepwright in a virtual machine with Linux, such as WSL 2, or "+
 			"in a cluster by --cluster and --kubeconfig; the other commands work here", os,
 	))
@@ -330,7 +331,7 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	}
 	o.plane.Waiting = func(what string) { fmt.Fprintf(to.err, "Waiting: %s\n", what) }
 	if o.plane.Signing.Key != "" && !localplane.TakesKey(library) {
-		return misuse("--signing-key: the templates have no component signing-key, which signs with it")
+		return outcome.Misuse("--signing-key: the templates have no component signing-key, which signs with it")
 	}
 	plane := localplane.New(o.plane)
 	// Before the plane starts, too: faults of run or templates must not be found only after that.
@@ -542,7 +543,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 		*given.path = abs
 	}
 	if len(faults) > 0 {
-		return misuse(faults...)
+		return outcome.Misuse(faults...)
 	}
 	return nil
 }
@@ -559,13 +560,13 @@ func (o *runOptions) checkSecrets(run *workflowrun.Run, schemas []string) error 
 	const dockerfile, buildpacks = "containerfile-build", "buildpacks-build"
 	ref := run.Text("bindings", "secretRef")
 	if ref != "" && o.plane.Source.Bindings == "" && slices.Contains(schemas, buildpacks) {
-		return misuse(fmt.Sprintf(
+		return outcome.Misuse(fmt.Sprintf(
 			"bindings.secretRef is %q: give the folder with that secret's files with --bindings-dir", ref,
 		))
 	}
 	if slices.Contains(schemas, dockerfile) {
 		if faults := missingSecrets(run, o.plane.Source.BuildSecrets); len(faults) > 0 {
-			return misuse(faults...)
+			return outcome.Misuse(faults...)
 		}
 	}
 	for _, given := range []struct{ flag, folder, of, not, instead string }{
@@ -575,7 +576,7 @@ func (o *runOptions) checkSecrets(run *workflowrun.Run, schemas []string) error 
 			"a Dockerfile, in which nothing reads bindings: give secrets for RUN with --build-secrets-dir"},
 	} {
 		if given.folder != "" && slices.Contains(schemas, given.not) && !slices.Contains(schemas, given.of) {
-			return misuse(given.flag + ": this workflow builds with " + given.instead)
+			return outcome.Misuse(given.flag + ": this workflow builds with " + given.instead)
 		}
 	}
 	return nil

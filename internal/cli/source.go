@@ -65,6 +65,8 @@ type runsOptions struct {
 	context    string
 	namespace  string
 	component  string
+
+	stateGiven func() bool // whether --state is; nil: no
 }
 
 const runsUsage = `
@@ -88,6 +90,8 @@ func (o *runsOptions) flags(cmd *cobra.Command) *cobra.Command {
 	f.StringVar(&o.context, "context", "", "context of the kubeconfig (default: its current one)")
 	f.StringVarP(&o.namespace, "namespace", "n", "", "namespace of the run (default: the one that has it)")
 	cmd.MarkFlagsMutuallyExclusive("state", "kubeconfig")
+	cmd.MarkFlagsMutuallyExclusive("state", "cluster")
+	o.stateGiven = func() bool { return f.Changed("state") }
 	o.completeFlag(cmd, "namespace", func(run *v1alpha1.WorkflowRun) string { return run.Namespace })
 	return cmd
 }
@@ -126,7 +130,7 @@ func (o *runsOptions) one(ctx context.Context, from source, args []string) (*v1a
 		return from.Get(ctx, o.namespace, args[0])
 	case o.component != "" && len(args) == 0:
 	default:
-		return nil, misuse("give either the NAME of a run, or --component for its latest")
+		return nil, outcome.Misuse("give either the NAME of a run, or --component for its latest")
 	}
 	all, err := o.list(ctx, from)
 	if err != nil {
@@ -139,7 +143,7 @@ func (o *runsOptions) one(ctx context.Context, from source, args []string) (*v1a
 	}
 	for _, run := range all {
 		if run.Namespace != all[0].Namespace {
-			return nil, misuse(fmt.Sprintf(
+			return nil, outcome.Misuse(fmt.Sprintf(
 				"--component: there is a component %q in each of the namespaces %s and %s: choose one with --namespace",
 				o.component, all[0].Namespace, run.Namespace,
 			))
@@ -150,12 +154,14 @@ func (o *runsOptions) one(ctx context.Context, from source, args []string) (*v1a
 
 // source is where to look for runs, and how often a run that is followed may be looked at.
 func (o *runsOptions) source() (source, time.Duration, error) {
+	// Of a plugin of kubectl the cluster is the default.
+	cluster := o.cluster && (o.stateGiven == nil || !o.stateGiven())
 	switch {
-	case o.kubeconfig != "" || o.cluster:
+	case o.kubeconfig != "" || cluster:
 		plane, err := workflowplane.Open(o.kubeconfig, o.context)
 		return plane, workflowplane.Interval, err
 	case o.context != "":
-		return nil, 0, misuse("--context: needs --cluster or --kubeconfig, whose context it is")
+		return nil, 0, outcome.Misuse("--context: needs --cluster or --kubeconfig, whose context it is")
 	}
 	return machine{runsOf(o.state)}, pollTime, nil
 }

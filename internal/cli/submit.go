@@ -18,6 +18,7 @@ import (
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/workflowplane"
 )
 
@@ -62,7 +63,7 @@ func refuse(local *pflag.FlagSet) error {
 		}
 	})
 	if len(faults) > 0 {
-		return misuse(faults...)
+		return outcome.Misuse(faults...)
 	}
 	return nil
 }
@@ -70,7 +71,7 @@ func refuse(local *pflag.FlagSet) error {
 // submit has a cluster run the WorkflowRun, and shows its logs until it ends.
 func (o *submitOptions) submit(ctx context.Context, to streams, files []string) error {
 	if faults := o.faults(); len(faults) > 0 {
-		return misuse(faults...)
+		return outcome.Misuse(faults...)
 	}
 	set, err := o.templates.with(objects.Load(files...))
 	if err != nil {

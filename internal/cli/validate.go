@@ -165,7 +165,7 @@ func (o *validateOptions) print(out io.Writer, result findings) error {
 		}
 		return nil
 	}
-	return misuse(fmt.Sprintf("--output: %q is none of text, yaml, json", o.output))
+	return outcome.Misuse(fmt.Sprintf("--output: %q is none of text, yaml, json", o.output))
 }
 
 // held is how many objects the files hold, without those of the templates.

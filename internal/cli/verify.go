@@ -44,9 +44,9 @@ certificate for an identity that an issuer vouches for: --certificate-identity a
 --trusted-root. Nobody but the registry is asked: a trusted root is a file.
 
 The runs that published the image are shown, and each platform's image with the signatures,
-provenances and SBOMs that the same signer signed. With --builder-id, --repository or --commit each must have a
-provenance that tells just that. With --run, --namespace or --branch one signed statement of a run
-must tell all of them; where there is none, the provenances may tell the run.
+provenances and SBOMs that the same signer signed. With --builder-id, --repository or --commit each
+must have a provenance that tells just that. With --run, --namespace or --branch one signed statement
+of a run must tell all of them; where there is none, the provenances may tell the run.
 
 The exit code is 0 for an image that is verified, and 36 (VerificationFailed) for one that is not.
 The log of transparency is not looked at for a key; for an identity, where the trusted root has one.`,
@@ -100,7 +100,7 @@ func (o *verifyOptions) check() error {
 		faults = append(faults, fmt.Sprintf("--output: %q is not json", o.output))
 	}
 	if len(faults) > 0 {
-		return misuse(faults...)
+		return outcome.Misuse(faults...)
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (o *verifyOptions) trust() (*verification.Trust, error) {
 		}
 		whom, err := verification.ByIdentity(content, o.identity)
 		if err != nil {
-			return nil, misuse(fmt.Sprintf("--trusted-root, --certificate-…: %v", err))
+			return nil, outcome.Misuse(fmt.Sprintf("--trusted-root, --certificate-…: %v", err))
 		}
 		return whom, nil
 	}
@@ -167,14 +167,14 @@ func (o *verifyOptions) trust() (*verification.Trust, error) {
 	var public crypto.PublicKey
 	block, _ := pem.Decode(content)
 	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, misuse("--key: " + o.key + " is no public key in PEM")
+		return nil, outcome.Misuse("--key: " + o.key + " is no public key in PEM")
 	}
 	if public, err = x509.ParsePKIXPublicKey(block.Bytes); err != nil {
-		return nil, misuse(fmt.Sprintf("--key: %s: %v", o.key, err))
+		return nil, outcome.Misuse(fmt.Sprintf("--key: %s: %v", o.key, err))
 	}
 	whom, err := verification.ByKey(public)
 	if err != nil {
-		return nil, misuse(fmt.Sprintf("--key: %s: %v", o.key, err))
+		return nil, outcome.Misuse(fmt.Sprintf("--key: %s: %v", o.key, err))
 	}
 	return whom, nil
 }

@@ -19,8 +19,8 @@ type FailedStep struct {
 // step's own text.
 var exited = regexp.MustCompile(`^(?:main: )?[A-Za-z]+ \(exit code (\d{1,3})\)(?:: )?`)
 
-// reporter is the template of a step that only tells how a run goes. It fails no run.
-const reporter = "commit-status"
+// Reporter is the template of the step that only tells how a run goes. It fails no run.
+const Reporter = "commit-status"
 
 // stopped is Argo's message of a node that it ended, or did not begin, because the workflow was stopped.
 var stopped = regexp.MustCompile(`^(?:workflow shutdown|Stopped) with strategy`)
@@ -44,7 +44,7 @@ func FirstFailure(text string) (FailedStep, error) {
 	first, isStopped := FailedStep{Reason: Failed}, false
 	for _, f := range all {
 		isStopped = isStopped || stopped.MatchString(f.Message)
-		if f.TemplateName == reporter {
+		if f.TemplateName == Reporter {
 			continue
 		}
 		found := exited.FindStringSubmatch(f.Message)

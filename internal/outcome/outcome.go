@@ -144,6 +144,13 @@ func Invalid(faults ...string) *Error {
 	return Errorf(InvalidParameters, "%d faults:\n  - %s", len(faults), strings.Join(faults, "\n  - "))
 }
 
+// Misuse is the failure of a command line that cannot be run, with these faults, as of Invalid.
+func Misuse(faults ...string) *Error {
+	e := Invalid(faults...)
+	e.Reason = UsageError
+	return e
+}
+
 // WithHint replaces the reason's own hint.
 func (e *Error) WithHint(hint string) *Error {
 	e.Hint = hint

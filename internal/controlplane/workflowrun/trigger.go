@@ -100,10 +100,14 @@ func nameOfRun(base string, at time.Time) string {
 // the parameters where it begins neither with spec nor with metadata. A value that is JSON is that, unless the
 // parameter is a text; all else is text. The error lists every fault.
 func Set(set *objects.Set, run *objects.Object, settings []string) (*objects.Object, error) {
+	before, err := objects.Decode[v1alpha1.WorkflowRun](run)
+	if err != nil {
+		return nil, invalid(run.Fault(nil, "", err.Error()))
+	}
+	workflow := before.Spec.Workflow
 	var parameters []*schemas.Property // of our own workflows
-	if w, err := objects.Decode[v1alpha1.WorkflowRun](run); err == nil && isOurs(w.Spec.Workflow.Kind,
-		w.Spec.Workflow.Name) {
-		parameters = schemas.MustLoad(w.Spec.Workflow.Name).Properties
+	if isOurs(workflow.Kind, workflow.Name) {
+		parameters = schemas.MustLoad(workflow.Name).Properties
 	}
 	var values []objects.Value
 	var faults []string
@@ -116,26 +120,26 @@ func Set(set *objects.Set, run *objects.Object, settings []string) (*objects.Obj
 		values = append(values, value)
 	}
 	if len(faults) > 0 {
-		return nil, misused(faults...)
+		return nil, outcome.Misuse(faults...)
 	}
 	changed, err := set.Change(run, values...)
 	if err != nil {
-		return nil, misused(strings.Split(err.Error(), "\n")...)
+		return nil, outcome.Misuse(strings.Split(err.Error(), "\n")...)
 	}
 	if len(set.Faults) > 0 {
 		return nil, invalid(set.Faults...)
 	}
+	after, err := objects.Decode[v1alpha1.WorkflowRun](changed)
+	if err != nil {
+		return nil, invalid(changed.Fault(nil, "", err.Error()))
+	}
+	if after.Spec.Workflow.Kind != workflow.Kind || after.Spec.Workflow.Name != workflow.Name {
+		return nil, outcome.Misuse(
+			"--set: spec.workflow.kind and spec.workflow.name say what runs, and stay as they are",
+		)
+	}
 	return changed, nil
 }
-
-func misused(faults ...string) error {
-	failure := outcome.Invalid(faults...)
-	failure.Reason = outcome.UsageError
-	return failure
-}
-
-// fixed are the fields of a WorkflowRun that make it another one.
-var fixed = []string{"apiVersion", "kind", "spec.workflow.name", "spec.workflow.kind"}
 
 func parse(setting string, parameters []*schemas.Property) (objects.Value, string) {
 	key, text, ok := strings.Cut(setting, "=")
@@ -143,9 +147,6 @@ func parse(setting string, parameters []*schemas.Property) (objects.Value, strin
 	path := objects.Path(key)
 	if !ok || len(path) == 0 {
 		return objects.Value{}, fmt.Sprintf("--set %q is not of the form path=value", setting)
-	}
-	if slices.Contains(fixed, key) {
-		return objects.Value{}, fmt.Sprintf("--set %s: cannot be changed; it says what runs", key)
 	}
 	if path[0] != "spec" && path[0] != "metadata" {
 		path = slices.Concat(parametersPath, path)

@@ -82,10 +82,14 @@ func TestFaultsOfProposedRuns(t *testing.T) {
 		"no such parameter": {builtComponent, []string{"repository.brunch=x"}, []string{
 			"spec.workflow.parameters.repository",
 		}},
-		"every setting": {builtComponent, []string{"a", "=b", "spec.workflow.name=x", "buildEnv[7].name=B"}, []string{
-			`--set "a" is not of the form path=value`, `--set "=b" is not`,
-			"--set spec.workflow.name: cannot be changed",
+		"every setting": {builtComponent, []string{"a", "=b", "buildEnv[7].name=B"}, []string{
+			"2 faults", `--set "a" is not of the form path=value`, `--set "=b" is not`,
 		}},
+		"another workflow": {builtComponent, []string{"spec.workflow.name=x"}, []string{"stay as they are"}},
+		"another workflow, by its object": {
+			builtComponent, []string{`spec.workflow={"kind": "Workflow", "name": "dockerfile-builder"}`},
+			[]string{"stay as they are"},
+		},
 		"beyond a list": {builtComponent, []string{"buildEnv[7].name=B", "repository.url.x=B"}, []string{
 			`--set buildEnv[7].name: a list of 1 has no place "7"; [1] adds one`,
 			`--set repository.url.x: "x" is below`,

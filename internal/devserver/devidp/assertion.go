@@ -69,9 +69,7 @@ func (e Endpoint) verify(r *http.Request, client string) error {
 
 // Trusted lets subjects of this provider be clients of another, by tokens for that audience.
 func (p *Provider) Trusted(audience string, subjects map[string]string) Trusted {
-	keys := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{
-		Key: p.key.Public(), KeyID: keyID, Algorithm: string(jose.RS256), Use: "sig",
-	}}}
+	keys := p.published()
 	return Trusted{
 		Issuer: p.options.Issuer, Audience: audience, Subjects: subjects,
 		Keys: func(context.Context) (jose.JSONWebKeySet, error) { return keys, nil },

@@ -10,18 +10,16 @@
 package devidp
 
 import (
-	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"maps"
-	"math/big"
 	"net/http"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 )
 
 // Options say whom a provider knows.
@@ -66,11 +64,7 @@ func New(o Options) (*Provider, error) {
 func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.mux.ServeHTTP(w, r) }
 
 func (p *Provider) keys(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"keys": []any{map[string]string{
-		"kty": "RSA", "use": "sig", "alg": "RS256", "kid": keyID,
-		"n": base64.RawURLEncoding.EncodeToString(p.key.N.Bytes()),
-		"e": base64.RawURLEncoding.EncodeToString(big.NewInt(int64(p.key.E)).Bytes()),
-	}}})
+	writeJSON(w, http.StatusOK, p.published())
 }
 
 // TokenPath is where a token endpoint is.
@@ -158,23 +152,21 @@ func (p *Provider) sign(client string, now time.Time) (string, error) {
 
 // Sign makes a token of this issuer with any claims: a JWS in its compact form.
 func (p *Provider) Sign(claims map[string]any) (string, error) {
-	claims = maps.Clone(claims)
-	claims["iss"] = p.options.Issuer
-	part := func(v any) (string, error) {
-		text, err := json.Marshal(v)
-		return base64.RawURLEncoding.EncodeToString(text), err
-	}
-	header, err := part(map[string]string{"alg": "RS256", "typ": "JWT", "kid": keyID})
+	signer, err := jose.NewSigner(
+		jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: p.key, KeyID: keyID}},
+		(&jose.SignerOptions{}).WithType("JWT"),
+	)
 	if err != nil {
 		return "", err
 	}
-	payload, err := part(claims)
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256([]byte(header + "." + payload))
-	signature, err := rsa.SignPKCS1v15(rand.Reader, p.key, crypto.SHA256, sum[:])
-	return header + "." + payload + "." + base64.RawURLEncoding.EncodeToString(signature), err
+	return jwt.Signed(signer).Claims(claims).Claims(jwt.Claims{Issuer: p.options.Issuer}).Serialize()
+}
+
+// published are the keys that tokens are verified with.
+func (p *Provider) published() jose.JSONWebKeySet {
+	return jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{
+		Key: p.key.Public(), KeyID: keyID, Algorithm: string(jose.RS256), Use: "sig",
+	}}}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

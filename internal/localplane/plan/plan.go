@@ -147,13 +147,10 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 	return nil
 }
 
-// reporter is the template that tells a Git host how a run goes.
-const reporter = "commit-status"
-
 // onlyTells tells whether all that a workflow's hooks and exit handler do is to tell others how the run goes.
 func onlyTells(workflow *wfv1.Workflow) bool {
 	for _, hook := range workflow.Spec.Hooks {
-		if hook.TemplateRef == nil || hook.TemplateRef.Name != reporter {
+		if hook.TemplateRef == nil || hook.TemplateRef.Name != outcome.Reporter {
 			return false
 		}
 	}
@@ -165,7 +162,7 @@ func onlyTells(workflow *wfv1.Workflow) bool {
 		!slices.ContainsFunc(handler.Steps, func(group wfv1.ParallelSteps) bool {
 			return slices.ContainsFunc(group.Steps, func(step wfv1.WorkflowStep) bool {
 				return step.When != "{{workflow.status}} != Succeeded" &&
-					(step.TemplateRef == nil || step.TemplateRef.Name != reporter)
+					(step.TemplateRef == nil || step.TemplateRef.Name != outcome.Reporter)
 			})
 		})
 }

@@ -26,8 +26,8 @@ const (
 
 // Finding is one thing that was looked at.
 type Finding struct {
-	Check string `json:"check"`          // a short name, such as secret-store
-	State State  `json:"state"`          //
+	Check string `json:"check"` // a short name, such as secret-store
+	State State  `json:"state"`
 	Where string `json:"where"`          // the object, such as ClusterSecretStore default
 	What  string `json:"what"`           // how it is
 	Mend  string `json:"mend,omitempty"` // what to do about it; of a Problem and a Warning
@@ -61,9 +61,9 @@ const (
 	ControlPlane  Plane = "control"
 )
 
-// Of looks at a cluster, and at the runs of one namespace of OpenChoreo; empty for all. The planes are
-// those that the cluster should be; none: those that it is, by what is installed. The error says that the cluster
-// cannot be asked at all.
+// Of looks at a cluster, and at the runs of one namespace of OpenChoreo; empty for all. The planes are those that the
+// cluster should be; none: those that it is, by what is installed. The error says that the cluster cannot be asked at
+// all.
 func Of(ctx context.Context, cluster Cluster, templates []Template, namespace string, planes ...Plane) (
 	[]Finding, error,
 ) {
