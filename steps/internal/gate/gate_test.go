@@ -88,6 +88,22 @@ type ended struct {
 	output string
 }
 
+// want fails the test unless the step has ended so, with these parts of a message and that summary.
+func (e ended) want(t *testing.T, reason outcome.Reason, says []string, summary string) {
+	t.Helper()
+	if e.report.Reason != reason {
+		t.Fatalf("ended with %s\n%s", e.report.Line(), e.output)
+	}
+	for _, want := range says {
+		if !strings.Contains(e.report.Message, want) {
+			t.Errorf("the message lacks %q:\n%s", want, e.report.Message)
+		}
+	}
+	if got := e.report.Results["summary"]; got != summary {
+		t.Errorf("the summary is %q, want %q", got, summary)
+	}
+}
+
 // run runs one of the programs with a check by a shell, which is the check's affair here.
 func (b *bench) run(program, script string, more ...string) ended {
 	b.t.Helper()
@@ -230,17 +246,7 @@ func TestGate(t *testing.T) {
 				b.write(filepath.Join(b.workspace.Source(), ".scan-ignore"), test.ignore)
 			}
 			e := b.all("R="+b.path("results")+"\n"+test.script, test.args...)
-			if e.report.Reason != test.reason {
-				t.Fatalf("ended with %s\n%s", e.report.Line(), e.output)
-			}
-			for _, want := range test.says {
-				if !strings.Contains(e.report.Message, want) {
-					t.Errorf("the message lacks %q:\n%s", want, e.report.Message)
-				}
-			}
-			if got := e.report.Results["summary"]; got != test.summary {
-				t.Errorf("the summary is %q, want %q", got, test.summary)
-			}
+			e.want(t, test.reason, test.says, test.summary)
 			_, err := os.Stat(b.path("of-decide", "results.sarif"))
 			judged := test.summary != "" && strings.Contains(strings.Join(test.args, " "), "severity")
 			if kept := err == nil; kept != judged {
@@ -439,17 +445,7 @@ func TestGateOfSeveralPlatforms(t *testing.T) {
 				"if grep -q " + digest(t, of["amd64"]).Hex + " $L/index.json; then\n" + test.amd64 + "\nelse\n" +
 				"grep -q " + digest(t, of["arm64"]).Hex + " $L/index.json || exit 9\n" + test.arm64 + "\nfi"
 			e := b.all(script, test.args...)
-			if e.report.Reason != test.reason {
-				t.Fatalf("ended with %s\n%s", e.report.Line(), e.output)
-			}
-			for _, want := range test.says {
-				if !strings.Contains(e.report.Message, want) {
-					t.Errorf("the message lacks %q:\n%s", want, e.report.Message)
-				}
-			}
-			if got := e.report.Results["summary"]; got != test.summary {
-				t.Errorf("the summary is %q, want %q", got, test.summary)
-			}
+			e.want(t, test.reason, test.says, test.summary)
 			raw, _ := os.ReadFile(b.path("of-decide", "results.sarif"))
 			var kept struct{ Runs []any }
 			if len(raw) > 0 {

@@ -70,9 +70,9 @@ func TestAssertion(t *testing.T) {
 	}
 }
 
-// What an assertion is sent with, and where it is not.
-func TestAssertionIsInTheBodyAlone(t *testing.T) {
-	t.Parallel()
+// ofAJob is the assertion of a CI's job.
+func ofAJob(t *testing.T) string {
+	t.Helper()
 	issuer, err := devidp.New(devidp.Options{Issuer: "https://ci.example.com"})
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +81,13 @@ func TestAssertionIsInTheBodyAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return text
+}
+
+// What an assertion is sent with, and where it is not.
+func TestAssertionIsInTheBodyAlone(t *testing.T) {
+	t.Parallel()
+	text := ofAJob(t)
 	asked := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/token" {
@@ -105,7 +112,7 @@ func TestAssertionIsInTheBodyAlone(t *testing.T) {
 		fmt.Fprint(w, `{"access_token":"t-1234"}`)
 	}))
 	t.Cleanup(server.Close)
-	_, _, err = list(t, Settings{
+	_, _, err := list(t, Settings{
 		APIServerURL: server.URL, TokenURL: server.URL + "/token", ClientID: "me", Scope: "a b",
 		Assertion: Assertion{Text: text},
 	})
@@ -226,14 +233,7 @@ func TestUnusableAssertion(t *testing.T) {
 // What an endpoint says of an assertion is shown without it.
 func TestEndpointEchoesTheAssertion(t *testing.T) {
 	t.Parallel()
-	issuer, err := devidp.New(devidp.Options{Issuer: "https://ci.example.com"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := issuer.Sign(map[string]any{"sub": "job", "aud": "x"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := ofAJob(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		json.NewEncoder(w).Encode(map[string]string{
