@@ -51,6 +51,11 @@ const (
 	round = 5 * time.Second
 )
 
+// tries are how long each try of a question to DNS may take. The system asks again after 5 s only: one datagram lost, and
+// the component's daemon was not found in time, and the build went to one without its cache. The last try is long enough
+// for a second server.
+var tries = []time.Duration{time.Second, 2 * time.Second, 6 * time.Second}
+
 // endpoint is a daemon of a pool.
 type endpoint struct {
 	name    string // the same for as long as it has the same cache
@@ -125,24 +130,31 @@ func (p Pool) resolve(ctx context.Context, address string, options []client.Clie
 	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
 		return itself
 	}
-	looking, cancel := context.WithTimeout(ctx, head)
-	defer cancel()
 	at := func(host, port string) endpoint {
 		address := "tcp://" + net.JoinHostPort(host, port)
 		return endpoint{address, address, options}
 	}
+	var records []*net.SRV
+	var addresses []netip.Addr
+	var looking sync.WaitGroup
+	looking.Go(func() {
+		records = lookUp(ctx, func(ctx context.Context) ([]*net.SRV, error) {
+			_, found, err := p.Resolver.LookupSRV(ctx, SRVService, "tcp", u.Hostname())
+			return found, err
+		})
+	})
+	looking.Go(func() {
+		addresses = lookUp(ctx, func(ctx context.Context) ([]netip.Addr, error) {
+			return p.Resolver.LookupNetIP(ctx, "ip", u.Hostname())
+		})
+	})
+	looking.Wait()
 	var all []endpoint
-	if _, records, err := p.Resolver.LookupSRV(looking, SRVService, "tcp", u.Hostname()); err == nil {
-		for _, r := range records {
-			all = append(all, at(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port))))
-		}
+	for _, r := range records {
+		all = append(all, at(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port))))
 	}
 	if len(all) > 0 {
 		return all
-	}
-	addresses, err := p.Resolver.LookupNetIP(looking, "ip", u.Hostname())
-	if err != nil {
-		return itself // whose error is then the connection's
 	}
 	// A daemon may have an address of each family.
 	is4 := func(a netip.Addr) bool { return a.Unmap().Is4() }
@@ -150,12 +162,26 @@ func (p Pool) resolve(ctx context.Context, address string, options []client.Clie
 		addresses = slices.DeleteFunc(addresses, func(a netip.Addr) bool { return !is4(a) })
 	}
 	if len(addresses) < 2 {
-		return itself
+		return itself // If there is none, the connection's error says so.
 	}
 	for _, a := range addresses {
 		all = append(all, at(a.Unmap().String(), u.Port()))
 	}
 	return all
+}
+
+// lookUp asks DNS, and once more where it has not said that there is no such name. Without an answer it returns nothing.
+func lookUp[T any](ctx context.Context, ask func(context.Context) ([]T, error)) []T {
+	for _, limit := range tries {
+		try, cancel := context.WithTimeout(ctx, limit)
+		found, err := ask(try)
+		cancel()
+		var failure *net.DNSError
+		if err == nil || errors.As(err, &failure) && failure.IsNotFound || ctx.Err() != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 // rank brings daemons into a component's order, by rendezvous hashing: each pair of daemons has the same order whatever

@@ -120,8 +120,56 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// zone is what a DNS server knows, by name: the targets of SRV records, whose port is 4321, and addresses.
-type zone struct{ srv, a map[string][]string }
+// A question that gets lost is asked again: the answer decides which daemon has the component's cache.
+func TestResolveByAnUnreliableServer(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		lost map[dnsmessage.Type]int
+		want []string
+	}{
+		{"the first question for SRV records gets lost", map[dnsmessage.Type]int{dnsmessage.TypeSRV: 1},
+			[]string{"tcp://d-0.pool.svc:4321", "tcp://d-1.pool.svc:4321"}},
+		{"the first of each", map[dnsmessage.Type]int{
+			dnsmessage.TypeSRV: 1, dnsmessage.TypeA: 1, dnsmessage.TypeAAAA: 1,
+		}, []string{"tcp://d-0.pool.svc:4321", "tcp://d-1.pool.svc:4321"}},
+		{"it never answers those for SRV records", map[dnsmessage.Type]int{dnsmessage.TypeSRV: 1000},
+			[]string{"tcp://10.0.0.1:1234", "tcp://10.0.0.2:1234"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			resolver := dnsServer(t, zone{
+				srv:  map[string][]string{"_buildkit._tcp.pool.svc.": {"d-0.pool.svc.", "d-1.pool.svc."}},
+				a:    map[string][]string{"pool.svc.": {"10.0.0.1", "10.0.0.2"}},
+				lost: test.lost,
+			})
+			var got []string
+			for _, e := range (Pool{Resolver: resolver}).resolve(t.Context(), "tcp://pool.svc:1234", nil) {
+				got = append(got, e.address)
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, test.want) {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// zone is what a DNS server knows, by name: the targets of SRV records, whose port is 4321, and addresses. It loses as
+// many of the first questions of a type as lost says.
+type zone struct {
+	srv, a map[string][]string
+	lost   map[dnsmessage.Type]int
+}
+
+func (z zone) loses(question dnsmessage.Question) bool {
+	if z.lost[question.Type] == 0 {
+		return false
+	}
+	z.lost[question.Type]--
+	return true
+}
 
 // dnsServer serves a zone on loopback.
 func dnsServer(t *testing.T, z zone) *net.Resolver {
@@ -139,7 +187,7 @@ func dnsServer(t *testing.T, z zone) *net.Resolver {
 				return
 			}
 			var m dnsmessage.Message
-			if m.Unpack(buffer[:n]) != nil || len(m.Questions) != 1 {
+			if m.Unpack(buffer[:n]) != nil || len(m.Questions) != 1 || z.loses(m.Questions[0]) {
 				continue
 			}
 			if answer, err := z.answer(m); err == nil {
