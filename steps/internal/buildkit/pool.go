@@ -51,9 +51,9 @@ const (
 	round = 5 * time.Second
 )
 
-// tries are how long each try of a question to DNS may take. The system asks again after 5 s only: one datagram lost, and
-// the component's daemon was not found in time, and the build went to one without its cache. The last try is long enough
-// for a second server.
+// tries are how long each try of a question to DNS may take. The system asks again after 5 s only: one datagram lost,
+// and the component's daemon was not found in time, and the build went to one without its cache. The last try is long
+// enough for a second server.
 var tries = []time.Duration{time.Second, 2 * time.Second, 6 * time.Second}
 
 // endpoint is a daemon of a pool.
@@ -170,7 +170,8 @@ func (p Pool) resolve(ctx context.Context, address string, options []client.Clie
 	return all
 }
 
-// lookUp asks DNS, and once more where it has not said that there is no such name. Without an answer it returns nothing.
+// lookUp asks DNS, and once more where it has not said that there is no such name. Without an answer it returns
+// nothing.
 func lookUp[T any](ctx context.Context, ask func(context.Context) ([]T, error)) []T {
 	for _, limit := range tries {
 		try, cancel := context.WithTimeout(ctx, limit)
