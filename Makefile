@@ -41,7 +41,7 @@ help: ## Show the targets
 	@echo "  KUBERNETES=1.36                   another version of Kubernetes than 1.33, likewise"
 	@echo "  SIGNING_KEY=<file>                private key that make publish signs with; SIGNING_PASSWORD=<file> if it is encrypted"
 	@echo "  OVERLAY=<folder>                  what make bundle writes (default the planes as they are)"
-	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/performance.md"
+	@echo "  BENCH=<regular expression>      which benchmarks make bench runs; see docs/reference/performance.md"
 	@echo "  ROUNDS=<number>                   how often make bench runs each contender (default 5)"
 	@echo "  EXHAUSTIVE=1                      make test takes all cases of long tables, and not some of them by chance"
 	@echo "  DIGESTS=<folder of image layouts> whose digests make bundle puts in"
@@ -94,9 +94,9 @@ lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/li
 generate: ## Write anew what is generated in docs, schemas, templates and examples
 	$(GO) run ./ci/generate
 
-bench: ## Measure steps beside what they replace, and write docs/performance.md; BENCH=<regular expression> for some
+bench: ## Measure steps beside what they replace, and write docs/reference/performance.md; BENCH=<regular expression> for some
 	@ci/install/install.sh bench
-	$(GO) test ./ci/bench -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 0 -docs ../../docs $(if $(ROUNDS),-rounds '$(ROUNDS)')
+	$(GO) test ./ci/bench -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 0 -docs ../../docs/reference $(if $(ROUNDS),-rounds '$(ROUNDS)')
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
 	@ci/install/install.sh images

@@ -273,7 +273,7 @@ func cutOnce(t *testing.T, p *platform, method, existing string) (outcome, strin
 	return o, c
 }
 
-// TestAPI is the table of API cases in docs/external-ci.md.
+// TestAPI is the table of API cases in docs/developers/external-ci.md.
 func TestAPI(t *testing.T) {
 	cases := apiCases()
 	rows := make([]string, len(cases))
@@ -314,7 +314,7 @@ func TestAPI(t *testing.T) {
 	}
 	table := "\n| case | result | exit code | the component afterwards |\n|---|---|---|---|\n" +
 		strings.Join(rows, "") + "\n"
-	const page = "../../docs/external-ci.md"
+	const page = "../../docs/developers/external-ci.md"
 	raw, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)

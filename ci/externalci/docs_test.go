@@ -63,7 +63,7 @@ func TestDocsAreTrue(t *testing.T) {
 		}
 	}
 	for _, page := range []string{
-		"../../docs/external-ci.md", examples + "/README.md", "../../examples/backstage/README.md",
+		"../../docs/developers/external-ci.md", examples + "/README.md", "../../examples/backstage/README.md",
 	} {
 		text := read(t, page)
 		for _, m := range code.FindAllStringSubmatch(text, -1) {
@@ -79,7 +79,7 @@ func TestDocsAreTrue(t *testing.T) {
 	}
 
 	// Every reason that an API case ends with is explained.
-	page := read(t, "../../docs/external-ci.md")
+	page := read(t, "../../docs/developers/external-ci.md")
 	_, troubles, _ := strings.Cut(page, "## When it fails")
 	for _, tc := range apiCases() {
 		if tc.reason != "Succeeded" && !strings.Contains(troubles, "| `"+tc.reason+"` |") {
@@ -108,7 +108,7 @@ func TestDocsAreTrue(t *testing.T) {
 		text := read(t, filepath.Join(examples, file))
 		for _, name := range names {
 			if !strings.Contains(text, name) || !strings.Contains(page, "`"+name+"`") {
-				t.Errorf("%s is not both in %s and in docs/external-ci.md", name, file)
+				t.Errorf("%s is not both in %s and in docs/developers/external-ci.md", name, file)
 			}
 		}
 	}
@@ -117,7 +117,7 @@ func TestDocsAreTrue(t *testing.T) {
 // TestGuideNamesSteps: what the guide says of the workflow's steps is so.
 func TestGuideNamesSteps(t *testing.T) {
 	t.Parallel()
-	page, workflow := read(t, "../../docs/external-ci.md"), read(t, examples+"/github-actions/workflow.yml")
+	page, workflow := read(t, "../../docs/developers/external-ci.md"), read(t, examples+"/github-actions/workflow.yml")
 	for _, name := range []string{"Build and push", "Register the Workload"} {
 		if !strings.Contains(page, `step "`+name+`"`) || !strings.Contains(workflow, "- name: "+name+"\n") {
 			t.Errorf("no step %q in the guide and in the workflow", name)
@@ -125,7 +125,7 @@ func TestGuideNamesSteps(t *testing.T) {
 	}
 	for _, link := range []string{"component.yaml", "authorization.yaml"} {
 		if _, err := os.Stat(filepath.Join(examples, link)); err != nil ||
-			!strings.Contains(page, "(../examples/external-ci/"+link+")") {
+			!strings.Contains(page, "(../../examples/external-ci/"+link+")") {
 			t.Errorf("%s is not linked: %v", link, err)
 		}
 	}
@@ -140,7 +140,7 @@ func TestGuideNamesSteps(t *testing.T) {
 // TestTryIt runs the lines of the guide that need no OpenChoreo, as they stand but for the port.
 func TestTryIt(t *testing.T) {
 	t.Parallel()
-	lines := shellLines(t, "../../docs/external-ci.md")
+	lines := shellLines(t, "../../docs/developers/external-ci.md")
 	dir, bin := t.TempDir(), t.TempDir()
 	if out, code := command(
 		t, "../..", os.Environ(), "go", "build", "-o", filepath.Join(bin, "stepwright"), "./cmd/stepwright",

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	update    = flag.Bool("update", false, "write the table of API cases in docs/external-ci.md anew")
+	update    = flag.Bool("update", false, "write the table of API cases in docs/developers/external-ci.md anew")
 	binaries  = flag.String("binaries", "", "folder that make binaries has written; empty: make it")
 	apiURL    = flag.String("api", "", "base URL of an OpenChoreo API to test against; empty: a development API")
 	tokenURL  = flag.String("token-url", "", "with -api: the token endpoint")

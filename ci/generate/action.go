@@ -23,7 +23,7 @@ var notForActions = []string{
 var actionOutputs = []struct{ name, about string }{
 	{"workload", "Name of the Workload (string)."},
 	{"workload-from-source", "Whether it was made of a descriptor, or with the image alone (boolean)."},
-	{"reason", "How the step ended: Succeeded, or one of the reasons of docs/outcomes.md (string)."},
+	{"reason", "How the step ended: Succeeded, or one of the reasons of docs/reference/outcomes.md (string)."},
 }
 
 // action returns the file of the composite action with its generated sections made anew.

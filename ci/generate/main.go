@@ -1,7 +1,8 @@
 // Command generate writes the files, and sections of files, that follow from the JSON Schemas, the templates,
-// templates/builders.yaml and templates/VERSION: docs/parameters.md, docs/outcomes.md, the developers' parameters in
-// the ClusterWorkflows, the READMEs of templates, every file and entry of a builder of buildpacks, and the version
-// wherever it is. It removes the files of a builder that is no longer there: go run ./ci/generate
+// templates/builders.yaml and templates/VERSION: docs/reference/parameters.md, docs/reference/outcomes.md, the
+// developers' parameters in the ClusterWorkflows, the READMEs of templates, every file and entry of a builder of
+// buildpacks, and the version wherever it is. It removes the files of a builder that is no longer there:
+// go run ./ci/generate
 package main
 
 import (
@@ -68,7 +69,7 @@ func generate(root string, builders []templates.Builder) (map[string]string, err
 	if err != nil {
 		return nil, err
 	}
-	files := map[string]string{dockerfileBuilderFile: dockerfile, "docs/outcomes.md": outcomes()}
+	files := map[string]string{dockerfileBuilderFile: dockerfile, "docs/reference/outcomes.md": outcomes()}
 	workflows := []workflow{{dockerfile, schemas.MustLoad(templates.DockerfileBuilder)}}
 	var builds []string
 	for _, b := range builders {
@@ -106,7 +107,7 @@ func generate(root string, builders []templates.Builder) (map[string]string, err
 			steps = append(steps, builds...)
 		}
 	}
-	files["docs/parameters.md"] = parameters(workflows)
+	files["docs/reference/parameters.md"] = parameters(workflows)
 	templatesText, err := templatesPage(steps)
 	if err != nil {
 		return nil, err

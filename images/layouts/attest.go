@@ -18,7 +18,7 @@ type Statement struct {
 }
 
 // Attest puts statements beside the images of a layout's index, by the digests of the images, and returns the digest of
-// the index that has both. They have the form of what the steps attest (docs/provenance.md). An index has no
+// the index that has both. They have the form of what the steps attest (docs/platform/provenance.md). An index has no
 // attestations before.
 func Attest(dir string, statements map[v1.Hash][]Statement) (v1.Hash, error) {
 	root, described, err := only(dir)

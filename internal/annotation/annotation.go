@@ -1,5 +1,5 @@
 // Package annotation names the annotations that a run leaves on its WorkflowRun: what was built, or why nothing was
-// (docs/looking-at-runs.md).
+// (docs/developers/looking-at-runs.md).
 package annotation
 
 // The annotations, by what they tell.

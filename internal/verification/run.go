@@ -8,7 +8,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
-// Run is a run that published an image, as its publisher tells (docs/provenance.md).
+// Run is a run that published an image, as its publisher tells (docs/platform/provenance.md).
 type Run struct {
 	Name       string     `json:"name"`
 	Namespace  string     `json:"namespace,omitempty"`

@@ -31,7 +31,8 @@ const (
 	onChange   = "tried again when the Component, its type or the workflow changes"
 )
 
-// then says what OpenChoreo does after it has set a condition with that reason (docs/before-a-run.md has the table).
+// then says what OpenChoreo does after it has set a condition with that reason. docs/developers/before-a-run.md has the
+// table.
 var then = map[string]string{
 	ReasonComponentValidationFailed: permanent,
 	ReasonWorkflowFailed:            permanent,

@@ -180,7 +180,7 @@ func TestPlane(t *testing.T) {
 // The guide has a row for each reason, and says what OpenChoreo does then.
 func TestGuide(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../../docs/before-a-run.md")
+	text, err := os.ReadFile("../../../docs/developers/before-a-run.md")
 	if err != nil {
 		t.Fatal(err)
 	}

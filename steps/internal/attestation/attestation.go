@@ -1,7 +1,7 @@
 // Package attestation makes what an image says of its own making: SLSA provenance, and lists of what is in it. Both are
 // statements of in-toto in a manifest beside the image, in the form in which BuildKit attaches them, so that what reads
-// the one reads the other. One build gives the same bytes each time: docs/provenance.md says what they hold, and what
-// they leave out for that.
+// the one reads the other. One build gives the same bytes each time: docs/platform/provenance.md says what they hold,
+// and what they leave out for that.
 package attestation
 
 import (

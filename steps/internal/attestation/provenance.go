@@ -20,7 +20,7 @@ var version string
 // Version is the version of Stepwright, which the home of the version, templates/VERSION, has.
 func Version() string { return strings.TrimSpace(version) }
 
-// The types of builds. docs/provenance.md describes them.
+// The types of builds. docs/platform/provenance.md describes them.
 const (
 	DockerfileBuild = "https://stepwright.dev/build-types/dockerfile/v1"
 	BuildpacksBuild = "https://stepwright.dev/build-types/buildpacks/v1"

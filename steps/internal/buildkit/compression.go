@@ -25,7 +25,7 @@ type Compression struct {
 	Level int    // 1 to 9 of gzip, 1 to 22 of zstd; 0: the default
 }
 
-// The default levels, by measurement (docs/steps.md).
+// The default levels, by measurement (docs/reference/steps.md).
 const (
 	gzipLevel = 6
 	zstdLevel = 3

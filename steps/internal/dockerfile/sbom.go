@@ -23,8 +23,8 @@ func (in Parameters) checkScanner() error {
 	if in.scans() && in.SBOMScanner == "" {
 		return outcome.Errorf(
 			outcome.InvalidParameters, "sbom-scanner: sbom=%s needs an image that scans, and none is named", in.SBOM,
-		).WithHint("Push images/sbom-scanner to a registry and name it by its digest (docs/provenance.md), or build " +
-			"with sbom=none.")
+		).WithHint("Push images/sbom-scanner to a registry and name it by its digest (docs/platform/provenance.md), " +
+			"or build with sbom=none.")
 	}
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
-// run is what is said of the run that made an image, the predicate of signature.RunPredicate (docs/provenance.md). All
-// of it is of the parameters: a build writes none of them.
+// run is what is said of the run that made an image, the predicate of signature.RunPredicate
+// (docs/platform/provenance.md). All of it is of the parameters: a build writes none of them.
 type run struct {
 	Run        named               `json:"run"`
 	Component  *component          `json:"component,omitempty"`

@@ -2,7 +2,7 @@
 // in-toto statements, in bundles of version 0.3.
 //
 // It is the standard library's cryptography in a few lines of JSON. sigstore-go would do the same, and make of
-// publish-image a binary of 21 MB, two and a half times as large (docs/supply-chain.md).
+// publish-image a binary of 21 MB, two and a half times as large (docs/platform/supply-chain.md).
 package signature
 
 import (
@@ -20,7 +20,8 @@ const (
 	BundleMediaType = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	// SignPredicate is the predicate type of a signature: it says of an image that its publisher stands for it.
 	SignPredicate = "https://sigstore.dev/cosign/sign/v1"
-	// RunPredicate is the predicate type of what a publisher says of the run that made an image (docs/provenance.md).
+	// RunPredicate is the predicate type of what a publisher says of the run that made an image
+	// (docs/platform/provenance.md).
 	RunPredicate = "https://stepwright.dev/attestations/run/v1"
 )
 
