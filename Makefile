@@ -24,7 +24,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run test test-short verifiers gitea lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
+.PHONY: help build run test test-short verifiers gitea fuzz lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -83,6 +83,9 @@ verifiers: ## Test the policies of examples/policies with Kyverno and policy-con
 
 gitea: ## Test commit statuses against a real Gitea, which takes minutes to compile, and gcc
 	$(GO) test -tags gitea -timeout 60m ./steps/internal/commitstatus -run '^TestGitea$$'
+
+fuzz: ## Feed what reads strangers' bytes with what a fuzzer makes: TIME=30s for each target, ONLY=<regular expression> for some
+	$(GO) run ./ci/fuzz --time '$(or $(TIME),30s)' --only '$(ONLY)' $(if $(SAVE),--save '$(SAVE)')
 
 lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/lint
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

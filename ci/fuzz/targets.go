@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// target is a fuzz target.
+type target struct{ folder, name string }
+
+func (t target) String() string { return t.folder + "." + t.name }
+
+// find returns the targets in the files of tests below a folder, in order. Nested modules have none.
+func find(root string) ([]target, error) {
+	var found []target
+	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && file != root {
+			_, nested := os.Stat(filepath.Join(file, "go.mod"))
+			if nested == nil || entry.Name() == "testdata" || strings.HasPrefix(entry.Name(), ".") {
+				return fs.SkipDir
+			}
+		}
+		if !strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		folder, err := filepath.Rel(root, filepath.Dir(file))
+		for _, d := range parsed.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Fuzz") {
+				found = append(found, target{filepath.ToSlash(folder), f.Name.Name})
+			}
+		}
+		return err
+	})
+	slices.SortFunc(found, func(a, b target) int {
+		return cmp.Or(cmp.Compare(a.folder, b.folder), cmp.Compare(a.name, b.name))
+	})
+	return found, err
+}
+
+// run runs the chosen targets of the project in the working directory.
+func run(ctx context.Context, chosen *regexp.Regexp, limit time.Duration, save int, out io.Writer) error {
+	all, err := find(".")
+	if err != nil {
+		return err
+	}
+	all = slices.DeleteFunc(all, func(t target) bool { return !chosen.MatchString(t.String()) })
+	if len(all) == 0 {
+		return errors.New("no target has such a name: go run ./ci/fuzz --only=")
+	}
+	var crashed []string
+	for i, t := range all {
+		fmt.Fprintf(out, "%d of %d  %s\n", i+1, len(all), t)
+		said, err := t.run(ctx, limit)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			crashed = append(crashed, t.String())
+			fmt.Fprintf(out, "%s\n", said)
+		} else {
+			fmt.Fprintf(out, "  %s\n", lastCount(said))
+		}
+		if save > 0 {
+			if err := t.keep(ctx, save); err != nil {
+				return err
+			}
+		}
+	}
+	if crashed != nil {
+		return fmt.Errorf("%d of %d targets fail: %s", len(crashed), len(all), strings.Join(crashed, ", "))
+	}
+	fmt.Fprintf(out, "%d targets, %v each: none fails\n", len(all), limit)
+	return nil
+}
+
+// run runs a target, and returns what it printed.
+func (t target) run(ctx context.Context, limit time.Duration) ([]byte, error) {
+	command := exec.CommandContext(
+		ctx, "go", "test", "./"+t.folder, "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", limit.String(),
+	)
+	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
+	command.WaitDelay = 10 * time.Second
+	return command.CombinedOutput()
+}
+
+// lastCount is the line in which the fuzzer last said what it had done.
+func lastCount(said []byte) string {
+	var last string
+	for line := range bytes.Lines(said) {
+		if bytes.Contains(line, []byte("execs:")) {
+			last = string(bytes.TrimSpace(line))
+		}
+	}
+	return last
+}
+
+// largest is how many bytes an input has at most that is kept.
+const largest = 2 << 10
+
+// keep copies the shortest of the inputs that the fuzzer has found to reach more code.
+func (t target) keep(ctx context.Context, most int) error {
+	raw, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.ImportPath}}", "./"+t.folder).Output()
+	if err != nil {
+		return fmt.Errorf("go list ./%s: %w", t.folder, err)
+	}
+	cache, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
+	if err != nil {
+		return fmt.Errorf("go env: %w", err)
+	}
+	from := path.Join(strings.TrimSpace(string(cache)), "fuzz", strings.TrimSpace(string(raw)), t.name)
+	entries, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	type input struct {
+		name    string
+		content []byte
+	}
+	var inputs []input
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(from, e.Name()))
+		if err != nil {
+			return err
+		}
+		if len(content) <= largest {
+			inputs = append(inputs, input{e.Name(), content})
+		}
+	}
+	slices.SortFunc(inputs, func(a, b input) int {
+		return cmp.Or(cmp.Compare(len(a.content), len(b.content)), cmp.Compare(a.name, b.name))
+	})
+	to := filepath.Join(t.folder, "testdata", "fuzz", t.name)
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	// From the shortest to the longest, evenly: the short ones alone reach little.
+	for i := range min(most, len(inputs)) {
+		in := inputs[i*len(inputs)/min(most, len(inputs))]
+		if err := os.WriteFile(filepath.Join(to, in.name), in.content, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
