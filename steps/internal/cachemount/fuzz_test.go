@@ -11,7 +11,7 @@ import (
 	"github.com/stepwright/stepwright/internal/fuzztest"
 )
 
-// An index is a stranger's: whoever may push to the component's repository can write one.
+// An index is a stranger's: all who may push to the component's repository can write one.
 func FuzzIndex(f *testing.F) {
 	f.Add([]byte(`{"format":"1","mounts":[{"id":"/m","list":{"digest":"sha256:00","size":1,"plain":1},"files":1}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -9,7 +9,7 @@ import (
 	"github.com/stepwright/stepwright/internal/fuzztest"
 )
 
-// An outline comes with a cache, and so from whoever may push there. What it makes stays in its folder.
+// An outline comes with a cache, and all who may push there can write one. What it makes stays in its folder.
 func FuzzBuild(f *testing.F) {
 	f.Add([]byte(`{"m":16877,"w":true,"f":{"etc":{"m":16877,"f":{"passwd":{"m":33188,"z":3,"c":"YWJj"}}},` +
 		`"l":{"m":41471,"l":"../../x"}}}`))
