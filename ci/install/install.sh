@@ -49,7 +49,8 @@ podman podman to build images as a pipeline with docker does
 docker-registry docker-registry to sign images in a registry of 2023
 qemu-user qemu-aarch64 to run the programs of images for arm64
 make make to build the binaries of a release
-npm npm to fetch the parser of Groovy
+npm npm to fetch the parser of Groovy and the rules of accessibility
+chromium chromium to look at the picture of a run as people do
 default-jre-headless java to parse the Jenkinsfiles by Groovy'
 for_bench='
 git git to serve and to clone the source

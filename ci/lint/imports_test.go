@@ -51,7 +51,7 @@ var nouns = map[string][]string{
 	"workspace":  {"outcome", "regularfile"},
 	"parameters": {"outcome", "redact"},
 	"secret":     {"regularfile"},
-	"step":       {"outcome", "parameters", "redact", "workspace"},
+	"step":       {"buildreport", "outcome", "parameters", "redact", "workspace"},
 	"userns":     {"outcome"},
 	"disk":       {},
 	"cachemount": {},
@@ -60,18 +60,18 @@ var nouns = map[string][]string{
 	"buildkit": {
 		"cachemount", "disk", "filelock", "outcome", "outline", "registry", "regularfile", "trust", "userns",
 	},
-	"imagelayout": {"outcome", "workspace"},
+	"imagelayout": {"buildreport", "outcome", "workspace"},
 	"baselayer":   {"outcome", "registry"},
 	"transcript":  {},
 	"handover":    {"outcome", "regularfile", "replay", "transcript"},
 	"attestation": {"imagelayout", "step", "workspace"},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
-		"attestation", "buildkit", "cachemount", "disk", "imagelayout", "outcome", "redact", "registry", "secret",
+		"attestation", "buildkit", "buildreport", "cachemount", "disk", "imagelayout", "outcome", "redact", "registry", "secret",
 		"step", "transcript", "trust", "workspace",
 	},
 	"buildpack": {
-		"attestation", "disk", "handover", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay",
+		"attestation", "buildreport", "disk", "handover", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay",
 		"secret", "step", "transcript", "trust", "workspace",
 	},
 	"signature": {"imagelayout", "outcome", "redact", "registry", "secret"},
@@ -92,6 +92,7 @@ var nouns = map[string][]string{
 // may import.
 var ground = map[string][]string{
 	"annotation":  {},
+	"buildreport": {},
 	"descriptor":  {"outcome"},
 	"filelock":    {},
 	"outcome":     {"regularfile"},

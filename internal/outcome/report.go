@@ -27,6 +27,9 @@ type Report struct {
 	DurationSeconds float64           `json:"durationSeconds"`
 	PeakMemoryBytes int64             `json:"peakMemoryBytes"`
 	Results         map[string]string `json:"results"`
+
+	// Files are results that are too large for the report: file name to content. Write leaves them beside it.
+	Files map[string][]byte `json:"-"`
 }
 
 // Started is the report of a step that has only begun. It is what remains of one that is killed, with its whole pod for
@@ -149,6 +152,9 @@ func (r Report) writeFiles(dir string) error {
 	var errs []error
 	for name, value := range r.Results {
 		errs = append(errs, to.write(name, []byte(value)))
+	}
+	for name, content := range r.Files {
+		errs = append(errs, to.write(name, content))
 	}
 	raw, err := json.MarshalIndent(r, "", "  ")
 	errs = append(errs, err, to.write(reportFile, append(raw, '\n')), to.close())

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
@@ -138,21 +137,24 @@ func (p *Plane) Outcome(ctx context.Context, run *v1alpha1.WorkflowRun) error {
 	for _, node := range runstatus.Pods(workflow.Status.Nodes) {
 		if node.Phase == wfv1.NodeFailed || node.Phase == wfv1.NodeError {
 			message := strings.TrimRight(node.Message, ".\n")
-			return outcome.Errorf(exitReason(node), "%s: %s", runstatus.TaskName(&node), message)
+			return outcome.Errorf(runstatus.ExitReason(node), "%s: %s", runstatus.TaskName(&node), message)
 		}
 	}
 	return failed
 }
 
-// exitReason is the reason that the exit code of a failed node's container says; Failed where it says none.
-func exitReason(node wfv1.NodeStatus) outcome.Reason {
-	if node.Outputs == nil || node.Outputs.ExitCode == nil {
-		return outcome.Failed
+// Details tells what is known of a run's tasks besides its status, by their names: nothing when its workflow is gone.
+func (p *Plane) Details(ctx context.Context, run *v1alpha1.WorkflowRun) (map[string]runstatus.Detail, error) {
+	where := run.Status.RunReference
+	if where == nil {
+		return nil, nil
 	}
-	code, err := strconv.Atoi(*node.Outputs.ExitCode)
-	reason, known := outcome.OfExitCode(code)
-	if err != nil || !known || reason == outcome.Succeeded {
-		return outcome.Failed
+	workflow, err := p.workflow(ctx, where.Namespace, where.Name)
+	if _, gone := errors.AsType[*runstatus.NotFoundError](err); gone {
+		return nil, nil
 	}
-	return reason
+	if err != nil {
+		return nil, err
+	}
+	return runstatus.Details(workflow), nil
 }

@@ -3,6 +3,7 @@
 package history
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -30,7 +31,9 @@ type Store struct {
 const (
 	runFile      = "workflowrun.yaml"
 	workflowFile = "workflow.yaml"
+	reportFile   = "report.html"
 	lockFile     = "lock" // held while the run runs, and has the number of the process
+	detailsFile  = "details.json"
 	logFolder    = "logs"
 )
 
@@ -81,6 +84,27 @@ func (s Store) Get(namespace, name string) (*v1alpha1.WorkflowRun, error) {
 // Log is the path of a task's log; the file is there once the task has started.
 func (s Store) Log(run *v1alpha1.WorkflowRun, task string) string {
 	return filepath.Join(s.Dir, run.Namespace, run.Name, logFolder, task+".log")
+}
+
+// Details tells what is known of a run's tasks besides its status, by their names: of an older version's runs, nothing.
+func (s Store) Details(run *v1alpha1.WorkflowRun) (map[string]runstatus.Detail, error) {
+	raw, err := os.ReadFile(filepath.Join(s.Dir, run.Namespace, run.Name, detailsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all map[string]runstatus.Detail
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return nil, fmt.Errorf("%s of run %s/%s: %w", detailsFile, run.Namespace, run.Name, err)
+	}
+	return all, nil
+}
+
+// Report is the path of the picture of a run, beside its other files.
+func (s Store) Report(run *v1alpha1.WorkflowRun) string {
+	return filepath.Join(s.Dir, run.Namespace, run.Name, reportFile)
 }
 
 // folder is the folder of a run; names come from a developer's file and must not lead elsewhere.
@@ -173,7 +197,7 @@ func write(path string, object any) error {
 
 // forget removes what an earlier run of the same name left.
 func forget(dir string) error {
-	for _, name := range []string{runFile, workflowFile, logFolder} {
+	for _, name := range []string{runFile, workflowFile, detailsFile, reportFile, logFolder} {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

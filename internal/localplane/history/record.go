@@ -1,6 +1,7 @@
 package history
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/renameio/v2/maybe"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -23,10 +25,12 @@ type Record struct {
 	dir    string
 	unlock func()
 
-	mu   sync.Mutex
-	run  *v1alpha1.WorkflowRun
-	log  *os.File // of the task that runs
-	errs []error
+	mu  sync.Mutex
+	run *v1alpha1.WorkflowRun
+	log *os.File // of the task that runs
+
+	details map[string]runstatus.Detail
+	errs    []error
 }
 
 // Create begins the record of a run, in place of an earlier one of the same name. The workflow is the rendered one.
@@ -42,7 +46,9 @@ func (s Store) Create(run *v1alpha1.WorkflowRun, workflow map[string]any) (*Reco
 	if err != nil {
 		return nil, fmt.Errorf("run %s/%s: %w", run.Namespace, run.Name, err)
 	}
-	r := &Record{store: s, dir: dir, unlock: unlock, run: run.DeepCopy()}
+	r := &Record{
+		store: s, dir: dir, unlock: unlock, run: run.DeepCopy(), details: map[string]runstatus.Detail{},
+	}
 	r.run.TypeMeta = metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "WorkflowRun"}
 	r.run.CreationTimestamp = *now()
 	r.run.Status = v1alpha1.WorkflowRunStatus{StartedAt: now()}
@@ -95,6 +101,7 @@ func (r *Record) Started(step string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	runstatus.Started(r.run)
+	r.details[step] = runstatus.Detail{StartedAt: time.Now().UTC().Truncate(time.Millisecond)}
 	log, err := os.Create(r.store.Log(r.run, step))
 	r.note(err)
 	r.log = log
@@ -118,7 +125,7 @@ func (r *Record) Line(_, text string) {
 }
 
 // Ended implements pipeline.Observer.
-func (r *Record) Ended(_ string, how outcome.Report, _ time.Duration) {
+func (r *Record) Ended(step string, how outcome.Report, took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closeLog()
@@ -128,6 +135,31 @@ func (r *Record) Ended(_ string, how outcome.Report, _ time.Duration) {
 		task.Phase, task.Message = runstatus.TaskFailed, how.TerminationMessage()
 	}
 	r.save()
+	detail := r.details[step]
+	detail.DurationMs, detail.Reason = max(1, took.Milliseconds()), how.Reason
+	detail.Message, detail.Hint, detail.PeakMemory = how.Message, how.Hint, how.PeakMemoryBytes
+	r.details[step] = detail
+	r.saveDetails()
+}
+
+// Keep keeps the output parameters of the tasks, by their names.
+func (r *Record) Keep(outputs map[string]map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for step, values := range outputs {
+		detail := r.details[step]
+		detail.Outputs = values
+		r.details[step] = detail
+	}
+	r.saveDetails()
+}
+
+func (r *Record) saveDetails() {
+	raw, err := json.MarshalIndent(r.details, "", "  ")
+	if err == nil {
+		err = maybe.WriteFile(filepath.Join(r.dir, detailsFile), raw, 0o644)
+	}
+	r.note(err)
 }
 
 func (r *Record) closeLog() {

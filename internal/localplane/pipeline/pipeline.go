@@ -81,7 +81,8 @@ func (all Observers) Ended(step string, how outcome.Report, took time.Duration) 
 	}
 }
 
-// Run runs the steps until one fails. The error then wraps the step's *outcome.Error.
+// Run runs the steps until one fails. The error then wraps the step's *outcome.Error, and the outputs that it has left
+// all the same are among those returned, as Argo has them.
 func Run(ctx context.Context, steps []Step, see Observer) (Outputs, error) {
 	all := Outputs{}
 	for _, s := range steps {
@@ -97,6 +98,9 @@ func Run(ctx context.Context, steps []Step, see Observer) (Outputs, error) {
 		}
 		see.Ended(s.Name, how, time.Since(started))
 		if failure := how.Failure(); failure != nil {
+			if left, err := process.outputs(); err == nil {
+				all[s.Name] = left
+			}
 			return all, fmt.Errorf("%s: %w", s.Name, failure)
 		}
 		if all[s.Name], err = process.outputs(); err != nil {

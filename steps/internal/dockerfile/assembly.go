@@ -31,6 +31,7 @@ type assembly struct {
 	env    step.Environment
 	verify func() error // that the source is what it must be
 	parts  []*build     // at least one
+	times  *timeline
 }
 
 // begin makes the builders ready, all at once.
@@ -116,6 +117,7 @@ func (a *assembly) solve(ctx context.Context) (sealed, error) {
 	if err := building.Wait(); err != nil {
 		return sealed{}, err
 	}
+	tidying := time.Now()
 	layout, image := layouts[0], built[0]
 	if len(a.parts) > 1 {
 		layout = filepath.Join(dir, "image")
@@ -127,6 +129,10 @@ func (a *assembly) solve(ctx context.Context) (sealed, error) {
 		return sealed{}, err
 	}
 	makings[0].keep(ctx, image) // of several, none has a cache
+	a.times.own("keep the image and the caches", tidying)
+	if err := a.times.seal(imagelayout.Dir(layout)); err != nil {
+		a.env.Log.Warn("The report of the build lacks the image", "error", err)
+	}
 	if err := workspace.Replace(layout, a.in.Workspace.Image()); err != nil {
 		return sealed{}, err
 	}

@@ -127,7 +127,8 @@ func (in Parameters) run(
 	if err != nil {
 		return nil, err
 	}
-	a := &assembly{in: in, env: env, verify: verify}
+	a := &assembly{in: in, env: env, verify: verify, times: newTimeline()}
+	defer a.times.leave(env)
 	for _, part := range parts {
 		src, err := findSource(part, tree)
 		if err != nil {
@@ -135,7 +136,7 @@ func (in Parameters) run(
 		}
 		a.parts = append(a.parts, &build{
 			in: part, asked: in.Platforms, several: len(parts) > 1, env: env, source: src, revision: revision,
-			epoch: in.epoch(revision),
+			epoch: in.epoch(revision), times: a.times,
 		})
 	}
 	if err := errors.Join(in.checkCompression(), in.checkScanner()); err != nil {
@@ -159,7 +160,11 @@ func (in Parameters) run(
 		env.Log.Warn(warning)
 	}
 	defer a.close()
-	if err := a.begin(ctx); err != nil {
+	defer a.times.leave(env) // before the builders are closed, which may take long
+	beginning := time.Now()
+	err = a.begin(ctx)
+	a.times.own("get builder and caches ready", beginning)
+	if err != nil {
 		return nil, err
 	}
 	if err := a.checkPlatforms(ctx); err != nil {
@@ -324,6 +329,7 @@ type build struct {
 	mounts      *mountCache            // nil: no cache mount is kept
 	baseLayers  map[digest.Digest]bool // of the image, as a daemon has left it; nil: they are not known
 	builder     *buildkit.BuildKit
+	times       *timeline
 }
 
 // solve builds once, into a layout in the folder dir, and returns it with the making, which the caller ends.
@@ -342,13 +348,14 @@ func (b *build) solve(ctx context.Context, dir string) (layout string, built sea
 	if err != nil {
 		return "", sealed{}, m, err
 	}
-	output := b.env.Stderr
+	output, platforms := b.env.Stderr, ""
 	if b.several {
-		marked := newMarked(output, strings.Join(b.in.Platforms, ","))
+		platforms = strings.Join(b.in.Platforms, ",")
+		marked := newMarked(output, platforms)
 		defer marked.end()
 		output = marked
 	}
-	watch, err := newWatch(output, b.source)
+	watch, err := newWatch(output, b.source, func(status *client.SolveStatus) { b.times.note(platforms, status) })
 	if err != nil {
 		return "", sealed{}, m, err
 	}

@@ -195,10 +195,6 @@ func (l *layout) sealIndex(root ocispec.Descriptor) (ocispec.Descriptor, error) 
 	return l.replaceBlob(root, raw)
 }
 
-// exporterComment marks what BuildKit's exporter adds to the history of an image whose base has none. It says there
-// what made a layer, which is another thing when the layer comes from a cache.
-const exporterComment = "buildkit.exporter.image.v0"
-
 // date gives an image's configuration the image's time where BuildKit has put the time of files, which was all it could
 // be told.
 func (l *layout) date(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
@@ -236,7 +232,8 @@ func (l *layout) date(desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 	}
 	for i := range history {
 		history[i].Created = image(history[i].Created)
-		if history[i].Comment == exporterComment {
+		if history[i].Comment == imagelayout.MissingHistory {
+			// It says there what made a layer, which is another thing when the layer comes from a cache.
 			history[i].CreatedBy = "BuildKit"
 		}
 	}

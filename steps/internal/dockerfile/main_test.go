@@ -27,6 +27,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
 
+	"github.com/stepwright/stepwright/internal/buildreport"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/internal/registry"
@@ -188,6 +189,7 @@ type ending struct {
 	results step.Results
 	output  string // log and progress
 	err     error
+	report  []byte // of the build
 }
 
 // run runs the step. Transient failures are tried again at once.
@@ -196,15 +198,17 @@ func run(t testing.TB, ctx context.Context, in Parameters) ending {
 	var out lockedBuffer
 	secrets := &redact.Secrets{}
 	stderr := secrets.Writer(&out)
+	left := &step.Files{}
 	results, err := Run(ctx, in, step.Environment{
 		Log:     slog.New(slog.NewTextHandler(stderr, nil)),
 		Stdout:  io.Discard,
 		Stderr:  stderr,
 		Secrets: secrets,
+		Left:    left,
 		Retry:   outcome.Retry{Attempts: 3, Base: time.Millisecond, Max: time.Millisecond},
 	})
 	stderr.Close()
-	return ending{results, out.String(), err}
+	return ending{results, out.String(), err, left.All()[buildreport.Name]}
 }
 
 // succeed runs the step and returns the image.

@@ -34,7 +34,8 @@ type stream struct {
 	number int
 }
 
-func newWatch(w io.Writer, src *source) (*watch, error) {
+// newWatch shows what the builder tells, and has hear hear of it.
+func newWatch(w io.Writer, src *source, hear func(*client.SolveStatus)) (*watch, error) {
 	display, err := progressui.NewDisplay(w, progressui.PlainMode)
 	if err != nil {
 		return nil, err
@@ -57,6 +58,7 @@ func newWatch(w io.Writer, src *source) (*watch, error) {
 		defer close(show)
 		for status := range s.statuses {
 			s.note(status)
+			hear(status)
 			status.Logs = s.whole(status.Logs)
 			show <- status
 		}

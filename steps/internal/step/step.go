@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -48,6 +50,7 @@ type Environment struct {
 	Secrets *redact.Secrets // every secret is added here the moment it is read
 	Retry   outcome.Retry   // for what may fail for a transient reason
 	Note    func(string)    // see Say; may be nil
+	Left    *Files          // see Leave; may be nil
 	Tidying func()          // see Tidy; may be nil
 }
 
@@ -64,6 +67,36 @@ func (e Environment) Say(message string) {
 	if e.Note != nil {
 		e.Note(message)
 	}
+}
+
+// Leave leaves a result that is too large for the report, and for people, as a file of its own, however the step ends.
+// The content is masked already, and fit to be shown. The last one of a name counts.
+func (e Environment) Leave(name string, content []byte) {
+	if e.Left != nil {
+		e.Left.add(name, content)
+	}
+}
+
+// Files are what a step leaves. The zero value is ready; it is safe for concurrent use: a step may outlive its context.
+type Files struct {
+	mu     sync.Mutex
+	byName map[string][]byte
+}
+
+func (f *Files) add(name string, content []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.byName == nil {
+		f.byName = map[string][]byte{}
+	}
+	f.byName[name] = content
+}
+
+// All returns the files: name to content.
+func (f *Files) All() map[string][]byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.byName)
 }
 
 // Results are the facts a step found: file name to content. A step that fails returns those it has.
@@ -120,6 +153,7 @@ func Run[P any](
 	env.Retry = outcome.Retry{Attempts: common.MaxAttempts, Log: env.Log}
 	var said atomic.Value // by a step that may outlive its context
 	env.Note = func(message string) { said.Store(secrets.String(message)) }
+	env.Left = &Files{}
 	var tidies atomic.Bool
 	env.Tidying = func() { tidies.Store(true) }
 
@@ -140,6 +174,7 @@ func Run[P any](
 	if message, ok := said.Load().(string); ok && err == nil {
 		report = report.Saying(message)
 	}
+	report.Files = env.Left.All()
 	raw.Close() // what was printed last comes before how it ended
 	werr := errors.Join(
 		report.Write(common.ResultsDir, common.TerminationMessagePath),

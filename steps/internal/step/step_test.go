@@ -116,6 +116,34 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// What a step leaves is there however it ends, and stands neither in the report nor among the outputs of a CI.
+func TestLeave(t *testing.T) {
+	for name, end := range map[string]func() error{
+		"succeeded": func() error { return nil },
+		"failed":    func() error { return outcome.Errorf(outcome.BuildFailed, "exit code 1") },
+		"panicked":  func() error { panic("oops") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			var out bytes.Buffer
+			Run(t.Context(), "checkout-source", []string{repo, "--results-dir=" + dir}, nil, Streams{&out, &out}, func(
+				_ context.Context, _ checkout, env Environment,
+			) (Results, error) {
+				env.Leave("large.json", []byte("{}"))
+				env.Leave("large.json", []byte(`{"the last":"one"}`))
+				return nil, end()
+			})
+			if got, err := os.ReadFile(filepath.Join(dir, "large.json")); string(got) != `{"the last":"one"}` {
+				t.Errorf("%q, %v", got, err)
+			}
+			if raw, err := os.ReadFile(filepath.Join(dir, "outcome.json")); err != nil ||
+				strings.Contains(string(raw), "the last") {
+				t.Errorf("%s, %v", raw, err)
+			}
+		})
+	}
+}
+
 func TestRunDecodesParameters(t *testing.T) {
 	_, _, _, stderr := run(t, t.Context(), func(_ context.Context, in checkout, env Environment) (Results, error) {
 		if in.GitRepo != "https://git.example.com/a.git" || !in.GitSecretRequired || in.GitSecretTimeout != 60 ||
