@@ -80,7 +80,7 @@ var nouns = map[string][]string{
 		"trust", "workspace",
 	},
 	"publish": {
-		"attestation", "baselayer", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust",
+		"attestation", "baselayer", "buildreport", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust",
 		"workspace",
 	},
 	"openchoreo":   {"outcome", "redact", "trust"},

@@ -167,6 +167,25 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+func TestTransfer(t *testing.T) {
+	want := Transfer{Uploaded: Blobs{2, 3_379_459}, Skipped: Blobs{1, 689_490}}
+	raw, err := want.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ParseTransfer(raw); err != nil || got != want {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for name, text := range map[string]string{
+		"nothing": "", "a list": "[]", "less than nothing": `{"uploaded":{"count":-1}}`,
+		"too much": `{"mounted":{"bytes":9000000000000000000}}`, "too large": strings.Repeat(" ", 2_000) + "{}",
+	} {
+		if got, err := ParseTransfer([]byte(text)); err == nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 // Whatever somebody leaves in the place of a report, what is read of it can be written again.
 func FuzzParse(f *testing.F) {
 	for _, r := range []Report{large(3, 2, 3, 1, 10, "x"), large(400, 1, 127, 1, 300, `\`)} {

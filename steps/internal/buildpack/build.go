@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/buildreport"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/handover"
@@ -40,7 +41,8 @@ func Build(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 	}
 	defer record.Close()
 	env, flush := env.Tee(record)
-	b, err := newBuild(ctx, in, env)
+	times := newTimes()
+	b, err := newBuild(ctx, in, env, times)
 	if err == nil {
 		err = b.run(ctx, base)
 	}
@@ -52,6 +54,13 @@ func Build(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 		env.Log.Error("The build will end with this", "reason", failure.Reason)
 	}
 	flush()
+	raw, err := times.report().Encode(env.Secrets.String)
+	if err == nil {
+		err = left.WriteFile(buildreport.Name, raw)
+	}
+	if err != nil {
+		env.Log.Warn("The report of the build lacks its parts", "error", err)
+	}
 	return nil, errors.Join(record.Close(), left.Write(failure, env.Secrets.String))
 }
 
@@ -67,7 +76,7 @@ type build struct {
 }
 
 // newBuild finds the faults of parameters, source and builder before a buildpack runs.
-func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build, error) {
+func newBuild(ctx context.Context, in Parameters, env step.Environment, times *times) (*build, error) {
 	if faults := in.unsupportedVariables(); faults != nil {
 		return nil, outcome.Invalid(faults...)
 	}
@@ -85,7 +94,7 @@ func newBuild(ctx context.Context, in Parameters, env step.Environment) (*build,
 	if b.project, err = readProject(b.app, env.Log); err != nil {
 		return nil, err
 	}
-	if b.job, err = newJob(ctx, in, env); err != nil {
+	if b.job, err = newJob(ctx, in, env, times); err != nil {
 		return nil, err
 	}
 	b.order, err = b.project.order(b.builder, b.app)

@@ -71,11 +71,13 @@ func All(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	defer os.RemoveAll(dir)
 	in.FetchedDir, in.HandoverDir = filepath.Join(dir, "fetched"), filepath.Join(dir, "handover")
-	b, err := newBuild(ctx, in, env)
+	times := newTimes()
+	defer func() { env.LeaveBuildReport(times.report()) }()
+	b, err := newBuild(ctx, in, env, times)
 	if err != nil {
 		return nil, err
 	}
-	base, err := fetch(ctx, in, env)
+	base, err := fetch(ctx, in, env, times)
 	if err != nil {
 		return nil, err
 	}
@@ -97,10 +99,11 @@ type job struct {
 	revision workspace.Revision
 	epoch    time.Time // zero when there is none
 	started  time.Time
+	times    *times
 }
 
-func newJob(ctx context.Context, in Parameters, env step.Environment) (*job, error) {
-	j := &job{in: in, env: env, started: time.Now().UTC()}
+func newJob(ctx context.Context, in Parameters, env step.Environment, times *times) (*job, error) {
+	j := &job{in: in, env: env, started: time.Now().UTC(), times: times}
 	var err error
 	if j.revision, err = in.readRevision(); err != nil {
 		return nil, err
@@ -183,6 +186,11 @@ func (j *job) takeThrough(ctx context.Context, temporary string, phases []phase,
 		}
 		err = l.run(ctx, ran, phase.name, args...)
 		last, said := ran.end()
+		var buildpacks []begun
+		if phase.name == "builder" {
+			buildpacks = ran.begun()
+		}
+		j.times.addPhase(j, phase.name, started, buildpacks, err)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -76,20 +76,30 @@ func (j *job) explain(err error, ran, said string) error {
 // failing names the buildpack that ran last, as the lifecycle names its folder: the ID with slashes replaced, and a
 // number.
 func (j *job) failing(ran, phase string) string {
-	if group, err := readGroup(layersDir); err == nil {
-		for _, g := range group.Group {
-			if number, ok := strings.CutPrefix(ran, strings.ReplaceAll(g.ID, "/", "_")+"-"); ok &&
-				!strings.ContainsFunc(number, func(r rune) bool {
-					return r < '0' || r > '9'
-				}) {
-				return fmt.Sprintf("buildpack %s %s", quote.Line(g.ID, 200), quote.Line(g.Version, 100))
-			}
-		}
+	if id, version, found := j.buildpackOf(ran); found {
+		return fmt.Sprintf("buildpack %s %s", id, version)
 	}
 	if phase == "builder" {
 		return "a buildpack"
 	}
 	return "the lifecycle's " + phase
+}
+
+// buildpackOf is the buildpack of the group for which the lifecycle has made a folder of that name.
+func (j *job) buildpackOf(folder string) (id, version string, found bool) {
+	group, err := readGroup(layersDir)
+	if err != nil {
+		return "", "", false
+	}
+	for _, g := range group.Group {
+		if number, ok := strings.CutPrefix(folder, strings.ReplaceAll(g.ID, "/", "_")+"-"); ok &&
+			!strings.ContainsFunc(number, func(r rune) bool {
+				return r < '0' || r > '9'
+			}) {
+			return quote.Line(g.ID, 200), quote.Line(g.Version, 100), true
+		}
+	}
+	return "", "", false
 }
 
 // withoutVerdict drops the lifecycle's last line, which only says that the build failed.

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/renameio/v2"
 
+	"github.com/stepwright/stepwright/internal/buildreport"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
@@ -35,12 +36,28 @@ func (f fetched) imported() imagelayout.Dir {
 	return imagelayout.Dir(filepath.Join(string(f), "imported"))
 }
 
+// importedSize is the size of the cache as it came, in bytes.
+func (f fetched) importedSize() (n int64) {
+	_ = filepath.WalkDir(string(f.imported()), func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil {
+			n += info.Size()
+		}
+		return err
+	})
+	return n
+}
+
 // the cache's layers, unpacked: <diff ID>.tar, and the lifecycle's metadata
 func (f fetched) unpacked() string { return filepath.Join(string(f), "cache") }
 func (f fetched) record() string   { return filepath.Join(string(f), "fetched.json") }
 
 // record is how fetching ended.
 type record struct {
+	Times   *times          `json:"times,omitempty"`
 	Base    *registry.Image `json:"base,omitempty"`
 	Failure *outcome.Error  `json:"failure,omitempty"`
 }
@@ -49,16 +66,17 @@ type record struct {
 // it runs in an init container, so that the credentials for registries are not where buildpacks run. That it fails, it
 // leaves for Seal to say, which is where people look.
 func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
-	base, err := fetch(ctx, in, env)
+	times := newTimes()
+	base, err := fetch(ctx, in, env, times)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	r := record{Base: &base}
+	r := record{Base: &base, Times: times}
 	if err != nil {
 		failure := *outcome.Of(err)
 		failure.Message, failure.Hint = env.Secrets.String(failure.Message), env.Secrets.String(failure.Hint)
 		failure.Cause = nil
-		r = record{Failure: &failure}
+		r = record{Failure: &failure, Times: times}
 		env.Log.Error("The build will end with this", "reason", failure.Reason, "message", failure.Message)
 	}
 	raw, err := json.Marshal(r)
@@ -73,18 +91,9 @@ func Fetch(ctx context.Context, in Parameters, env step.Environment) (step.Resul
 
 // read returns the run image that Fetch has found. An *outcome.Error is the failure that Fetch has left.
 func (f fetched) read() (registry.Image, error) {
-	raw, err := os.ReadFile(f.record())
-	if errors.Is(err, fs.ErrNotExist) {
-		return registry.Image{}, outcome.Errorf(
-			outcome.InvalidParameters, "fetched-dir: nothing is there that fetch has left: %w", err,
-		).WithHint("Run the commands fetch, build and seal one after the other, or all in their place.")
-	}
+	r, err := f.readRecord()
 	if err != nil {
 		return registry.Image{}, err
-	}
-	var r record
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return registry.Image{}, fmt.Errorf("%s: %w", f.record(), err)
 	}
 	if r.Failure != nil {
 		return registry.Image{}, r.Failure
@@ -95,8 +104,25 @@ func (f fetched) read() (registry.Image, error) {
 	return *r.Base, nil
 }
 
-// fetch gets run image and cache.
-func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.Image, error) {
+// readRecord reads how fetching ended.
+func (f fetched) readRecord() (r record, err error) {
+	raw, err := os.ReadFile(f.record())
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, outcome.Errorf(
+			outcome.InvalidParameters, "fetched-dir: nothing is there that fetch has left: %w", err,
+		).WithHint("Run the commands fetch, build and seal one after the other, or all in their place.")
+	}
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return r, fmt.Errorf("%s: %w", f.record(), err)
+	}
+	return r, nil
+}
+
+// fetch gets run image and cache, and notes what took how long.
+func fetch(ctx context.Context, in Parameters, env step.Environment, times *times) (registry.Image, error) {
 	started := time.Now()
 	files := in.fetched()
 	for _, dir := range []string{files.layout(), files.unpacked(), string(files.imported())} {
@@ -127,6 +153,10 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 		base, err = source.Image(ctx, in.RunImage, platform)
 		return err
 	})
+	times.add(buildreport.Part{
+		Name: "manifest of the run image " + in.RunImage, Kind: buildreport.Base, Status: buildreport.Downloaded,
+		Bytes: int64(len(base.Manifest) + len(base.Config)),
+	}, started, err)
 	if err != nil {
 		return base, fmt.Errorf("run-image: %w", err)
 	}
@@ -146,6 +176,10 @@ func fetch(ctx context.Context, in Parameters, env step.Environment) (registry.I
 	reference := in.cacheReference()
 	layers, err := importCache(ctx, source, env, reference, in.Owner.Label(), files)
 	if err == nil {
+		times.add(buildreport.Part{
+			Name: "cache of the last build", Kind: buildreport.Source, Status: buildreport.Downloaded,
+			Bytes: files.importedSize(),
+		}, started, nil)
 		env.Log.Info(
 			"Took the cache of the last build", "cache", reference, "layers", layers, "took", time.Since(started),
 		)

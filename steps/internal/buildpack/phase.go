@@ -82,7 +82,19 @@ type journal struct {
 	fd   int    // -1 at its end
 	name string // that was made last, as far as it was read
 	tail *transcript.Tail
+	all  []begun
 }
+
+// begun is a folder that was made, and when that was noticed.
+type begun struct {
+	name string
+	at   time.Time
+}
+
+const (
+	mostBegun = 1000                   // folders that are noted: a builder has fewer buildpacks
+	looksFor  = 100 * time.Millisecond // how often a journal looks for them, besides at each output
+)
 
 // watch begins a journal of a folder that the phase gets as its TMPDIR, and nothing else writes to.
 func watch(dir string) (*journal, error) {
@@ -94,7 +106,34 @@ func watch(dir string) (*journal, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	return &journal{fd: fd, tail: &transcript.Tail{Limit: outputLimit}}, nil
+	j := &journal{fd: fd, tail: &transcript.Tail{Limit: outputLimit}}
+	go j.look()
+	return j, nil
+}
+
+// look reads from time to time, so that the times are known of buildpacks that print nothing.
+func (j *journal) look() {
+	tick := time.NewTicker(looksFor)
+	defer tick.Stop()
+	for range tick.C {
+		j.mu.Lock()
+		ended := j.fd < 0
+		j.read()
+		j.mu.Unlock()
+		if ended {
+			return
+		}
+	}
+}
+
+// begun are the folders that were made, in order.
+func (j *journal) begun() []begun {
+	if j == nil {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.all)
 }
 
 // Write implements io.Writer: it takes what the phase and its buildpacks write. What comes in one piece with the
@@ -139,6 +178,9 @@ func (j *journal) read() {
 			length := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(rest[12:]))
 			j.name = string(bytes.TrimRight(rest[unix.SizeofInotifyEvent:length], "\x00"))
 			j.tail = &transcript.Tail{Limit: outputLimit}
+			if len(j.all) < mostBegun {
+				j.all = append(j.all, begun{j.name, time.Now()})
+			}
 			rest = rest[length:]
 		}
 	}

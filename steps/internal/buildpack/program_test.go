@@ -19,6 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/stepwright/stepwright/internal/buildreport"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
@@ -128,6 +129,7 @@ type podEnding struct {
 	code    int
 	output  string // of all containers
 	outcome outcome.Report
+	report  []byte // of the build; nil: none was left
 	took    time.Duration
 }
 
@@ -300,6 +302,9 @@ func (p pod) container(t testing.TB, command string, mounts []mount, tmp string)
 	}
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", command, err, e.output)
+	}
+	if e.report, err = os.ReadFile(filepath.Join(tmp, "results", buildreport.Name)); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
 	}
 	return e
 }

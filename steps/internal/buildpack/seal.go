@@ -40,6 +40,8 @@ const (
 // as a JSON array; and sbom, the folder of the bills of materials. The workspace's image is replaced when the new one
 // is complete: a build that fails leaves it as it was.
 func Seal(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	times := in.readTimes(env)
+	defer func() { env.LeaveBuildReport(times.report()) }()
 	base, err := in.fetched().read()
 	if err != nil {
 		return nil, err
@@ -50,7 +52,7 @@ func Seal(ctx context.Context, in Parameters, env step.Environment) (step.Result
 	if failure := in.handover().Read(); failure != nil {
 		return nil, failure
 	}
-	j, err := newJob(ctx, in, env)
+	j, err := newJob(ctx, in, env, times)
 	if err != nil {
 		return nil, err
 	}
@@ -142,6 +144,9 @@ func (s *sealing) keep(layout, cache string) (step.Results, error) {
 	}
 	if err := workspace.MakeReadable(layout); err != nil {
 		return nil, err
+	}
+	if err := s.times.seal(imagelayout.Dir(layout), s.base); err != nil {
+		s.env.Log.Warn("The report of the build lacks the image", "error", err)
 	}
 	// Of an earlier build in the same workspace.
 	if _, err := os.Stat(s.in.Workspace.Cache()); err == nil {

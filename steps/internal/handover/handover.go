@@ -104,6 +104,21 @@ func (f Folder) Read() *outcome.Error {
 		WithHint(quote.Text(how.Hint, hintLimit))
 }
 
+// WriteFile leaves a file of that name beside how it ended.
+func (f Folder) WriteFile(name string, content []byte) error {
+	path := filepath.Join(f.Dir, name)
+	if err := os.RemoveAll(path); err != nil { // a folder cannot be replaced
+		return err
+	}
+	return renameio.WriteFile(path, content, 0o644)
+}
+
+// ReadFile reads a file of that name and of at most limit bytes, which is as much a stranger's as all that is here. An
+// absent one is an fs.ErrNotExist.
+func (f Folder) ReadFile(name string, limit int64) ([]byte, error) {
+	return regularfile.Read(filepath.Join(f.Dir, name), limit)
+}
+
 // Record opens the transcript, which is not there yet, for writing.
 func (f Folder) Record() (*Recorder, error) {
 	file, err := os.OpenFile(f.transcript(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)

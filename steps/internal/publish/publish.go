@@ -25,6 +25,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/stepwright/stepwright/internal/buildreport"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/trust"
@@ -153,6 +154,7 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	digest := image.Root().Digest.String()
 	published := to.text + "@" + digest
 	p.report(published)
+	p.leaveTransfer()
 	results := step.Results{"image": published, "image-digest": digest}
 	if sboms, err := p.billsOfMaterials(); err != nil {
 		env.Log.Warn("Which SBOMs the image has is not known", "because", err)
@@ -765,6 +767,23 @@ func (p *push) verify(ctx context.Context) error {
 type unreadable struct{ error }
 
 func (u unreadable) Unwrap() error { return u.error }
+
+// leaveTransfer leaves what publishing came to, for the picture of the run. Of an image that was there already nothing
+// was sent.
+func (p *push) leaveTransfer() {
+	raw, err := buildreport.Transfer{
+		Uploaded: p.uploaded.told(), Skipped: p.skipped.told(), Mounted: p.mounted.told(),
+	}.Encode()
+	if err != nil {
+		p.env.Log.Warn("What was sent is not told", "error", err)
+		return
+	}
+	p.env.Leave(buildreport.TransferName, raw)
+}
+
+func (t *tally) told() buildreport.Blobs {
+	return buildreport.Blobs{Count: t.blobs.Load(), Bytes: t.bytes.Load()}
+}
 
 func (p *push) report(published string) {
 	took := time.Since(p.started)
