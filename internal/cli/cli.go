@@ -53,8 +53,8 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		runCommand(), rerunCommand(), listCommand(), getCommand(), logsCommand(), watchCommand(), cancelCommand(),
-		validateCommand(), renderCommand(), devAPICommand(), verifyCommand(), doctorCommand(),
+		runCommand(), rerunCommand(), listCommand(), getCommand(), logsCommand(), watchCommand(), reportCommand(),
+		cancelCommand(), validateCommand(), renderCommand(), devAPICommand(), verifyCommand(), doctorCommand(),
 	)
 	return root
 }

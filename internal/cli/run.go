@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2/maybe"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -379,6 +380,7 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	view := viewOn(to.err, names)
 	outputs, failure := pipeline.Run(ctx, steps, pipeline.Observers{view, record})
 	view.Close()
+	record.Keep(outputs)
 	annotations, err := plane.Annotations(run)
 	if err != nil {
 		failure = errors.Join(failure, err)
@@ -387,12 +389,14 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 	if err != nil {
 		return errors.Join(failure, err)
 	}
+	shown := o.picture(ctx, ended)
 	if o.output != "" {
 		if err := printObject(to.out, o.output, ended); err != nil {
 			return errors.Join(failure, err)
 		}
 	}
 	if failure != nil {
+		fmt.Fprintln(to.err, shown)
 		return failure
 	}
 	if o.output == "" {
@@ -404,12 +408,27 @@ func (o *runOptions) run(ctx context.Context, to streams, files []string) (err e
 		made.annotations = annotations
 		made.print(to.out, run)
 	}
+	fmt.Fprintln(to.err, shown)
 	if o.keepServing {
 		fmt.Fprintln(to.out, "\nServing until interrupted:")
 		plane.Describe(to.out)
 		<-ctx.Done()
 	}
 	return nil
+}
+
+// picture makes the picture of a run that has ended, beside its other files, and says where it is, or why it is not
+// there: that is no reason for a run to fail.
+func (o *runOptions) picture(ctx context.Context, run *v1alpha1.WorkflowRun) string {
+	runs := runsOf(o.plane.State)
+	page, err := picture(context.WithoutCancel(ctx), machine{runs}, run) // a run that was cancelled has one, too
+	if err == nil {
+		err = maybe.WriteFile(runs.Report(run), page, 0o644)
+	}
+	if err != nil {
+		return "There is no picture of the run: " + cell(err.Error())
+	}
+	return "Picture of the run: " + runs.Report(run)
 }
 
 // load reads the run. Templates that somebody gave hold workflows, too.

@@ -11,6 +11,7 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"github.com/spf13/cobra"
 
+	"github.com/stepwright/stepwright/internal/controlplane/runstatus"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
 	"github.com/stepwright/stepwright/internal/localplane/history"
 	"github.com/stepwright/stepwright/internal/outcome"
@@ -28,6 +29,9 @@ type source interface {
 	// Log opens what a task wrote, in whole lines. EOF says that there is no more now; a source that can wait for more
 	// does so with follow. An absent log, or one that is not there yet, is an fs.ErrNotExist, of Log or of the reader.
 	Log(ctx context.Context, run *v1alpha1.WorkflowRun, task string, follow bool) (io.ReadCloser, error)
+
+	// Details tells what is known of a run's tasks besides its status, by their names.
+	Details(ctx context.Context, run *v1alpha1.WorkflowRun) (map[string]runstatus.Detail, error)
 
 	// Outcome is the failure of a run that has ended; nil if it has ended well.
 	Outcome(ctx context.Context, run *v1alpha1.WorkflowRun) error
@@ -55,6 +59,11 @@ func (m machine) Get(_ context.Context, namespace, name string) (*v1alpha1.Workf
 // Log implements source.
 func (m machine) Log(_ context.Context, run *v1alpha1.WorkflowRun, task string, _ bool) (io.ReadCloser, error) {
 	return os.Open(m.store.Log(run, task))
+}
+
+// Details implements source.
+func (m machine) Details(_ context.Context, run *v1alpha1.WorkflowRun) (map[string]runstatus.Detail, error) {
+	return m.store.Details(run)
 }
 
 // runsOptions are the flags of the commands that look at runs.

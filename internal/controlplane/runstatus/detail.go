@@ -49,10 +49,13 @@ func Details(workflow *wfv1.Workflow) map[string]Detail {
 	return all
 }
 
-// divide takes apart a node's message, which is a step's termination message: `reason: message. hint`. A hint of the
-// step's own remains in the message.
+// divide takes apart a node's message, in which a step's termination message stands behind Argo's own words:
+// `main: Error (exit code 22): reason: message. hint`. A hint of the step's own remains in the message.
 func divide(message string, reason outcome.Reason) (text, hint string) {
-	text = strings.TrimPrefix(message, string(reason)+": ")
+	text = message
+	if _, after, found := strings.Cut(message, string(reason)+": "); found {
+		text = after
+	}
 	if general := reason.Hint(); general != "" {
 		if before, found := strings.CutSuffix(text, general); found {
 			return strings.TrimRight(before, " \n"), general

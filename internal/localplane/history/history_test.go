@@ -50,6 +50,7 @@ func TestRecord(t *testing.T) {
 		want    map[string]string
 		phase   string
 		message string
+		reason  outcome.Reason
 	}{
 		{
 			"succeeded", func(r *Record) error {
@@ -58,7 +59,7 @@ func TestRecord(t *testing.T) {
 			},
 			map[string]string{"WorkflowCompleted": "True WorkflowSucceeded", "WorkflowRunning": "False WorkflowRunning",
 				"WorkflowSucceeded": "True WorkflowSucceeded"},
-			"Succeeded", "",
+			"Succeeded", "", outcome.Succeeded,
 		},
 		{
 			"failed", func(r *Record) error {
@@ -68,14 +69,14 @@ func TestRecord(t *testing.T) {
 			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning",
 				"WorkflowFailed": "True WorkflowFailed"},
 			"Failed",
-			"BuildFailed: exit code: 1. See the log.",
+			"BuildFailed: exit code: 1. See the log.", outcome.BuildFailed,
 		},
 		{
 			"an error", func(r *Record) error { return errors.New("no such program") },
 			map[string]string{"WorkflowCompleted": "True WorkflowFailed", "WorkflowRunning": "False WorkflowRunning",
 				"WorkflowFailed": "True WorkflowFailed"},
 			"Error",
-			"no such program",
+			"no such program", "",
 		},
 	}
 	for _, test := range tests {
@@ -106,7 +107,9 @@ func TestRecord(t *testing.T) {
 			if _, err := s.Create(newRun("acme", "cart-1"), workflow); !errors.Is(err, errRunning) {
 				t.Errorf("a second run of that name: %v", err)
 			}
-			if _, err := r.End(test.end(r), map[string]string{"a": "b"}); err != nil {
+			failure := test.end(r)
+			r.Keep(map[string]map[string]string{"build": {"image": "x"}})
+			if _, err := r.End(failure, map[string]string{"a": "b"}); err != nil {
 				t.Fatal(err)
 			}
 			after := get(t, s, "cart-1")
@@ -121,6 +124,11 @@ func TestRecord(t *testing.T) {
 			if after.Annotations["a"] != "b" || after.Status.RunReference.Namespace != "workflows-acme" ||
 				after.Status.CompletedAt == nil {
 				t.Errorf("%+v", after)
+			}
+			details, err := s.Details(after)
+			if d := details["build"]; err != nil || d.StartedAt.IsZero() || d.Outputs["image"] != "x" ||
+				d.Reason != test.reason || (d.Reason == "") != (d.DurationMs == 0) {
+				t.Errorf("%+v, %v", details, err)
 			}
 			if log, err := os.ReadFile(s.Log(after, "build")); err != nil || string(log) != "one line\n" {
 				t.Errorf("%q, %v", log, err)

@@ -44,6 +44,9 @@ func TestMain(m *testing.M) {
 		report(nil)
 	case "fail":
 		report(failure)
+	case "fail with a result":
+		os.WriteFile(dir+"/git-revision", []byte("5e6f7a8b"), 0o644)
+		report(failure)
 	case "killed":
 		p, _ := os.FindProcess(os.Getpid())
 		p.Kill()
@@ -139,6 +142,17 @@ func step(t *testing.T, name, what string, env func(Outputs) map[string]string) 
 		}
 		return p, nil
 	}}
+}
+
+// As in a cluster, what a step has left counts also where it has failed.
+func TestOutputsOfAFailedStep(t *testing.T) {
+	outputs, err := Run(t.Context(), []Step{
+		step(t, "checkout-source", "revision", nil), step(t, "build", "fail with a result", nil),
+		step(t, "publish-image", "revision", nil),
+	}, Observers{})
+	if err == nil || len(outputs) != 2 || outputs["build"]["git-revision"] != "5e6f7a8b" {
+		t.Error(outputs, err)
+	}
 }
 
 func TestRun(t *testing.T) {

@@ -76,6 +76,7 @@ func (t *times) claim(raw []byte, after, before time.Time) error {
 	if told.StartedAt.Before(after.Add(-slack)) || ended.After(before.Add(slack)) {
 		return errors.New("it tells of another time than that of the build")
 	}
+	t.gap("the container of the build starts", after, told.StartedAt.Time)
 	for _, p := range told.Parts {
 		if p.StartMs+p.DurationMs > told.DurationMs+slack.Milliseconds() {
 			return errors.New("it tells of parts that ended after the build")
@@ -84,7 +85,18 @@ func (t *times) claim(raw []byte, after, before time.Time) error {
 		from := told.StartedAt.Add(time.Duration(p.StartMs) * time.Millisecond)
 		t.Parts = append(t.Parts, timed{p, from, from.Add(time.Duration(p.DurationMs) * time.Millisecond)})
 	}
+	t.gap("the container that seals the image starts", ended, before)
 	return nil
+}
+
+// gap notes a time in which a container of the pod was not there yet, which may have taken long: its image is fetched
+// and unpacked. The other end of it is only claimed.
+func (t *times) gap(name string, from, to time.Time) {
+	if to.Sub(from) < slack {
+		return
+	}
+	p := buildreport.Part{Name: name, Kind: buildreport.Internal, Status: buildreport.Ran, Claimed: true}
+	t.Parts = append(t.Parts, timed{p, from, to})
 }
 
 // seal takes down what was made, from a layout that is to be published. base is the image that it is built on.

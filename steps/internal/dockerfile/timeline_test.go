@@ -43,8 +43,9 @@ func TestBuildReport(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	w := project(t, map[string]string{
-		"Dockerfile": "FROM busybox:1\nRUN sleep 0.3 && echo one > /one\nCOPY large /large\nARG FAIL=\nRUN test -z \"$FAIL\"\n",
-		"large":      strings.Repeat("stepwright\n", 20_000),
+		"Dockerfile": "FROM busybox:1\nRUN sleep 0.3 && echo one > /one\nCOPY large /large\n" +
+			"ARG FAIL=\nRUN test -z \"$FAIL\"\n",
+		"large": strings.Repeat("stepwright\n", 20_000),
 	})
 	in := parameters(w, r)
 	in.BuildKitRoot = t.TempDir()
@@ -174,7 +175,8 @@ func TestParts(t *testing.T) {
 		},
 		{
 			"twice", []client.Vertex{
-				{Name: "ADD y", Started: at(5), Completed: at(10)}, {Started: at(90)}, {Started: at(90), Completed: at(99)},
+				{Name: "ADD y", Started: at(5), Completed: at(10)}, {Started: at(90)},
+				{Started: at(90), Completed: at(99)},
 			},
 			&buildreport.Part{Kind: buildreport.Copy, Status: ran, StartMs: 5, DurationMs: 94, BusyMs: 14},
 		},
