@@ -24,7 +24,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run test test-short verifiers gitea fuzz lint generate bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
+.PHONY: help build run test test-short verifiers gitea fuzz lint generate pictures bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -96,6 +96,10 @@ lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/li
 
 generate: ## Write anew what is generated in docs, schemas, templates and examples
 	$(GO) run ./ci/generate
+
+pictures: ## Write the pictures of runs in docs/pictures anew, with Chromium
+	@ci/install/install.sh test
+	$(GO) test ./ci/picture -count=1 -pictures '$(CURDIR)/docs/pictures'
 
 bench: ## Measure steps beside what they replace, and write docs/reference/performance.md; BENCH=<regular expression> for some
 	@ci/install/install.sh bench

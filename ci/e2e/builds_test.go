@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -204,6 +205,9 @@ func lookAt(t *testing.T, run string) {
 		},
 		stepwright("logs", run):              {"Cloning", "Published", "Workload"},
 		stepwright("get", run, "-o", "yaml"): {"kind: WorkflowRun", "type: WorkflowSucceeded"},
+		stepwright("report", run, "-o", "-"): {
+			"Succeeded", "linux/" + runtime.GOARCH, "exporting to oci image format", "Sent to the registry",
+		},
 	} {
 		for _, word := range words {
 			if !strings.Contains(output, word) {
@@ -320,6 +324,18 @@ func testFailures(t *testing.T) {
 				b.url = "https://" + publicGit + "/" + b.name + ".git"
 			}
 			failure{test.task, test.reason, test.hint, test.says}.check(t, b)
+			if test.reason == "BuildFailed" {
+				// Argo keeps what a step has left also where it has failed.
+				out, err := exec.CommandContext(
+					t.Context(), *cli, "report", b.runName(), "-o", "-", "--kubeconfig", k8s.kubeconfig,
+					"-n", namespace,
+				).Output()
+				const failed = `<td class="number state">failed</td>`
+				if page := string(out); err != nil || !strings.Contains(page, failed) ||
+					!strings.Contains(page, "RUN echo no such luck") {
+					t.Errorf("%v: the picture of the run does not show the RUN that failed", err)
+				}
+			}
 			if b.name == withoutSecret.name || b.name == withoutKey.name {
 				if failing, err := notSynced(t.Context(), b.name+"-git-secret"); !failing {
 					t.Errorf("External Secrets does not say that it lacks the secret: %v", err)

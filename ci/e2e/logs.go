@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +14,7 @@ import (
 
 // keepLogs writes everything that helps to look into a failure into the folder logsDir, since the cluster takes all of
 // it along: the logs of the control plane's processes, the objects of all namespaces that tell how far they got, and
-// the logs of pods that failed or still run.
+// the logs of pods that failed or still run, and the pictures of the runs.
 func (r runner) keepLogs(ctx context.Context) error {
 	errs := []error{r.command(ctx, clusterBin, "logs", filepath.Join(logsDir, "plane"))}
 	if err := r.commandTo(ctx, io.Discard, clusterBin, "kubectl", "get", "namespaces"); err != nil {
@@ -43,8 +45,38 @@ func (r runner) keepLogs(ctx context.Context) error {
 				"-n", pod[0], pod[1])
 		}
 	}
+	errs = append(errs, r.keepPictures(ctx))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("not all logs are in %s: %w", logsDir, err)
+	}
+	return nil
+}
+
+// keepPictures writes the picture of each run. Of one that nothing is known of there is none.
+func (r runner) keepPictures(ctx context.Context) error {
+	var list struct {
+		Items []struct {
+			Metadata struct{ Namespace, Name string }
+		}
+	}
+	var raw bytes.Buffer
+	err := r.commandTo(ctx, &raw, clusterBin, "exec", cliBin, "list", "--cluster", "-o", "json")
+	if err == nil {
+		err = json.Unmarshal(raw.Bytes(), &list)
+	}
+	if err != nil {
+		return err
+	}
+	for _, run := range list.Items {
+		of := run.Metadata
+		dir := filepath.Join(logsDir, "reports", of.Namespace)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		_ = r.commandTo(
+			ctx, io.Discard, clusterBin, "exec", cliBin, "report", "--cluster", "-n", of.Namespace, of.Name,
+			"-o", filepath.Join(dir, of.Name+".html"),
+		)
 	}
 	return nil
 }

@@ -250,5 +250,28 @@ func outcomes() string {
 	for _, r := range schemas.Reasons() {
 		fmt.Fprintf(&b, "| `%s` | %d | %s | %s | %s |\n", r.Name, r.ExitCode, r.Class, r.Summary, r.Hint)
 	}
+	report := schemas.MustLoad("build-report")
+	fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| property | type | meaning |\n|---|---|---|\n", report.Name, report.Description)
+	for _, p := range elements("", report.Properties) {
+		about := p.Description
+		if len(p.Enum) > 0 {
+			about += " One of `" + strings.Join(p.Enum, "`, `") + "`."
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", p.Name, p.Type, cell(about))
+	}
 	return b.String()
+}
+
+// elements lists properties, and after each list those of its elements, by their dotted names.
+func elements(prefix string, properties []*schemas.Property) []*schemas.Property {
+	var all []*schemas.Property
+	for _, p := range properties {
+		named := *p
+		named.Name = prefix + p.Name
+		all = append(all, &named)
+		if p.Items != nil {
+			all = append(all, elements(named.Name+"[].", p.Items.Properties)...)
+		}
+	}
+	return all
 }

@@ -67,12 +67,12 @@ var nouns = map[string][]string{
 	"attestation": {"imagelayout", "step", "workspace"},
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
-		"attestation", "buildkit", "buildreport", "cachemount", "disk", "imagelayout", "outcome", "redact", "registry", "secret",
-		"step", "transcript", "trust", "workspace",
+		"attestation", "buildkit", "buildreport", "cachemount", "disk", "imagelayout", "outcome", "redact", "registry",
+		"secret", "step", "transcript", "trust", "workspace",
 	},
 	"buildpack": {
-		"attestation", "buildreport", "disk", "handover", "imagelayout", "outcome", "redact", "registry", "regularfile", "replay",
-		"secret", "step", "transcript", "trust", "workspace",
+		"attestation", "buildreport", "disk", "handover", "imagelayout", "outcome", "redact", "registry", "regularfile",
+		"replay", "secret", "step", "transcript", "trust", "workspace",
 	},
 	"signature": {"imagelayout", "outcome", "redact", "registry", "secret"},
 	"gate": {
@@ -80,8 +80,8 @@ var nouns = map[string][]string{
 		"trust", "workspace",
 	},
 	"publish": {
-		"attestation", "baselayer", "buildreport", "imagelayout", "outcome", "redact", "registry", "signature", "step", "trust",
-		"workspace",
+		"attestation", "baselayer", "buildreport", "imagelayout", "outcome", "redact", "registry", "signature", "step",
+		"trust", "workspace",
 	},
 	"openchoreo":   {"outcome", "redact", "trust"},
 	"commitstatus": {"outcome", "quote", "redact", "secret", "step", "trust", "workspace"},

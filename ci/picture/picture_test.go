@@ -175,7 +175,8 @@ func (l look) numbers(t *testing.T, p *report.Picture) {
 			layers = append(layers, layer.Size)
 		}
 	}
-	if !slices.Equal(l.Took, took) || !slices.Equal(l.Layers, layers) || len(l.Starts) != len(took) || l.Lines != lines {
+	if !slices.Equal(l.Took, took) || !slices.Equal(l.Layers, layers) || len(l.Starts) != len(took) ||
+		l.Lines != lines {
 		t.Errorf("shown are %v, %v and %d lines; known %v, %v and %d", l.Took, l.Layers, l.Lines, took, layers, lines)
 	}
 	if len(l.Numbers) < 2*len(took) {
@@ -219,8 +220,12 @@ func (l look) usable(t *testing.T) {
 		!strings.HasPrefix(s.Said, fmt.Sprint(s.Found, " line")) || s.After != l.Lines || !s.Closed {
 		t.Errorf("search: %+v of %d lines", s, l.Lines)
 	}
-	dark := map[string]bool{"rgb(14, 17, 22)": true}
-	if isDark := l.Theme == "dark"; dark[l.Toggle[0]] != isDark || dark[l.Toggle[1]] == isDark || l.Toggle[0] == l.Toggle[1] {
+	const light, dark = "rgb(244, 245, 248)", "rgb(14, 17, 22)"
+	want := [2]string{light, dark}
+	if l.Theme == "dark" {
+		want = [2]string{dark, light}
+	}
+	if l.Toggle != want {
 		t.Errorf("the ground is %s, and %s after the button was pressed", l.Toggle[0], l.Toggle[1])
 	}
 	if len(l.Unprinted) > 0 || l.Leaf < 10_000 {

@@ -94,7 +94,7 @@ type Image struct {
 	Omitted  int     `json:"omitted,omitempty"`
 }
 
-// Layer is a layer of an image; Size is that of its blob, in bytes.
+// Layer is a layer of an image; Size is the size of its blob, in bytes.
 type Layer struct {
 	Digest    string `json:"digest"`
 	Size      int64  `json:"size"`
@@ -331,8 +331,8 @@ func (i *Image) leaveOut(n int) {
 	}
 }
 
-// Parse reads a report, which may be a stranger's: one that is larger than Limit, or not of the schema, is an error. Its
-// texts are fit to be shown.
+// Parse reads a report, which may be a stranger's: one that is larger than Limit, or not of the schema, is an error.
+// Its texts are fit to be shown.
 func Parse(raw []byte) (Report, error) {
 	if len(raw) > Limit {
 		return Report{}, fmt.Errorf("a report of a build of %d bytes, which are more than %d", len(raw), Limit)

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// TransferName is the name of a transfer's file among the results of publish-image, and of the output parameter that has
-// its content.
+// TransferName is the name of a transfer's file among the results of publish-image, and of the output parameter that
+// has its content.
 const TransferName = "transfer"
 
 // Transfer is what publishing an image came to: which of its blobs were uploaded, which the registry had in the

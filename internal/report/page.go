@@ -30,8 +30,9 @@ var styleText string
 var scriptText string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"label": label, "ms": duration, "bytes": bytesText, "moment": moment, "percent": percent, "short": short, "clock": clock,
-	"lower": strings.ToLower, "outputLine": outputLine, "int": func(n int64) int { return int(n) }, "number": func(i int) int { return i + 1 }, "plural": plural,
+	"label": label, "ms": duration, "bytes": bytesText, "moment": moment, "clock": clock, "percent": percent,
+	"short": short, "plural": plural, "lower": strings.ToLower, "outputLine": outputLine,
+	"int": func(n int64) int { return int(n) }, "number": func(i int) int { return i + 1 },
 	"beginning": func() int { return beginning },
 }).Parse(pageText))
 
@@ -123,7 +124,9 @@ type layerView struct {
 
 func (p *Picture) view() view {
 	v := view{
-		Picture: p, Style: template.CSS(styleText), Script: template.JS(scriptText),
+		Picture: p,
+		Style:   template.CSS(styleText), //nolint:gosec // it is this package's own, as the script is
+		Script:  template.JS(scriptText), //nolint:gosec
 		// Nothing is fetched or sent, and no script or style but the page's own counts, whatever stands in a log.
 		Policy: "default-src 'none'; style-src '" + hash(styleText) + "'; script-src '" + hash(scriptText) +
 			"'; base-uri 'none'; form-action 'none'",
@@ -163,8 +166,9 @@ func (v *view) layTime() {
 	}
 	for i, s := range v.Steps {
 		r := row{
-			Name: s.Name, Kind: "step", Status: s.Phase, Class: "step " + strings.ToLower(s.Phase), TookMs: s.DurationMs,
-			PeakMemory: s.PeakMemory, Anchor: fmt.Sprintf("log-%d", i+1), HasTime: !s.StartedAt.IsZero(),
+			Name: s.Name, Kind: "step", Status: s.Phase, Class: "step " + strings.ToLower(s.Phase),
+			TookMs: s.DurationMs, PeakMemory: s.PeakMemory, HasTime: !s.StartedAt.IsZero(),
+			Anchor: fmt.Sprintf("log-%d", i+1),
 		}
 		if s.Reason != "" && s.Reason != outcome.Succeeded {
 			r.Reason = string(s.Reason)
@@ -257,7 +261,9 @@ func (v *view) layImages() {
 		i := imageView{Image: image}
 		var earlier map[string]bool
 		if v.Before != nil {
-			at := slices.IndexFunc(v.Before.Images, func(b buildreport.Image) bool { return b.Platform == image.Platform })
+			at := slices.IndexFunc(v.Before.Images, func(b buildreport.Image) bool {
+				return b.Platform == image.Platform
+			})
 			if at >= 0 {
 				i.Known, earlier = true, map[string]bool{}
 				own := map[string]bool{}

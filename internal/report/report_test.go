@@ -328,7 +328,7 @@ func TestWords(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"[b 4/4] RUN --mount=type=cache,target=/root/.cache --network=none go build": "[b 4/4] RUN go build",
-		"[1/2] FROM docker.io/library/golang:1@" + digest("a"):                       "[1/2] FROM golang:1@aaaaaaaaaaaa",
+		"[1/2] FROM docker.io/library/go:1@" + digest("a"):                           "[1/2] FROM go:1@aaaaaaaaaaaa",
 		"COPY a b # buildkit":           "COPY a b",
 		"[internal] load build context": "load build context",
 	} {

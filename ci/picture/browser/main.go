@@ -1,5 +1,5 @@
-// Command browser looks at pages as a person does, with a Chromium that has no network, and tells as JSON what it found:
-// browser -axe axe.min.js [-search WORDS] [-pictures FOLDER] PAGE...
+// Command browser looks at pages as a person does, with a Chromium that has no network, and tells as JSON what it
+// found: browser -axe axe.min.js [-search WORDS] [-pictures FOLDER] PAGE...
 package main
 
 import (

@@ -34,7 +34,10 @@ func (b browser) shoot(ctx context.Context, name string) error {
 	return os.WriteFile(filepath.Join(b.pictures, name), small, 0o644)
 }
 
-// shrink writes a picture with at most 256 colours: a page has few, and the shades of its letters.
+// mostColours is how many colours a picture keeps: a page has few, and the shades of its letters.
+const mostColours = 96
+
+// shrink writes a picture with few colours.
 func shrink(raw []byte) ([]byte, error) {
 	whole, err := png.Decode(bytes.NewReader(raw))
 	if err != nil {
@@ -59,7 +62,9 @@ func shrink(raw []byte) ([]byte, error) {
 	var palette color.Palette
 	for _, c := range colours {
 		// What hardly differs from a colour that is more frequent is that one.
-		if len(palette) < 96 && !slices.ContainsFunc(palette, func(p color.Color) bool { return near(p.(color.RGBA), c) }) {
+		if len(palette) < mostColours && !slices.ContainsFunc(palette, func(p color.Color) bool {
+			return near(p.(color.RGBA), c)
+		}) {
 			palette = append(palette, c)
 		}
 	}
