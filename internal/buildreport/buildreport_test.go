@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -196,8 +197,11 @@ func FuzzParse(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Add([]byte(`{"builder":"dockerfile","startedAt":"2026-01-02T03:04:05Z","durationMs":1e3,"parts":[]}`))
+	schemas.MustLoad(Name) // which is compiled once
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		r, err := Parse(raw)
+		var r Report
+		var err error
+		fuzztest.Of(4, 4).Bound(t, len(raw), func() { r, err = Parse(raw) })
 		if err != nil {
 			return
 		}

@@ -126,7 +126,7 @@ func (p *Picture) view() view {
 	v := view{
 		Picture: p,
 		Style:   template.CSS(styleText), //nolint:gosec // it is this package's own, as the script is
-		Script:  template.JS(scriptText), //nolint:gosec
+		Script:  template.JS(scriptText), //nolint:gosec // likewise
 		// Nothing is fetched or sent, and no script or style but the page's own counts, whatever stands in a log.
 		Policy: "default-src 'none'; style-src '" + hash(styleText) + "'; script-src '" + hash(scriptText) +
 			"'; base-uri 'none'; form-action 'none'",
