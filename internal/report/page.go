@@ -33,7 +33,6 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"label": label, "ms": duration, "bytes": bytesText, "moment": moment, "clock": clock, "percent": percent,
 	"short": short, "plural": plural, "lower": strings.ToLower, "outputLine": outputLine,
 	"int": func(n int64) int { return int(n) }, "number": func(i int) int { return i + 1 },
-	"beginning": func() int { return beginning },
 }).Parse(pageText))
 
 // Write writes the page: of one picture always the same bytes.

@@ -88,7 +88,8 @@ type Step struct {
 // Log is what a step wrote.
 type Log struct {
 	Lines   []string `json:"lines"`
-	Omitted int      `json:"omitted,omitempty"` // lines after the first beginning of them that are left out
+	Omitted int      `json:"omitted,omitempty"` // lines that are left out
+	Before  int      `json:"before,omitempty"`  // lines before those
 	Missing string   `json:"missing,omitempty"` // why there is none
 }
 
@@ -114,6 +115,9 @@ const (
 	beginning    = 500
 	end          = 4_500
 	looked       = 20 // earlier runs at most
+
+	beginningBytes = 256 << 10
+	endBytes       = 1 << 20
 )
 
 func word(text string) string { return quote.Line(text, nameLimit) }
@@ -227,7 +231,7 @@ func (p *Picture) readSteps(
 			}
 			s.DurationMs = max(0, ended.Sub(s.StartedAt).Milliseconds())
 		}
-		if text := d.Outputs[buildreport.Name]; text != "" {
+		if text := d.Outputs[buildreport.Name]; text != "" && p.Build == nil {
 			if report, err := buildreport.Parse([]byte(text)); err == nil {
 				s.Built, p.Build = true, &report
 			} else {
@@ -264,8 +268,9 @@ func readLog(ctx context.Context, from Source, run *v1alpha1.WorkflowRun, task s
 }
 
 func (l *Log) read(body io.Reader) error {
-	var last []string // the newest end lines, as a ring
-	n := 0
+	var last []string // the newest lines after the beginning
+	held := 0         // bytes of the lines that are kept
+	full := false     // the beginning is
 	lines := bufio.NewReaderSize(body, quote.LineLimit)
 	for {
 		piece, err := lines.ReadSlice('\n')
@@ -274,22 +279,22 @@ func (l *Log) read(body io.Reader) error {
 			if len(line) > lineLimit {
 				line = strings.ToValidUTF8(line[:lineLimit], "") + "…"
 			}
-			switch {
-			case len(l.Lines) < beginning:
+			if full = full || len(l.Lines) == beginning || held+len(line) > beginningBytes; !full {
 				l.Lines = append(l.Lines, line)
-			case len(last) < end:
+				held += len(line)
+			} else {
 				last = append(last, line)
-			default:
-				last[n%end] = line
-				n++
 			}
+		}
+		if len(last) > 2*end {
+			last = l.leaveOut(last)
 		}
 		if err == nil || errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
-		l.Omitted = n
-		if n > 0 {
-			last = slices.Concat(last[n%end:], last[:n%end])
+		last = l.leaveOut(last)
+		if l.Omitted > 0 {
+			l.Before = len(l.Lines)
 		}
 		l.Lines = append(l.Lines, last...)
 		if errors.Is(err, io.EOF) {
@@ -297,6 +302,17 @@ func (l *Log) read(body io.Reader) error {
 		}
 		return err
 	}
+}
+
+// leaveOut leaves out the oldest lines that are too many, and counts them.
+func (l *Log) leaveOut(lines []string) []string {
+	first, held := len(lines), 0
+	for first > 0 && len(lines)-first < end && held+len(lines[first-1]) <= endBytes {
+		first--
+		held += len(lines[first])
+	}
+	l.Omitted += first
+	return slices.Clone(lines[first:])
 }
 
 // readTimes finds the beginning and the end of the run: its status has whole seconds only, and its tasks may know

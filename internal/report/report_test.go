@@ -300,13 +300,32 @@ func TestLongLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := p.Steps[0].Log
-	if log.Lines[0] != "line 0" || log.Lines[beginning-1] != fmt.Sprint("line ", beginning-1) ||
+	if log.Before != beginning || log.Lines[0] != "line 0" ||
+		log.Lines[beginning-1] != fmt.Sprint("line ", beginning-1) ||
 		len(log.Lines) != beginning+end || !strings.HasPrefix(log.Lines[len(log.Lines)-1], "xxx") {
 		t.Errorf("%d lines, the last %.20q", len(log.Lines), log.Lines[len(log.Lines)-1])
 	}
 	said := fmt.Sprintf("%d lines left out", log.Omitted)
 	if page := pageOf(t, p); !strings.Contains(page, said) || log.Omitted < 15_000 {
 		t.Errorf("%d lines are left out", log.Omitted)
+	}
+}
+
+// Long lines, of which fewer are kept, count in bytes: a page is of a size that a browser opens.
+func TestLongLines(t *testing.T) {
+	long := strings.Repeat(strings.Repeat("x", lineLimit-10)+"\n", 5_000)
+	p, err := Of(t.Context(), held{log: "first\n" + long + "last\n"}, runOf("cart-1", "build"), began)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := p.Steps[0].Log
+	size := 0
+	for _, line := range log.Lines {
+		size += len(line)
+	}
+	if size > beginningBytes+endBytes || size < endBytes || log.Lines[0] != "first" ||
+		log.Lines[len(log.Lines)-1] != "last" || len(log.Lines)+log.Omitted != 5_002 {
+		t.Errorf("%d bytes of %d lines, %d left out", size, len(log.Lines), log.Omitted)
 	}
 }
 
