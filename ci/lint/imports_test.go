@@ -51,14 +51,16 @@ var nouns = map[string][]string{
 	"workspace":  {"outcome", "regularfile"},
 	"parameters": {"outcome", "redact"},
 	"secret":     {"regularfile"},
-	"step":       {"buildreport", "outcome", "parameters", "redact", "workspace"},
+	"trace":      {"outcome", "secret", "trust"},
+	"step":       {"buildreport", "outcome", "parameters", "redact", "trace", "workspace"},
 	"userns":     {"outcome"},
 	"disk":       {},
 	"cachemount": {},
 	"outline":    {"regularfile"},
 	"metrics":    {},
 	"buildkit": {
-		"cachemount", "disk", "filelock", "outcome", "outline", "registry", "regularfile", "trust", "userns",
+		"cachemount", "disk", "filelock", "outcome", "outline", "registry", "regularfile", "trace", "trust",
+		"userns",
 	},
 	"imagelayout": {"buildreport", "outcome", "workspace"},
 	"baselayer":   {"outcome", "registry"},
@@ -68,7 +70,7 @@ var nouns = map[string][]string{
 	"gitsource":   {"outcome", "redact", "secret", "step", "transcript", "trust", "workspace"},
 	"dockerfile": {
 		"attestation", "buildkit", "buildreport", "cachemount", "disk", "imagelayout", "outcome", "redact", "registry",
-		"secret", "step", "transcript", "trust", "workspace",
+		"secret", "step", "trace", "transcript", "trust", "workspace",
 	},
 	"buildpack": {
 		"attestation", "buildreport", "disk", "handover", "imagelayout", "outcome", "redact", "registry", "regularfile",

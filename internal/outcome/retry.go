@@ -15,6 +15,7 @@ type Retry struct {
 	Base     time.Duration // the first wait, doubled each time; 0 counts as 1 s
 	Max      time.Duration // the longest wait, also for a server's Retry-After; 0 counts as 30 s
 	Log      *slog.Logger  // hears of each new try; may be nil
+	Again    func()        // is called for each new try; may be nil
 }
 
 // Do calls try until it succeeds, fails for a reason that is not transient, or attempts or context end.
@@ -44,6 +45,9 @@ func (r Retry) Do(ctx context.Context, try func(context.Context) error) error {
 		if r.Log != nil {
 			r.Log.Warn("Trying again", "attempt", attempt+
 				1, "of", r.Attempts, "in", pause.Round(time.Millisecond), "because", failure.Message)
+		}
+		if r.Again != nil {
+			r.Again()
 		}
 		select {
 		case <-ctx.Done():

@@ -19,9 +19,11 @@ import (
 	"github.com/moby/buildkit/client"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 
 	"github.com/stepwright/stepwright/internal/filelock"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/trace"
 	"github.com/stepwright/stepwright/steps/internal/userns"
 )
 
@@ -32,12 +34,14 @@ const childName = "stepwright-buildkit"
 const (
 	connectionFD = 3 // its end of the socket pair
 	readyFD      = 4 // where it says how starting went: nothing, or a failure as JSON
+	spansFD      = 5 // where it writes its spans, if there is to be a trace
 )
 
 // order is what the child is to be.
 type order struct {
 	Config    Config
 	Isolation Isolation
+	Traced    bool // whether it writes spans
 }
 
 // failure is an outcome.Error on its way from the child.
@@ -115,6 +119,11 @@ func runChild(ready *os.File) error {
 	// What runs in the build must not get hold of them.
 	unix.CloseOnExec(connectionFD)
 	unix.CloseOnExec(readyFD)
+	var options []grpc.ServerOption
+	if order.Traced {
+		unix.CloseOnExec(spansFD)
+		options = append(options, spansFrom(os.NewFile(spansFD, "spans")))
+	}
 	end := os.NewFile(connectionFD, "connection")
 	conn, err := net.FileConn(end)
 	if err != nil {
@@ -137,7 +146,7 @@ func runChild(ready *os.File) error {
 		stopListening := context.AfterFunc(ctx, func() { listener.Close() })
 		defer stopListening()
 		ready.Close()
-		err = d.work(listener)
+		err = d.work(listener, options...)
 	}
 	if config.Temporary {
 		// Files of the namespace's other users can be removed only here.
@@ -182,10 +191,10 @@ func Start(ctx context.Context, config Config, stderr io.Writer, waiting func(ho
 		return nil, err
 	}
 	isolation := OwnProc
-	c, err := start(ctx, order{config, isolation}, stderr)
+	c, err := start(ctx, order{Config: config, Isolation: isolation}, stderr)
 	if errors.Is(err, errMasked) {
 		isolation = SharedProc
-		c, err = start(ctx, order{config, isolation}, stderr)
+		c, err = start(ctx, order{Config: config, Isolation: isolation}, stderr)
 	}
 	if err != nil {
 		release()
@@ -238,6 +247,7 @@ type child struct {
 	cmd   *exec.Cmd
 	conn  net.Conn
 	ended chan error
+	spans chan struct{} // closed when there are no more spans of it
 
 	mu    sync.Mutex
 	taken bool
@@ -259,6 +269,10 @@ func (c *child) wait() error {
 	c.conn.Close()
 	select {
 	case err := <-c.ended:
+		select {
+		case <-c.spans:
+		case <-time.After(time.Second): // a program that it has left may hold their pipe
+		}
 		return err
 	case <-time.After(patience + tidying):
 		c.cmd.Process.Kill()
@@ -267,6 +281,7 @@ func (c *child) wait() error {
 }
 
 func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
+	order.Traced = trace.FromContext(ctx) != nil
 	settings, err := json.Marshal(order)
 	if err != nil {
 		return nil, err
@@ -290,6 +305,25 @@ func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
 	defer ready.Close()
 	defer said.Close()
 
+	spans := make(chan struct{})
+	files := []*os.File{theirs, said}
+	if recorder := trace.FromContext(ctx); recorder != nil {
+		from, to, err := os.Pipe()
+		if err != nil {
+			conn.Close()
+			return nil, err
+		}
+		defer to.Close()
+		files = append(files, to)
+		go func() {
+			defer close(spans)
+			defer from.Close()
+			spansTo(recorder, from)
+		}()
+	} else {
+		close(spans)
+	}
+
 	cmd := &exec.Cmd{
 		Path:       "/proc/self/exe",
 		Args:       []string{childName},
@@ -297,7 +331,7 @@ func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
 		Stdin:      bytes.NewReader(settings),
 		Stdout:     stderr,
 		Stderr:     stderr,
-		ExtraFiles: []*os.File{theirs, said},
+		ExtraFiles: files,
 		// Ctrl-C on a terminal is for the step, which then ends the builder in good order.
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
@@ -308,10 +342,11 @@ func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
 		conn.Close()
 		return nil, err
 	}
-	c := &child{cmd: cmd, conn: conn, ended: make(chan error, 1)}
+	c := &child{cmd: cmd, conn: conn, ended: make(chan error, 1), spans: spans}
 	go func() { c.ended <- cmd.Wait() }()
-	said.Close()
-	theirs.Close()
+	for _, file := range files {
+		file.Close() // the child's copies are what counts
+	}
 	stopReading := context.AfterFunc(ctx, func() { ready.SetReadDeadline(time.Now()) })
 	defer stopReading()
 	answer, err := io.ReadAll(ready)

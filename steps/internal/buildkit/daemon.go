@@ -167,12 +167,12 @@ func snapshotter(root string) runc.SnapshotterFactory {
 }
 
 // work answers until the listener is closed, which ends all that was asked, and closes the daemon.
-func (d *daemon) work(listener *single) error {
-	server := grpc.NewServer(
+func (d *daemon) work(listener *single, options ...grpc.ServerOption) error {
+	server := grpc.NewServer(append(options,
 		grpc.UnaryInterceptor(d.explainFailures),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
 		grpc.WaitForHandlers(true),
-	)
+	)...)
 	d.controller.Register(server)
 	server.Serve(listener)
 	defer d.isolation.end()

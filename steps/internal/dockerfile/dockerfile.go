@@ -119,6 +119,8 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 func (in Parameters) run(
 	ctx context.Context, env step.Environment, tree *workspace.Tree, revision workspace.Revision, verify func() error,
 ) (step.Results, error) {
+	ctx, traced := buildkit.Traced(ctx)
+	defer traced()
 	// Faults of the Dockerfile are found before anything starts.
 	if err := in.checkPlatforms(); err != nil {
 		return nil, err

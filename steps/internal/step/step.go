@@ -23,6 +23,7 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/schemas"
 	"github.com/stepwright/stepwright/steps/internal/parameters"
+	"github.com/stepwright/stepwright/steps/internal/trace"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
 
@@ -150,7 +151,15 @@ func Run[P any](
 	env := Environment{Log: log, Stdout: streams.Stdout, Stderr: raw, Secrets: secrets}
 	// Where it cannot be written, the end will say so.
 	_ = outcome.Started(name, started).Write(common.ResultsDir, common.TerminationMessagePath)
-	env.Retry = outcome.Retry{Attempts: common.MaxAttempts, Log: env.Log}
+	var retries atomic.Int64
+	env.Retry = outcome.Retry{
+		Attempts: common.MaxAttempts, Log: env.Log, Again: func() { retries.Add(1) },
+	}
+	recorder, terr := trace.New(environ, common.CABundle, started, secrets.Add)
+	if terr != nil {
+		env.Log.Warn("There is no trace of this step", "because", terr)
+	}
+	ctx = trace.NewContext(ctx, recorder)
 	var said atomic.Value // by a step that may outlive its context
 	env.Note = func(message string) { said.Store(secrets.String(message)) }
 	env.Left = &Files{}
@@ -193,6 +202,9 @@ func Run[P any](
 			env.Log.Info(report.Line())
 		}
 		env.Log.Info("Done", "took", time.Since(started))
+	}
+	if err := recorder.Send(report, retries.Load(), secrets.String); err != nil {
+		env.Log.Warn("The trace of this step was not sent", "because", err)
 	}
 	return report.ExitCode
 }

@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +19,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/steps/internal/trace"
 )
 
 type checkout struct {
@@ -291,5 +295,65 @@ func TestSIGTERM(t *testing.T) {
 	if err != nil || !strings.Contains(string(raw), `"reason": "Cancelled"`) ||
 		!strings.Contains(string(raw), "stopped by terminated") {
 		t.Errorf("%v: %s", err, raw)
+	}
+}
+
+// A step sends its span after all else, with no secret in it. A collector that is down costs one warning.
+func TestTrace(t *testing.T) {
+	var bodies [][]byte
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		bodies = append(bodies, body)
+	}))
+	down := collector.URL
+	do := func(ctx context.Context, _ checkout, env Environment) (Results, error) {
+		env.Secrets.Add("hunter22")
+		env.Retry.Base = time.Millisecond
+		first := true
+		err := env.Retry.Do(ctx, func(context.Context) error {
+			if first {
+				first = false
+				return outcome.Errorf(outcome.RegistryUnavailable, "down")
+			}
+			return nil
+		})
+		trace.FromContext(ctx).Add(trace.Span{Name: "inside with hunter22"})
+		if err == nil {
+			err = outcome.Errorf(outcome.RevisionNotFound, "no hunter22")
+		}
+		return Results{"git-commit": "1a2b3c4d"}, err
+	}
+	step := func() (int, string) {
+		var stderr bytes.Buffer
+		code := Run(t.Context(), "checkout-source", []string{repo, "--results-dir=" + t.TempDir()}, []string{
+			"OTEL_EXPORTER_OTLP_ENDPOINT=" + down, "OTEL_EXPORTER_OTLP_HEADERS=token=swordfish9",
+			"STEPWRIGHT_RUN_UID=5c1a6bd7-0b3c-4f0e-9a53-0d9f6f2a7c11",
+		}, Streams{io.Discard, &stderr}, do)
+		return code, stderr.String()
+	}
+	if code, log := step(); code != outcome.RevisionNotFound.ExitCode() || strings.Contains(log, "trace") {
+		t.Errorf("code %d, %s", code, log)
+	}
+	collector.Close()
+	if len(bodies) != 1 {
+		t.Fatalf("there were %d requests", len(bodies))
+	}
+	for text, want := range map[string]bool{
+		"hunter22": false, "swordfish9": false, "inside with ": true, "1a2b3c4d": true, "WorkflowRun": true,
+		"RevisionNotFound: no ": true, "stepwright.retries\x12\x02\x18\x01": true,
+	} {
+		if bytes.Contains(bodies[0], []byte(text)) != want {
+			t.Errorf("%q: want %v in %q", text, want, bodies[0])
+		}
+	}
+	code, log := step()
+	if code != outcome.RevisionNotFound.ExitCode() || strings.Count(log, "The trace of this step was not sent") != 1 ||
+		strings.Contains(log, "swordfish9") {
+		t.Errorf("code %d, %s", code, log)
+	}
+	down = "collector:4317"
+	if code, log := step(); code != outcome.RevisionNotFound.ExitCode() ||
+		strings.Count(log, "There is no trace of this step") != 1 {
+		t.Errorf("code %d, %s", code, log)
 	}
 }
