@@ -124,7 +124,7 @@ func TestNetworkPolicies(t *testing.T) {
 				"publish":  {"8.8.8.8:443", "[fd12:3456::1]:80"},
 				"generate": {"8.8.8.8:443", "10.30.0.6:443"},
 			},
-			destinations{"generate": {"openchoreo-control-plane"}},
+			destinations{"": {"monitoring"}, "generate": {"openchoreo-control-plane"}},
 		},
 	}
 	for _, test := range tests {
@@ -147,7 +147,8 @@ func TestNetworkPolicies(t *testing.T) {
 							t.Errorf("%s: %s reaches %s", name, step, address)
 						}
 					}
-					if got := namespaces(policy); !slices.Equal(got, test.namespaces[step]) {
+					if got := namespaces(policy); !slices.Equal(got,
+						slices.Concat(test.namespaces[step], test.namespaces[""])) {
 						t.Errorf("%s: %s reaches the namespaces %q", name, step, got)
 					}
 				}

@@ -80,6 +80,7 @@ func overlays(t *testing.T) []customized {
 		{"annotate-failures", overlay(t, "annotate-failures"), byDefault, nil},
 		{"builder-resources", overlay(t, "builder-resources"), byDefault, nil},
 		{"commit-status", overlay(t, "commit-status"), byDefault, nil},
+		{"observability", overlay(t, "observability"), byDefault, nil},
 		{"seccomp-profile", overlay(t, "seccomp-profile"), rules{buildSecurity: profiled},
 			[]string{"Namespace", "ConfigMap", "DaemonSet"}},
 		{"user-namespaces", overlay(t, "user-namespaces"),
@@ -95,7 +96,7 @@ func overlays(t *testing.T) []customized {
 		{
 			"all that go together",
 			overlay(t, "client-assertion", "signing-key", "scan-gate", "annotate-failures", "commit-status",
-				"builder-resources", "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile",
+				"observability", "builder-resources", "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile",
 				"user-namespaces", "plain-image-names"),
 			rules{buildSecurity: unmasked(profiled), hostUsers: true,
 				anonymous: []string{pull, push, "oauth-client-secret"}},

@@ -111,6 +111,22 @@ var reference = regexp.MustCompile(`^{{(workflow|inputs)\.parameters\.([a-z-]+)}
 // ofArgo are what Argo itself knows of a workflow, which nobody types.
 var ofArgo = []string{"{{workflow.uid}}", "{{workflow.creationTimestamp}}"}
 
+// ofTraces are the variables of the component observability (steps/internal/trace), which are no parameters of a step,
+// and their values; empty where it is a setting.
+var ofTraces = map[string]string{
+	"OTEL_EXPORTER_OTLP_ENDPOINT": "",
+	"OTEL_RESOURCE_ATTRIBUTES": "stepwright.namespace={{workflow.parameters.namespace-name}}," +
+		"stepwright.project={{workflow.parameters.project-name}}," +
+		"stepwright.component={{workflow.parameters.component-name}}," +
+		"cicd.pipeline.run.id={{workflow.parameters.workflowrun-name}}",
+	"STEPWRIGHT_RUN_UID":           "{{workflow.uid}}",
+	"STEPWRIGHT_RUN_START":         "{{workflow.creationTimestamp}}",
+	"STEPWRIGHT_OTLP_HEADERS_FILE": "/etc/secrets/otlp/headers",
+	"STEPWRIGHT_RUN_LAST":          "true",
+	"STEPWRIGHT_RUN_ASIDE":         "",
+	"STEPWRIGHT_PHASE":             "",
+}
+
 // lintTemplate lists the faults of a ClusterWorkflowTemplate.
 func lintTemplate(file string, object map[string]any, r rules) []string {
 	f := &faults{file: file}
@@ -253,7 +269,14 @@ func lintParameters(f *faults, template wfv1.Template, schema *schemas.Schema) {
 	}
 	for _, v := range variables {
 		field := "spec.templates[0].container.env[" + v.Name + "]"
-		if v.Name != "HOME" {
+		if want, of := ofTraces[v.Name]; of {
+			if want != "" && v.Value != want {
+				f.add(field, "is %s, want %s", v.Value, want)
+			}
+			if want != "" || v.Name == "OTEL_EXPORTER_OTLP_ENDPOINT" {
+				continue
+			}
+		} else if v.Name != "HOME" {
 			name := strings.ReplaceAll(strings.ToLower(v.Name), "_", "-")
 			given[name] = true
 			if property(name) == nil {
@@ -593,9 +616,11 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 			}
 		case v.Secret != nil:
 			// A Git secret is absent where the repository is public, and bindings where the developer gives none; the
-			// step knows when it has to wait. commit-status fails nothing when it has none.
+			// step knows when it has to wait. commit-status fails nothing when it has none, nor do spans.
 			optional := v.Secret.Optional != nil && *v.Secret.Optional
-			mayLack := append([]string{"git-secret", bindings, "build-secrets", "commit-status"}, r.anonymous...)
+			mayLack := append([]string{
+				"git-secret", bindings, "build-secrets", "commit-status", "otlp-headers",
+			}, r.anonymous...)
 			if optional != slices.Contains(mayLack, v.Name) {
 				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
 			}

@@ -100,7 +100,9 @@ func generate(root string, builders []templates.Builder) (map[string]string, err
 			if err != nil {
 				return nil, err
 			}
-			files[file] = withRetries(text)
+			if files[file], err = withMetrics(file, withRetries(text)); err != nil {
+				return nil, err
+			}
 			steps = append(steps, files[file])
 		}
 		if i == 0 {
@@ -150,7 +152,11 @@ func builderFiles(files map[string]string, b templates.Builder) (workflow, error
 		return workflow{}, err
 	}
 	w, err := buildpacksWorkflow(files[dockerfileBuilderFile], b, text)
-	files[templateFile(b)], files[schemaFile(b)], files[workflowFile(b)] = withRetries(template), text, w
+	if err != nil {
+		return workflow{}, err
+	}
+	files[schemaFile(b)], files[workflowFile(b)] = text, w
+	files[templateFile(b)], err = withMetrics(templateFile(b), withRetries(template))
 	return workflow{w, schema}, err
 }
 

@@ -29,8 +29,8 @@ const Name = "stepwright"
 // overlay's own, with replicas, volumes and certificates.
 var Components = []string{
 	"network-policies", "anonymous-pull", "anonymous-push", "client-assertion", "signing-key", "signing-keyless",
-	"scan-gate", "annotate-failures", "commit-status", "builder-resources", "plain-image-names", "seccomp-profile",
-	"user-namespaces", "registry-cache",
+	"scan-gate", "annotate-failures", "commit-status", "observability", "builder-resources", "plain-image-names",
+	"seccomp-profile", "user-namespaces", "registry-cache",
 }
 
 // planes are the folders of templates with their settings.

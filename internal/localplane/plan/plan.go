@@ -103,8 +103,8 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 	known := []string{
 		"entrypoint", "templates", "arguments", "serviceAccountName", "volumeClaimTemplates", "volumeClaimGC",
 		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization",
-		// Left out on purpose: a cluster's nodes and queues.
-		"nodeSelector", "tolerations", "podPriorityClassName", "activeDeadlineSeconds",
+		// Left out on purpose: a cluster's nodes, queues and metrics.
+		"nodeSelector", "tolerations", "podPriorityClassName", "activeDeadlineSeconds", "metrics",
 	}
 	if onlyTells(workflow) {
 		known = append(known, "onExit", "hooks") // left out on purpose: here people see themselves how a run ended
@@ -337,9 +337,9 @@ func (p *plan) template(ref *wfv1.TemplateRef) (*wfv1.ClusterWorkflowTemplate, *
 // supported refuses what this package would leave out.
 func supported(t *wfv1.Template) error {
 	what := "template " + t.Name
-	// Left out on purpose: resources, mutexes and patches of Argo's own containers, which only a cluster has.
+	// Left out on purpose: resources, mutexes, metrics and patches of Argo's own containers, which only a cluster has.
 	err := only(what, *t, "name", "inputs", "outputs", "metadata", "activeDeadlineSeconds", "securityContext",
-		"synchronization",
+		"synchronization", "metrics",
 		"podSpecPatch", "volumes",
 		"initContainers", "container")
 	if err == nil {

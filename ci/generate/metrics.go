@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/stepwright/stepwright/schemas"
+)
+
+// noBuilder is the label builder of the steps that build nothing.
+const noBuilder = "none"
+
+// buckets are the bounds of the histograms of durations, in seconds: of a step, and of a run.
+var (
+	stepBuckets = []int{1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600}
+	runBuckets  = []int{10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200}
+)
+
+// stepMetrics are the metrics that Argo makes of the template of a step, as YAML. What a step ended by is in its exit
+// code, since each reason has one of its own: Argo knows that also of a step that wrote nothing.
+func stepMetrics(step, builder string) string {
+	of := func(choice string) string { return "|-\n" + choice }
+	return fmt.Sprintf(`metrics:
+  prometheus:
+    - name: stepwright_step_duration_seconds
+      help: How long the pod of a step took, the wait for its node included.
+      labels:
+        - {key: step, value: %[1]s}
+        - {key: builder, value: %[2]s}
+        - {key: status, value: '{{status}}'}
+      histogram:
+        buckets: [%[3]s]
+        value: '{{duration}}'
+    - name: stepwright_step_outcomes_total
+      help: How steps ended that had an exit code, by its reason.
+      labels:
+        - {key: step, value: %[1]s}
+        - {key: builder, value: %[2]s}
+        - key: reason
+          value: %[4]s
+        - key: class
+          value: %[5]s
+      counter:
+        value: "1"
+`, step, builder, numbers(stepBuckets), of(choice(func(r schemas.Reason) string { return r.Name })),
+		of(choice(func(r schemas.Reason) string { return r.Class })))
+}
+
+// choice is an expression for Argo that chooses by the exit code.
+func choice(of func(schemas.Reason) string) string {
+	codes := map[string][]string{}
+	var values []string
+	for _, reason := range schemas.Reasons() {
+		value := of(reason)
+		if len(codes[value]) == 0 {
+			values = append(values, value)
+		}
+		codes[value] = append(codes[value], strconv.Quote(strconv.Itoa(reason.ExitCode)))
+	}
+	const indent = "            "
+	var b strings.Builder
+	b.WriteString(indent + "{{=\n")
+	for _, value := range values {
+		if all := codes[value]; len(all) == 1 {
+			fmt.Fprintf(&b, "%sexitCode == %s ? %q :\n", indent, all[0], value)
+		} else {
+			fmt.Fprintf(&b, "%sexitCode in [%s] ? %q :\n", indent, strings.Join(all, ", "), value)
+		}
+	}
+	b.WriteString(indent + `"unknown"}}`)
+	return b.String()
+}
+
+func numbers(all []int) string {
+	var texts []string
+	for _, n := range all {
+		texts = append(texts, strconv.Itoa(n))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// runMetrics are the metrics that Argo makes of a run by the ClusterWorkflow of a builder, as YAML.
+func runMetrics(builder string) string {
+	return fmt.Sprintf(`metrics:
+  prometheus:
+    - name: stepwright_run_duration_seconds
+      help: How long a run took, from its creation to its end.
+      labels: [{key: builder, value: %s}, {key: status, value: '{{workflow.status}}'}]
+      histogram:
+        buckets: [%s]
+        value: '{{workflow.duration}}'
+`, builder, numbers(runBuckets))
+}
+
+// withMetrics is the text of a step's template with its metrics made anew.
+func withMetrics(path, text string) (string, error) {
+	_, after, _ := strings.Cut(text, "\n  name: ")
+	name, _, _ := strings.Cut(after, "\n")
+	_, after, _ = strings.Cut(text, "\n    stepwright.dev/schema: ")
+	step, _, _ := strings.Cut(after, "\n")
+	builder := noBuilder
+	if strings.Contains(text, "\n    - name: build-image\n") {
+		builder = name
+	}
+	return withSections(path, text, stepMetrics(step, builder))
+}

@@ -1,0 +1,122 @@
+package templates_test
+
+import (
+	"encoding/json"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
+	"github.com/argoproj/argo-workflows/v4/util/logging"
+	"github.com/argoproj/argo-workflows/v4/util/template"
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"github.com/stepwright/stepwright/schemas"
+)
+
+// Argo makes of each exit code its reason and class, once there is one: what it replaces before a pod has run leaves
+// the expressions as they are.
+func TestMetricsOfSteps(t *testing.T) {
+	t.Parallel()
+	ctx := logging.WithLogger(t.Context(), logging.NewSlogLogger(logging.Error, logging.Text))
+	for _, object := range ofKind(build(t, "workflow-plane"), "ClusterWorkflowTemplate") {
+		name := at(object, "metadata", "name").(string)
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			builder := "none"
+			if steps[name].template == "build-image" {
+				builder = name
+			}
+			raw, err := json.Marshal(at(object, "spec", "templates", 0, "metrics"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			early, err := template.Replace(ctx, string(raw), map[string]any{
+				"workflow.name": "cart-1", "workflow.status": "Running", "inputs.parameters.registry": "r",
+			}, true)
+			if err != nil || early != string(raw) {
+				t.Errorf("before the pod has run: %v\n%s", err, early)
+			}
+			labels := func(scope map[string]any) map[string]map[string]string {
+				scope["duration"] = "12.5"
+				text, err := template.Replace(ctx, early, scope, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var metrics wfv1.Metrics
+				if err := json.Unmarshal([]byte(text), &metrics); err != nil {
+					t.Fatal(err)
+				}
+				all := map[string]map[string]string{}
+				for _, m := range metrics.Prometheus {
+					all[m.Name] = m.GetMetricLabels()
+					if value := m.GetValueString(); value != "12.5" && value != "1" {
+						t.Errorf("%s is %s", m.Name, value)
+					}
+				}
+				return all
+			}
+			type ending struct{ code, reason, class, status string }
+			endings := []ending{{"3", "unknown", "unknown", "Failed"}}
+			for _, reason := range schemas.Reasons() {
+				status := "Failed"
+				if reason.ExitCode == 0 {
+					status = "Succeeded"
+				}
+				endings = append(endings, ending{strconv.Itoa(reason.ExitCode), reason.Name, reason.Class, status})
+			}
+			for _, e := range endings {
+				want := map[string]map[string]string{
+					"stepwright_step_duration_seconds": {
+						"step": steps[name].schema, "builder": builder, "status": e.status,
+					},
+					"stepwright_step_outcomes_total": {
+						"step": steps[name].schema, "builder": builder, "reason": e.reason, "class": e.class,
+					},
+				}
+				if diff := gocmp.Diff(want, labels(map[string]any{"exitCode": e.code, "status": e.status})); diff != "" {
+					t.Errorf("exit code %s: %s", e.code, diff)
+				}
+			}
+		})
+	}
+}
+
+// variable is something that Argo replaces.
+var variable = regexp.MustCompile(`{{[^=}][^}]*}}`)
+
+// No label tells a run, a component or a namespace: there would be a time series for each.
+func TestMetricsAreFew(t *testing.T) {
+	t.Parallel()
+	found := 0
+	for _, dir := range []string{"workflow-plane", "control-plane"} {
+		for _, object := range build(t, dir) {
+			metrics := at(object, "spec", "templates", 0, "metrics")
+			if dir == "control-plane" {
+				metrics = at(object, "spec", "runTemplate", "spec", "metrics")
+			}
+			raw, err := json.Marshal(metrics)
+			if err != nil || string(raw) == "null" {
+				continue
+			}
+			found++
+			for _, v := range variable.FindAllString(string(raw), -1) {
+				if !slices.Contains([]string{
+					"{{status}}", "{{duration}}", "{{workflow.status}}", "{{workflow.duration}}",
+				}, v) {
+					t.Errorf("%v: %s", at(object, "metadata", "name"), v)
+				}
+			}
+			for _, part := range strings.Split(string(raw), "{{=")[1:] {
+				if expression, _, _ := strings.Cut(part, "}}"); strings.Contains(expression, "workflow.") {
+					t.Errorf("%v: %s", at(object, "metadata", "name"), expression)
+				}
+			}
+		}
+	}
+	if want := len(steps) + len(ofKind(build(t, "control-plane"), "ClusterWorkflow")); found != want {
+		t.Errorf("%d objects have metrics, want %d", found, want)
+	}
+}
