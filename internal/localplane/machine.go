@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 
@@ -38,6 +39,7 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 			DockerConfig: p.Registry.DockerConfig, CABundle: p.CABundle,
 		},
 		Images: map[string]string{},
+		Trace:  traced(run.Name, time.Now()),
 	}
 	if TakesKey(library) {
 		m.Secrets[run.Name+"-signing-key"] = p.Signing.source()

@@ -33,6 +33,10 @@ type Machine struct {
 	// Containers runs those containers that a process of this machine cannot stand for. nil: they are refused.
 	Containers *container.Runtime
 	Images     map[string]string // by ClusterWorkflowTemplate: the image that such a container has instead of its own
+
+	// Trace are variables that say where steps send their spans, in place of those that the templates have for their
+	// cluster. nil: nowhere.
+	Trace map[string]string
 }
 
 // Source is what a Secret or ConfigMap holds: the files of a folder, or single files by key. Nothing is copied, but for

@@ -40,6 +40,7 @@ type plan struct {
 	name    string
 	spec    wfv1.WorkflowSpec
 	globals common.Parameters
+	last    string // name of the last step
 }
 
 // Decode reads a rendered workflow. A field that Argo does not know is an error.
@@ -76,6 +77,9 @@ func Plan(ctx context.Context, workflow *wfv1.Workflow, library *Library, machin
 		return nil, err
 	}
 	var planned []pipeline.Step
+	if len(steps) > 0 {
+		p.last = steps[len(steps)-1].Name
+	}
 	known := pipeline.Outputs{} // as if every step had run
 	for _, step := range steps {
 		process, _, err := p.process(&step, known)
@@ -250,6 +254,7 @@ func (p *plan) process(step *wfv1.WorkflowStep, done pipeline.Outputs) (*pipelin
 			return nil, err
 		}
 		last = substituted
+		p.trace(step.Name, which(substituted), entered && which(substituted) != substituted.Container)
 		schema := cluster.Annotations[schemaAnnotation]
 		if entered {
 			return p.enter(cluster.Name, substituted, which(substituted), mounts, schema)
@@ -276,6 +281,26 @@ func (p *plan) process(step *wfv1.WorkflowStep, done pipeline.Outputs) (*pipelin
 		return nil, nil, fail("", err)
 	}
 	return process, all, nil
+}
+
+// trace gives a container the machine's variables for spans in place of the template's. One that may run strangers'
+// code gets none, as in a cluster: it could make up a trace.
+func (p *plan) trace(step string, c *corev1.Container, strangers bool) {
+	c.Env = slices.DeleteFunc(c.Env, func(v corev1.EnvVar) bool {
+		return strings.HasPrefix(v.Name, "OTEL_") || strings.HasPrefix(v.Name, "STEPWRIGHT_")
+	})
+	if strangers || p.machine.Trace == nil {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.machine.Trace)) {
+		c.Env = append(c.Env, corev1.EnvVar{Name: name, Value: strings.ReplaceAll(p.machine.Trace[name], "$", "$$")})
+	}
+	if c.Name != "" && c.Name != common.MainContainerName {
+		c.Env = append(c.Env, corev1.EnvVar{Name: "STEPWRIGHT_PHASE", Value: c.Name})
+	}
+	if step == p.last {
+		c.Env = append(c.Env, corev1.EnvVar{Name: "STEPWRIGHT_RUN_LAST", Value: "true"})
+	}
 }
 
 // A selector is one of a template's containers.
