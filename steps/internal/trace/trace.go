@@ -1,5 +1,5 @@
 // Package trace sends what a step did as spans of OpenTelemetry: one of the step, those that it adds, and one of the
-// whole run by the step that ends it. The standard variables OTEL_EXPORTER_OTLP_* say where to (docs/observability.md).
+// whole run by the step that ends it. The standard variables OTEL_EXPORTER_OTLP_* say where to (docs/platform/observability.md).
 //
 // It speaks OTLP over HTTP itself: the exporter of OpenTelemetry's own library links gRPC, which would make the small
 // steps half as large again. Nothing here fails a step, or keeps it for longer than Patience.
