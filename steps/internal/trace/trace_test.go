@@ -1,12 +1,15 @@
 package trace
 
 import (
+	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,7 +21,10 @@ import (
 	spans "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/stepwright/stepwright/internal/cachedir"
+	"github.com/stepwright/stepwright/internal/filelock"
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/pki"
 )
 
 // inbox is a server that reads requests by OpenTelemetry's own definition of them.
@@ -455,4 +461,115 @@ func TestCollectorsThatFail(t *testing.T) {
 			t.Error("a redirect was followed")
 		}
 	})
+}
+
+// The OpenTelemetry Collector's own receiver takes the spans as they are meant, with headers of a file, over TLS that
+// the platform's authority vouches for, and not where nobody does.
+func TestCollector(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds a collector")
+	}
+	dir := t.TempDir()
+	authority, err := pki.NewAuthority("collector")
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := authority.Server("127.0.0.1", "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, certificate, key := filepath.Join(dir, "ca"), filepath.Join(dir, "certificate"), filepath.Join(dir, "key")
+	headers := filepath.Join(dir, "headers")
+	for file, content := range map[string][]byte{
+		ca: authority.PEM(), certificate: issued.Certificate, key: issued.Key,
+		headers: []byte("Authorization=Bearer%20swordfish9\n"),
+	} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	collector := exec.CommandContext(
+		t.Context(), built(t), "-address", address, "-certificate", certificate, "-key", key,
+	)
+	out, err := collector.StdoutPipe()
+	if err == nil {
+		err = collector.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		collector.Process.Kill()
+		collector.Wait()
+	})
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "ready" {
+		t.Fatalf("the collector says %q", lines.Text())
+	}
+	env := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=https://" + address, HeadersFile + "=" + headers, runUID + "=" + uid}
+	report := outcome.NewReport("publish-image", time.Now(), outcome.Errorf(outcome.PushDenied, "denied"), nil, same)
+	if err := record(t, env...).Send(report, 0, same); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("to a server that nobody vouches for: %v", err)
+	}
+	if err := record(t, append(env, "OTEL_EXPORTER_OTLP_CERTIFICATE="+ca)...).Send(report, 2, same); err != nil {
+		t.Fatal(err)
+	}
+	if !lines.Scan() {
+		t.Fatal(lines.Err())
+	}
+	var got struct {
+		Authorization string
+		Traces        struct {
+			ResourceSpans []struct {
+				ScopeSpans []struct {
+					Spans []struct {
+						TraceID, SpanID, ParentSpanID, Name string
+						Kind                                int
+						Status                              struct {
+							Code    int
+							Message string
+						}
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(lines.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	all := got.Traces.ResourceSpans[0].ScopeSpans[0].Spans
+	if got.Authorization != "Bearer swordfish9" || len(all) != 2 || all[0].Name != "publish-image" ||
+		all[1].Name != RunSpan || all[0].ParentSpanID != all[1].SpanID || all[1].ParentSpanID != "" ||
+		all[0].TraceID != strings.ReplaceAll(uid, "-", "") || all[0].Status.Code != failed ||
+		all[0].Status.Message != "PushDenied: denied" || all[0].Kind != internal {
+		t.Errorf("the collector has %s", lines.Bytes())
+	}
+}
+
+// built builds the collector of ci/collector, and returns its file.
+func built(t *testing.T) string {
+	t.Helper()
+	dir, err := cachedir.Path("collector")
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "collector")
+	unlock, err := filelock.Exclusive(t.Context(), program+".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", program, ".")
+	build.Dir = filepath.Join("..", "..", "..", "ci", "collector")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
 }
