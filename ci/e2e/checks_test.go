@@ -70,7 +70,7 @@ func checkCanaries(t *testing.T, run string) {
 	for place, text := range places {
 		for _, secret := range []string{
 			gitPassword, pushPassword, pullPassword, "openchoreo-workload-publisher-secret", "canary-oauth-77d0",
-			statusToken, "OPENSSH PRIVATE KEY",
+			statusToken, traceToken, "OPENSSH PRIVATE KEY",
 		} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s of %s show a secret: %s…", place, run, secret[:8])

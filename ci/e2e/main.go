@@ -62,6 +62,7 @@ const (
 	testBin    = "bin/e2e.test"
 	pipesBin   = "bin/externalci.test"
 	pipesSteps = "dist/e2e-bin" // what pipelines of external CI fetch
+	collectBin = "bin/collector"
 	releaseBin = "bin/release"
 	helmBin    = "bin/helm"
 	releaseDir = "dist/e2e-release" // what TestRelease publishes
@@ -97,6 +98,7 @@ func (r runner) all(ctx context.Context) (err error) {
 			r.command(ctx, "go", "test", "-c", "-o", pipesBin, "./ci/externalci"),
 			r.command(ctx, "make", "--silent", "binaries", "BINARIES="+pipesSteps, "ARCHITECTURES="+
 				runtime.GOARCH, "STEPS=containerfile-build publish-image generate-workload-cr"),
+			r.command(ctx, "go", "build", "-C", "ci/collector", "-o", "../../"+collectBin, "."),
 			r.prepareExternalCI(ctx))
 	}); err != nil {
 		return err
@@ -168,7 +170,7 @@ func (r runner) all(ctx context.Context) (err error) {
 	return r.step(ctx, "Testing", func(ctx context.Context) error {
 		args := []string{"exec", testBin, "-test.v", "-test.timeout", "45m", "-test.parallel", "4",
 			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
-			"-report", table}
+			"-collector", collectBin, "-report", table}
 		if earlier != "" {
 			args = append(args, "-bundle", bundleDir, "-before", filepath.Join(earlier, bundleBefore))
 		}

@@ -36,6 +36,7 @@ var (
 		"pipelines-steps", "dist/bin",
 		"the steps' binaries that pipelines of external CI fetch, with their SHA256SUMS",
 	)
+	collecting   = flag.String("collector", "bin/collector", "the program of ci/collector")
 	bundle       = flag.String("bundle", "", "folder with the bundle of overlays/default, as make bundle writes it")
 	beforeBundle = flag.String("before", "", "folder with that of an earlier commit (default none: no TestUpgrade)")
 	report       = flag.String("report", "", "file to write times and admitted Pod Security levels to")
