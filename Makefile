@@ -77,9 +77,9 @@ test: ## Lint, then run every test against real parts, with the race detector
 test-short: ## The quick tests, for every change: no package to install, no root, no containers
 	$(GO) test -short ./...
 
-verifiers: ## Test the policies of examples/policies with Kyverno and policy-controller, which take minutes to compile
+verifiers: ## Test examples/policies with Kyverno and policy-controller, and examples/observability with promtool, which take minutes to compile
 	@ci/install/install.sh test
-	$(GO) test -tags verifiers -timeout 60m ./examples/policies
+	$(GO) test -tags verifiers -timeout 60m ./examples/policies ./examples/observability
 
 gitea: ## Test commit statuses against a real Gitea, which takes minutes to compile, and gcc
 	$(GO) test -tags gitea -timeout 60m ./steps/internal/commitstatus -run '^TestGitea$$'

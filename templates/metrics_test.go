@@ -16,7 +16,7 @@ import (
 	"github.com/stepwright/stepwright/schemas"
 )
 
-// Argo makes of each exit code its reason and class, once there is one: what it replaces before a pod has run leaves
+// Argo turns each exit code into its reason and class, once there is one: what it replaces before a pod has run leaves
 // the expressions as they are.
 func TestMetricsOfSteps(t *testing.T) {
 	t.Parallel()
@@ -76,7 +76,8 @@ func TestMetricsOfSteps(t *testing.T) {
 						"step": steps[name].schema, "builder": builder, "reason": e.reason, "class": e.class,
 					},
 				}
-				if diff := gocmp.Diff(want, labels(map[string]any{"exitCode": e.code, "status": e.status})); diff != "" {
+				got := labels(map[string]any{"exitCode": e.code, "status": e.status})
+				if diff := gocmp.Diff(want, got); diff != "" {
 					t.Errorf("exit code %s: %s", e.code, diff)
 				}
 			}

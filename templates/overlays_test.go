@@ -96,7 +96,8 @@ func overlays(t *testing.T) []customized {
 		{
 			"all that go together",
 			overlay(t, "client-assertion", "signing-key", "scan-gate", "annotate-failures", "commit-status",
-				"observability", "builder-resources", "anonymous-pull", "anonymous-push", "registry-cache", "seccomp-profile",
+				"observability", "builder-resources", "anonymous-pull", "anonymous-push", "registry-cache",
+				"seccomp-profile",
 				"user-namespaces", "plain-image-names"),
 			rules{buildSecurity: unmasked(profiled), hostUsers: true,
 				anonymous: []string{pull, push, "oauth-client-secret"}},

@@ -70,7 +70,8 @@ func TestObservability(t *testing.T) {
 
 	const user, success = "class=user reason=BuildFailed", "class=success reason=Succeeded"
 	want := map[string]float64{
-		"outcomes builder=none step=checkout-source " + success: 2, "outcomes builder=none step=publish-image " + success: 1,
+		"outcomes builder=none step=checkout-source " + success:                    2,
+		"outcomes builder=none step=publish-image " + success:                      1,
 		"outcomes builder=containerfile-build step=containerfile-build " + success: 1,
 		"outcomes builder=containerfile-build step=containerfile-build " + user:    1,
 		// Of the run that succeeded, and of annotate-run.
@@ -143,7 +144,8 @@ func scrape(t *testing.T) map[string]float64 {
 	client := &http.Client{Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // the controller makes its certificate itself
 	}}
-	response := must(client.Get("https://" + net.JoinHostPort(controllers.Items[0].Status.PodIP, "9090") + "/metrics"))(t)
+	address := net.JoinHostPort(controllers.Items[0].Status.PodIP, "9090")
+	response := must(client.Get("https://" + address + "/metrics"))(t)
 	defer response.Body.Close()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
 	families := must(parser.TextToMetricFamilies(io.LimitReader(response.Body, 8<<20)))(t)
@@ -242,10 +244,10 @@ type span struct {
 	attributes      map[string]string
 }
 
-// spans are those of a run, by name.
+// spans are a run's, by name.
 type spans map[string]span
 
-// trace returns the spans of a run: those of the trace that has the ID of its Argo Workflow. No other trace has spans of
+// trace returns the spans of a run, by the ID of its trace, which is its Argo Workflow's. No other trace has spans of
 // the run, each request had the token, and none has a secret.
 func (c *collector) trace(t *testing.T, run string) spans {
 	t.Helper()
@@ -292,7 +294,7 @@ func (c *collector) trace(t *testing.T, run string) spans {
 			for _, scope := range resource.ScopeSpans {
 				for _, s := range scope.Spans {
 					if (s.TraceID == id) != (about["cicd.pipeline.run.id"] == run) {
-						t.Errorf("%s of the trace %s is of the run %s", s.Name, s.TraceID, about["cicd.pipeline.run.id"])
+						t.Errorf("%s of the trace %s is of another run: %v", s.Name, s.TraceID, about)
 					}
 					if s.TraceID != id {
 						continue

@@ -90,7 +90,9 @@ func workflowSections(path, file, name string, source []byte) (string, error) {
 		return "", err
 	}
 	secret := secretReference{secretRef, reference.Pattern}
-	texts := []string{schema, runMetrics(name), arguments.String(), secret.required(), secret.name(), secret.includeWhen()}
+	texts := []string{
+		schema, runMetrics(name), arguments.String(), secret.required(), secret.name(), secret.includeWhen(),
+	}
 	secrets, err := buildSecretsOf(leaves)
 	if err != nil {
 		return "", fmt.Errorf("schema %s: %w", name, err)

@@ -17,8 +17,8 @@ var (
 	runBuckets  = []int{10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200}
 )
 
-// stepMetrics are the metrics that Argo makes of the template of a step, as YAML. What a step ended by is in its exit
-// code, since each reason has one of its own: Argo knows that also of a step that wrote nothing.
+// stepMetrics are the metrics of a step's template, as YAML; Argo keeps them. The exit code tells the reason, since
+// each reason has one of its own, and Argo knows the exit code also where the step wrote nothing.
 func stepMetrics(step, builder string) string {
 	of := func(choice string) string { return "|-\n" + choice }
 	return fmt.Sprintf(`metrics:
@@ -80,7 +80,7 @@ func numbers(all []int) string {
 	return strings.Join(texts, ", ")
 }
 
-// runMetrics are the metrics that Argo makes of a run by the ClusterWorkflow of a builder, as YAML.
+// runMetrics are the metrics of the runs of a builder's ClusterWorkflow, as YAML.
 func runMetrics(builder string) string {
 	return fmt.Sprintf(`metrics:
   prometheus:

@@ -30,7 +30,8 @@ func TestTraced(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", "TRACEPARENT": "00-of-a-ci",
-		"OTEL_RESOURCE_ATTRIBUTES": "team=a,cicd.pipeline.run.id=cart-1", "STEPWRIGHT_RUN_START": "2026-03-04T05:06:07Z",
+		"OTEL_RESOURCE_ATTRIBUTES": "team=a,cicd.pipeline.run.id=cart-1",
+		"STEPWRIGHT_RUN_START":     "2026-03-04T05:06:07Z",
 	}, first); diff != "" {
 		t.Error(diff)
 	}

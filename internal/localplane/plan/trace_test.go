@@ -12,7 +12,9 @@ import (
 // Steps send their spans where the machine says, and the last one knows that it is.
 func TestTrace(t *testing.T) {
 	m := machine(t)
-	for _, trace := range []map[string]string{nil, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://$(HOME)", "TRACEPARENT": "00"}} {
+	for _, trace := range []map[string]string{
+		nil, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://$(HOME)", "TRACEPARENT": "00"},
+	} {
 		m.Trace = trace
 		steps, err := planRun(t, edited(t, ""), m, parameters)
 		if err != nil {

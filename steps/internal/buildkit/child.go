@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -327,7 +329,7 @@ func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
 	cmd := &exec.Cmd{
 		Path:       "/proc/self/exe",
 		Args:       []string{childName},
-		Env:        append(os.Environ(), wholeLog...),
+		Env:        append(slices.DeleteFunc(os.Environ(), ofTheTrace), wholeLog...),
 		Stdin:      bytes.NewReader(settings),
 		Stdout:     stderr,
 		Stderr:     stderr,
@@ -376,6 +378,9 @@ func start(ctx context.Context, order order, stderr io.Writer) (*child, error) {
 	}
 	return nil, outcome.Errorf(f.Reason, "the builder did not start: %s", f.Message).WithHint(f.Hint)
 }
+
+// ofTheTrace tells whether a variable says where spans go, with which credentials. The step sends them.
+func ofTheTrace(variable string) bool { return strings.HasPrefix(variable, "OTEL_") }
 
 // launch starts the child as root where this process may mount file systems, and otherwise as the root of a user
 // namespace.

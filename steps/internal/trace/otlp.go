@@ -49,7 +49,7 @@ func (m *message) text(field int, value string) {
 	m.bytes(field, []byte(value))
 }
 
-// encode makes an ExportTraceServiceRequest. Numbers of fields are those of opentelemetry-proto 1:
+// encode makes an ExportTraceServiceRequest. The numbers of fields are from opentelemetry-proto 1:
 // collector/trace/v1/trace_service.proto, trace/v1/trace.proto, common/v1/common.proto and resource/v1/resource.proto.
 func encode(resource []Attribute, trace ID, spans []Span, mask func(string) string) []byte {
 	var about message

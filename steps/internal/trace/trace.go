@@ -1,5 +1,6 @@
 // Package trace sends what a step did as spans of OpenTelemetry: one of the step, those that it adds, and one of the
-// whole run by the step that ends it. The standard variables OTEL_EXPORTER_OTLP_* say where to (docs/platform/observability.md).
+// whole run by the step that ends it. The standard variables OTEL_EXPORTER_OTLP_* say where to
+// (docs/platform/observability.md).
 //
 // It speaks OTLP over HTTP itself: the exporter of OpenTelemetry's own library links gRPC, which would make the small
 // steps half as large again. Nothing here fails a step, or keeps it for longer than Patience.
@@ -71,8 +72,8 @@ type run struct {
 	aside bool      // whether this step has no part in how the run ends
 }
 
-// Variables by which the templates say which run a step belongs to. A TRACEPARENT wins over them: then whoever made
-// that sends the span of the run.
+// Variables by which the templates say which run a step belongs to. A TRACEPARENT wins over them: then the
+// program that made it sends the span of the run.
 const (
 	runUID   = "STEPWRIGHT_RUN_UID"   // of the Argo Workflow: the trace's ID
 	runStart = "STEPWRIGHT_RUN_START" // RFC 3339
@@ -85,7 +86,7 @@ const phase = "STEPWRIGHT_PHASE"
 
 // New returns a recorder for a step that has started then, or nil if the variables (KEY=value; the last one wins) ask
 // for no traces. caBundle is a PEM file of authorities to trust besides the system's; it may be empty. Headers, which
-// may be credentials, are told to hide before anything is done with them. An error says what is wrong with the
+// may be credentials, are told to hide before anything is done with them. An error names the fault of the
 // variables; there are no traces then.
 func New(environ []string, caBundle string, started time.Time, hide func(...string)) (*Recorder, error) {
 	env := parse(environ)
@@ -115,11 +116,11 @@ func New(environ []string, caBundle string, started time.Time, hide func(...stri
 	return r, nil
 }
 
-// variables are those of a process, by name.
+// variables are a process's, by name.
 type variables map[string]string
 
 // ofRun makes the ID of a trace and that of its first span of a run's UID, so that steps that know nothing of each
-// other agree. Of a UUID they are its digits.
+// other agree. A UUID gives its digits.
 func ofRun(uid string) (ID, SpanID) {
 	var trace ID
 	if raw, err := hex.DecodeString(strings.ReplaceAll(uid, "-", "")); err == nil && len(raw) == len(trace) {
