@@ -55,7 +55,7 @@ func rules(t *testing.T) []rule {
 	for _, group := range object.Spec.Groups {
 		all = append(all, group.Rules...)
 	}
-	if len(all) < 10 {
+	if len(all) < 8 {
 		t.Fatalf("there are %d rules", len(all))
 	}
 	return all
