@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/moby/buildkit/util/tracing"
@@ -57,7 +58,14 @@ const spanText = 2 << 10
 
 func clipped(text string) string { return text[:min(len(text), spanText)] }
 
+// pieces begins the names of calls by which step and builder exchange blobs, a piece at a time. They are many, and tell
+// nobody anything; nothing else is below them.
+const pieces = "containerd.services.content."
+
 func (add ending) OnEnd(s sdktrace.ReadOnlySpan) {
+	if strings.HasPrefix(s.Name(), pieces) {
+		return
+	}
 	own := trace.Span{
 		ID: trace.SpanID(s.SpanContext().SpanID()), Parent: trace.SpanID(s.Parent().SpanID()),
 		Name: clipped(s.Name()), Start: s.StartTime(), End: s.EndTime(),
