@@ -12,6 +12,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -115,12 +116,25 @@ func (env variables) headers(hide func(...string)) (map[string]string, error) {
 		}
 	}
 	all, err := pairs(text)
-	hide(text)
-	hide(slices.Collect(maps.Values(all))...)
+	for header, value := range all {
+		if isCredential(header, value) {
+			_, after, _ := strings.Cut(value, " ") // as in Bearer TOKEN
+			hide(value, cmp.Or(after, value))
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s is no list such as name=value,name=value", name)
 	}
 	return all, nil
+}
+
+// credential is in the names of headers that carry one.
+var credential = regexp.MustCompile(`(?i)auth|token|key|secret|pass|dsn`)
+
+// isCredential tells whether a header is a secret. Whatever is one is masked wherever it stands, in results, too: the
+// name of a tenant, as in X-Scope-OrgID, must not be.
+func isCredential(header, value string) bool {
+	return credential.MatchString(header) || len(value) >= 20 && !strings.EqualFold(header, "X-Scope-OrgID")
 }
 
 func (env variables) resource() ([]Attribute, error) {
