@@ -1,7 +1,9 @@
 package templates_test
 
 import (
+	"context"
 	"encoding/json"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -10,8 +12,11 @@ import (
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 	"github.com/argoproj/argo-workflows/v4/util/logging"
+	"github.com/argoproj/argo-workflows/v4/util/telemetry"
 	"github.com/argoproj/argo-workflows/v4/util/template"
+	"github.com/argoproj/argo-workflows/v4/workflow/metrics"
 	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -45,12 +50,12 @@ func TestMetricsOfSteps(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				var metrics wfv1.Metrics
-				if err := json.Unmarshal([]byte(text), &metrics); err != nil {
+				var found wfv1.Metrics
+				if err := json.Unmarshal([]byte(text), &found); err != nil {
 					t.Fatal(err)
 				}
 				all := map[string]map[string]string{}
-				for _, m := range metrics.Prometheus {
+				for _, m := range found.Prometheus {
 					all[m.Name] = m.GetMetricLabels()
 					if value := m.GetValueString(); value != "12.5" && value != "1" {
 						t.Errorf("%s is %s", m.Name, value)
@@ -94,11 +99,11 @@ func TestMetricsAreFew(t *testing.T) {
 	found := 0
 	for _, dir := range []string{"workflow-plane", "control-plane"} {
 		for _, object := range build(t, dir) {
-			metrics := at(object, "spec", "templates", 0, "metrics")
+			spec := at(object, "spec", "templates", 0, "metrics")
 			if dir == "control-plane" {
-				metrics = at(object, "spec", "runTemplate", "spec", "metrics")
+				spec = at(object, "spec", "runTemplate", "spec", "metrics")
 			}
-			raw, err := json.Marshal(metrics)
+			raw, err := json.Marshal(spec)
 			if err != nil || string(raw) == "null" {
 				continue
 			}
@@ -119,5 +124,88 @@ func TestMetricsAreFew(t *testing.T) {
 	}
 	if want := len(steps) + len(ofKind(build(t, "control-plane"), "ClusterWorkflow")); found != want {
 		t.Errorf("%d objects have metrics, want %d", found, want)
+	}
+}
+
+// Argo's own code serves the metrics by these names, types and labels, which docs/platform/observability.md and
+// examples/observability have.
+func TestMetricsAsServed(t *testing.T) {
+	ctx := logging.WithLogger(t.Context(), logging.NewSlogLogger(logging.Error, logging.Text))
+	// As the controller does.
+	served, err := metrics.New(ctx, "workflows-controller", "argo_workflows", &telemetry.Config{Enabled: true},
+		metrics.Callbacks{
+			PodPhase:          func(context.Context) map[string]int64 { return map[string]int64{"Pending": 1} },
+			WorkflowPhase:     func(context.Context) map[string]int64 { return map[string]int64{"Running": 1} },
+			WorkflowCondition: func(context.Context) map[wfv1.Condition]int64 { return nil },
+			IsLeader:          func() bool { return true },
+		})
+	if err != nil {
+		t.Fatal(err)
+	}
+	scope := map[string]any{
+		"status": "Failed", "duration": "12.5", "exitCode": "22", "workflow.status": "Failed", "workflow.duration": "60",
+	}
+	for range 2 { // runs
+		for _, dir := range []string{"workflow-plane", "control-plane"} {
+			for _, object := range build(t, dir) {
+				spec := at(object, "spec", "templates", 0, "metrics")
+				if dir == "control-plane" {
+					spec = at(object, "spec", "runTemplate", "spec", "metrics")
+				}
+				raw, err := json.Marshal(spec)
+				if err != nil {
+					t.Fatal(err)
+				}
+				text, err := template.Replace(ctx, string(raw), scope, false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var all wfv1.Metrics
+				if err := json.Unmarshal([]byte(text), &all); err != nil {
+					t.Fatal(err)
+				}
+				for _, m := range all.Prometheus {
+					if err := served.UpsertCustomMetric(ctx, m, "a run", nil); err != nil {
+						t.Errorf("%v: %s: %v", at(object, "metadata", "name"), m.Name, err)
+					}
+				}
+			}
+		}
+	}
+	families, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, argo := map[string]string{}, map[string]bool{}
+	for _, family := range families {
+		argo[family.GetName()] = true
+		if !strings.HasPrefix(family.GetName(), "argo_workflows_stepwright_") {
+			continue
+		}
+		series := map[string]bool{}
+		for _, m := range family.Metric {
+			var labels []string
+			for _, label := range m.Label {
+				labels = append(labels, label.GetName())
+			}
+			series[strings.Join(labels, " ")] = true
+			if m.GetCounter().GetValue() != 2 && m.GetHistogram().GetSampleCount() != 2 {
+				t.Errorf("%s: %v is not of two runs", family.GetName(), m)
+			}
+		}
+		got[family.GetName()] = family.GetType().String() + ": " +
+			strings.Join(slices.Sorted(maps.Keys(series)), ", ")
+	}
+	if diff := gocmp.Diff(map[string]string{
+		"argo_workflows_stepwright_run_duration_seconds":  "HISTOGRAM: builder status",
+		"argo_workflows_stepwright_step_duration_seconds": "HISTOGRAM: builder status step",
+		"argo_workflows_stepwright_step_outcomes_total":   "COUNTER: builder class reason step",
+	}, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, name := range []string{"argo_workflows_gauge", "argo_workflows_pods_gauge"} {
+		if !argo[name] {
+			t.Errorf("Argo does not serve %s", name)
+		}
 	}
 }
