@@ -143,7 +143,8 @@ func TestMetricsAsServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	scope := map[string]any{
-		"status": "Failed", "duration": "12.5", "exitCode": "22", "workflow.status": "Failed", "workflow.duration": "60",
+		"status": "Failed", "duration": "12.5", "exitCode": "22",
+		"workflow.status": "Failed", "workflow.duration": "60",
 	}
 	for range 2 { // runs
 		for _, dir := range []string{"workflow-plane", "control-plane"} {
