@@ -363,6 +363,40 @@ func TestComponentsReachTheRuns(t *testing.T) {
 	}
 }
 
+// The message of a step that a Secret has not come names the key that the run's ExternalSecret asks for.
+func TestKeysOfSecrets(t *testing.T) {
+	t.Parallel()
+	for name, dir := range map[string]string{
+		"by default": overlay(t), "the example": "overlays/example",
+		"components": overlay(t, "signing-key", "buildkit-daemon", "scan-gate"),
+	} {
+		for _, cluster := range ofKind(build(t, dir), "ClusterWorkflow") {
+			workflow, resources, err := renderRun(cluster, ordinary())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var told []struct{ Secret, Key string }
+			err = json.Unmarshal([]byte(arguments(t, workflow)["secret-keys"]), &told)
+			if err != nil || len(told) < 3 {
+				t.Fatalf("%s: %v %v", name, told, err)
+			}
+			known := map[string]string{}
+			for _, s := range told {
+				known[s.Secret] = s.Key
+			}
+			for id, secret := range resources {
+				// A Git secret is of a SecretReference, which its own message names.
+				if data, ok := at(secret, "spec", "data").([]any); ok && id != "git-secret" {
+					if key := at(data[0], "remoteRef", "key"); known[id] != key {
+						t.Errorf("%s: %s: %s is made of %v, and a step would say %q", name,
+							at(cluster, "metadata", "name"), id, key, known[id])
+					}
+				}
+			}
+		}
+	}
+}
+
 // The platform says where pods run and how long a run may take; without its word nothing is said, as before.
 func TestPlacementOfRuns(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	wfv1 "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
@@ -586,6 +587,32 @@ func differs(got any, want string) string {
 	return ""
 }
 
+// lintRequired checks that a step waits for a Secret without which it would go on anonymously, and for none that is
+// not needed.
+func lintRequired(f *faults, template wfv1.Template, volume string, r rules) {
+	in := func(name string) string {
+		if p := template.Inputs.GetParameterByName(name); p != nil && p.Default != nil {
+			return p.Default.String()
+		}
+		return ""
+	}
+	switch {
+	case strings.HasPrefix(volume, "registry-"):
+		needed := fmt.Sprint(!slices.Contains(r.anonymous, volume))
+		if name := strings.TrimPrefix(volume, "registry-") + "-required"; in(name) != needed {
+			f.add("spec.templates[0].inputs.parameters["+name+"]", "is %q, want %q", in(name), needed)
+		}
+	case slices.Contains([]string{"git-secret", bindings, "build-secrets", "commit-status"}, volume):
+		return // each has a timeout of its own
+	case volume == "otlp-headers":
+		return // spans hold up no step
+	}
+	if seconds, err := strconv.Atoi(in("secret-timeout")); err != nil || seconds < 90 {
+		f.add("spec.templates[0].inputs.parameters[secret-timeout]", "is %q: a node looks for a Secret once a minute",
+			in("secret-timeout"))
+	}
+}
+
 func lintVolumes(f *faults, template wfv1.Template, r rules) {
 	mounts := map[string]string{}
 	for _, m := range template.Container.VolumeMounts {
@@ -615,15 +642,12 @@ func lintVolumes(f *faults, template wfv1.Template, r rules) {
 				f.add(field+".emptyDir.sizeLimit", "is absent")
 			}
 		case v.Secret != nil:
-			// A Git secret is absent where the repository is public, and bindings where the developer gives none; the
-			// step knows when it has to wait. commit-status fails nothing when it has none, nor do spans.
-			optional := v.Secret.Optional != nil && *v.Secret.Optional
-			mayLack := append([]string{
-				"git-secret", bindings, "build-secrets", "commit-status", "otlp-headers",
-			}, r.anonymous...)
-			if optional != slices.Contains(mayLack, v.Name) {
-				f.add(field+".secret.optional", "is %t: a pod must not start before the Secret it needs", optional)
+			// A pod without a Secret that it must have says nothing until its deadline. A step waits for it, and says
+			// that it has not come.
+			if v.Secret.Optional == nil || !*v.Secret.Optional {
+				f.add(field+".secret.optional", "is false: the step itself must wait for what it needs")
 			}
+			lintRequired(f, template, v.Name, r)
 		case v.Projected != nil:
 			if audience := identities[template.Name]; audience == "" || !isIdentity(v.Projected.Sources, audience) {
 				f.add(field, "must be one token to sign with, in publish-image, or one to register with, in "+

@@ -141,7 +141,8 @@ func TestRunOfOrdinaryParameters(t *testing.T) {
 		"build-env":  `[{"name":"PORT","value":8080},{"name":"A","value":"<b>"}]`,
 		"build-args": `[{"name":"ON","value":true}]`,
 		"image-name": "acme_shop_cart", "image-tag": "v1", "git-secret": "cart-1-git-secret",
-		"registry-push-secret": "cart-1-registry-push-secret", "timestamps": "", "docker-target": "", "labels": "[]",
+		"registry-push-secret": "cart-1-registry-push-secret",
+		"secret-keys":          declared["SECRET_KEYS"], "timestamps": "", "docker-target": "", "labels": "[]",
 		"platforms": "[]",
 		"no-cache":  "false", "build-secrets": "[]", "submodules": "", "lfs": "",
 	}

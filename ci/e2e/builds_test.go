@@ -272,11 +272,22 @@ func notSynced(ctx context.Context, name string) (bool, error) {
 
 func testFailures(t *testing.T) {
 	t.Parallel()
-	wrongClient := must(get[object](t.Context(), k8s, clusterWorkflows, "", "dockerfile-builder"))(t)
-	meta := (*wrongClient)["metadata"].(object)
-	(*wrongClient)["metadata"] = object{"name": "dockerfile-builder-wrong-client", "labels": meta["labels"]}
-	raw := strings.ReplaceAll(canonical(t, wrongClient), `"workload-publisher-client-secret"`, `"wrong-client-secret"`)
-	must(k8s.kubectl(t.Context(), raw, "apply", "-f", "-"))(t)
+	// Builders whose Secrets are made of other keys, one that is there and two that never come.
+	builder := must(get[object](t.Context(), k8s, clusterWorkflows, "", "dockerfile-builder"))(t)
+	meta := (*builder)["metadata"].(object)
+	for name, key := range map[string][2]string{
+		"wrong-client": {`"workload-publisher-client-secret"`, `"wrong-client-secret"`},
+		"no-client":    {`"workload-publisher-client-secret"`, `"no-client-secret"`},
+		"no-pull":      {`\"registry-pull-secret\" +`, `\"no-pull-secret\" +`},
+	} {
+		(*builder)["metadata"] = object{"name": "dockerfile-builder-" + name, "labels": meta["labels"]}
+		was := canonical(t, builder)
+		raw := strings.ReplaceAll(was, key[0], key[1])
+		if raw == was {
+			t.Fatalf("the builder names no key %s", key[0])
+		}
+		must(k8s.kubectl(t.Context(), raw, "apply", "-f", "-"))(t)
+	}
 
 	tests := []struct {
 		name   string
@@ -302,6 +313,14 @@ func testFailures(t *testing.T) {
 		{"a Secret without its key", withoutKey, small, "checkout-source",
 			"AuthenticationFailed", []string{"git-secret"},
 			"Check that repository.secretRef names a SecretReference whose secret exists."},
+		{"a pull secret that the store lacks", build{name: "no-pull", workflow: "dockerfile-builder-no-pull"}, small,
+			"containerfile-build", "AuthenticationFailed",
+			[]string{"Secret registry-pull-secret (key no-pull-secret of the secret store)", "within 100 s"},
+			"Put the key into the WorkflowPlane's secret store."},
+		{"a client's secret that the store lacks", build{name: "no-client", workflow: "dockerfile-builder-no-client"},
+			small, "generate-workload-cr", "Unauthorized",
+			[]string{"Secret oauth-client-secret (key no-client-secret of the secret store)", "within 100 s"},
+			"Put the key into the WorkflowPlane's secret store."},
 		{"a Secret for another host",
 			build{name: "foreign", secret: "git-elsewhere", url: "https://" + privateGit + "/foreign.git"}, small,
 			"checkout-source", "AuthenticationFailed", []string{"not sent to " + privateGit},

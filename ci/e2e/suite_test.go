@@ -108,8 +108,12 @@ func setUp(ctx context.Context, dir string) (err error) {
 			return err
 		}
 	}
-	allowed := []any{object{"kind": "ClusterWorkflow", "name": "dockerfile-builder-wrong-client"}}
-	for _, name := range templates.Workflows() {
+	var allowed []any
+	others := []string{"wrong-client", "no-client", "no-pull"}
+	for i := range others {
+		others[i] = templates.DockerfileBuilder + "-" + others[i]
+	}
+	for _, name := range append(others, templates.Workflows()...) {
 		allowed = append(allowed, object{"kind": "ClusterWorkflow", "name": name})
 	}
 	err = k8s.apply(ctx,

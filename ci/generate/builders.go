@@ -98,6 +98,8 @@ func buildpacksWorkflow(dockerfile string, b templates.Builder, schema string) (
                       value: '{{workflow.parameters.labels}}'
                     - name: rebuild
                       value: '{{workflow.parameters.no-cache}}'
+                    - name: secret-keys
+                      value: '{{workflow.parameters.secret-keys}}'
 `, b.Template))
 	text = head(text, "    - id: build-secrets\n") // the last of the resources
 	references := fmt.Sprintf(

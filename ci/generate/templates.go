@@ -74,6 +74,12 @@ var (
 		"git-secret":    "the repository is public, unless `git-secret-required`: then the step waits for it",
 		"bindings":      "there are none, unless `bindings-required`: then the step waits for it",
 		"build-secrets": "there are none, unless `build-secrets` names some: then the step waits for them",
+		"commit-status": "the step waits for it, and tells the Git host nothing without it",
+		"registry-pull-secret": "the step waits for it, and fails without it, unless " +
+			"`pull-secret-required` is false",
+		"registry-push-secret": "the step waits for it, and fails without it, unless " +
+			"`push-secret-required` is false",
+		"oauth-client-secret": "the step waits for it, and fails without it, unless it has an assertion",
 	}
 	described = map[string]string{
 		"active-deadline-seconds": "How long the step may take in all, in seconds. Argo ends it then.",

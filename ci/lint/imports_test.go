@@ -50,7 +50,7 @@ func packages(t *testing.T, patterns ...string) []pkg {
 var nouns = map[string][]string{
 	"workspace":  {"outcome", "regularfile"},
 	"parameters": {"outcome", "redact"},
-	"secret":     {"regularfile"},
+	"secret":     {"outcome", "regularfile"},
 	"trace":      {"outcome", "secret", "trust"},
 	"step":       {"buildreport", "outcome", "parameters", "redact", "trace", "workspace"},
 	"userns":     {"outcome"},
@@ -78,16 +78,18 @@ var nouns = map[string][]string{
 	},
 	"signature": {"imagelayout", "outcome", "redact", "registry", "secret"},
 	"gate": {
-		"baselayer", "handover", "imagelayout", "outcome", "registry", "regularfile", "replay", "step", "transcript",
-		"trust", "workspace",
+		"baselayer", "handover", "imagelayout", "outcome", "registry", "regularfile", "replay", "secret", "step",
+		"transcript", "trust", "workspace",
 	},
 	"publish": {
-		"attestation", "baselayer", "buildreport", "imagelayout", "outcome", "redact", "registry", "signature", "step",
-		"trust", "workspace",
+		"attestation", "baselayer", "buildreport", "imagelayout", "outcome", "redact", "registry", "secret", "signature",
+		"step", "trust", "workspace",
 	},
 	"openchoreo":   {"outcome", "redact", "trust"},
 	"commitstatus": {"outcome", "quote", "redact", "secret", "step", "trust", "workspace"},
-	"workload":     {"annotation", "descriptor", "openchoreo", "outcome", "redact", "step", "trust", "workspace"},
+	"workload": {
+		"annotation", "descriptor", "openchoreo", "outcome", "redact", "secret", "step", "trust", "workspace",
+	},
 }
 
 // ground is the ground floor of internal: what both the steps and the command stand on, and which of each other they

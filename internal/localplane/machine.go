@@ -164,7 +164,15 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 		}
 		all[template.Name] = settings
 	}
-	for _, settings := range all {
+	for template, settings := range all {
+		// What this machine gives is there from the beginning, or it is not wanted.
+		for name, value := range map[string]string{
+			"pull-secret-required": "false", "push-secret-required": "false", "secret-timeout": "0",
+		} {
+			if input(library, template, name) != nil { // templates of before have none
+				settings[name] = value
+			}
+		}
 		settings["ca-bundle"] = "" // an overlay's is for registries and an API that are not those of this run
 		if p.CABundle != "" {
 			settings["ca-bundle"] = caBundlePath

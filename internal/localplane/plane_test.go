@@ -26,11 +26,17 @@ func library(t *testing.T) *plan.Library {
 	l := new(plan.Library)
 	if err := l.Add([]byte(`kind: ClusterWorkflowTemplate
 metadata: {name: gcp-buildpacks-build, annotations: {stepwright.dev/schema: buildpacks-build}}
+spec: {templates: [{name: a, inputs: {parameters: [{name: pull-secret-required}, {name: secret-timeout}]}}]}
+---
+kind: ClusterWorkflowTemplate
+metadata: {name: publish-image}
+spec: {templates: [{name: a, inputs: {parameters: [{name: pull-secret-required}, {name: push-secret-required},
+  {name: secret-timeout}]}}]}
 ---
 kind: ClusterWorkflowTemplate
 metadata: {name: generate-workload}
 spec: {templates: [{name: a, inputs: {parameters: [{name: oauth-client-auth}, {name: oauth-audience},
-  {name: oauth-client-assertion-file}, {name: oauth-client-assertion-audience}]}}]}
+  {name: oauth-client-assertion-file}, {name: oauth-client-assertion-audience}, {name: secret-timeout}]}}]}
 `)); err != nil {
 		t.Fatal(err)
 	}
@@ -99,20 +105,26 @@ func TestMachine(t *testing.T) {
 	build := maps.Clone(push)
 	build["builder-image"], build["run-image"] = "127.0.0.1:5001/builder:1", "registry.example.com/run:1"
 	build["bindings-timeout"] = "0"
+	// What a developer gives is there from the beginning, or it is not wanted. Templates of before are told nothing.
+	unawaited := map[string]string{"pull-secret-required": "false", "secret-timeout": "0"}
+	maps.Copy(build, unawaited)
+	publish := with(push)
+	maps.Copy(publish, unawaited)
+	publish["push-secret-required"] = "false"
 	want := map[string]map[string]string{
 		"checkout-source": {
 			"git-secret-timeout": "10", "ca-bundle": "/etc/stepwright/ca/ca.crt", "insecure-git-http": "false",
 			"git-secret-hosts": secretHosts("") + ",git.example.com:*",
 		},
 		"containerfile-build":  with(push),
-		"publish-image":        with(push),
+		"publish-image":        publish,
 		"gcp-buildpacks-build": with(build),
 		"generate-workload": {
 			"api-server-url": "http://api.example.com", "oauth-token-url": "http://idp.example.com/token",
 			"oauth-client-id": "publisher", "oauth-scope": "openid", "insecure-plain-http": "true",
 			"oauth-client-auth": "client_secret_post", "oauth-audience": "api",
 			"ca-bundle": "/etc/stepwright/ca/ca.crt", "oauth-client-assertion-file": "",
-			"oauth-client-assertion-audience": "",
+			"oauth-client-assertion-audience": "", "secret-timeout": "0",
 		},
 	}
 	if diff := cmp.Diff(want, got.Settings); diff != "" {

@@ -19,6 +19,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/handover"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -27,6 +28,7 @@ import (
 type Parameters struct {
 	step.Common
 	step.Owner
+	secret.Awaited
 	AppPath            string            `json:"app-path"`
 	BuildEnv           []step.NameValue  `json:"build-env"`
 	BuilderImage       string            `json:"builder-image"`
@@ -47,6 +49,7 @@ type Parameters struct {
 	Registry           string            `json:"registry"`
 	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
+	PullSecretRequired bool              `json:"pull-secret-required"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
 	SourceDigest       string            `json:"source-digest"`

@@ -135,6 +135,11 @@ func fetch(ctx context.Context, in Parameters, env step.Environment, times *time
 		return registry.Image{}, err
 	}
 	defer transport.CloseIdleConnections()
+	if in.PullSecretRequired {
+		if err := in.Await(ctx, env.Log, outcome.AuthenticationFailed, in.RegistryPullSecret); err != nil {
+			return registry.Image{}, err
+		}
+	}
 	credentials, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)
 	if err != nil {
 		return registry.Image{}, err

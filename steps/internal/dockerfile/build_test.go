@@ -28,6 +28,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/attestation"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/disk"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -429,6 +430,21 @@ func TestRegistryFailures(t *testing.T) {
 		end := fail(t, in, outcome.BaseImageUnavailable, "does not let us pull it: 401")
 		if strings.Contains(end.output+end.err.Error(), "canary-password") {
 			t.Error("the password is told")
+		}
+	})
+	t.Run("credentials that never come", func(t *testing.T) {
+		t.Parallel()
+		r := newRegistry(t)
+		in := parameters(project(t, map[string]string{"Dockerfile": "FROM " + r.Host + "/library/busybox:1\n"}), r)
+		r.Forget()
+		in.RegistryPullSecret, in.PullSecretRequired = filepath.Join(t.TempDir(), "pull-secret", "absent"), true
+		in.SecretTimeout, in.SecretKeys = 1, []secret.Store{{Secret: "pull-secret", Key: "ci/pull"}}
+		fail(t, in, outcome.AuthenticationFailed, "Secret pull-secret (key ci/pull of the secret store)", "within 1 s")
+		in.PullSecretRequired, in.BuildKitAddress = false, "tcp://localhost:1"
+		in.BuildKitTLSDir = filepath.Join(t.TempDir(), "client")
+		fail(t, in, outcome.AuthenticationFailed, "Secret client: not there within 1 s")
+		if n := len(r.Requests(http.MethodGet, "")); n > 0 {
+			t.Errorf("the registry was asked %d times", n)
 		}
 	})
 	t.Run("authority that is not trusted", func(t *testing.T) {

@@ -3,6 +3,7 @@ package dockerfile
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -33,6 +34,18 @@ func (c *credentials) Credentials(_ context.Context, req *auth.CredentialsReques
 		return &auth.CredentialsResponse{Secret: found.IdentityToken}, nil
 	}
 	return &auth.CredentialsResponse{Username: found.Username, Secret: found.Password}, nil
+}
+
+// platformSecrets are the files that the build cannot do without, of Secrets of the platform.
+func (in Parameters) platformSecrets() (files []string) {
+	if in.PullSecretRequired {
+		files = append(files, in.RegistryPullSecret)
+	}
+	// What is missing of a folder that nobody waits for, the client of BuildKit tells.
+	if in.BuildKitAddress != "" && in.BuildKitTLSDir != "" && in.SecretTimeout > 0 {
+		files = append(files, filepath.Join(in.BuildKitTLSDir, "tls.key"))
+	}
+	return files
 }
 
 // buildSecret is one of the secrets that a run names.

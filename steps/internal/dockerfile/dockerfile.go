@@ -30,6 +30,7 @@ import (
 	"github.com/stepwright/stepwright/steps/internal/attestation"
 	"github.com/stepwright/stepwright/steps/internal/buildkit"
 	"github.com/stepwright/stepwright/steps/internal/disk"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -38,6 +39,7 @@ import (
 type Parameters struct {
 	step.Common
 	step.Owner
+	secret.Awaited
 	DockerContext      string            `json:"docker-context"`
 	DockerfilePath     string            `json:"dockerfile-path"`
 	BuildArgs          []step.NameValue  `json:"build-args"`
@@ -55,6 +57,7 @@ type Parameters struct {
 	SBOM               string            `json:"sbom"`
 	SBOMScanner        string            `json:"sbom-scanner"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
+	PullSecretRequired bool              `json:"pull-secret-required"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
 	BuildKitAddress    string            `json:"buildkit-address"`
@@ -149,6 +152,9 @@ func (in Parameters) run(
 	}
 	secrets, err := in.waitForSecrets(ctx, env)
 	if err != nil {
+		return nil, err
+	}
+	if err := in.Await(ctx, env.Log, outcome.AuthenticationFailed, in.platformSecrets()...); err != nil {
 		return nil, err
 	}
 	credentials, err := registry.LoadCredentials(in.RegistryPullSecret, env.Secrets)

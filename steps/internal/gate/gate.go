@@ -13,12 +13,14 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/steps/internal/handover"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 // Parameters are the parameters in schemas/scan-gate.schema.json.
 type Parameters struct {
 	step.Common
+	secret.Awaited
 	CheckImage         string            `json:"check-image"`
 	CheckCommand       []string          `json:"check-command"`
 	CheckEnv           []step.NameValue  `json:"check-env"`
@@ -31,6 +33,7 @@ type Parameters struct {
 	Registry           string            `json:"registry"`
 	InsecurePlainHTTP  bool              `json:"insecure-plain-http"`
 	RegistryPullSecret string            `json:"registry-pull-secret"`
+	PullSecretRequired bool              `json:"pull-secret-required"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
 	PreparedDir        string            `json:"prepared-dir"`

@@ -372,6 +372,10 @@ func TestWhatIsChecked(t *testing.T) {
 			"which the build step made"},
 		"no base image":  {[]string{"--base-images=[]"}, outcome.ImageInvalid, "no base image is given"},
 		"no credentials": {[]string{"--registry-pull-secret=" + b.path("none")}, outcome.BaseImageUnavailable, "401"},
+		"credentials that never come": {
+			[]string{"--registry-pull-secret=" + b.path("none"), "--pull-secret-required=true"},
+			outcome.AuthenticationFailed, "not there within 0 s",
+		},
 		"another source": {[]string{"--source-digest=sha256:" + strings.Repeat("1", 64)}, outcome.SourceChanged, ""},
 	} {
 		e := b.all("touch "+b.path("ran"), append(test.args, "--max-attempts=1")...)

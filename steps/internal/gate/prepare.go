@@ -98,7 +98,7 @@ func (in Parameters) checkIsSet() error {
 
 // copyImages writes the layout, or one for each of several images.
 func (in Parameters) copyImages(ctx context.Context, image *imagelayout.Image, env step.Environment) error {
-	bases, done, err := in.bases(env)
+	bases, done, err := in.bases(ctx, env)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,14 @@ func copyImage(
 }
 
 // bases are what layers come from that the build left in registries. done is to be called at the end.
-func (in Parameters) bases(env step.Environment) (bases *baselayer.Bases, done func(), err error) {
+func (in Parameters) bases(
+	ctx context.Context, env step.Environment,
+) (bases *baselayer.Bases, done func(), err error) {
+	if in.PullSecretRequired {
+		if err := in.Await(ctx, env.Log, outcome.AuthenticationFailed, in.RegistryPullSecret); err != nil {
+			return nil, nil, err
+		}
+	}
 	transport, err := trust.Transport(in.CABundle)
 	if err != nil {
 		return nil, nil, err

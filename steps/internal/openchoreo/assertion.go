@@ -45,6 +45,14 @@ func (a Assertion) used() bool { return a.Text != "" || a.File != "" || a.GitHub
 // usesClient tells that an OAuth client gets the token.
 func (s Settings) usesClient() bool { return s.TokenFile == "" && s.Assertion.GitHub != GitHubToken }
 
+// SecretFile is the file that the client reads its secret from; empty where it does without one.
+func (s Settings) SecretFile() string {
+	if !s.usesClient() || s.Assertion.used() || strings.TrimRight(s.ClientSecret, "\r\n") != "" {
+		return ""
+	}
+	return s.ClientSecretFile
+}
+
 // conflicts lists what does not go together, and what is missing for what is asked for.
 func (s Settings) conflicts() []string {
 	var ways []string // to get a token

@@ -31,6 +31,7 @@ import (
 	"github.com/stepwright/stepwright/internal/trust"
 	"github.com/stepwright/stepwright/steps/internal/baselayer"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -39,6 +40,7 @@ import (
 type Parameters struct {
 	step.Common
 	step.Owner
+	secret.Awaited
 	Registry           string   `json:"registry"`
 	ImageName          string   `json:"image-name"`
 	ImageTag           string   `json:"image-tag"`
@@ -47,6 +49,7 @@ type Parameters struct {
 	ImageDigest        string   `json:"image-digest"`
 	BaseImages         []string `json:"base-images"`
 	RegistryPushSecret string   `json:"registry-push-secret"`
+	PushSecretRequired bool     `json:"push-secret-required"`
 	InsecurePlainHTTP  bool     `json:"insecure-plain-http"`
 	MountFrom          []string `json:"mount-from"`
 	Jobs               int      `json:"jobs"`
@@ -67,8 +70,28 @@ type Parameters struct {
 	RunStart string `json:"run-start"`
 
 	RegistryPullSecret string            `json:"registry-pull-secret"`
+	PullSecretRequired bool              `json:"pull-secret-required"`
 	RegistryMirrors    []registry.Mirror `json:"registry-mirrors"`
 	InsecureRegistries []string          `json:"insecure-registries"`
+}
+
+// awaitSecrets waits for the Secrets of the platform that the step cannot do without.
+func (in Parameters) awaitSecrets(ctx context.Context, env step.Environment) error {
+	var registries []string
+	if in.PushSecretRequired {
+		registries = append(registries, in.RegistryPushSecret)
+	}
+	if in.PullSecretRequired {
+		registries = append(registries, in.RegistryPullSecret)
+	}
+	if err := in.Await(ctx, env.Log, outcome.AuthenticationFailed, registries...); err != nil || in.Signing != "key" {
+		return err
+	}
+	// A key is always wanted by those who sign with one; signature tells of one that nobody waits for.
+	if in.SecretTimeout == 0 {
+		return nil
+	}
+	return in.Await(ctx, env.Log, outcome.SigningFailed, in.SigningKey)
 }
 
 // progressEvery is how often a long push tells how far it is.
@@ -90,6 +113,9 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		return nil, err
 	}
 	defer pulls.CloseIdleConnections()
+	if err := in.awaitSecrets(ctx, env); err != nil {
+		return nil, err
+	}
 	pushing, err := registry.LoadCredentials(in.RegistryPushSecret, env.Secrets)
 	if err != nil {
 		return nil, err

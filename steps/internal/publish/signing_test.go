@@ -45,6 +45,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/steps/internal/publish"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 )
 
 // keyPassword is the password of keys that are encrypted.
@@ -417,6 +418,39 @@ func cosign1(t testing.TB, key any) []byte {
 }
 
 // A key that is not usable is told before anything is pushed, and nothing of it is.
+// A Secret that must be there is waited for, and named when it does not come. Nothing is pushed without it.
+func TestAwaitedSecrets(t *testing.T) {
+	t.Parallel()
+	r := registrytest.New(t)
+	of := func(t *testing.T, name string) publish.Parameters {
+		in, _ := signed(t, to(r, built(t, registrytest.RandomImage(t, 1, 100))))
+		in.ImageName, in.PushSecretRequired, in.PullSecretRequired, in.SecretTimeout = name, true, true, 60
+		in.RegistryPullSecret = in.RegistryPushSecret
+		return in
+	}
+	absent := filepath.Join(t.TempDir(), "of-the-platform", "absent")
+	for name, test := range map[string]struct {
+		change func(*publish.Parameters)
+		reason outcome.Reason
+	}{
+		"push-secret": {func(in *publish.Parameters) { in.RegistryPushSecret = absent }, outcome.AuthenticationFailed},
+		"pull-secret": {func(in *publish.Parameters) { in.RegistryPullSecret = absent }, outcome.AuthenticationFailed},
+		"signing-key": {func(in *publish.Parameters) { in.SigningKey = absent }, outcome.SigningFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in := of(t, name)
+			in.SecretTimeout, in.SecretKeys = 1, []secret.Store{{Secret: "of-the-platform", Key: "ci/key"}}
+			test.change(&in)
+			_, _, err := run(t, in)
+			wantFailure(t, err, test.reason, "of-the-platform (key ci/key of the secret store)", "within 1 s", absent)
+			if n := len(r.Requests(http.MethodPost, "/v2/"+name)); n > 0 {
+				t.Errorf("the registry was asked %d times", n)
+			}
+		})
+	}
+}
+
 func TestUnusableSigningKey(t *testing.T) {
 	t.Parallel()
 	r := registrytest.New(t)

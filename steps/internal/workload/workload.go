@@ -9,12 +9,14 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/quote"
 	"github.com/stepwright/stepwright/steps/internal/openchoreo"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
 
 // Parameters are the parameters in schemas/generate-workload-cr.schema.json.
 type Parameters struct {
 	step.Common
+	secret.Awaited
 	Namespace         string   `json:"namespace-name"`
 	Project           string   `json:"project-name"`
 	Component         string   `json:"component-name"`
@@ -79,19 +81,15 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 	}
 	var err error
 	if !in.DryRun {
-		p.api, err = openchoreo.New(openchoreo.Settings{
-			APIServerURL: in.APIServerURL, TokenURL: in.TokenURL,
-			ClientID: in.ClientID, ClientSecret: in.ClientSecret, ClientSecretFile: in.ClientSecretFile,
-			ClientAuth: in.ClientAuth,
-			Scope:      in.Scope, Audience: in.Audience, TokenFile: in.TokenFile,
-			Assertion: openchoreo.Assertion{
-				Text: in.ClientAssertion, File: in.AssertionFile, Audience: in.AssertionAudience,
-				GitHub: in.GitHubIDToken, RequestURL: in.IDTokenURL, RequestSecret: in.IDTokenSecret,
-			},
-			CABundle: in.CABundle, InsecurePlainHTTP: in.InsecurePlainHTTP,
-		}, env.Secrets)
-		if err != nil {
+		settings := in.settings()
+		if p.api, err = openchoreo.New(settings, env.Secrets); err != nil {
 			return nil, err
+		}
+		// The client tells the faults of a file that nobody waits for when it needs it.
+		if file := settings.SecretFile(); file != "" && in.SecretTimeout > 0 {
+			if err := in.Await(ctx, env.Log, outcome.Unauthorized, file); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if in.Failures != "" {
@@ -126,6 +124,21 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		env.Say(fmt.Sprintf("%s is newer than %s and wins: Workload %s is that run's", p.winner, p.Run, p.name))
 	}
 	return p.results(), nil
+}
+
+// settings say where the API is and who asks.
+func (in Parameters) settings() openchoreo.Settings {
+	return openchoreo.Settings{
+		APIServerURL: in.APIServerURL, TokenURL: in.TokenURL,
+		ClientID: in.ClientID, ClientSecret: in.ClientSecret, ClientSecretFile: in.ClientSecretFile,
+		ClientAuth: in.ClientAuth,
+		Scope:      in.Scope, Audience: in.Audience, TokenFile: in.TokenFile,
+		Assertion: openchoreo.Assertion{
+			Text: in.ClientAssertion, File: in.AssertionFile, Audience: in.AssertionAudience,
+			GitHub: in.GitHubIDToken, RequestURL: in.IDTokenURL, RequestSecret: in.IDTokenSecret,
+		},
+		CABundle: in.CABundle, InsecurePlainHTTP: in.InsecurePlainHTTP,
+	}
 }
 
 // fits fails if an object is larger than the API takes.

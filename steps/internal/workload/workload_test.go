@@ -22,6 +22,7 @@ import (
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/redact"
 	"github.com/stepwright/stepwright/steps/internal/openchoreotest"
+	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
 	"github.com/stepwright/stepwright/steps/internal/workspace"
 )
@@ -395,6 +396,11 @@ func TestRefusals(t *testing.T) {
 			outcome.Unauthorized, []string{"invalid_client"}, "client ID and secret"},
 		{"secret absent", nil, func(b *bench) { b.in.ClientSecretFile = "/nonexistent/secret" }, outcome.Unauthorized,
 			[]string{"oauth-client-secret-file", "/nonexistent/secret"}, "Put the client's secret"},
+		{"secret that never comes", nil, func(b *bench) {
+			b.in.ClientSecretFile, b.in.SecretTimeout = "/nonexistent/secret", 1
+			b.in.SecretKeys = []secret.Store{{Secret: "nonexistent", Key: "ci/client"}}
+		}, outcome.Unauthorized,
+			[]string{"Secret nonexistent (key ci/client of the secret store)", "within 1 s"}, "stepwright doctor"},
 		{"secret empty", nil, func(b *bench) { write(b, b.in.ClientSecretFile, "\n") }, outcome.Unauthorized,
 			[]string{"is empty"}, "Put the client's secret"},
 		{"token URL is something else", nil, func(b *bench) { b.in.TokenURL = b.URL + "/wrong/oauth2/token" },
