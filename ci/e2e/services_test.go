@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -58,6 +59,8 @@ type services struct {
 	sshEnded    <-chan error
 	knownHosts  string
 	transport   http.RoundTripper // trusts the authority
+
+	keeps atomic.Bool // whether the registry deletes nothing
 
 	mu   sync.Mutex
 	busy map[string]time.Time // when a repository of the registry was first asked for
@@ -158,8 +161,8 @@ func newKey() ([]byte, ssh.PublicKey, error) {
 
 const busyFor = 20 * time.Second
 
-// faults denies pushes of the component denied, and answers 503 for a while to components that are named …-busy. The
-// puller may only read.
+// faults denies pushes of the component denied, deletes nothing while the registry keeps all, and answers 503 for a
+// while to components that are named …-busy. The puller may only read.
 func (s *services) faults(registry http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		repository, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/blobs/")
@@ -171,6 +174,8 @@ func (s *services) faults(registry http.Handler) http.Handler {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusForbidden)
 			io.WriteString(w, `{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}`)
+		case r.Method == http.MethodDelete && s.keeps.Load():
+			http.Error(w, "nothing is deleted here", http.StatusMethodNotAllowed)
 		case strings.HasSuffix(repository, "-busy") && time.Since(s.firstAsked(repository)) < busyFor:
 			http.Error(w, "busy", http.StatusServiceUnavailable)
 		default:
@@ -192,6 +197,14 @@ func (s *services) firstAsked(repository string) time.Time {
 func dockerConfig(user, password string) string {
 	auth := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
 	return fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, registryHost, auth)
+}
+
+// has tells whether a reference in the registry points to something.
+func (s *services) has(t *testing.T, reference string) bool {
+	t.Helper()
+	ref := must(name.ParseReference(reference))(t)
+	_, err := remote.Head(ref, remote.WithTransport(s.transport), remote.WithAuth(credentials{}))
+	return err == nil
 }
 
 // image reads what a reference in the registry points to; by digest that is its verification, too.

@@ -27,10 +27,13 @@ func TestMisuse(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"no such command":  {[]string{"validte", run}, []string{`unknown command "validte"`, "validate", "COMMAND"}},
-		"no such flag":     {[]string{"--verbose"}, []string{"unknown flag: --verbose", "stepwright --help"}},
-		"a flag's value":   {[]string{"validate", "--partial=maybe", run}, []string{`invalid argument "maybe"`}},
-		"a flag without":   {[]string{"render", run, "--name"}, []string{"flag needs an argument: --name"}},
+		"no such command": {[]string{"validte", run}, []string{`unknown command "validte"`, "validate", "COMMAND"}},
+		"no such flag":    {[]string{"--verbose"}, []string{"unknown flag: --verbose", "stepwright --help"}},
+		"a flag's value":  {[]string{"validate", "--partial=maybe", run}, []string{`invalid argument "maybe"`}},
+		"a flag without":  {[]string{"render", run, "--name"}, []string{"flag needs an argument: --name"}},
+		"doctor: no namespace to make things in": {
+			[]string{"doctor", "--probe"}, []string{"--probe", "--namespace"},
+		},
 		"validate: flag":   {[]string{"validate", "--strict", run}, []string{"unknown flag: --strict"}},
 		"validate: none":   {[]string{"validate"}, []string{"requires at least 1 arg", "FILE|FOLDER..."}},
 		"validate: absent": {[]string{"validate", "no/such"}, []string{"no/such: no such file or directory"}},

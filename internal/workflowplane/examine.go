@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"net/url"
+	"strconv"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/stepwright/stepwright/internal/workflowplane/diagnosis"
 )
@@ -44,4 +46,30 @@ func (p *Plane) Allowed(ctx context.Context, user string, what diagnosis.Access)
 	var answer authorizationv1.SubjectAccessReview // the status is the same in both
 	err = json.Unmarshal(raw, &answer)
 	return answer.Status.Allowed, err
+}
+
+// Delete implements diagnosis.Workshop.
+func (p *Plane) Delete(ctx context.Context, what, path string) error {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := p.client.Delete().AbsPath(path).Param("gracePeriodSeconds", "2").Do(limited).Error()
+	if err == nil || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return p.explain(ctx, what, err)
+}
+
+// podLogLimit is how much of a pod's log is read, in bytes.
+const podLogLimit = 1 << 20
+
+// PodLog implements diagnosis.Workshop.
+func (p *Plane) PodLog(ctx context.Context, namespace, pod string) (string, error) {
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	raw, err := p.client.Get().AbsPath("/api/v1/namespaces/"+url.PathEscape(namespace)+"/pods/"+url.PathEscape(pod)+
+		"/log").Param("container", mainContainer).Param("limitBytes", strconv.Itoa(podLogLimit)).Do(limited).Raw()
+	if err != nil {
+		return "", p.explain(ctx, "log of pod "+namespace+"/"+pod, err)
+	}
+	return string(raw), nil
 }

@@ -40,6 +40,8 @@ type Parameters struct {
 	step.Common
 	step.Owner
 	secret.Awaited
+	CheckOnly bool `json:"check-only"`
+
 	DockerContext      string            `json:"docker-context"`
 	DockerfilePath     string            `json:"dockerfile-path"`
 	BuildArgs          []step.NameValue  `json:"build-args"`
@@ -84,6 +86,9 @@ type Parameters struct {
 //
 // The workspace's image is replaced in one go when the new one is complete; a build that fails leaves it as it was.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	if in.CheckOnly {
+		return nil, in.probe(ctx, env)
+	}
 	if err := in.checkArguments(); err != nil {
 		return nil, err
 	}

@@ -137,6 +137,12 @@ func loopback(host string) bool {
 	return host == "localhost" || net.ParseIP(host).IsLoopback()
 }
 
+// Authorize gets a token. The requests after it use it as long as it is good.
+func (c *Client) Authorize(ctx context.Context) error {
+	_, _, err := c.authorization(ctx)
+	return err
+}
+
 // Get reads one object.
 func (c *Client) Get(ctx context.Context, namespace string, kind Resource, name string) (Object, error) {
 	var object Object

@@ -67,8 +67,8 @@ func (r *repository) refusal(doing string, fault *registry.Fault) error {
 			host = fault.TokenServer + ", the token server of " + host + ","
 		}
 		return refused(
-			outcome.PushDenied, "", "%s: %s does not let us push to %s: %s; %s", doing, host, repository, said,
-			r.used(),
+			outcome.PushDenied, "", "%s: %s does not let us %s %s: %s; %s", doing, host, r.wants, repository,
+			said, r.used(),
 		)
 	case fault.TokenServer != "":
 		return refused(

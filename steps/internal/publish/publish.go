@@ -41,6 +41,8 @@ type Parameters struct {
 	step.Common
 	step.Owner
 	secret.Awaited
+	CheckOnly bool `json:"check-only"`
+
 	Registry           string   `json:"registry"`
 	ImageName          string   `json:"image-name"`
 	ImageTag           string   `json:"image-tag"`
@@ -104,6 +106,9 @@ const progressEvery = 10 * time.Second
 // as <registry>/<image-name>:cache and :cache-mounts; that this fails is no failure. What it reads stays as it is,
 // however Run ends.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	if in.CheckOnly {
+		return nil, in.probe(ctx, env)
+	}
 	to, err := in.target()
 	if err != nil {
 		return nil, err

@@ -37,6 +37,7 @@ type repository struct {
 	credentials *registry.Credentials
 	login       *registry.Login
 	client      *http.Client
+	wants       string        // what it is for, for people
 	stall       time.Duration // stallAfter, but for tests
 	closed      sync.Map      // other repositories, by their names, that these credentials may not read
 }
@@ -45,7 +46,7 @@ type repository struct {
 func newRepository(
 	at name.Repository, credentials *registry.Credentials, insecure bool, t http.RoundTripper,
 ) *repository {
-	r := &repository{name: at, credentials: credentials, stall: stallAfter}
+	r := &repository{name: at, credentials: credentials, stall: stallAfter, wants: "push to"}
 	r.login = &registry.Login{
 		Gate:   registry.Gate{Host: at.RegistryStr(), Insecure: insecure, Next: t},
 		Find:   func(string) (authn.Authenticator, error) { return credentials.Authenticator(at.Name()) },

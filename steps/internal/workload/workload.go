@@ -17,6 +17,8 @@ import (
 type Parameters struct {
 	step.Common
 	secret.Awaited
+	CheckOnly bool `json:"check-only"`
+
 	Namespace         string   `json:"namespace-name"`
 	Project           string   `json:"project-name"`
 	Component         string   `json:"component-name"`
@@ -68,6 +70,13 @@ const (
 // Run runs the step. Its results are the Workload's name, and whether it comes from a descriptor. With failures it only
 // annotates the WorkflowRun, and has none.
 func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results, error) {
+	if in.CheckOnly {
+		client, err := in.client(ctx, env)
+		if err != nil {
+			return nil, err
+		}
+		return nil, in.probe(ctx, client, env)
+	}
 	p := &publication{Parameters: in, log: env.Log}
 	if in.Failures == "" {
 		image, err := in.image()
@@ -79,22 +88,17 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 			return nil, err
 		}
 	}
-	var err error
 	if !in.DryRun {
-		settings := in.settings()
-		if p.api, err = openchoreo.New(settings, env.Secrets); err != nil {
+		client, err := in.client(ctx, env)
+		if err != nil {
 			return nil, err
 		}
-		// The client tells the faults of a file that nobody waits for when it needs it.
-		if file := settings.SecretFile(); file != "" && in.SecretTimeout > 0 {
-			if err := in.Await(ctx, env.Log, outcome.Unauthorized, file); err != nil {
-				return nil, err
-			}
-		}
+		p.api = client
 	}
 	if in.Failures != "" {
 		return p.annotateFailure(ctx, env.Retry)
 	}
+	var err error
 	p.manifest, err = p.Parameters.manifest()
 	if err != nil {
 		return nil, err
@@ -124,6 +128,20 @@ func Run(ctx context.Context, in Parameters, env step.Environment) (step.Results
 		env.Say(fmt.Sprintf("%s is newer than %s and wins: Workload %s is that run's", p.winner, p.Run, p.name))
 	}
 	return p.results(), nil
+}
+
+// client is a client of the API. It waits for the client's secret, if somebody is to wait for it.
+func (in Parameters) client(ctx context.Context, env step.Environment) (*openchoreo.Client, error) {
+	settings := in.settings()
+	client, err := openchoreo.New(settings, env.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	// The client tells the faults of a file that nobody waits for when it needs it.
+	if file := settings.SecretFile(); file != "" && in.SecretTimeout > 0 {
+		err = in.Await(ctx, env.Log, outcome.Unauthorized, file)
+	}
+	return client, err
 }
 
 // settings say where the API is and who asks.
