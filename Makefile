@@ -10,6 +10,9 @@ IMAGES  := $(GO) run ./images
 STEPS   := checkout-source containerfile-build buildpacks-build scan-gate publish-image generate-workload-cr commit-status
 
 ARCHITECTURES ?= amd64 arm64
+# Besides Linux, for which the steps are: what people and other CIs run, on the systems that they have.
+SYSTEMS   ?= darwin windows
+ANYWHERE  ?= ./steps/generate-workload-cr ./cmd/stepwright
 BINARIES ?= dist/bin
 
 # Tests of which the race detector makes minutes, and their packages.
@@ -51,12 +54,16 @@ build: ## Build the steps and the stepwright command into bin/
 	@mkdir -p bin
 	@CGO_ENABLED=0 $(GO) build $(STRIP) -o bin/ $(addprefix ./steps/,$(STEPS)) ./cmd/stepwright
 
-binaries: ## Write the steps' binaries as a release has them, with SHA256SUMS, into dist/bin
+binaries: ## Write the binaries as a release has them, with SHA256SUMS, into dist/bin
 	@rm -rf '$(BINARIES)' && mkdir -p '$(BINARIES)'
-	@for architecture in $(ARCHITECTURES); do for step in $(STEPS); do \
-	  CGO_ENABLED=0 GOOS=linux GOARCH=$$architecture GOFLAGS= $(GO) build -buildvcs=false $(STRIP) -o '$(BINARIES)'/$${step}_linux_$$architecture ./steps/$$step || exit; \
-	done; done
-	@cd '$(BINARIES)' && sha256sum *_linux_* > SHA256SUMS && cat SHA256SUMS
+	@build() { CGO_ENABLED=0 GOOS=$$1 GOARCH=$$2 GOFLAGS= $(GO) build -buildvcs=false $(STRIP) -o '$(BINARIES)'/$${3##*/}_$$1_$$2$$4 $$3; }; \
+	for architecture in $(ARCHITECTURES); do \
+	  for program in $(sort $(addprefix ./steps/,$(STEPS)) $(ANYWHERE)); do build linux $$architecture $$program || exit; done; \
+	  for system in $(SYSTEMS); do for program in $(ANYWHERE); do \
+	    case $$system in windows) suffix=.exe;; *) suffix=;; esac; build $$system $$architecture $$program $$suffix || exit; \
+	  done; done; \
+	done
+	@cd '$(BINARIES)' && sha256sum *_* > SHA256SUMS && cat SHA256SUMS
 
 run: ## Take an example from Git to a Workload, on this machine, with nothing else running
 	@ci/install/install.sh run

@@ -152,7 +152,7 @@ func TestRunsOn(t *testing.T) {
 		if !ok || err.Reason != outcome.UsageError {
 			t.Fatalf("%s: error %v", os, err)
 		}
-		for _, want := range []string{os, "Linux", "--cluster"} {
+		for _, want := range []string{os, "Linux", "--cluster", "--buildkit-address", "Docker Desktop", "Colima"} {
 			if !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %q is missing in %v", os, want, err)
 			}

@@ -63,6 +63,10 @@ template names, without capabilities, its root file system read-only. An ordinar
 newuidmap and a range in /etc/subuid for that. Builders and run images are those that the templates
 name by digest, or those of --builder-image and --run-image.
 
+Dockerfiles are built by the step itself, for which runc must be there, or by the BuildKit daemon at
+--buildkit-address, such as the one of Docker Desktop or Colima; base images then come from where that
+daemon finds them.
+
 Images come from their registries, or first from the mirrors that --registry-mirror names.
 
 Templates with the component signing-key sign the image with the key of --signing-key, and nothing
@@ -77,7 +81,7 @@ With --cluster nothing runs here, but in the cluster that kubectl uses, or that 
 a cluster that has OpenChoreo the WorkflowRun is created; in one that has only Argo, the objects that
 OpenChoreo would make of it, except for the namespace, which must be there already. The logs are
 shown until the run ends; an interrupt ends only the showing. On macOS and Windows that is the only
-way: builds need Linux.`,
+way, but for a Linux in a virtual machine: the steps are programs for Linux.`,
 		Example: `  stepwright run examples/greeting-service --source examples/greeting-service
   stepwright run component.yaml workflowrun.yaml --git-secret-dir ~/.secrets/git
   stepwright run app/ --registry-mirror docker.io=mirror.example.com/hub --registry-mirror gcr.io=mirror.example.com/gcr
@@ -154,8 +158,10 @@ func runsOn(os string) error {
 		return nil
 	}
 	return outcome.Misuse(fmt.Sprintf(
-		"run: builds need Linux, and this is %s. Run stepwright in a virtual machine with Linux, such as WSL 2, or "+
-			"in a cluster by --cluster and --kubeconfig; the other commands work here", os,
+		"run: its steps are programs for Linux, and this is %s. Run stepwright in Linux, such as WSL 2, the virtual "+
+			"machine of Colima or a development container: Dockerfiles build there by --buildkit-address, with the "+
+			"BuildKit daemon of Docker Desktop or Colima, and need neither root nor runc. Or run it in a cluster, by "+
+			"--cluster and --kubeconfig. The other commands work here", os,
 	))
 }
 
@@ -250,6 +256,15 @@ func (o *runOptions) addTo(f *pflag.FlagSet) {
 		&o.mirrors, "registry-mirror", nil,
 		"HOST=MIRROR: ask a mirror, host[:port][/path], for the images of the registry HOST first, such as "+
 			"docker.io=mirror.example.com/hub; may be repeated",
+	)
+	f.StringVar(
+		&o.plane.BuildKit.Address, "buildkit-address", "",
+		"BuildKit daemon that builds Dockerfiles, such as tcp://127.0.0.1:1234 or "+
+			"unix:///run/buildkit/buildkitd.sock; runc is not needed then (default: the step builds by itself)",
+	)
+	f.StringVar(
+		&o.plane.BuildKit.TLSDir, "buildkit-tls-dir", "",
+		"folder of ca.crt, tls.crt and tls.key for mutual TLS with --buildkit-address",
 	)
 	addSigning(f, &o.plane.Signing)
 	addAPI(f, &o.plane.API)
@@ -532,6 +547,9 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 	if o.plane.Signing.Password != "" && o.plane.Signing.Key == "" {
 		faults = append(faults, "--signing-password-file: there is no --signing-key that it is for")
 	}
+	if o.plane.BuildKit.TLSDir != "" && o.plane.BuildKit.Address == "" {
+		faults = append(faults, "--buildkit-tls-dir: there is no --buildkit-address that it is for")
+	}
 	var err error
 	if o.plane.Builders, err = cachedir.Path("builders"); err != nil {
 		return err
@@ -542,7 +560,7 @@ func (o *runOptions) check(run *workflowrun.Run) error {
 	}{
 		{"--source", &o.plane.Source.Folder}, {"--git-secret-dir", &o.plane.Source.GitSecret},
 		{"--build-secrets-dir", &o.plane.Source.BuildSecrets}, {"--bindings-dir", &o.plane.Source.Bindings},
-		{"--docker-config", &o.plane.Registry.DockerConfig},
+		{"--docker-config", &o.plane.Registry.DockerConfig}, {"--buildkit-tls-dir", &o.plane.BuildKit.TLSDir},
 		{"--signing-key", &o.plane.Signing.Key}, {"--signing-password-file", &o.plane.Signing.Password},
 		{"--oauth-client-secret-file", &o.plane.API.ClientSecretFile},
 		{"--oauth-client-assertion-file", &o.plane.API.ClientAssertionFile}, {"--ca-bundle", &o.plane.CABundle},

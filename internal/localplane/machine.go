@@ -63,6 +63,9 @@ func (p *Plane) Machine(run *workflowrun.Run, library *plan.Library, programs, s
 // buildpacksSchema names the schema of the templates that build without a Dockerfile. There is one for each builder.
 const buildpacksSchema = "buildpacks-build"
 
+// dockerfileTemplate is the template that builds a Dockerfile.
+const dockerfileTemplate = "containerfile-build"
+
 // publishTemplate is the template that pushes and signs.
 const publishTemplate = "publish-image"
 
@@ -120,14 +123,18 @@ func (p *Plane) settings(library *plan.Library, repository string) map[string]ma
 	}
 	all := map[string]map[string]string{
 		// A Secret may come late; a folder that a developer names does not come much later.
-		"checkout-source":     {"git-secret-timeout": "10"},
-		"containerfile-build": join(pull, push),
-		publishTemplate:       join(pull, push),
+		"checkout-source":  {"git-secret-timeout": "10"},
+		dockerfileTemplate: join(pull, push),
+		publishTemplate:    join(pull, push),
 		workloadTemplate: {
 			"api-server-url": p.API.URL, "oauth-token-url": p.API.TokenURL,
 			"oauth-client-id": p.API.ClientID, "oauth-scope": p.API.Scope,
 			"insecure-plain-http": strconv.FormatBool(p.PlainHTTP),
 		},
+	}
+	if p.BuildKit.Address != "" {
+		all[dockerfileTemplate]["buildkit-address"] = p.BuildKit.Address
+		all[dockerfileTemplate]["buildkit-tls-dir"] = p.BuildKit.TLSDir
 	}
 	assertion := "" // only a cluster has the identity that an overlay may name here
 	if p.API.ClientAssertionFile != "" {

@@ -40,6 +40,7 @@ type Options struct {
 	Registry Registry
 	Signing  Signing
 	API      API
+	BuildKit BuildKit
 
 	Waiting func(what string) // is told whom the plane waits for; may be nil
 
@@ -64,6 +65,12 @@ type Registry struct {
 	Insecure     []string          // hosts, with port if they have one, that are spoken to over plain HTTP
 
 	BuilderImage, RunImage string // instead of those that a template names; empty: those
+}
+
+// BuildKit is a daemon that builds Dockerfiles. Without an address the step builds them itself, by runc.
+type BuildKit struct {
+	Address string // such as tcp://127.0.0.1:1234 or unix:///run/buildkit/buildkitd.sock
+	TLSDir  string // folder of ca.crt, tls.crt and tls.key for mutual TLS; empty: only for loopback and sockets
 }
 
 // Signing is what the image is signed with.

@@ -146,6 +146,11 @@ func TestMachine(t *testing.T) {
 		t.Error(diff)
 	}
 
+	given.BuildKit = BuildKit{"tcp://127.0.0.1:1234", "/home/me/tls"}
+	build = given.Machine(run(t), library(t), "/bin", "/scratch").Settings["containerfile-build"]
+	if build["buildkit-address"] != "tcp://127.0.0.1:1234" || build["buildkit-tls-dir"] != "/home/me/tls" {
+		t.Errorf("%v", build)
+	}
 	given.API.ClientSecretFile, given.API.ClientAssertionFile = "", "/home/me/token"
 	got = given.Machine(run(t), library(t), "/bin", "/scratch")
 	if file := got.Settings["generate-workload"]["oauth-client-assertion-file"]; file !=
