@@ -82,8 +82,8 @@ var nouns = map[string][]string{
 		"transcript", "trust", "workspace",
 	},
 	"publish": {
-		"attestation", "baselayer", "buildreport", "imagelayout", "outcome", "redact", "registry", "secret", "signature",
-		"step", "trust", "workspace",
+		"attestation", "baselayer", "buildreport", "imagelayout", "outcome", "redact", "registry", "secret",
+		"signature", "step", "trust", "workspace",
 	},
 	"openchoreo":   {"outcome", "redact", "trust"},
 	"commitstatus": {"outcome", "quote", "redact", "secret", "step", "trust", "workspace"},
