@@ -64,7 +64,7 @@ With ` + kind.Variable + `=` + kind.Name +
 	root.AddCommand(
 		up, downCommand(provider, p), execCommand(provider), kubectlCommand(provider),
 		loadImagesCommand(provider, p), serveCommand(state), logsCommand(provider),
-		inventoryCommand(),
+		inventoryCommand(), withGitCommand(provider),
 	)
 	for _, action := range []string{"start", "stop", "restart"} {
 		root.AddCommand(actCommand(provider, action))

@@ -120,7 +120,7 @@ images-arm64)
 	[ "$(uname -m)" = aarch64 ] || needs=$for_images$for_images_arm64
 	;;
 bench) needs=$for_bench$for_base_images base_images= ;;
-cluster) needs=$for_cluster base_images= ;;
+cluster) needs=$for_cluster$for_base_images base_images= ;;
 kind) needs=$for_cluster$for_base_images$for_kind base_images= ;;
 e2e) needs=$for_cluster$for_images$for_base_images$for_test base_images= ;;
 base-images) needs=$for_base_images base_images= ;;
