@@ -27,7 +27,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run test test-short verifiers gitea fuzz lint generate pictures bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
+.PHONY: help build run site test test-short verifiers gitea fuzz lint generate pictures bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -103,6 +103,10 @@ lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/li
 
 generate: ## Write anew what is generated in docs, schemas, templates and examples
 	$(GO) run ./ci/generate
+	$(GO) test ./internal/cli -run '^TestReference$$' -update
+
+site: ## Render the guide as static pages with a search, in dist/site
+	@$(GO) run ./ci/site --out dist/site
 
 pictures: ## Write the pictures of runs in docs/pictures anew, with Chromium
 	@ci/install/install.sh test
@@ -114,7 +118,7 @@ bench: ## Measure steps beside what they replace, and write docs/reference/perfo
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
 	@ci/install/install.sh images
-	@$(IMAGES) build $(if $(VERSION),--version '$(VERSION)')
+	@$(IMAGES) build $(if $(VERSION),--version '$(VERSION)') --arch '$(subst $(space),$(comma),$(ARCHITECTURES))'
 
 push-images: ## Make the steps' images and publish them: REGISTRY=…, with the credentials of docker login
 	$(if $(REGISTRY),,$(error make push-images needs REGISTRY=<host>[:port][/path]))

@@ -36,6 +36,22 @@ func doctor(ctx context.Context, args ...string) (findings []finding, code int, 
 	return findings, cmd.ProcessState.ExitCode(), err
 }
 
+// leaveNothing removes what earlier tests left on purpose, so that the doctor sees none of it.
+func leaveNothing(t *testing.T) {
+	t.Helper()
+	for _, resource := range []string{"workflowruns.openchoreo.dev", "externalsecrets.external-secrets.io", "pods"} {
+		in := planeNamespace
+		if strings.HasPrefix(resource, "workflowruns") {
+			in = namespace
+		}
+		must(k8s.kubectl(t.Context(), "", "-n", in, "delete", resource, "--all", "--wait=false"))(t)
+	}
+	eventually(t, 2*time.Minute, "no problem", func(ctx context.Context) (bool, error) {
+		_, code, err := doctor(ctx, "--kubeconfig", k8s.kubeconfig, "-n", namespace)
+		return code == 0, err
+	})
+}
+
 // TestDoctor breaks the cluster in one way after another: stepwright doctor finds each, and nothing when it is mended.
 func TestDoctor(t *testing.T) {
 	here := []string{"--kubeconfig", k8s.kubeconfig, "-n", namespace}
@@ -45,18 +61,7 @@ func TestDoctor(t *testing.T) {
 		serving.repository(t, "doctor.git", small)
 		build{name: "doctor", url: "https://" + publicGit + "/doctor.git"}.succeed(t, 5*time.Minute)
 	}
-	// What earlier tests left on purpose is not looked at.
-	for _, resource := range []string{"workflowruns.openchoreo.dev", "externalsecrets.external-secrets.io", "pods"} {
-		in := planeNamespace
-		if strings.HasPrefix(resource, "workflowruns") {
-			in = namespace
-		}
-		must(k8s.kubectl(t.Context(), "", "-n", in, "delete", resource, "--all", "--wait=false"))(t)
-	}
-	eventually(t, 2*time.Minute, "no problem", func(ctx context.Context) (bool, error) {
-		_, code, err := doctor(ctx, here...)
-		return code == 0, err
-	})
+	leaveNothing(t)
 	kubectl := func(input string, args ...string) func(t *testing.T) {
 		return func(t *testing.T) {
 			t.Helper()

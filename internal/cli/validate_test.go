@@ -91,6 +91,9 @@ func TestValidateWithoutFault(t *testing.T) {
 			example, samples(t, "component-types"), "--templates", samples(t, "ci-workflows"),
 		},
 		"the example, on a cluster": {example, "--partial"},
+		"the first cluster of the guide": {
+			example, "../../examples/first-cluster/platform.yaml", "--templates", "../../examples/first-cluster",
+		},
 		"what the portal shows": {"../../examples/backstage", "--partial", "--github-callback-url",
 			"https://portal.example.com/api/auth/github/handler/frame"},
 	} {

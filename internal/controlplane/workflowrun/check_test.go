@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -196,6 +197,59 @@ func TestGuide(t *testing.T) {
 		}
 		if rows == 0 {
 			t.Errorf("the guide lacks %s", reason)
+		}
+	}
+}
+
+// TestReasonsOfTheGuide: the guide explains each reason that OpenChoreo's controllers give, and no other.
+func TestReasonsOfTheGuide(t *testing.T) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/openchoreo/openchoreo").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../../docs/developers/builds.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constant := regexp.MustCompile(`(?m)^\tReason\w+ +controller\.ConditionReason = "(\w+)"`)
+	reason := regexp.MustCompile("`([A-Z]\\w+)`")
+	known := map[string]bool{}
+	for controller, heading := range map[string]string{
+		"workflowrun": "\n### Of a WorkflowRun\n", "component": "\n### Of a Component\n",
+	} {
+		source, err := os.ReadFile(filepath.Join(
+			strings.TrimSpace(string(dir)), "internal/controller", controller, "controller_conditions.go",
+		))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, table, found := strings.Cut(string(page), heading)
+		table, _, _ = strings.Cut(table, "\n## ")
+		table, _, _ = strings.Cut(table, "\n### ")
+		if !found {
+			t.Fatalf("the guide has no heading %q", heading)
+		}
+		var want, got []string
+		for _, m := range constant.FindAllSubmatch(source, -1) {
+			want = append(want, string(m[1]))
+			known[string(m[1])] = true
+		}
+		for line := range strings.Lines(table) {
+			if cells := strings.Split(line, "|"); len(cells) > 2 {
+				for _, m := range reason.FindAllStringSubmatch(cells[1], -1) {
+					got = append(got, m[1])
+				}
+			}
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if len(want) < 8 || !slices.Equal(want, got) {
+			t.Errorf("%s: OpenChoreo has %q, the guide %q", controller, want, got)
+		}
+	}
+	for reason := range then {
+		if !known[reason] {
+			t.Errorf("OpenChoreo has no reason %s", reason)
 		}
 	}
 }
