@@ -79,6 +79,18 @@ func (s *site) render(p *page) error {
 			} else {
 				n.Destination = []byte(target)
 			}
+		case *ast.HTMLBlock:
+			if block := string(n.Lines().Value(raw)); strings.HasPrefix(block, "<picture>") {
+				block = source.ReplaceAllStringFunc(block, func(attribute string) string {
+					m := source.FindStringSubmatch(attribute)
+					target, err := s.picture(p, m[2])
+					if err != nil {
+						faults = append(faults, err.Error())
+					}
+					return m[1] + `="` + target + `"`
+				})
+				n.SetAttributeString("picture", []byte(block))
+			}
 		case *ast.Text:
 			_, first := n.PreviousSibling().(*ast.Link)
 			if first && p.file == guide && bytes.HasPrefix(n.Value(raw), []byte(": ")) { // a card needs none
@@ -125,6 +137,9 @@ func (s *site) render(p *page) error {
 	}
 	return nil
 }
+
+// source is where a picture comes from, in HTML.
+var source = regexp.MustCompile(`\b(src|srcset)="([^"]+)"`)
 
 func separator(n *ast.Text) string {
 	if n.SoftLineBreak() || n.HardLineBreak() {
@@ -263,12 +278,20 @@ func (b blocks) RegisterFuncs(to renderer.NodeRendererFuncRegisterer) {
 	to.Register(ast.KindCodeBlock, b.code)
 	to.Register(ast.KindFencedCodeBlock, b.code)
 	to.Register(ast.KindHeading, b.heading)
-	to.Register(ast.KindHTMLBlock, b.nothing)
+	to.Register(ast.KindHTMLBlock, b.picture)
 	to.Register(ast.KindRawHTML, b.nothing)
 	to.Register(extast.KindTable, b.table)
 }
 
 func (b blocks) nothing(util.BufWriter, []byte, ast.Node, bool) (ast.WalkStatus, error) {
+	return ast.WalkSkipChildren, nil
+}
+
+func (b blocks) picture(w util.BufWriter, _ []byte, n ast.Node, entering bool) (ast.WalkStatus, error) {
+	if picture, has := n.AttributeString("picture"); has && entering {
+		text, _ := picture.([]byte)
+		_, _ = w.Write(text)
+	}
 	return ast.WalkSkipChildren, nil
 }
 

@@ -208,7 +208,8 @@ func TestRenderedMarkdown(t *testing.T) {
 		guide: "# G\n\n## A & B\n\n- [P](part/p.md): about it\n\n## A & B\n",
 		"docs/part/p.md": "<!-- a comment -->\n\n# P\n\n[g](../README.md#a--b-1) [code](../../main.go) " +
 			"[folder](../../lib) [other](https://example.com)\n\n    run <x> # why\n\n" +
-			"| a | b |\n|---|---|\n| `x\\|y` | z |\n\n<script>x</script>\n",
+			"| a | b |\n|---|---|\n| `x\\|y` | z |\n\n<script>x</script>\n\n" +
+			"<picture>\n<source srcset=\"../../lib/README\">\n<img alt=\"a\" src=\"../../main.go\">\n</picture>\n",
 		"main.go": "", "lib/README": "",
 	} {
 		if err := writeFile(filepath.Join(dir, file), []byte(text)); err != nil {
@@ -224,6 +225,7 @@ func TestRenderedMarkdown(t *testing.T) {
 		`<h1 id="p">P</h1>`, `href="../index.html#a--b-1"`, `href="` + project + `blob/main/main.go"`,
 		`href="` + project + `tree/main/lib"`, `href="https://example.com"`,
 		`run &lt;x&gt; <span class="comment"># why</span>`, `<code>x|y</code>`,
+		`<source srcset="../files/lib/README">`, `<img alt="a" src="../files/main.go">`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in\n%s", want, got)
@@ -259,7 +261,7 @@ type document struct {
 	ids               map[string]bool
 }
 
-var void = []string{"meta", "link", "br", "img", "input", "hr", "wbr"}
+var void = []string{"meta", "link", "br", "img", "input", "hr", "wbr", "source"}
 
 // parse reads a page and finds what a browser would put up with.
 func parse(text string) (*document, []string) {
@@ -308,7 +310,7 @@ func parse(text string) (*document, []string) {
 					complain("a link without a target")
 				}
 			}
-			for _, key := range []string{"href", "src"} {
+			for _, key := range []string{"href", "src", "srcset"} {
 				if link := attributes[key]; link != "" {
 					d.links = append(d.links, link)
 					if slices.Contains(open, "nav") {
