@@ -36,9 +36,17 @@ func doctor(ctx context.Context, args ...string) (findings []finding, code int, 
 	return findings, cmd.ProcessState.ExitCode(), err
 }
 
+// account binds the service account of runs to its rights.
+const account = "workflow-sa-role-binding"
+
 // leaveNothing removes what earlier tests left on purpose, so that the doctor sees none of it.
 func leaveNothing(t *testing.T) {
 	t.Helper()
+	if _, err := k8s.kubectl(t.Context(), "", "-n", planeNamespace, "get", "rolebinding", account); err != nil {
+		// OpenChoreo makes the service account and its rights with the first run.
+		serving.repository(t, "doctor.git", small)
+		build{name: "doctor", url: "https://" + publicGit + "/doctor.git"}.succeed(t, 5*time.Minute)
+	}
 	for _, resource := range []string{"workflowruns.openchoreo.dev", "externalsecrets.external-secrets.io", "pods"} {
 		in := planeNamespace
 		if strings.HasPrefix(resource, "workflowruns") {
@@ -55,12 +63,6 @@ func leaveNothing(t *testing.T) {
 // TestDoctor breaks the cluster in one way after another: stepwright doctor finds each, and nothing when it is mended.
 func TestDoctor(t *testing.T) {
 	here := []string{"--kubeconfig", k8s.kubeconfig, "-n", namespace}
-	const account = "workflow-sa-role-binding"
-	if _, err := k8s.kubectl(t.Context(), "", "-n", planeNamespace, "get", "rolebinding", account); err != nil {
-		// OpenChoreo makes the service account and its rights with the first run.
-		serving.repository(t, "doctor.git", small)
-		build{name: "doctor", url: "https://" + publicGit + "/doctor.git"}.succeed(t, 5*time.Minute)
-	}
 	leaveNothing(t)
 	kubectl := func(input string, args ...string) func(t *testing.T) {
 		return func(t *testing.T) {
