@@ -44,6 +44,15 @@ func TestMetricsOfSteps(t *testing.T) {
 			if err != nil || early != string(raw) {
 				t.Errorf("before the pod has run: %v\n%s", err, early)
 			}
+			// In a pod the template is a text in a variable: Argo's expressions are looked at in JSON within JSON.
+			pod, err := json.Marshal(map[string]string{"ARGO_TEMPLATE": string(raw)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			inPod, err := template.Replace(ctx, string(pod), map[string]any{"workflow.name": "cart-1"}, true)
+			if err != nil || inPod != string(pod) {
+				t.Errorf("in a pod: %v\n%s", err, inPod)
+			}
 			labels := func(scope map[string]any) map[string]map[string]string {
 				scope["duration"] = "12.5"
 				text, err := template.Replace(ctx, early, scope, false)

@@ -20,7 +20,7 @@ var (
 // stepMetrics are the metrics of a step's template, as YAML; Argo keeps them. The exit code tells the reason, since
 // each reason has one of its own, and Argo knows the exit code also where the step wrote nothing.
 func stepMetrics(step, builder string) string {
-	of := func(choice string) string { return "|-\n" + choice }
+	of := func(choice string) string { return ">-\n" + choice }
 	return fmt.Sprintf(`metrics:
   prometheus:
     - name: stepwright_step_duration_seconds
@@ -47,7 +47,9 @@ func stepMetrics(step, builder string) string {
 		of(choice(func(r schemas.Reason) string { return r.Class })))
 }
 
-// choice is an expression for Argo that chooses by the exit code.
+// choice is an expression for Argo that chooses by the exit code. It has nothing that JSON would escape, be it a quote or
+// the end of a line: Argo looks at it also where its template is a text of JSON in the JSON of a pod, and wants to
+// understand it there.
 func choice(of func(schemas.Reason) string) string {
 	codes := map[string][]string{}
 	var values []string
@@ -56,19 +58,19 @@ func choice(of func(schemas.Reason) string) string {
 		if len(codes[value]) == 0 {
 			values = append(values, value)
 		}
-		codes[value] = append(codes[value], strconv.Quote(strconv.Itoa(reason.ExitCode)))
+		codes[value] = append(codes[value], "'"+strconv.Itoa(reason.ExitCode)+"'")
 	}
 	const indent = "            "
 	var b strings.Builder
 	b.WriteString(indent + "{{=\n")
 	for _, value := range values {
 		if all := codes[value]; len(all) == 1 {
-			fmt.Fprintf(&b, "%sexitCode == %s ? %q :\n", indent, all[0], value)
+			fmt.Fprintf(&b, "%sexitCode == %s ? '%s' :\n", indent, all[0], value)
 		} else {
-			fmt.Fprintf(&b, "%sexitCode in [%s] ? %q :\n", indent, strings.Join(all, ", "), value)
+			fmt.Fprintf(&b, "%sexitCode in [%s] ? '%s' :\n", indent, strings.Join(all, ", "), value)
 		}
 	}
-	b.WriteString(indent + `"unknown"}}`)
+	b.WriteString(indent + `'unknown'}}`)
 	return b.String()
 }
 
