@@ -47,8 +47,8 @@ func stepMetrics(step, builder string) string {
 		of(choice(func(r schemas.Reason) string { return r.Class })))
 }
 
-// choice is an expression for Argo that chooses by the exit code. It has nothing that JSON would escape, be it a quote or
-// the end of a line: Argo looks at it also where its template is a text of JSON in the JSON of a pod, and wants to
+// choice is an expression for Argo that chooses by the exit code. It has nothing that JSON would escape, be it a quote
+// or the end of a line: Argo looks at it also where its template is a text of JSON in the JSON of a pod, and wants to
 // understand it there.
 func choice(of func(schemas.Reason) string) string {
 	codes := map[string][]string{}
