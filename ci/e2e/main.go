@@ -97,7 +97,8 @@ func (r runner) all(ctx context.Context) (err error) {
 			r.command(ctx, "go", "test", "-c", "-tags", "e2e", "-o", testBin, "./ci/e2e"),
 			r.command(ctx, "go", "test", "-c", "-o", pipesBin, "./ci/externalci"),
 			r.command(ctx, "make", "--silent", "binaries", "BINARIES="+pipesSteps, "ARCHITECTURES="+
-				runtime.GOARCH, "STEPS=containerfile-build publish-image generate-workload-cr"),
+				runtime.GOARCH, "STEPS=containerfile-build publish-image generate-workload-cr", "ANYWHERE=",
+				"SYSTEMS="),
 			r.command(ctx, "go", "build", "-C", "ci/collector", "-o", "../../"+collectBin, "."),
 			r.prepareExternalCI(ctx))
 	}); err != nil {
