@@ -20,8 +20,8 @@ UNRACED    := ^(TestPackBombs|TestLargeDeltas|TestMemoryOfDeltas|TestEndlessAnsw
 UNRACED_IN := ./internal/quote ./internal/redact ./steps/internal/gitsource ./steps/internal/workload ./steps/internal/buildpack ./internal/testimage/testbuilders
 
 # Tests with long tables, of which they take some cases by chance.
-SAMPLED    := ^(TestCopiesWithoutLayersBelow|TestIgnoreFiles|TestOneCommitOneDigest|TestEveryInterleaving|TestBuildsOfExamples|TestBuildpackExamples)$$
-SAMPLED_IN := ./steps/internal/dockerfile ./steps/internal/workload ./internal/testimage/testbuilders ./internal/cli
+SAMPLED    := ^(TestCopiesWithoutLayersBelow|TestIgnoreFiles|TestOneCommitOneDigest|TestEveryInterleaving|TestBuildsOfExamples|TestBuildpackExamples|TestBlocks)$$
+SAMPLED_IN := ./steps/internal/dockerfile ./steps/internal/workload ./internal/testimage/testbuilders ./internal/cli ./ci/site
 
 comma := ,
 empty :=

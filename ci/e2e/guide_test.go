@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,14 +16,25 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	clusternode "github.com/stepwright/stepwright/ci/cluster/node"
+	"github.com/stepwright/stepwright/internal/guidetest"
 	"github.com/stepwright/stepwright/templates"
 )
 
-// The pages whose lines TestGuide runs.
+// The pages whose lines TestGuide runs, but for those of examples.
 const (
-	firstBuildPage = "docs/start/first-build-in-a-cluster.md"
-	buildsPage     = "docs/developers/builds.md"
-	runsPage       = "docs/developers/looking-at-runs.md"
+	firstBuildPage    = "docs/start/first-build-in-a-cluster.md"
+	clusterPage       = "ci/cluster/README.md"
+	buildsPage        = "docs/developers/builds.md"
+	runsPage          = "docs/developers/looking-at-runs.md"
+	localPage         = "docs/developers/running-locally.md"
+	installPage       = "README.md"
+	templatesPage     = "templates/README.md"
+	workflowPlanePage = "templates/workflow-plane/README.md"
+	controlPlanePage  = "templates/control-plane/README.md"
+	operationsPage    = "docs/platform/operations.md"
+	tracesPage        = "docs/platform/observability.md"
+	dashboardPage     = "examples/observability/README.md"
+	portalPage        = "examples/backstage/README.md"
 )
 
 // TestGuide runs lines of the guide that take a cluster, as they stand.
@@ -33,6 +45,9 @@ func TestGuide(t *testing.T) {
 	leaveNothing(t)
 	t.Run("a cluster of one's own", testFirstBuild)
 	t.Run("builds", testBuildsOfTheGuide)
+	t.Run("examples", testExamplesInCluster)
+	t.Run("platform", testPlatformOfTheGuide)
+	t.Run("portal", testPortalOfTheGuide)
 }
 
 // testFirstBuild installs what the guide installs, and builds what it builds. The cluster and the images are there.
@@ -55,7 +70,7 @@ func testFirstBuild(t *testing.T) {
 		must(k8s.kubectl(ctx, componentType, "replace", "--force", "-f", "-"))(t)
 	})
 	// `go run` would compile the program that has started this cluster once more.
-	lines := guideLines(t, firstBuildPage, 2)
+	lines := append(guideLines(t, firstBuildPage, 2), guideLines(t, clusterPage, 1)...)
 	for i, text := range lines {
 		lines[i] = strings.ReplaceAll(text, "go run ./ci/cluster ", "bin/cluster ")
 	}
@@ -75,36 +90,160 @@ func testBuildsOfTheGuide(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	run := []byte(canonical(t, b.workflowRun()))
-	if err := os.WriteFile(filepath.Join(dir, "workflowrun.yaml"), run, 0o644); err != nil {
-		t.Fatal(err)
+	for file, content := range map[string]any{
+		"workflowrun.yaml": b.workflowRun(), "app/component.yaml": b.component(),
+	} {
+		write(t, filepath.Join(dir, file), canonical(t, content))
 	}
-	program := must(filepath.Abs(*cli))(t)
-	if err := os.Symlink(program, filepath.Join(dir, "stepwright")); err != nil {
-		t.Fatal(err)
-	}
-	lines := guideLines(t, buildsPage, 3)
-	out := runLines(t, dir, lines[0], lines[1], guideLines(t, runsPage, 1)[0], lines[2])
+	link(t, k8s.kubeconfig, filepath.Join(dir, "kubeconfig.yaml"))
+	link(t, *cli, filepath.Join(dir, "stepwright"))
+	link(t, *cli, filepath.Join(dir, "bin", "stepwright"))
+	lines, runs := guideLines(t, buildsPage, 3), guideLines(t, runsPage, 2)
+	out := runLines(
+		t, dir, lines[0], lines[1], runs[0], runs[1], guideLines(t, tracesPage, 2)[1], guideLines(t, localPage, 1)[0],
+		lines[2],
+	)
 	if !strings.Contains(out, "WorkflowSucceeded") || !strings.Contains(out, "sha256:") {
 		t.Errorf("the lines show no build that succeeded:\n%s", out)
+	}
+	page := string(must(os.ReadFile(filepath.Join(dir, "cart.html")))(t))
+	if !strings.Contains(page, "cart-build-01") {
+		t.Errorf("the report is not of the run: %.200s", page)
+	}
+}
+
+// testExamplesInCluster applies the examples as their pages say. Nobody has their repositories, so that their runs are
+// ended.
+func testExamplesInCluster(t *testing.T) {
+	for _, page := range []string{
+		"examples/greeting-service/README.md", "examples/reading-list-service/README.md",
+		"examples/link-shortener/README.md", "examples/unit-converter/README.md", "examples/factor-service/README.md",
+		"examples/patient-management-service/README.md",
+	} {
+		dir := filepath.Join(*repository, filepath.Dir(page))
+		remove := []string{
+			"-n", namespace, "delete", "--ignore-not-found", "-f", filepath.Join(dir, "workflowrun.yaml"),
+		}
+		must(k8s.kubectl(t.Context(), "", remove...))(t) // that of the first build
+		runLines(t, dir, guideLines(t, page, 1)[0])
+		must(k8s.kubectl(t.Context(), "", append(remove, "-f", filepath.Join(dir, "component.yaml"))...))(t)
+	}
+}
+
+// testPlatformOfTheGuide runs what the pages for platform engineers have: an installation by kustomize, and what is
+// looked at and set afterwards. The overlay of one's own, my-overlay, is the one of the tests.
+func testPlatformOfTheGuide(t *testing.T) {
+	dir := t.TempDir()
+	for _, folder := range []string{"templates", "examples", "ci/e2e/overlays/default"} {
+		if err := os.CopyFS(filepath.Join(dir, folder), os.DirFS(filepath.Join(*repository, folder))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(dir, "templates/overlays/my-overlay/kustomization.yaml"),
+		"resources: [../../../ci/e2e/overlays/default]\n")
+	link(t, *cli, filepath.Join(dir, "stepwright"))
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := install(ctx, "default"); err != nil {
+			t.Error(err)
+		}
+		for _, thing := range [][]string{
+			{"-n", planeNamespace, "secret/stepwright-otlp-headers"}, {"namespace/monitoring"},
+			{"-n", portalNamespace, "secret/git-webhook-secrets"}, {"-n", namespace, "secretreference/shop-git"},
+		} {
+			must(k8s.kubectl(ctx, "", append([]string{"delete", "--ignore-not-found"}, thing...)...))(t)
+		}
+	})
+	if err := k8s.apply(
+		t.Context(), namespaced("monitoring"), namespaced(portalNamespace),
+		object{"apiVersion": openchoreo.String(), "kind": "SecretReference",
+			"metadata": object{"name": "shop-git", "namespace": namespace},
+			"spec": object{
+				"template": object{"type": "kubernetes.io/basic-auth"},
+				"data": []any{object{"secretKey": "password",
+					"remoteRef": object{"key": "shop-git", "property": "value"}}},
+			}},
+	); err != nil {
+		t.Fatal(err)
+	}
+	planes, dashboard := guideLines(t, templatesPage, 4), guideLines(t, dashboardPage, 2)
+	out := runLines(
+		t, dir, planes[0], guideLines(t, workflowPlanePage, 1)[0], guideLines(t, controlPlanePage, 1)[0],
+		guideLines(t, installPage, 1)[0], planes[1], planes[2], planes[3],
+		strings.Join(guideLines(t, operationsPage, 2), "\n"), guideLines(t, tracesPage, 2)[0], dashboard[0],
+		dashboard[1],
+	)
+	hosts := must(k8s.kubectl(t.Context(), "", "-n", namespace, "get", "secretreference", "shop-git", "-o",
+		`jsonpath={.spec.template.metadata.annotations.stepwright\.dev/git-hosts}`))(t)
+	if hosts != "git.example.com" {
+		t.Errorf("the SecretReference is for %q:\n%s", hosts, out)
+	}
+}
+
+// portalNamespace is where OpenChoreo's control plane, and its portal, are.
+const portalNamespace = "openchoreo-control-plane"
+
+// testPortalOfTheGuide has the portal's Secret fetched anew, and a Deployment of its label restarted: the portal itself
+// is not there.
+func testPortalOfTheGuide(t *testing.T) {
+	labels := object{"app.kubernetes.io/component": "backstage"}
+	objects := []any{
+		namespaced(portalNamespace),
+		object{"apiVersion": "apps/v1", "kind": "Deployment",
+			"metadata": object{"name": "backstage", "namespace": portalNamespace, "labels": labels},
+			"spec": object{"replicas": 0, "selector": object{"matchLabels": labels},
+				"template": object{"metadata": object{"labels": labels}, "spec": object{"containers": []any{
+					object{"name": "backstage", "image": registryHost + "/none:1"}}}}}},
+	}
+	for _, key := range []string{
+		"backend-secret", "client-secret", "jenkins-api-key", "github-actions-token", "github-oauth-client-secret",
+	} {
+		objects = append(objects, object{"apiVersion": "v1", "kind": "Secret",
+			"metadata":   object{"name": "backstage-" + key, "namespace": storeNamespace},
+			"stringData": object{"value": "a"}})
+	}
+	if err := k8s.apply(t.Context(), objects...); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(*repository, filepath.Dir(portalPage))
+	must(k8s.kubectl(t.Context(), "", "apply", "-f", filepath.Join(dir, "externalsecret.yaml")))(t)
+	t.Cleanup(func() {
+		must(k8s.kubectl(context.Background(), "", "-n", portalNamespace, "delete", "--ignore-not-found",
+			"externalsecret/backstage-secrets", "deployment/backstage"))(t)
+	})
+	lines := guideLines(t, portalPage, 2)
+	out := runLines(t, dir, lines[0], lines[1])
+	if !strings.Contains(out, "condition met") || !strings.Contains(out, "restarted") {
+		t.Errorf("the lines show no Secret and no restart:\n%s", out)
+	}
+}
+
+func namespaced(name string) object {
+	return object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": name}}
+}
+
+func write(t *testing.T, file, content string) {
+	t.Helper()
+	err := os.MkdirAll(filepath.Dir(file), 0o755)
+	if err := errors.Join(err, os.WriteFile(file, []byte(content), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, from, to string) {
+	t.Helper()
+	err := os.MkdirAll(filepath.Dir(to), 0o755)
+	if err := errors.Join(err, os.Symlink(must(filepath.Abs(from))(t), to)); err != nil {
+		t.Fatal(err)
 	}
 }
 
 // guideLines are the blocks of a page that a comment promises to be run here.
-func guideLines(t *testing.T, page string, want int) (blocks []string) {
+func guideLines(t *testing.T, page string, want int) []string {
 	t.Helper()
-	text := string(must(os.ReadFile(filepath.Join(*repository, page)))(t))
-	for _, after := range strings.Split(text, "<!-- These lines are run by make e2e, TestGuide. -->\n\n")[1:] {
-		var block strings.Builder
-		for line := range strings.Lines(after) {
-			line, indented := strings.CutPrefix(line, "    ")
-			if !indented {
-				break
-			}
-			block.WriteString(line)
-		}
-		blocks = append(blocks, block.String())
-	}
+	blocks := guidetest.Blocks(
+		t, filepath.Join(*repository, page), "These lines are run by make e2e, TestGuide.",
+	)
 	if len(blocks) != want {
 		t.Fatalf("%s has %d blocks to run, and not %d", page, len(blocks), want)
 	}

@@ -10,13 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/guidetest"
+	"github.com/stepwright/stepwright/templates"
 )
 
 // published is where the test publishes the release: the cluster's registry, by the name that processes of the node
@@ -104,13 +106,14 @@ exec %q "$@" --plain-http
 // readmeLines are the lines of README.md that install a release, with the registry of this test.
 func readmeLines(t *testing.T) []string {
 	t.Helper()
-	readme := string(must(os.ReadFile(filepath.Join(*repository, "README.md")))(t))
-	_, after, found := strings.Cut(readme, "<!-- These lines are run by make e2e, TestRelease. -->\n")
-	block := regexp.MustCompile(`\A\n((?: {4}\S[^\n]*\n)+)`).FindStringSubmatch(after)
-	if !found || block == nil {
-		t.Fatal("README.md does not have the lines that install a release")
+	const claim = "These lines are run by make e2e, TestRelease."
+	block := guidetest.Blocks(t, filepath.Join(*repository, "README.md"), claim)[0]
+	// The chart's own page has the second of them, for any version.
+	chart := guidetest.Blocks(t, filepath.Join(*repository, "ci/release/chart/README.md"), claim)[0]
+	if same := strings.Replace(chart, "<version>", templates.Version(), 1); !strings.HasSuffix(block, "\n"+same) {
+		t.Errorf("the chart's page has another line: %s", chart)
 	}
-	text := strings.ReplaceAll(block[1], "oci://ghcr.io/stepwright/", "oci://"+published+"/")
+	text := strings.ReplaceAll(block, "oci://ghcr.io/stepwright/", "oci://"+published+"/")
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	if len(lines) != 2 || strings.Contains(text, "ghcr.io") {
 		t.Fatalf("README.md has other lines than helm show values and helm install:\n%s", text)

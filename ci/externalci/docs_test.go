@@ -15,6 +15,7 @@ import (
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/internal/guidetest"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -175,16 +176,8 @@ func TestTryIt(t *testing.T) {
 // shellLines are the lines of a page that a comment promises to be run here.
 func shellLines(t *testing.T, page string) []string {
 	t.Helper()
-	_, after, found := strings.Cut(read(t, page), "<!-- These lines are run by go test ./ci/externalci. -->\n\n")
-	block, _, closed := strings.Cut(after, "\n\n")
-	if !found || !closed {
-		t.Fatalf("%s has no lines to run", page)
-	}
-	var lines []string
-	for line := range strings.SplitSeq(block, "\n") {
-		lines = append(lines, strings.TrimPrefix(line, "    "))
-	}
-	return lines
+	const claim = "These lines are run by go test ./ci/externalci."
+	return strings.Split(strings.TrimSpace(guidetest.Blocks(t, page, claim)[0]), "\n")
 }
 
 // TestAuthorization: the role is of OpenChoreo's kinds, and allows the step's calls and no more.

@@ -33,6 +33,7 @@ import (
 	"github.com/stepwright/stepwright/images/layouts"
 	"github.com/stepwright/stepwright/internal/cli"
 	"github.com/stepwright/stepwright/internal/devserver/devregistry"
+	"github.com/stepwright/stepwright/internal/guidetest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/verification/verifiertest"
 )
@@ -347,6 +348,30 @@ func TestSignedRelease(t *testing.T) {
 		args := append([]string{"verify-blob-attestation"}, cosign.ByKey(public)...)
 		return cosign.Run(t, append(args, "--bundle", filepath.Join(files, signed), "--type", "slsaprovenance1",
 			filepath.Join(files, name))...)
+	}
+	guide := guidetest.Blocks(
+		t, "../../CONTRIBUTING.md", "These lines are run by go test ./ci/release, TestSignedRelease.",
+	)
+	nobody := `{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}`
+	mine := strings.NewReplacer(
+		"cosign.pub", public, "ghcr.io/stepwright/", at.Host+"/s/", ":1.2.3", ":"+next, "none.json",
+		verifiertest.File(t, []byte(nobody)), "provenance.sigstore.json", filepath.Join(files, signed), "SHA256SUMS",
+		filepath.Join(files, sums),
+	)
+	for _, line := range guidetest.Commands(guide[0]) {
+		line, _, _ := strings.Cut(line, " # ")
+		switch words := strings.Fields(mine.Replace(line)); words[0] {
+		case "stepwright":
+			var out bytes.Buffer
+			args := append([]string{words[1], "--insecure-registry", at.Host}, words[2:]...)
+			if code := cli.Main(t.Context(), args, &out, &out); code != 0 {
+				t.Errorf("%s: exit code %d: %s", line, code, &out)
+			}
+		default:
+			if said, err := cosign.Run(t, words[1:]...); err != nil {
+				t.Errorf("%s: %v: %s", line, err, said)
+			}
+		}
 	}
 	for _, name := range []string{
 		sums, "stepwright_linux_amd64", "stepwright-" + next + ".tgz", "workflow-plane.yaml",

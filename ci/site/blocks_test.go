@@ -10,13 +10,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/text"
 
 	"github.com/stepwright/stepwright/internal/controlplane/objects"
 	"github.com/stepwright/stepwright/internal/controlplane/workflowrun"
+	"github.com/stepwright/stepwright/internal/guidetest"
 	"github.com/stepwright/stepwright/schemas"
 )
 
@@ -113,8 +113,8 @@ func (b block) commands() (lines []string) {
 	return lines
 }
 
-// runHere is the claim of blocks that TestBlocks runs.
-const runHere = "These lines are run by go test ./ci/site, TestBlocks."
+// claimHere is what is said of a block that TestBlocks runs.
+const claimHere = "These lines are run by go test ./ci/site, TestBlocks."
 
 var (
 	runElsewhere = regexp.MustCompile(`^These lines are run by (?:make e2e|go test \./([\w/]+))(?:, (Test\w+))?\.$`)
@@ -128,24 +128,29 @@ func TestEveryBlockIsClaimed(t *testing.T) {
 	for _, b := range blocksOfGuide(t) {
 		lines := b.commands()
 		if len(lines) == 0 {
-			if b.claim == runHere || runElsewhere.MatchString(b.claim) {
+			if runHere.MatchString(b.claim) || runElsewhere.MatchString(b.claim) {
 				t.Errorf("%s: it has no commands to run", b)
 			}
 			continue
 		}
 		switch m := runElsewhere.FindStringSubmatch(b.claim); {
-		case b.claim == runHere:
+		case runHere.MatchString(b.claim):
 			count["here"]++
 		case m != nil:
 			count["elsewhere"]++
 			if fault := claimed(b, m[1], m[2]); fault != "" {
 				t.Errorf("%s: %s", b, fault)
 			}
+			read := guidetest.Blocks(t, filepath.Join(root, b.file), b.claim)
+			if text := strings.TrimRight(b.text, "\n") + "\n"; !slices.Contains(read, text) {
+				t.Errorf("%s: the test reads other lines: %q", b, read)
+			}
 		case notRun.MatchString(b.claim):
 			count["not"]++
 		default:
 			t.Errorf(
-				"%s: what runs it? Say in a comment above it %q, or %q: %q", b, runHere, "Not run here: why.", lines[0],
+				"%s: what runs it? Say in a comment above it %q, or %q: %q", b, claimHere, "Not run here: why.",
+				lines[0],
 			)
 		}
 		for _, line := range lines {
@@ -219,8 +224,8 @@ func wrongWords(t *testing.T, line string) (faults []string) {
 				path := strings.TrimSuffix(strings.TrimPrefix(word, "./"), "/...")
 				in := strings.HasPrefix(word, "./") && words[0] == "go" && words[1] != "build" ||
 					strings.HasPrefix(word, "templates/") || strings.HasPrefix(word, "examples/")
-				if _, err := os.Stat(filepath.Join(root, path)); err != nil && in && !strings.Contains(path, "<") &&
-					!strings.HasPrefix(path, "your/") {
+				if _, err := os.Stat(filepath.Join(root, path)); err != nil && in &&
+					path != "templates/overlays/my-overlay" && !strings.HasPrefix(path, "your/") { // the reader's own
 					faults = append(faults, "there is no "+path)
 				}
 			}
@@ -282,7 +287,7 @@ func TestWrongWords(t *testing.T) {
 		"stepwright lists":                                           "there is no command lists",
 		"generate-workload-cr --image=x --workdir=y":                 "generate-workload-cr has no parameter --workdir",
 		"kubectl apply -k templates/overlays/nothing":                "there is no templates/overlays/nothing",
-		"kubectl apply -k templates/overlays/<yours>":                "",
+		"kubectl apply -k templates/overlays/my-overlay":             "",
 		"go run ./ci/clusters up":                                    "there is no ci/clusters",
 		"CLUSTER=kind go run ./ci/cluster exec bin/stepwright lists": "there is no command lists",
 		"go run ./ci/cluster with-git x -- bin/stepwright nothing":   "there is no command nothing",
@@ -294,7 +299,7 @@ func TestWrongWords(t *testing.T) {
 }
 
 func TestBlocksOf(t *testing.T) {
-	all := blocksOf("a.md", []byte("# A\n\n<!-- "+runHere+" -->\n\n"+
+	all := blocksOf("a.md", []byte("# A\n\n<!-- "+claimHere+" -->\n\n"+
 		"    make x   # why\n    ENV=1 go run \\\n      y\n\n```console\n$ make z\nmake is output\n```\n\n"+
 		"    text: no command\n\n"+
 		"1. x\n\n   <!-- Not run: some reason or other. -->\n\n       kubectl get x\n\n"+
@@ -309,50 +314,13 @@ func TestBlocksOf(t *testing.T) {
 			t.Errorf("block %d: %q, want %q", i, got, want)
 		}
 	}
-	if all[0].claim != runHere || all[0].line != 5 || !notRun.MatchString(all[3].claim) || all[1].claim != "" {
+	if all[0].claim != claimHere || all[0].line != 5 || !notRun.MatchString(all[3].claim) || all[1].claim != "" {
 		t.Errorf("%+v", all)
 	}
 }
 
-// TestBlocks runs the guide's lines for a machine of one's own, in its order, as they stand: in a clone of what is
-// here.
-func TestBlocks(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it builds all programs, and an image")
-	}
-	var own []block
-	for _, b := range blocksOfGuide(t) {
-		if b.claim == runHere {
-			own = append(own, b)
-		}
-	}
-	dir := t.TempDir()
-	environ := environment(t, dir)
-	done := map[string]bool{}
-	here := dir
-	for _, b := range own {
-		lines := slices.DeleteFunc(b.commands(), func(line string) bool { return done[line] })
-		if len(lines) == 0 {
-			continue
-		}
-		started := time.Now()
-		cmd := exec.CommandContext(t.Context(), "sh", "-exc", strings.Join(lines, "\n"))
-		cmd.Dir, cmd.Env = here, environ
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", b, err, out)
-		}
-		t.Logf("%s took %s", b, time.Since(started).Round(time.Second/10))
-		for _, line := range lines {
-			done[line] = true
-		}
-		if clone := filepath.Join(dir, "stepwright"); here == dir {
-			here = clone // where the first lines have gone
-		}
-	}
-}
-
 // environment returns the variables of somebody who has just come, with all that is here as the project's repository.
-// What Go and mmdebstrap have made before is there.
+// What Go and mmdebstrap have made before is there, and unpacked builders.
 func environment(t *testing.T, dir string) []string {
 	t.Helper()
 	origin := filepath.Join(dir, "origin")
@@ -377,12 +345,14 @@ git -c user.name=x -c user.email=x@example.com commit --quiet --allow-empty --me
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	kept := filepath.Join(made, "stepwright", "base-images")
-	if err := os.MkdirAll(kept, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(kept, filepath.Join(cache, "base-images")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"base-images", "builders"} {
+		kept := filepath.Join(made, "stepwright", name)
+		if err := os.MkdirAll(kept, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(kept, filepath.Join(cache, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	environ := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_CACHE_HOME=" + filepath.Dir(cache), "LC_ALL=C.UTF-8",

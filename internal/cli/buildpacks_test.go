@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/stepwright/stepwright/internal/guidetest"
 	"github.com/stepwright/stepwright/internal/localplane/container"
 	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
@@ -51,27 +52,24 @@ var anyImage = regexp.MustCompile(`127\.0\.0\.1:\d+/[a-z_-]+:v1-[0-9a-f]{8}@(sha
 // The examples without a Dockerfile, from Git to a service that answers. A second run of the commit, with the cache,
 // makes the same image.
 func TestBuildpackExamples(t *testing.T) {
-	type test struct{ example, builder, path, want string }
+	type test struct{ page, builder string }
 	for _, test := range sampletest.Of(t, 2, []test{
-		{"reading-list-service", "gcp", "/reading-list/books", "[]"},
-		{"link-shortener", "paketo", "/nobody", `{"error":"no such name"}`},
-		{"unit-converter", "gcp", "/convert?value=1&from=mi&to=km", `{"value": "1.609344", "unit": "km"}`},
-		{"factor-service", "paketo", "/factors/360", `{"number":360,"factors":[2,2,2,3,3,5]}`},
-		{"patient-management-service", "ballerina", "", ""}, // testbuilders asks it
+		{"examples/reading-list-service/README.md", "gcp"},
+		{"examples/link-shortener/README.md", "paketo"},
+		{"examples/unit-converter/README.md", "gcp"},
+		{"examples/factor-service/README.md", "paketo"},
+		{"examples/patient-management-service/README.md", "ballerina"},
 	}) {
-		t.Run(test.example, func(t *testing.T) {
-			folder := filepath.Join("../../examples", test.example)
+		folder := filepath.Join("../..", filepath.Dir(test.page))
+		t.Run(filepath.Base(folder), func(t *testing.T) {
 			args := withBuilder(t, test.builder, "run", "--state", buildersState(t), "--source", folder, folder)
 			first, stop := keepServing(t, args...)
 			image := anyImage.FindStringSubmatch(first.stdout)
 			if image == nil {
 				t.Fatalf("no image in\n%s\n%s", first.stdout, first.stderr)
 			}
-			if test.path != "" {
-				if got := ask(t, image[0], test.path); got != test.want {
-					t.Errorf("%s answered %s, want %s", test.path, got, test.want)
-				}
-			}
+			const claim = "These lines are run by go test ./internal/cli, TestBuildpackExamples."
+			answers(t, image[0], filepath.Join("../..", test.page), claim, "BAL_CONFIG_VAR_PORT=$PORT")
 			verifiable(t, image[0], "https://stepwright.dev/steps/buildpacks-build", true)
 			stop()
 			again, _ := stepwright(t, args...)
@@ -128,9 +126,31 @@ func keepServing(t *testing.T, args ...string) (got result, stop func()) {
 	return result{stdout: text.String(), stderr: said()}, stop
 }
 
-// ask pulls an image, starts it in a root file system of its own, as its user and without any right, and returns what
-// it answers. Its variables may say $PORT, which is a variable of its own, too.
-func ask(t *testing.T, reference, path string, variables ...string) string {
+// answers runs an image's service and the lines of the example's README that ask it, as they stand but for the port.
+// The service prints what the README says.
+func answers(t *testing.T, reference, page, claim string, variables ...string) {
+	t.Helper()
+	address, stop := startService(t, reference, variables...)
+	defer stop()
+	port := regexp.MustCompile(`\blocalhost:\d+`)
+	for _, block := range guidetest.Blocks(t, page, claim) {
+		for _, call := range guidetest.Transcript(block) {
+			line := port.ReplaceAllLiteralString(call.Command, address)
+			line = strings.Replace(line, "curl ", "curl --silent --show-error --retry 5 --retry-connrefused ", 1)
+			out, err := exec.CommandContext(t.Context(), "sh", "-ec", line).CombinedOutput()
+			got := strings.ReplaceAll(string(out), "\r", "")
+			for want := range strings.Lines(call.Prints) {
+				if err != nil || !slices.Contains(strings.Split(got, "\n"), strings.TrimRight(want, "\n")) {
+					t.Errorf("%s: %s: %v\n%s\nwant %s", page, line, err, got, want)
+				}
+			}
+		}
+	}
+}
+
+// startService pulls an image, starts it in a root file system of its own, as its user and without any right, and
+// returns where it listens, until stop. Its variables may say $PORT, which is a variable of its own, too.
+func startService(t *testing.T, reference string, variables ...string) (address string, stop func()) {
 	t.Helper()
 	ref, err := name.ParseReference(reference)
 	if err != nil {
@@ -169,7 +189,6 @@ func ask(t *testing.T, reference, path string, variables ...string) string {
 		service.Env[name] = strings.ReplaceAll(value, "$PORT", strconv.Itoa(port))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
 	cmd, leave, err := new(container.Runtime).Command(ctx, service, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -181,24 +200,22 @@ func ask(t *testing.T, reference, path string, variables ...string) string {
 	}
 	ended := make(chan struct{})
 	go func() { cmd.Wait(); close(ended) }()
-	defer leave()
-	defer func() {
+	stop = sync.OnceFunc(func() {
+		defer cancel()
+		defer leave()
 		cmd.Process.Signal(os.Interrupt)
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):
 			t.Errorf("told to end, the service did not: %s", &log)
 		}
-	}()
+	})
+	t.Cleanup(stop)
 	for {
-		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		connection, err := net.Dial("tcp", l.Addr().String())
 		if err == nil {
-			defer response.Body.Close()
-			body, err := io.ReadAll(response.Body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return strings.TrimSpace(string(body))
+			connection.Close()
+			return l.Addr().String(), stop
 		}
 		select {
 		case <-ended:

@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/stepwright/stepwright/internal/cli"
+	"github.com/stepwright/stepwright/internal/guidetest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/programtest"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
@@ -44,8 +45,9 @@ func (p publisher) publish(t *testing.T, name string, parameters ...string) v1.I
 	}
 	provenance := `{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://slsa.dev/provenance/v1",` +
 		`"subject":[{"name":"_","digest":{"sha256":"` + digest.Hex + `"}}],"predicate":{"buildDefinition":` +
-		`{"buildType":"https://example.com","externalParameters":{"repository":{"url":"https://git.example.com/a/b",` +
-		`"revision":{"commit":"1a2b3c4d5e6f"}}}},"runDetails":{"builder":{"id":"https://example.com/builder"}}}}`
+		`{"buildType":"https://example.com","externalParameters":{"repository":` +
+		`{"url":"https://git.example.com/acme/shop","revision":{"commit":"1a2b3c4d5e6f"}}}},` +
+		`"runDetails":{"builder":{"id":"https://example.com/builder"}}}}`
 	list := `{"_type":"https://in-toto.io/Statement/v1","predicateType":"https://spdx.dev/Document",` +
 		`"subject":[{"name":"_","digest":{"sha256":"` + digest.Hex + `"}}],"predicate":{"spdxVersion":"SPDX-2.3"}}`
 	attestation, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1),
@@ -144,7 +146,7 @@ func TestVerify(t *testing.T) {
 		"--rekor-url", sigstore.RekorURL, "--timestamp-url", sigstore.TimestampURL, "--signing-identity-token-file",
 		file(t, []byte(sigstoretest.Token(t, issuer, account))), "--run-name", "shop-42", "--namespace-name", "acme",
 		"--run-start", "2026-11-27T10:46:00Z", "--revision",
-		`{"url":"https://git.example.com/a/b","branch":"main","commit":"1a2b3c4d5e6f"}`)
+		`{"url":"https://git.example.com/acme/shop","branch":"main","commit":"1a2b3c4d5e6f"}`)
 	identified := func(root []byte, subject, issuer string, more ...string) []string {
 		return append([]string{
 			"--trusted-root", file(t, root), "--certificate-identity", sigstoretest.Identity(subject),
@@ -160,12 +162,12 @@ func TestVerify(t *testing.T) {
 		says []string
 	}{
 		"signed": {[]string{"--key", public, signed}, 0, []string{
-			"SIGNED BY", "key ", "linux/amd64", "https://example.com/builder", "https://git.example.com/a/b",
+			"SIGNED BY", "key ", "linux/amd64", "https://example.com/builder", "https://git.example.com/acme/shop",
 			"1a2b3c4d5e6f",
 		}},
 		"as expected": {[]string{
 			"--key", public, "--builder-id", "https://example.com/builder", "--commit", "1a2b3c4", "--repository",
-			"https://git.example.com/a/b.git", signed,
+			"https://git.example.com/acme/shop.git", signed,
 		}, 0, nil},
 		"of another commit": {
 			[]string{"--key", public, "--commit", "1a2b3c5", signed}, refused, []string{"the commit is"},
@@ -232,6 +234,21 @@ func TestVerify(t *testing.T) {
 				}
 			}
 		})
+	}
+	told := []string{"--run-name", "shop-42", "--namespace-name", "acme", "--revision",
+		`{"url":"https://git.example.com/acme/shop","branch":"main","commit":"1a2b3c4d5e6f"}`}
+	p.publish(t, "guide", append(told, "--signing", "key", "--signing-key", private)...)
+	guide := guidetest.Blocks(
+		t, "../../docs/platform/supply-chain.md", "These lines are run by go test ./internal/cli, TestVerify.",
+	)
+	mine := strings.NewReplacer(
+		"cosign.pub", public, "registry.example.com/acme_shop_cart:v1-1a2b3c4d", p.registry.Host+"/guide:v1",
+	)
+	for _, line := range guidetest.Commands(guide[0]) {
+		args := strings.Fields(mine.Replace(line))[2:]
+		if code, stdout, stderr := p.verify(t, args...); code != 0 || !strings.Contains(stdout, "SIGNED BY") {
+			t.Errorf("%s: exit code %d: %s%s", line, code, stdout, stderr)
+		}
 	}
 	for image, verified := range map[string]bool{signed: true, unsigned: false} {
 		_, stdout, _ := p.verify(t, "--key", public, "-o", "json", image)

@@ -34,6 +34,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/stepwright/stepwright/internal/guidetest"
 	"github.com/stepwright/stepwright/internal/pki"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
 	"github.com/stepwright/stepwright/internal/verification/sigstoretest"
@@ -65,12 +66,16 @@ func cosignOf(t *testing.T, path string, r *registrytest.Registry) cosign {
 func (c cosign) run(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), c.path, args...)
-	cmd.Env = append(
+	cmd.Env = c.environment(t)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func (c cosign) environment(t *testing.T) []string {
+	return append(
 		os.Environ(), "SSL_CERT_FILE="+c.ca, "DOCKER_CONFIG="+c.config, "COSIGN_PASSWORD="+keyPassword,
 		"HOME="+t.TempDir(), "TUF_ROOT="+t.TempDir(),
 	)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // verify verifies the signature of an image with a public key.
@@ -161,10 +166,9 @@ func TestCosign(t *testing.T) {
 			r := start(t)
 			c := cosignOf(t, program, r)
 
-			// cosign makes the key, as a platform engineer does.
-			dir := t.TempDir()
-			out, err := c.run(t, "generate-key-pair", "--output-key-prefix", filepath.Join(dir, "cosign"))
-			if err != nil {
+			// cosign makes the key as the guide has a platform engineer do it, and verifies by the guide's lines.
+			dir, guide := t.TempDir(), guideLines(t)
+			if out, err := c.follow(t, dir, guide[0]); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
 			public := must[[]byte](t)(os.ReadFile(filepath.Join(dir, "cosign.pub")))
@@ -177,7 +181,11 @@ func TestCosign(t *testing.T) {
 			repository := r.Host + "/team/shop-cart"
 			tag := repository + ":v1-1a2b3c4d"
 
-			out, err = c.verify(t, public, tag)
+			if out, err := c.follow(t, dir, strings.ReplaceAll(guide[1], guideImage, tag)); err != nil ||
+				!strings.Contains(out, digest(t, index)) {
+				t.Errorf("the lines of the guide: %v: %s", err, out)
+			}
+			out, err := c.verify(t, public, tag)
 			if err != nil || !strings.Contains(out, digest(t, index)) {
 				t.Errorf("verify: %v: %s", err, out)
 			}
@@ -234,6 +242,35 @@ func TestCosign(t *testing.T) {
 			}
 		})
 	}
+}
+
+// guideImage is what the guide calls its image.
+const guideImage = "registry.example.com/acme_shop_cart:v1-1a2b3c4d"
+
+// guideLines are the guide's lines for cosign: that make a key, that verify by it, and that verify by an identity.
+func guideLines(t *testing.T) []string {
+	t.Helper()
+	blocks := guidetest.Blocks(
+		t, "../../../docs/platform/supply-chain.md",
+		"These lines are run by go test ./steps/internal/publish, TestCosign.",
+	)
+	if len(blocks) != 3 {
+		t.Fatalf("the guide has %d blocks, and not 3", len(blocks))
+	}
+	return blocks
+}
+
+// follow has a shell run lines in a folder.
+func (c cosign) follow(t *testing.T, dir, lines string) (string, error) {
+	t.Helper()
+	bin := t.TempDir()
+	if err := os.Symlink(c.path, filepath.Join(bin, "cosign")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-exc", lines)
+	cmd.Dir, cmd.Env = dir, append(c.environment(t), "PATH="+bin+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // verifyKeys verifies signatures by each kind of key.
@@ -322,6 +359,18 @@ func verifyIdentities(t *testing.T, program string) {
 			if out, err := verify("verify", account, tag, proof...); err == nil {
 				t.Errorf("%s, %q: it is proven otherwise: %s", kind, proof, out)
 			}
+		}
+		// The guide's lines, with the flags that it has for a Fulcio without a log of certificates, and without a log.
+		line := strings.ReplaceAll(strings.TrimSpace(guideLines(t)[2]), guideImage, tag) + " --insecure-ignore-sct"
+		if kind == "timestamp" {
+			line += " --use-signed-timestamps --insecure-ignore-tlog"
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "trusted_root.json"), s.Root, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := c.follow(t, dir, line); err != nil {
+			t.Errorf("%s: the lines of the guide: %v: %s", kind, err, out)
 		}
 		if kind != "both" {
 			continue
