@@ -320,7 +320,7 @@ func TestBlocksOf(t *testing.T) {
 }
 
 // environment returns the variables of somebody who has just come, with all that is here as the project's repository.
-// What Go and mmdebstrap have made before is there, and unpacked builders.
+// What Go and mmdebstrap have made before is there.
 func environment(t *testing.T, dir string) []string {
 	t.Helper()
 	origin := filepath.Join(dir, "origin")
@@ -345,14 +345,12 @@ git -c user.name=x -c user.email=x@example.com commit --quiet --allow-empty --me
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"base-images", "builders"} {
-		kept := filepath.Join(made, "stepwright", name)
-		if err := os.MkdirAll(kept, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(kept, filepath.Join(cache, name)); err != nil {
-			t.Fatal(err)
-		}
+	kept := filepath.Join(made, "stepwright", "base-images")
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(kept, filepath.Join(cache, "base-images")); err != nil {
+		t.Fatal(err)
 	}
 	environ := []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "XDG_CACHE_HOME=" + filepath.Dir(cache), "LC_ALL=C.UTF-8",
