@@ -107,8 +107,8 @@ func testBuildsOfTheGuide(t *testing.T) {
 		t.Errorf("the lines show no build that succeeded:\n%s", out)
 	}
 	page := string(must(os.ReadFile(filepath.Join(dir, "cart.html")))(t))
-	if !strings.Contains(page, "cart-build-01") {
-		t.Errorf("the report is not of the run: %.200s", page)
+	if !strings.Contains(page, "cart-build-") {
+		t.Errorf("the report is of no run of the component: %.200s", page)
 	}
 }
 
@@ -121,12 +121,15 @@ func testExamplesInCluster(t *testing.T) {
 		"examples/patient-management-service/README.md",
 	} {
 		dir := filepath.Join(*repository, filepath.Dir(page))
-		remove := []string{
-			"-n", namespace, "delete", "--ignore-not-found", "-f", filepath.Join(dir, "workflowrun.yaml"),
+		remove := func() {
+			must(k8s.kubectl(
+				t.Context(), "", "-n", namespace, "delete", "--ignore-not-found", "-f",
+				filepath.Join(dir, "workflowrun.yaml"),
+			))(t)
 		}
-		must(k8s.kubectl(t.Context(), "", remove...))(t) // that of the first build
+		remove() // that of the first build
 		runLines(t, dir, guideLines(t, page, 1)[0])
-		must(k8s.kubectl(t.Context(), "", append(remove, "-f", filepath.Join(dir, "component.yaml"))...))(t)
+		remove()
 	}
 }
 
@@ -142,17 +145,21 @@ func testPlatformOfTheGuide(t *testing.T) {
 	write(t, filepath.Join(dir, "templates/overlays/my-overlay/kustomization.yaml"),
 		"resources: [../../../ci/e2e/overlays/default]\n")
 	link(t, *cli, filepath.Join(dir, "stepwright"))
-	t.Cleanup(func() {
-		ctx := context.Background()
-		if err := install(ctx, "default"); err != nil {
-			t.Error(err)
-		}
+	remove := func(ctx context.Context) { // what the lines create
 		for _, thing := range [][]string{
 			{"-n", planeNamespace, "secret/stepwright-otlp-headers"}, {"namespace/monitoring"},
 			{"-n", portalNamespace, "secret/git-webhook-secrets"}, {"-n", namespace, "secretreference/shop-git"},
 		} {
 			must(k8s.kubectl(ctx, "", append([]string{"delete", "--ignore-not-found"}, thing...)...))(t)
 		}
+	}
+	remove(t.Context())
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := install(ctx, "default"); err != nil {
+			t.Error(err)
+		}
+		remove(ctx)
 	})
 	if err := k8s.apply(
 		t.Context(), namespaced("monitoring"), namespaced(portalNamespace),
