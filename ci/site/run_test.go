@@ -110,6 +110,7 @@ func (r *reader) follow(t *testing.T, b block) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-exc", strings.Join(lines, "\n"))
 	cmd.Dir, cmd.Env = dir, r.environ
+	cmd.WaitDelay = 10 * time.Second // for what a shell that was ended has left
 	var err error
 	var out []byte
 	switch how {
