@@ -41,6 +41,7 @@ func main() {
 	}
 	r := runner{stdout: os.Stdout, stderr: os.Stderr}
 	flag.StringVar(&r.run, "run", "", "regular expression of the tests to run, as of go test (default all)")
+	flag.BoolVar(&r.exhaustive, "exhaustive", false, "run all lines of the guide that take a cluster, as at night")
 	flag.BoolVar(&r.keep, "keep", false, "leave the cluster running; make cluster-down ends it")
 	flag.Parse()
 	if err := r.all(ctx); err != nil {
@@ -51,6 +52,7 @@ func main() {
 
 type runner struct {
 	run            string
+	exhaustive     bool
 	keep           bool
 	stdout, stderr io.Writer
 }
@@ -169,7 +171,7 @@ func (r runner) all(ctx context.Context) (err error) {
 		return err
 	}
 	return r.step(ctx, "Testing", func(ctx context.Context) error {
-		args := []string{"exec", testBin, "-test.v", "-test.timeout", "45m", "-test.parallel", "4",
+		args := []string{"exec", testBin, "-test.v", "-test.timeout", "60m", "-test.parallel", "4",
 			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
 			"-collector", collectBin, "-report", table}
 		if earlier != "" {
@@ -177,6 +179,9 @@ func (r runner) all(ctx context.Context) (err error) {
 		}
 		if r.run != "" {
 			args = append(args, "-test.run", r.run)
+		}
+		if r.exhaustive {
+			args = append(args, "-exhaustive")
 		}
 		return r.command(ctx, clusterBin, args...)
 	})
