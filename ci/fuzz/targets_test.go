@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,6 +27,41 @@ func TestFind(t *testing.T) {
 		if !slices.Contains(found, want) {
 			t.Errorf("%s is not found in %v", want, found)
 		}
+	}
+}
+
+// Of the inputs that the fuzzer has found, some are kept: short and long ones, but none that is too long.
+func TestKeep(t *testing.T) {
+	dir, cache := t.TempDir(), t.TempDir()
+	found := filepath.Join(cache, "fuzz", "example.com", "fuzzed", "a", "FuzzA")
+	if err := os.MkdirAll(found, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]int{"1": 1, "2": 20, "3": 300, "4": largest, "5": largest + 1} {
+		if err := os.WriteFile(filepath.Join(found, name), make([]byte, size), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{
+		"go.mod": "module example.com/fuzzed\n\ngo 1.26\n", "a/a.go": "package a\n",
+	} {
+		file := filepath.Join(dir, name)
+		err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	t.Setenv("GOCACHE", cache)
+	if err := (target{"a", "FuzzA"}).keep(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadDir(filepath.Join("a", "testdata", "fuzz", "FuzzA"))
+	if err != nil || len(kept) != 2 || kept[0].Name() != "1" || kept[1].Name() != "3" {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+	if err := (target{"a", "FuzzB"}).keep(t.Context(), 2); err != nil {
+		t.Errorf("a target that found nothing: %v", err)
 	}
 }
 
@@ -59,7 +95,7 @@ func TestRun(t *testing.T) {
 	if !strings.Contains(said, "one byte") || !strings.Contains(said, "2 of 2  b.FuzzGood\n  fuzz:") {
 		t.Errorf("said:\n%s", said)
 	}
-	if err := run(t.Context(), regexp.MustCompile("Good"), time.Second, 2, &out); err != nil {
+	if err := run(t.Context(), regexp.MustCompile("Good"), time.Second, 0, &out); err != nil {
 		t.Error(err)
 	}
 	if err := run(t.Context(), regexp.MustCompile("None"), time.Second, 0, &out); err == nil {

@@ -216,3 +216,13 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestSizeText(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1_000: "1.0 kB", 96_569_016: "96.6 MB", 2e9: "2.0 GB",
+	} {
+		if got := SizeText(n); got != want {
+			t.Errorf("%d bytes: %s, want %s", n, got, want)
+		}
+	}
+}

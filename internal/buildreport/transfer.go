@@ -45,3 +45,16 @@ func ParseTransfer(raw []byte) (t Transfer, err error) {
 	}
 	return t, nil
 }
+
+// SizeText is a number of bytes as logs and pages show it.
+func SizeText(bytes int64) string {
+	switch {
+	case bytes >= 1e9:
+		return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
+	case bytes >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
+	case bytes >= 1e3:
+		return fmt.Sprintf("%.1f kB", float64(bytes)/1e3)
+	}
+	return fmt.Sprintf("%d B", bytes)
+}

@@ -30,7 +30,7 @@ var styleText string
 var scriptText string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
-	"label": label, "ms": duration, "bytes": bytesText, "moment": moment, "clock": clock, "percent": percent,
+	"label": label, "ms": duration, "bytes": buildreport.SizeText, "moment": moment, "clock": clock, "percent": percent,
 	"short": short, "plural": plural, "lower": strings.ToLower, "outputLine": outputLine,
 	"int": func(n int64) int { return int(n) }, "number": func(i int) int { return i + 1 },
 }).Parse(pageText))
@@ -442,19 +442,6 @@ func axis(ms int64) string {
 		return fmt.Sprintf("%d s", ms/1_000)
 	}
 	return fmt.Sprintf("%.1f s", float64(ms)/1_000)
-}
-
-// bytesText is a size for people.
-func bytesText(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d B", n)
 }
 
 func clock(t time.Time) string {

@@ -338,13 +338,6 @@ func TestWords(t *testing.T) {
 			t.Errorf("%d ms: %s, want %s", ms, got, want)
 		}
 	}
-	for n, want := range map[int64]string{
-		0: "0 B", 999: "999 B", 1_000: "1.0 kB", 96_569_016: "96.6 MB", 2e9: "2.0 GB",
-	} {
-		if got := bytesText(n); got != want {
-			t.Errorf("%d bytes: %s, want %s", n, got, want)
-		}
-	}
 	for name, want := range map[string]string{
 		"[b 4/4] RUN --mount=type=cache,target=/root/.cache --network=none go build": "[b 4/4] RUN go build",
 		"[1/2] FROM docker.io/library/go:1@" + digest("a"):                           "[1/2] FROM go:1@aaaaaaaaaaaa",

@@ -41,7 +41,7 @@ type vertex struct {
 // span is a time in which a vertex worked; it may have no end yet.
 type span struct{ from, to time.Time }
 
-// mostVertices bounds what is builderVertex: a Dockerfile has no more than some hundreds.
+// mostVertices is how many vertices are noted: a Dockerfile has no more than some hundreds.
 const mostVertices = 20_000
 
 func newTimeline() *timeline {

@@ -347,7 +347,7 @@ func (in Parameters) open(ctx context.Context, log *slog.Logger) (*imagelayout.I
 	}
 	log.Info("Read the image", "path", path, "digest", image.Root().Digest, "manifests", len(image.Manifests), "blobs",
 		len(image.Blobs),
-		"size", size(image.Size()), "in base images", len(image.Absent), "took", time.Since(started))
+		"size", buildreport.SizeText(image.Size()), "in base images", len(image.Absent), "took", time.Since(started))
 	return image, nil
 }
 
@@ -498,7 +498,7 @@ func (t *tally) String() string {
 	if t.blobs.Load() == 0 {
 		return "0"
 	}
-	return fmt.Sprintf("%d (%s)", t.blobs.Load(), size(t.bytes.Load()))
+	return fmt.Sprintf("%d (%s)", t.blobs.Load(), buildreport.SizeText(t.bytes.Load()))
 }
 
 func (p *push) run(ctx context.Context) error {
@@ -838,23 +838,10 @@ func (p *push) tell(ctx context.Context, every time.Duration) {
 			return
 		case <-ticker.C:
 			done := p.uploaded.blobs.Load() + p.skipped.blobs.Load() + p.mounted.blobs.Load()
-			p.env.Log.Info("Still pushing", "sent", size(p.sent.Load()), "of", size(
+			p.env.Log.Info("Still pushing", "sent", buildreport.SizeText(p.sent.Load()), "of", buildreport.SizeText(
 				p.image.Size()-p.skipped.bytes.Load()-p.mounted.bytes.Load(),
 			),
 				"blobs", fmt.Sprintf("%d of %d", done, len(p.image.Blobs)), "took", time.Since(p.started))
 		}
 	}
-}
-
-// size is a number of bytes for people.
-func size(bytes int64) string {
-	switch {
-	case bytes >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(bytes)/1e9)
-	case bytes >= 1e6:
-		return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
-	case bytes >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(bytes)/1e3)
-	}
-	return fmt.Sprintf("%d B", bytes)
 }
