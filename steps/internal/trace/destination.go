@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"maps"
 	"mime"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -97,6 +98,7 @@ func (env variables) destination(caBundle string, hide func(...string)) (*destin
 	if err != nil {
 		return nil, err
 	}
+	transport.DialContext = to.dialer().DialContext
 	to.client = &http.Client{
 		Transport: transport,
 		// The headers are for this server alone.
@@ -171,11 +173,45 @@ func pairs(text string) (map[string]string, error) {
 	return all, errors.Join(errs...)
 }
 
-// send sends a request and looks at the answer. Its errors name the host only: the path may be a secret.
+// tries is how often a request is sent at most.
+const tries = 3
+
+// share is how long a try takes at most.
+func (to *destination) share() time.Duration { return min(to.timeout, Patience) / tries }
+
+// dialer connects within a share, too: a question to the DNS that a try has asked would otherwise outlive it, and the
+// next try waits for the same answer instead of asking again.
+func (to *destination) dialer() *net.Dialer { return &net.Dialer{Timeout: to.share()} }
+
+// send sends a request, again where that may help, until the context ends. A try has its share of the time: a
+// question to the DNS that got lost is missed for 5 s, but a new one is answered at once.
 func (to *destination) send(ctx context.Context, body []byte) error {
+	for n := 1; ; n++ {
+		try, cancel := context.WithTimeout(ctx, to.share())
+		again, err := to.try(try, body)
+		cancel()
+		if err == nil || !again || n == tries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(to.share() / 10):
+		}
+	}
+}
+
+// passing are the answers after which OTLP's specification has a request sent again ("Retryable Response Codes").
+var passing = []int{
+	http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+}
+
+// try sends a request once and looks at the answer. again says whether another try may end better. Its errors name
+// the host only: the path may be a secret.
+func (to *destination) try(ctx context.Context, body []byte) (again bool, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, to.url, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return false, err
 	}
 	for name, value := range to.headers {
 		request.Header.Set(name, value)
@@ -184,35 +220,36 @@ func (to *destination) send(ctx context.Context, body []byte) error {
 	response, err := to.client.Do(request)
 	if err != nil {
 		if ctx.Err() != nil {
-			return fmt.Errorf("%s does not answer within %v", request.URL.Host, min(to.timeout, Patience))
+			return true, fmt.Errorf("%s does not answer within %v", request.URL.Host, min(to.timeout, Patience))
 		}
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err
 		}
-		return fmt.Errorf("%s: %w", request.URL.Host, err)
+		return true, fmt.Errorf("%s: %w", request.URL.Host, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s answers %s", request.URL.Host, quote.Line(response.Status, 128))
+		again := slices.Contains(passing, response.StatusCode)
+		return again, fmt.Errorf("%s answers %s", request.URL.Host, quote.Line(response.Status, 128))
 	}
 	answer, err := io.ReadAll(io.LimitReader(response.Body, largestAnswer+1))
 	if err == nil && len(answer) > largestAnswer {
 		err = fmt.Errorf("its answer has more than %d bytes", largestAnswer)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", request.URL.Host, err)
+		return false, fmt.Errorf("%s: %w", request.URL.Host, err)
 	}
 	if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); len(answer) > 0 && kind != protobuf {
-		return fmt.Errorf("%s answers with %q, so it is no collector", request.URL.Host, quote.Line(kind, 64))
+		return false, fmt.Errorf("%s answers with %q, so it is no collector", request.URL.Host, quote.Line(kind, 64))
 	}
 	refused, why, err := partial(answer)
 	if err != nil {
-		return fmt.Errorf("%s: the answer: %w", request.URL.Host, err)
+		return false, fmt.Errorf("%s: the answer: %w", request.URL.Host, err)
 	}
 	if refused > 0 {
-		return fmt.Errorf("%s has refused %d spans: %s", request.URL.Host, refused, quote.Line(why, 256))
+		return false, fmt.Errorf("%s has refused %d spans: %s", request.URL.Host, refused, quote.Line(why, 256))
 	}
-	return nil
+	return false, nil
 }
 
 const protobuf = "application/x-protobuf"

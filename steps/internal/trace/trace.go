@@ -174,7 +174,7 @@ func (r *Recorder) Add(s Span) {
 }
 
 // Patience is how long Send takes at most.
-const Patience = 2 * time.Second
+const Patience = 5 * time.Second
 
 // Send sends the spans once the step has ended: those that were added, the step's own, and the run's if it ends with
 // the step. All texts go through mask. retries is how often the step has tried something again. The error says why

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	spans "go.opentelemetry.io/proto/otlp/trace/v1"
+	"golang.org/x/net/dns/dnsmessage"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/stepwright/stepwright/internal/cachedir"
@@ -418,7 +421,7 @@ func TestCollectorsThatFail(t *testing.T) {
 		want string
 	}{
 		{"down", nil, "connection refused"},
-		{"silent", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "does not answer within 2s"},
+		{"silent", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "does not answer within 5s"},
 		{"slow", func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", protobuf)
 			for r.Context().Err() == nil {
@@ -467,6 +470,102 @@ func TestCollectorsThatFail(t *testing.T) {
 			t.Error("a redirect was followed")
 		}
 	})
+}
+
+// What fails for a moment is sent again: the spans arrive once.
+func TestTransientFailures(t *testing.T) {
+	lost := func(n int) func(*Recorder) {
+		return func(r *Recorder) {
+			dialer := r.to.dialer()
+			dialer.Resolver = resolver(t, n)
+			r.to.client.Transport.(*http.Transport).DialContext = dialer.DialContext
+		}
+	}
+	answer := func(code int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+	}
+	cut := func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+	tests := []struct {
+		name  string
+		first []http.HandlerFunc // answer the first requests
+		set   func(*Recorder)
+		tries int
+		err   string
+	}{
+		{name: "the first questions to the DNS get lost", set: lost(2), tries: 1},
+		{name: "no question is answered", set: lost(1000), err: "does not answer within 5s"},
+		{name: "cut off", first: []http.HandlerFunc{cut, cut}, tries: 3},
+		{name: "too busy", first: []http.HandlerFunc{answer(429), answer(503)}, tries: 3},
+		{name: "for good", first: []http.HandlerFunc{answer(502), answer(502), answer(502)}, tries: 3, err: "502"},
+		{name: "refused", first: []http.HandlerFunc{answer(400)}, tries: 1, err: "400"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var tried, took atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				if n := int(tried.Add(1)); n <= len(test.first) {
+					test.first[n-1](w, r)
+					return
+				}
+				took.Add(1)
+			}))
+			t.Cleanup(server.Close)
+			address := server.URL
+			if test.set != nil {
+				address = strings.Replace(address, "127.0.0.1", "collector.example.com", 1)
+			}
+			r := record(t, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT="+address)
+			if test.set != nil {
+				test.set(r)
+			}
+			err := r.Send(outcome.NewReport("publish-image", time.Now(), nil, nil, same), 0, same)
+			if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+				t.Errorf("got %v, want %q", err, test.err)
+			}
+			if int(tried.Load()) != test.tries || took.Load() == 1 != (test.err == "") {
+				t.Errorf("%d tries, %d arrived", tried.Load(), took.Load())
+			}
+		})
+	}
+}
+
+// resolver answers each question for addresses with 127.0.0.1, but for the first ones, which get lost.
+func resolver(t *testing.T, lost int) *net.Resolver {
+	t.Helper()
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { socket.Close() })
+	go func() {
+		buffer := make([]byte, 4096)
+		for asked := 1; ; asked++ {
+			n, from, err := socket.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(buffer[:n]) != nil || asked <= lost {
+				continue
+			}
+			m.Response = true
+			m.Additionals = nil
+			if q := m.Questions[0]; q.Type == dnsmessage.TypeA {
+				m.Answers = []dnsmessage.Resource{{
+					Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class},
+					Body:   &dnsmessage.AResource{A: [4]byte{127, 0, 0, 1}},
+				}}
+			}
+			if answer, err := m.Pack(); err == nil {
+				socket.WriteTo(answer, from)
+			}
+		}
+	}()
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", socket.LocalAddr().String())
+	}}
 }
 
 // The OpenTelemetry Collector's own receiver takes the spans as they are meant, with headers of a file, over TLS that
