@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
+
+	"github.com/stepwright/stepwright/internal/sampletest"
 )
 
 var (
@@ -123,6 +125,14 @@ func (c *cluster) poke(ctx context.Context, namespace, run string) error {
 	)
 	_, err := c.kubectl(ctx, "", "-n", namespace, "patch", "workflowrun", run, "--type=merge", "-p", patch)
 	return err
+}
+
+// atNight skips a case that takes minutes unless -exhaustive asks for all.
+func atNight(t *testing.T) {
+	t.Helper()
+	if !sampletest.Exhaustive() {
+		t.Skip("it takes minutes: it runs with -exhaustive")
+	}
 }
 
 // eventually tries until done returns true. At the deadline it fails the test with what done last said was missing.

@@ -203,6 +203,13 @@ func inDaemon(t *testing.T, run string) {
 		}
 	}
 
+	t.Run("a daemon that ends", daemonsThatEnd)
+}
+
+// daemonsThatEnd takes the daemon from under one build by force, and lets that of another end as for a node that is
+// drained: both builds succeed.
+func daemonsThatEnd(t *testing.T) {
+	atNight(t)
 	const slow = "FROM busybox:1\nRUN echo it runs; sleep 12; echo built > /built\nCMD [\"cat\", \"/built\"]\n"
 	serving.repository(t, "buildkit-slow.git", with(map[string]string{"Dockerfile": slow}))
 	ready := rollout("stepwright-buildkit", "statefulset/buildkitd")

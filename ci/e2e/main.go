@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -41,7 +42,8 @@ func main() {
 	}
 	r := runner{stdout: os.Stdout, stderr: os.Stderr}
 	flag.StringVar(&r.run, "run", "", "regular expression of the tests to run, as of go test (default all)")
-	flag.BoolVar(&r.exhaustive, "exhaustive", false, "run all lines of the guide that take a cluster, as at night")
+	flag.BoolVar(&r.exhaustive, "exhaustive", false, "run the cases, too, that take minutes each, as at night")
+	flag.BoolVar(&r.again, "again", false, "run tests that fail once more, and name those that pass then as flaky")
 	flag.BoolVar(&r.keep, "keep", false, "leave the cluster running; make cluster-down ends it")
 	flag.Parse()
 	if err := r.all(ctx); err != nil {
@@ -53,6 +55,7 @@ func main() {
 type runner struct {
 	run            string
 	exhaustive     bool
+	again          bool
 	keep           bool
 	stdout, stderr io.Writer
 }
@@ -71,8 +74,9 @@ const (
 	bundleDir  = "dist/e2e-bundle"
 	overlay    = "ci/e2e/overlays/default"
 	table      = "dist/e2e.txt"
-	logsDir    = "dist/e2e-logs" // only after a failure
-	version    = "e2e"           // of the images, as the overlays name it
+	again      = "dist/e2e-again.txt" // the table of what ran once more
+	logsDir    = "dist/e2e-logs"      // only after a failure
+	version    = "e2e"                // of the images, as the overlays name it
 )
 
 func (r runner) all(ctx context.Context) (err error) {
@@ -170,21 +174,37 @@ func (r runner) all(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	return r.step(ctx, "Testing", func(ctx context.Context) error {
-		args := []string{"exec", testBin, "-test.v", "-test.timeout", "60m", "-test.parallel", "4",
-			"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
-			"-collector", collectBin, "-report", table}
-		if earlier != "" {
-			args = append(args, "-bundle", bundleDir, "-before", filepath.Join(earlier, bundleBefore))
-		}
-		if r.run != "" {
-			args = append(args, "-test.run", r.run)
-		}
-		if r.exhaustive {
-			args = append(args, "-exhaustive")
-		}
-		return r.command(ctx, clusterBin, args...)
-	})
+	return r.step(ctx, "Testing", func(ctx context.Context) error { return r.test(ctx, earlier) })
+}
+
+// test runs the tests, and those that fail once more if that is wanted. earlier is the folder that TestUpgrade begins
+// with; empty: there is none.
+func (r runner) test(ctx context.Context, earlier string) error {
+	args := []string{"exec", testBin, "-test.v", "-test.timeout", "60m", "-test.parallel", "4",
+		"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
+		"-collector", collectBin}
+	if earlier != "" {
+		args = append(args, "-bundle", bundleDir, "-before", filepath.Join(earlier, bundleBefore))
+	}
+	if r.exhaustive {
+		args = append(args, "-exhaustive")
+	}
+	var failed failures
+	first := append(slices.Clone(args), "-report", table)
+	if r.run != "" {
+		first = append(first, "-test.run", r.run)
+	}
+	err := r.commandTo(ctx, io.MultiWriter(r.stdout, &failed), clusterBin, first...)
+	if err == nil || !r.again || ctx.Err() != nil || len(failed.tests) == 0 {
+		return err
+	}
+	fmt.Fprintf(r.stdout, "e2e: Once more, as -again says: %s\n", strings.Join(failed.tests, ", "))
+	second := append(args, "-report", again, "-test.run", failed.expression(r.run))
+	if r.command(ctx, clusterBin, second...) != nil {
+		return err
+	}
+	fmt.Fprintf(r.stdout, "e2e: FLAKY, failed first and passed then: %s\n", strings.Join(failed.tests, ", "))
+	return nil
 }
 
 // runs tells whether a test is among those to run. An expression whose meaning is not plain takes in all.

@@ -96,6 +96,13 @@ func TestObservability(t *testing.T) {
 		return diff == "", fmt.Errorf("(-want +got)\n%s", diff)
 	})
 
+	for _, b := range []build{good, bad} {
+		for line := range strings.Lines(logs(t, b.runName())) {
+			if strings.Contains(line, "trace of this step") {
+				t.Error(line)
+			}
+		}
+	}
 	run := c.trace(t, good.runName())
 	run.check(t, map[string]string{
 		"WorkflowRun": "", "checkout-source": "WorkflowRun", "containerfile-build": "WorkflowRun",
@@ -248,8 +255,9 @@ type span struct {
 // spans are a run's, by name.
 type spans map[string]span
 
-// trace returns the spans of a run, by the ID of its trace, which is its Argo Workflow's. No other trace has spans of
-// the run, each request had the token, and none has a secret.
+// trace returns the spans of a run, by the ID of its trace, which is its Argo Workflow's. A step whose request was not
+// answered in time sends its spans again. No other trace has spans of the run, each request had the token, and none
+// has a secret.
 func (c *collector) trace(t *testing.T, run string) spans {
 	t.Helper()
 	id := strings.ReplaceAll(string(must(k8s.workflow(t.Context(), run))(t).UID), "-", "")
@@ -297,7 +305,7 @@ func (c *collector) trace(t *testing.T, run string) spans {
 					if (s.TraceID == id) != (about["cicd.pipeline.run.id"] == run) {
 						t.Errorf("%s of the trace %s is of another run: %v", s.Name, s.TraceID, about)
 					}
-					if s.TraceID != id {
+					if s.TraceID != id || all.byID(s.SpanID).id != "" {
 						continue
 					}
 					one := span{

@@ -521,7 +521,7 @@ func TestTransientFailures(t *testing.T) {
 				test.set(r)
 			}
 			err := r.Send(outcome.NewReport("publish-image", time.Now(), nil, nil, same), 0, same)
-			if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 				t.Errorf("got %v, want %q", err, test.err)
 			}
 			if int(tried.Load()) != test.tries || took.Load() == 1 != (test.err == "") {
