@@ -27,7 +27,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run site test test-short verifiers gitea fuzz lint generate pictures bench images push-images bundle cluster-up cluster-down e2e binaries release publish clean
+.PHONY: help build run site test test-short verifiers gitea fuzz lint generate pictures bench images push-images bundle cluster-up cluster-down e2e soak binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -148,6 +148,10 @@ e2e: ## Test the templates on a Kubernetes with Argo and OpenChoreo of their own
 	@ci/install/install.sh e2e
 	@$(if $(CLUSTER),ci/install/install.sh $(CLUSTER))
 	@$(GO) run ./ci/e2e $(E2E)
+
+soak: ## Build for hours on such a cluster, and look at what grows; needs root: DURATION=2h
+	@ci/install/install.sh e2e
+	@$(GO) run ./ci/e2e -soak '$(or $(DURATION),2h)'
 
 clean: ## Remove what the other targets made, but for Go's own caches
 	rm -rf bin dist

@@ -44,8 +44,12 @@ func main() {
 	flag.StringVar(&r.run, "run", "", "regular expression of the tests to run, as of go test (default all)")
 	flag.BoolVar(&r.exhaustive, "exhaustive", false, "run the cases, too, that take minutes each, as at night")
 	flag.BoolVar(&r.again, "again", false, "run tests that fail once more, and name those that pass then as flaky")
+	flag.DurationVar(&r.soak, "soak", 0, "build for so long, and look at what grows, instead of the tests")
 	flag.BoolVar(&r.keep, "keep", false, "leave the cluster running; make cluster-down ends it")
 	flag.Parse()
+	if r.soak > 0 && r.run == "" {
+		r.run = "^TestSoak$"
+	}
 	if err := r.all(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)
@@ -56,6 +60,7 @@ type runner struct {
 	run            string
 	exhaustive     bool
 	again          bool
+	soak           time.Duration
 	keep           bool
 	stdout, stderr io.Writer
 }
@@ -180,7 +185,7 @@ func (r runner) all(ctx context.Context) (err error) {
 // test runs the tests, and those that fail once more if that is wanted. earlier is the folder that TestUpgrade begins
 // with; empty: there is none.
 func (r runner) test(ctx context.Context, earlier string) error {
-	args := []string{"exec", testBin, "-test.v", "-test.timeout", "60m", "-test.parallel", "4",
+	args := []string{"exec", testBin, "-test.v", "-test.timeout", (time.Hour + r.soak).String(), "-test.parallel", "4",
 		"-stepwright", cliBin, "-repository", ".", "-pipelines", pipesBin, "-pipelines-steps", pipesSteps,
 		"-collector", collectBin}
 	if earlier != "" {
@@ -188,6 +193,9 @@ func (r runner) test(ctx context.Context, earlier string) error {
 	}
 	if r.exhaustive {
 		args = append(args, "-exhaustive")
+	}
+	if r.soak > 0 {
+		args = append(args, "-soak", r.soak.String(), "-soak-report", filepath.Dir(table))
 	}
 	var failed failures
 	first := append(slices.Clone(args), "-report", table)

@@ -13,10 +13,10 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -73,16 +73,15 @@ func run(ctx context.Context, chosen *regexp.Regexp, limit time.Duration, save i
 	var crashed []string
 	for i, t := range all {
 		fmt.Fprintf(out, "%d of %d  %s\n", i+1, len(all), t)
-		said, err := t.run(ctx, limit)
+		s := t.run(ctx, limit)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
+		if s.failure != nil {
 			crashed = append(crashed, t.String())
-			fmt.Fprintf(out, "%s\n", said)
-		} else {
-			fmt.Fprintf(out, "  %s\n", lastCount(said))
+			fmt.Fprintf(out, "%s%v\n", s.said, s.failure)
 		}
+		fmt.Fprintf(out, "  %d inputs, %.1f s of CPU  %s\n", s.inputs, s.cpu.Seconds(), lastCount(s.said))
 		if save > 0 {
 			if err := t.keep(ctx, save); err != nil {
 				return err
@@ -96,14 +95,45 @@ func run(ctx context.Context, chosen *regexp.Regexp, limit time.Duration, save i
 	return nil
 }
 
-// run runs a target, and returns what it printed.
-func (t target) run(ctx context.Context, limit time.Duration) ([]byte, error) {
+// A spell is what one run of a target came to.
+type spell struct {
+	said    []byte
+	inputs  int
+	cpu     time.Duration // user and system time of the fuzzer's processes, without the compiler's
+	failure error
+}
+
+// run compiles a target and runs it.
+func (t target) run(ctx context.Context, limit time.Duration) spell {
+	dir, err := os.MkdirTemp("", "fuzz-")
+	if err != nil {
+		return spell{failure: err}
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "fuzz.test")
+	only := "^" + t.name + "$"
+	if said, err := exec.CommandContext(
+		ctx, "go", "test", "-c", "-o", program, "-fuzz", only, "./"+t.folder,
+	).CombinedOutput(); err != nil {
+		return spell{said: said, failure: err}
+	}
+	cache, err := t.cache(ctx)
+	if err != nil {
+		return spell{failure: err}
+	}
 	command := exec.CommandContext(
-		ctx, "go", "test", "./"+t.folder, "-run", "^$", "-fuzz", "^"+t.name+"$", "-fuzztime", limit.String(),
+		ctx, program, "-test.run", "^$", "-test.fuzz", only, "-test.fuzztime", limit.String(), "-test.timeout", "0",
+		"-test.fuzzcachedir", cache, "-test.fuzzminimizetime", "5s",
 	)
+	command.Dir = filepath.FromSlash(t.folder)
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.WaitDelay = 10 * time.Second
-	return command.CombinedOutput()
+	said, err := command.CombinedOutput()
+	s := spell{said: said, failure: err, inputs: inputs(said)}
+	if state := command.ProcessState; state != nil {
+		s.cpu = state.UserTime() + state.SystemTime() // with those of the workers, which it has waited for
+	}
+	return s
 }
 
 // lastCount is the line in which the fuzzer last said what it had done.
@@ -117,20 +147,42 @@ func lastCount(said []byte) string {
 	return last
 }
 
+var execs = regexp.MustCompile(`execs: (\d+)`)
+
+// inputs is how many inputs the fuzzer last said it had tried.
+func inputs(said []byte) int {
+	match := execs.FindStringSubmatch(lastCount(said))
+	if match == nil {
+		return 0
+	}
+	n, _ := strconv.Atoi(match[1])
+	return n
+}
+
+// cache is the folder above the inputs that the fuzzer has found for the targets of t's package.
+func (t target) cache(ctx context.Context) (string, error) {
+	name, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.ImportPath}}", "./"+t.folder).Output()
+	if err != nil {
+		return "", fmt.Errorf("go list ./%s: %w", t.folder, err)
+	}
+	cache, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
+	if err != nil {
+		return "", fmt.Errorf("go env: %w", err)
+	}
+	parts := []string{strings.TrimSpace(string(cache)), "fuzz", filepath.FromSlash(strings.TrimSpace(string(name)))}
+	return filepath.Join(parts...), nil
+}
+
 // largest is how many bytes an input has at most that is kept.
 const largest = 2 << 10
 
 // keep copies the shortest of the inputs that the fuzzer has found to reach more code.
 func (t target) keep(ctx context.Context, most int) error {
-	raw, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.ImportPath}}", "./"+t.folder).Output()
+	cache, err := t.cache(ctx)
 	if err != nil {
-		return fmt.Errorf("go list ./%s: %w", t.folder, err)
+		return err
 	}
-	cache, err := exec.CommandContext(ctx, "go", "env", "GOCACHE").Output()
-	if err != nil {
-		return fmt.Errorf("go env: %w", err)
-	}
-	from := path.Join(strings.TrimSpace(string(cache)), "fuzz", strings.TrimSpace(string(raw)), t.name)
+	from := filepath.Join(cache, t.name)
 	entries, err := os.ReadDir(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -226,3 +226,20 @@ func TestSizeText(t *testing.T) {
 		}
 	}
 }
+
+// FuzzTransfer: what a step says that it sent is read the same way again.
+func FuzzTransfer(f *testing.F) {
+	f.Add([]byte(`{"uploaded":{"count":1,"bytes":2},"skipped":{"count":3},"mounted":{"bytes":-1}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var sent Transfer
+		var err error
+		fuzztest.Small.Bound(t, len(raw), func() { sent, err = ParseTransfer(raw) })
+		if err != nil {
+			return
+		}
+		written, err := sent.Encode()
+		if again, failed := ParseTransfer(written); err != nil || failed != nil || again != sent {
+			t.Errorf("%+v becomes %+v: %v, %v", sent, again, err, failed)
+		}
+	})
+}

@@ -11,6 +11,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 )
 
@@ -131,7 +132,10 @@ func FuzzDescriptor(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(dir, Name), raw, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		d, err := Read(Folder(dir), ".")
+		var d *Descriptor
+		var err error
+		// YAML's nodes, the values and their lines are read separately.
+		fuzztest.Of(8, 16).Bound(t, len(raw), func() { d, err = Read(Folder(dir), ".") })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/quote"
 )
 
@@ -163,6 +164,10 @@ func TestLines(t *testing.T) {
 func FuzzText(f *testing.F) {
 	f.Add("a\x1b[2J\n::error::\u202e\xff##[x]", 10)
 	f.Fuzz(func(t *testing.T, text string, limit int) {
+		fuzztest.Small.Bound(t, len(text), func() {
+			quote.Line(text, limit)
+			quote.Text(text, limit)
+		})
 		for _, show := range []func(string, int) string{quote.Line, quote.Text} {
 			got := show(text, limit)
 			if !utf8.ValidString(got) || show(got, 0) != got || limit > 0 && len(got) > limit+len("…") {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/quote"
 )
 
@@ -129,7 +130,9 @@ func FuzzWriter(f *testing.F) {
 			}
 		}
 		want := naive(text, all...)
-		if got := s.String(text); got != want {
+		var got string
+		fuzztest.Of(4, 4).Bound(t, len(a)+len(b)+len(c)+len(text), func() { got = s.String(text) })
+		if got != want {
 			t.Fatalf("%q becomes %q, want %q", text, got, want)
 		}
 		random := rand.New(rand.NewPCG(seed, 0))

@@ -1,9 +1,13 @@
 package registry
 
 import (
+	"bytes"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/redact"
@@ -25,6 +29,50 @@ func FuzzCredentials(f *testing.F) {
 				c.Helper(host)
 				c.Warning()
 			}
+		})
+	})
+}
+
+// FuzzChallenge: whatever a registry asks for, a challenge has a scheme, and a text in quotes is read as it was.
+func FuzzChallenge(f *testing.F) {
+	for _, seed := range []string{
+		`Negotiate abc==, Basic realm="x, y"`, `Bearer realm="https://h/t",service="a \"quoted\" one",scope="a:b:c d"`,
+		`Basic`, `=a, =, "`, `Bearer realm = x , basic`, strings.Repeat("a ", 1000), strings.Repeat(`a="\`, 1000),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		fuzztest.Small.Bound(t, len(line), func() {
+			for _, c := range challenges(line) {
+				if c.scheme == "" || strings.ContainsAny(c.scheme, " \t,=") {
+					t.Errorf("%q has the scheme %q", line, c.scheme)
+				}
+			}
+			demanded(http.Header{"Www-Authenticate": {line}})
+		})
+		quoted := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(line) + `"`
+		if got, rest := value(quoted + "x"); got != line || rest != "x" {
+			t.Errorf("%q becomes %q and %q", quoted, got, rest)
+		}
+	})
+}
+
+// FuzzToken: a token server's answer has a token that is good for a while, or none.
+func FuzzToken(f *testing.F) {
+	for _, seed := range []string{
+		`{"token":"a","expires_in":300}`, `{"access_token":"a","expires_in":1e300}`, `{"token":"a","expires_in":-1}`,
+		`{"expires_in":1}`, "a",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		fuzztest.Small.Bound(t, len(raw), func() {
+			now := time.Now()
+			got, ok := readToken(raw, now)
+			if ok != (got.value != "") || !got.until.IsZero() && got.until.Before(now) {
+				t.Errorf("%+v, %t", got, ok)
+			}
+			diagnostics(bytes.NewReader(raw))
 		})
 	})
 }

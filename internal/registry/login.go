@@ -258,23 +258,36 @@ func (l *Login) fetch(ctx context.Context, credentials *authn.AuthConfig, scopes
 	default:
 		return fail(Refused, response.StatusCode, nil)
 	}
+	raw, err := io.ReadAll(io.LimitReader(response.Body, maxToken))
+	if err != nil {
+		return fail(Unavailable, 0, errBroken{})
+	}
+	t, ok := readToken(raw, time.Now())
+	if !ok {
+		return fail(Unknown, 0, errors.New("there is no token in its answer"))
+	}
+	return t, nil
+}
+
+// longestLife bounds a token's life, which a Duration could not hold otherwise.
+const longestLife = 365 * 24 * time.Hour
+
+// readToken reads a token server's answer.
+func readToken(raw []byte, now time.Time) (token, bool) {
 	var answer struct {
 		Token       string  `json:"token"`
 		AccessToken string  `json:"access_token"`
 		ExpiresIn   float64 `json:"expires_in"` // seconds
 	}
-	raw, err := io.ReadAll(io.LimitReader(response.Body, maxToken))
-	if err != nil {
-		return fail(Unavailable, 0, errBroken{})
-	}
 	if json.Unmarshal(raw, &answer) != nil || answer.Token == "" && answer.AccessToken == "" {
-		return fail(Unknown, 0, errors.New("there is no token in its answer"))
+		return token{}, false
 	}
 	t := token{value: cmp.Or(answer.Token, answer.AccessToken)}
 	if answer.ExpiresIn > 0 {
-		t.until = time.Now().Add(time.Duration(answer.ExpiresIn * 0.9 * float64(time.Second)))
+		life := min(answer.ExpiresIn*0.9, longestLife.Seconds())
+		t.until = now.Add(time.Duration(life * float64(time.Second)))
 	}
-	return t, nil
+	return t, true
 }
 
 // ask sends the token server one request.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/stepwright/stepwright/internal/fuzztest"
 )
 
 const run = `apiVersion: openchoreo.dev/v1alpha1
@@ -206,7 +208,8 @@ func FuzzLoad(f *testing.F) {
 	f.Add("apiVersion: openchoreo.dev/v1alpha1\nkind: Component\nmetadata: &a\n  name: *a\nspec: {<<: *a}")
 	f.Add("apiVersion: openchoreo.dev/v1alpha1\nkind: ClusterWorkflow\n? [a]\n: b\nspec: {resources: [1, {}]}")
 	f.Fuzz(func(t *testing.T, text string) {
-		set := load(t, map[string]string{"a.yaml": text})
+		var set *Set
+		fuzztest.Of(16, 64).Bound(t, len(text), func() { set = load(t, map[string]string{"a.yaml": text}) })
 		last := strings.Count(text, "\n") + 1
 		for _, fault := range set.Faults {
 			if fault.Line < 1 || fault.Line > last || fault.Message == "" {

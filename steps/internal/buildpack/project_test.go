@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/step"
 )
@@ -89,7 +90,12 @@ func FuzzProject(f *testing.F) {
 	for _, text := range descriptors {
 		f.Add(text)
 	}
-	f.Fuzz(func(t *testing.T, text string) { compare(t, text) })
+	f.Fuzz(func(t *testing.T, text string) {
+		fuzztest.Of(4, 16).Bound(t, len(text), func() {
+			parseProject([]byte(text), slog.New(slog.DiscardHandler))
+		})
+		compare(t, text)
+	})
 }
 
 func TestProjectsThatAreRefused(t *testing.T) {

@@ -219,6 +219,9 @@ func words(answer []byte) string {
 	}
 	all := cmp.Or(text(said.Message), text(said.Error))
 	for _, one := range said.Errors {
+		if len(all) > messageLimit { // of a long list nobody sees the end
+			break
+		}
 		all = strings.TrimPrefix(all+": "+one.Message, ": ")
 	}
 	return quote.Line(strings.TrimRight(all, ": "), messageLimit)

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/stepwright/stepwright/internal/faulttest"
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
 	"github.com/stepwright/stepwright/internal/registry/registrytest"
@@ -326,9 +327,11 @@ func FuzzEscape(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		for _, directive := range []string{"", "# escape=`\n"} {
 			s := &source{name: "Dockerfile", original: []byte(directive + "FROM scratch\nRUN x\n")}
-			if err := s.parse(Parameters{BuildEnv: named("V", value)}); err != nil {
-				t.Fatal(err)
-			}
+			fuzztest.Of(32, 64).Bound(t, len(value), func() {
+				if err := s.parse(Parameters{BuildEnv: named("V", value)}); err != nil {
+					t.Fatal(err)
+				}
+			})
 			if got, ok := environmentOf(t, s)["V"]; !ok || got != value && s.views == nil {
 				t.Errorf("%q became %q in\n%s", value, got, s.text)
 			}

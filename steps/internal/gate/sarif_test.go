@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/stepwright/stepwright/internal/fuzztest"
 )
 
 // report is a SARIF report with these rules and results, as JSON.
@@ -128,7 +130,9 @@ func FuzzReport(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		found, err := readReport(raw)
+		var found []finding
+		var err error
+		fuzztest.Of(4, 4).Bound(t, len(raw), func() { found, err = readReport(raw) })
 		if err != nil {
 			return
 		}

@@ -3,6 +3,7 @@ package gitsource
 import (
 	"bytes"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -216,4 +217,39 @@ func written(t *testing.T, name string, content []byte) *os.Root {
 	}
 	t.Cleanup(func() { root.Close() })
 	return root
+}
+
+// FuzzHosts: the hosts that a secret is for are read whole or refused, and a host that is listed is in the list.
+func FuzzHosts(f *testing.F) {
+	f.Add("git.example.com, *.example.com:8443\n[::1]:22 git.example.com:* *")
+	f.Add("::1,a:b,*.*.a,:1,[")
+	f.Fuzz(func(t *testing.T, text string) {
+		fuzztest.Small.Bound(t, len(text), func() {
+			if list, err := parseHosts(text); err == nil {
+				for _, entry := range list {
+					if entry.host == "" && entry != everyHost {
+						t.Errorf("%q has an entry without a host", text)
+					}
+				}
+			}
+		})
+	})
+}
+
+// FuzzDemand: which ways to prove who one is a server asks for.
+func FuzzDemand(f *testing.F) {
+	for _, seed := range []string{
+		`Basic realm="x"`, `Negotiate, BASIC`, `Bearer realm="basic "`, "NTLM\x1b[2J", strings.Repeat("a,", 1000),
+	} {
+		f.Add(seed)
+	}
+	c := &httpConnection{}
+	f.Fuzz(func(t *testing.T, challenge string) {
+		fuzztest.Small.Bound(t, len(challenge), func() {
+			if err := c.takesPassword(http.Header{"Www-Authenticate": {challenge}}); err != nil &&
+				strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("%q", err)
+			}
+		})
+	})
 }

@@ -12,10 +12,12 @@ import (
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zlib"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
 )
@@ -337,7 +339,9 @@ func FuzzPatch(f *testing.F) {
 		if !ok || from != uint64(len(base)) || to > 1<<20 {
 			return
 		}
-		got, ok := patch(base, rest, make([]byte, 0, to))
+		var got []byte
+		// It makes what the delta says the size of, and nothing beyond that.
+		fuzztest.Small.Bound(t, len(base)+len(delta), func() { got, ok = patch(base, rest, make([]byte, 0, to)) })
 		large := &body{size: int64(to)}
 		err := large.fill(func(w io.Writer) error {
 			from := &body{memory: base, size: int64(len(base))}
@@ -365,22 +369,38 @@ func FuzzReceivePack(f *testing.F) {
 	})))
 	f.Add(packed(object(plumbing.TreeObject, 0, nil, nil), object(plumbing.OFSDeltaObject, 2, []byte{9}, []byte{0, 0})))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		p, err := receive(t, raw)
-		for kind := plumbing.CommitObject; kind <= plumbing.TagObject && err == nil; kind++ {
-			err = p.resolve(t.Context(), kind, 1, nil)
-		}
+		fuzztest.Of(64, 64).Bound(t, len(raw), func() {
+			p, err := receive(t, raw)
+			for kind := plumbing.CommitObject; kind <= plumbing.TagObject && err == nil; kind++ {
+				err = p.resolve(t.Context(), kind, 1, nil)
+			}
+			if err != nil {
+				return
+			}
+			// An index that is written of it is one for go-git, too.
+			if list, err := p.index(); err == nil {
+				read := idxfile.NewMemoryIndex()
+				if err := idxfile.NewDecoder(bytes.NewReader(list)).Decode(read); err != nil {
+					t.Errorf("the index: %v", err)
+				} else if n, _ := read.Count(); n != int64(len(p.entries)) {
+					t.Errorf("the index has %d objects, the pack %d", n, len(p.entries))
+				}
+			}
+		})
 	})
 }
 
 func FuzzParseTree(f *testing.F) {
 	f.Add([]byte("100644 a\x00aaaaaaaaaaaaaaaaaaaa40000 .git\x00bbbbbbbbbbbbbbbbbbbb"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		parseTree(plumbing.ZeroHash, raw, func(e treeEntry) error {
-			if checkName(e.name) == nil && (!filepath.IsLocal(e.name) || strings.Contains(e.name, "/") ||
-				strings.EqualFold(e.name, ".git")) {
-				t.Errorf("%q is taken", e.name)
-			}
-			return nil
+		fuzztest.Small.Bound(t, len(raw), func() {
+			parseTree(plumbing.ZeroHash, raw, func(e treeEntry) error {
+				if checkName(e.name) == nil && (!filepath.IsLocal(e.name) || strings.Contains(e.name, "/") ||
+					strings.EqualFold(e.name, ".git")) {
+					t.Errorf("%q is taken", e.name)
+				}
+				return nil
+			})
 		})
 	})
 }
@@ -388,17 +408,19 @@ func FuzzParseTree(f *testing.F) {
 func FuzzAdvertisement(f *testing.F) {
 	f.Add([]byte("00440123456789012345678901234567890123456789 refs/heads/main\x00shallow\n0000"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		adv, err := readAdvertisement(listen(raw))
-		if err == nil {
-			revision{branch: "main"}.choose(adv)
-			revision{commit: "0123456"}.choose(adv)
-		}
-		req := request{depth: 1}
-		if r, err := req.readPack(listen(raw), &advertisement{
-			capabilities: map[string]string{"side-band-64k": ""},
-		}, nil); err == nil {
-			io.Copy(io.Discard, r)
-		}
+		fuzztest.Of(8, 4).Bound(t, len(raw), func() {
+			adv, err := readAdvertisement(listen(raw))
+			if err == nil {
+				revision{branch: "main"}.choose(adv)
+				revision{commit: "0123456"}.choose(adv)
+			}
+			req := request{depth: 1}
+			if r, err := req.readPack(listen(raw), &advertisement{
+				capabilities: map[string]string{"side-band-64k": ""},
+			}, nil); err == nil {
+				io.Copy(io.Discard, r)
+			}
+		})
 	})
 }
 

@@ -4,6 +4,8 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/stepwright/stepwright/internal/fuzztest"
 )
 
 func TestParseRemote(t *testing.T) {
@@ -97,7 +99,9 @@ func FuzzRewrite(f *testing.F) {
 		f.Add(raw, "KEY")
 	}
 	f.Fuzz(func(t *testing.T, raw, keyID string) {
-		r, err := ParseRemote(raw)
+		var r Remote
+		var err error
+		fuzztest.Small.Bound(t, len(raw), func() { r, err = ParseRemote(raw) })
 		if err != nil {
 			if u, uerr := url.Parse(raw); uerr == nil {
 				if password, ok := u.User.Password(); ok && len(password) > 5 &&

@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/imagelayout"
 )
@@ -281,7 +282,9 @@ func FuzzIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		b.t = t
 		b.write("index.json", string(raw))
-		image, err := imagelayout.Open(t.Context(), b.dir, b.dir)
+		var image *imagelayout.Image
+		var err error
+		fuzztest.Of(16, 16).Bound(t, len(raw), func() { image, err = imagelayout.Open(t.Context(), b.dir, b.dir) })
 		if err != nil {
 			if outcome.Of(err).Reason != outcome.ImageInvalid {
 				t.Errorf("got %v", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/schemas"
 )
@@ -256,7 +257,11 @@ func FuzzParse(f *testing.F) {
 	schema := schemas.MustLoad("containerfile-build")
 	f.Fuzz(func(t *testing.T, property, text string) {
 		flag := []string{"--" + property + "=" + text}
-		set, err := Parse(schema, flag, []string{schemas.EnvName(property) + "=" + text, property})
+		var set *Set
+		var err error
+		fuzztest.Of(4, 4).Bound(t, len(property)+len(text), func() {
+			set, err = Parse(schema, flag, []string{schemas.EnvName(property) + "=" + text, property})
+		})
 		if errors.Is(err, ErrHelp) {
 			return
 		}

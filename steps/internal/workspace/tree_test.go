@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/regularfile"
 )
@@ -441,7 +442,9 @@ func FuzzManifest(f *testing.F) {
 	f.Add("120000 1 " + hashOfNothing + "\ta/b\x00")
 	f.Add("100644 0 x\t../a\x00")
 	f.Fuzz(func(t *testing.T, text string) {
-		m, err := parseManifest(text)
+		var m manifest
+		var err error
+		fuzztest.Small.Bound(t, len(text), func() { m, err = parseManifest(text) })
 		if err != nil {
 			return
 		}
