@@ -91,8 +91,8 @@ verifiers: ## Test examples/policies with Kyverno and policy-controller, and exa
 gitea: ## Test commit statuses against a real Gitea, which takes minutes to compile, and gcc
 	$(GO) test -tags gitea -timeout 60m ./steps/internal/commitstatus -run '^TestGitea$$'
 
-fuzz: ## Feed what reads strangers' bytes with what a fuzzer makes: TIME=30s for each target, ONLY=<regular expression> for some
-	$(GO) run ./ci/fuzz --time '$(or $(TIME),30s)' --only '$(ONLY)' $(if $(SAVE),--save '$(SAVE)')
+fuzz: ## Feed what reads strangers' bytes with what a fuzzer makes: TIME=30s for each target, ONLY=<regular expression> for some, RECORD=1 writes docs/reference/fuzzing.md
+	$(GO) run ./ci/fuzz --time '$(or $(TIME),30s)' --only '$(ONLY)' $(if $(SAVE),--save '$(SAVE)') $(if $(RECORD),--record docs/reference)
 
 lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/lint
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

@@ -17,12 +17,13 @@ func main() {
 	limit := flag.Duration("time", 30*time.Second, "how long each target runs")
 	only := flag.String("only", "", "the targets to run: a regular expression, of <folder>.<target>")
 	save := flag.Int("save", 0, "how many inputs that reach more code to keep of each target, in testdata/fuzz")
+	record := flag.String("record", "", "the `folder` whose fuzzing.json and fuzzing.md to bring up to date")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	chosen, err := regexp.Compile(*only)
 	if err == nil {
-		err = run(ctx, chosen, *limit, *save, os.Stdout)
+		err = round{chosen, *limit, *save, *record, os.Stdout}.run(ctx)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "fuzz: %v\n", err)

@@ -22,7 +22,10 @@ import (
 )
 
 // target is a fuzz target.
-type target struct{ folder, name string }
+type target struct {
+	folder, name string
+	about        string // the first sentence of its comment
+}
 
 func (t target) String() string { return t.folder + "." + t.name }
 
@@ -42,14 +45,14 @@ func find(root string) ([]target, error) {
 		if !strings.HasSuffix(file, "_test.go") {
 			return nil
 		}
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution|parser.ParseComments)
 		if err != nil {
 			return err
 		}
 		folder, err := filepath.Rel(root, filepath.Dir(file))
 		for _, d := range parsed.Decls {
 			if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, "Fuzz") {
-				found = append(found, target{filepath.ToSlash(folder), f.Name.Name})
+				found = append(found, target{filepath.ToSlash(folder), f.Name.Name, sentence(f)})
 			}
 		}
 		return err
@@ -60,30 +63,60 @@ func find(root string) ([]target, error) {
 	return found, err
 }
 
-// run runs the chosen targets of the project in the working directory.
-func run(ctx context.Context, chosen *regexp.Regexp, limit time.Duration, save int, out io.Writer) error {
+// sentence is the first sentence of a target's comment, without the target's name before it.
+func sentence(f *ast.FuncDecl) string {
+	text := strings.Join(strings.Fields(f.Doc.Text()), " ")
+	if before, _, ok := strings.Cut(text, ". "); ok {
+		text = before + "."
+	}
+	text = strings.TrimPrefix(text, f.Name.Name)
+	text = strings.TrimSpace(strings.TrimPrefix(text, ":"))
+	if text == "" {
+		return ""
+	}
+	if first, _, _ := strings.Cut(text, " "); !strings.ContainsAny(first, "._") { // no file's name
+		text = strings.ToUpper(text[:1]) + text[1:]
+	}
+	return text
+}
+
+// A round runs targets of the project in the working directory.
+type round struct {
+	chosen *regexp.Regexp
+	limit  time.Duration // of each target
+	save   int           // how many inputs of each target to keep
+	record string        // folder whose fuzzing.json and fuzzing.md are brought up to date; empty: none
+	out    io.Writer
+}
+
+func (r round) run(ctx context.Context) error {
 	all, err := find(".")
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(t target) bool { return !chosen.MatchString(t.String()) })
+	all = slices.DeleteFunc(all, func(t target) bool { return !r.chosen.MatchString(t.String()) })
 	if len(all) == 0 {
 		return errors.New("no target has such a name: go run ./ci/fuzz --only=")
 	}
 	var crashed []string
 	for i, t := range all {
-		fmt.Fprintf(out, "%d of %d  %s\n", i+1, len(all), t)
-		s := t.run(ctx, limit)
+		fmt.Fprintf(r.out, "%d of %d  %s\n", i+1, len(all), t)
+		s := t.run(ctx, r.limit)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if s.failure != nil {
 			crashed = append(crashed, t.String())
-			fmt.Fprintf(out, "%s%v\n", s.said, s.failure)
+			fmt.Fprintf(r.out, "%s%v\n", s.said, s.failure)
 		}
-		fmt.Fprintf(out, "  %d inputs, %.1f s of CPU  %s\n", s.inputs, s.cpu.Seconds(), lastCount(s.said))
-		if save > 0 {
-			if err := t.keep(ctx, save); err != nil {
+		if r.record != "" {
+			if err := record(r.record, t, s); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(r.out, "  %d inputs, %.1f s of CPU  %s\n", s.inputs, s.cpu.Seconds(), lastCount(s.said))
+		if r.save > 0 {
+			if err := t.keep(ctx, r.save); err != nil {
 				return err
 			}
 		}
@@ -91,7 +124,7 @@ func run(ctx context.Context, chosen *regexp.Regexp, limit time.Duration, save i
 	if crashed != nil {
 		return fmt.Errorf("%d of %d targets fail: %s", len(crashed), len(all), strings.Join(crashed, ", "))
 	}
-	fmt.Fprintf(out, "%d targets, %v each: none fails\n", len(all), limit)
+	fmt.Fprintf(r.out, "%d targets, %v each: none fails\n", len(all), r.limit)
 	return nil
 }
 

@@ -19,13 +19,20 @@ func TestFind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []target{
-		{"steps/internal/gitsource", "FuzzReceivePack"}, {"steps/internal/gitsource", "FuzzWildmatch"},
-		{"steps/internal/dockerfile", "FuzzDockerfile"}, {"steps/internal/cachemount", "FuzzUnpack"},
-		{"internal/descriptor", "FuzzDescriptor"}, {"steps/internal/handover", "FuzzRead"},
+	var names []string
+	for _, target := range found {
+		names = append(names, target.String())
+		if len(target.about) < 20 || !strings.HasSuffix(target.about, ".") {
+			t.Errorf("the comment of %s does not say what it reads: %q", target, target.about)
+		}
+	}
+	for _, want := range []string{
+		"steps/internal/gitsource.FuzzReceivePack", "steps/internal/gitsource.FuzzWildmatch",
+		"steps/internal/dockerfile.FuzzDockerfile", "steps/internal/cachemount.FuzzUnpack",
+		"internal/descriptor.FuzzDescriptor", "steps/internal/handover.FuzzRead", "internal/registry.FuzzChallenge",
 	} {
-		if !slices.Contains(found, want) {
-			t.Errorf("%s is not found in %v", want, found)
+		if !slices.Contains(names, want) {
+			t.Errorf("%s is not found in %v", want, names)
 		}
 	}
 }
@@ -53,14 +60,14 @@ func TestKeep(t *testing.T) {
 	}
 	t.Chdir(dir)
 	t.Setenv("GOCACHE", cache)
-	if err := (target{"a", "FuzzA"}).keep(t.Context(), 2); err != nil {
+	if err := (target{folder: "a", name: "FuzzA"}).keep(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
 	kept, err := os.ReadDir(filepath.Join("a", "testdata", "fuzz", "FuzzA"))
 	if err != nil || len(kept) != 2 || kept[0].Name() != "1" || kept[1].Name() != "3" {
 		t.Errorf("kept %v, %v", kept, err)
 	}
-	if err := (target{"a", "FuzzB"}).keep(t.Context(), 2); err != nil {
+	if err := (target{folder: "a", name: "FuzzB"}).keep(t.Context(), 2); err != nil {
 		t.Errorf("a target that found nothing: %v", err)
 	}
 }
@@ -87,18 +94,28 @@ func TestRun(t *testing.T) {
 	}
 	t.Chdir(dir)
 	var out bytes.Buffer
-	err := run(t.Context(), regexp.MustCompile(""), time.Second, 0, &out)
+	r := round{chosen: regexp.MustCompile(""), limit: time.Second, record: dir, out: &out}
+	err := r.run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "1 of 2 targets fail: a.FuzzBad") {
 		t.Errorf("%v", err)
 	}
 	said := out.String()
-	if !strings.Contains(said, "one byte") || !strings.Contains(said, "2 of 2  b.FuzzGood\n  fuzz:") {
+	if !strings.Contains(said, "one byte") || !strings.Contains(said, " s of CPU  fuzz: elapsed") {
 		t.Errorf("said:\n%s", said)
 	}
-	if err := run(t.Context(), regexp.MustCompile("Good"), time.Second, 0, &out); err != nil {
+	before := kept(t, dir)
+	r.chosen = regexp.MustCompile("Good")
+	if err := r.run(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := run(t.Context(), regexp.MustCompile("None"), time.Second, 0, &out); err == nil {
+	const good = "b.FuzzGood"
+	if after := kept(t, dir); before[good].Inputs == 0 || before[good].CPU <= 0 ||
+		after[good].Inputs <= before[good].Inputs || after[good].CPU <= before[good].CPU ||
+		after["a.FuzzBad"] != before["a.FuzzBad"] {
+		t.Errorf("%+v, and after a second round %+v", before, after)
+	}
+	r.chosen = regexp.MustCompile("None")
+	if err := r.run(t.Context()); err == nil {
 		t.Error("no target, and no error")
 	}
 }

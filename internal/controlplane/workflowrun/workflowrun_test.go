@@ -170,6 +170,7 @@ func TestLoadListsEveryFault(t *testing.T) {
 	}
 }
 
+// FuzzLoad: A file with a WorkflowRun: what is accepted has a component and a repository.
 func FuzzLoad(f *testing.F) {
 	f.Add(component + "---" + run)
 	f.Add("kind: WorkflowRun\napiVersion: openchoreo.dev/v1alpha1\nspec: {workflow: {parameters: 1}}")

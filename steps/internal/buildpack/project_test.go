@@ -86,6 +86,7 @@ func TestProjectsAreReadAsByPack(t *testing.T) {
 	}
 }
 
+// FuzzProject: project.toml: it is read as by pack, or refused.
 func FuzzProject(f *testing.F) {
 	for _, text := range descriptors {
 		f.Add(text)

@@ -320,6 +320,7 @@ func TestLineMap(t *testing.T) {
 	}
 }
 
+// FuzzEscape: A value of the build environment: BuildKit reads it in the Dockerfile as it was given.
 func FuzzEscape(f *testing.F) {
 	for _, v := range odd {
 		f.Add(v.Value)

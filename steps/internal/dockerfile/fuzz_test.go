@@ -42,6 +42,7 @@ func FuzzDockerfile(f *testing.F) {
 	})
 }
 
+// FuzzIgnore: .dockerignore: its patterns end, whatever the path is.
 func FuzzIgnore(f *testing.F) {
 	f.Add([]byte("*.md\n!README.md\n**/node_modules\n"), "a/node_modules/b")
 	f.Add([]byte("\ufeffa\n[a-\n\\\n!\n"), "a")

@@ -41,6 +41,7 @@ func FuzzWildmatch(f *testing.F) {
 	})
 }
 
+// FuzzAttributes: .gitattributes: its lines, macros and patterns.
 func FuzzAttributes(f *testing.F) {
 	for _, seed := range []string{
 		"*.bat text eol=crlf\n*.png -text\n/docs/** ident\n", "[attr]a b\n[attr]b a\n* a\n",
@@ -88,6 +89,7 @@ func FuzzCommit(f *testing.F) {
 	})
 }
 
+// FuzzTag: Annotated tags of Git.
 func FuzzTag(f *testing.F) {
 	f.Add([]byte("object 0123456789012345678901234567890123456789\ntype commit\ntag v1\n\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -95,6 +97,7 @@ func FuzzTag(f *testing.F) {
 	})
 }
 
+// FuzzKnownHosts: known_hosts: its lines, hashed and with patterns, and what they say of a host.
 func FuzzKnownHosts(f *testing.F) {
 	f.Add(wellKnown, "github.com:22")
 	f.Add([]byte("@cert-authority *.example.com,!x.example.com ssh-ed25519 AAAA\n"+
@@ -134,6 +137,7 @@ func FuzzModules(f *testing.F) {
 	})
 }
 
+// FuzzLFSConfig: .lfsconfig: its patterns end, whatever the path is.
 func FuzzLFSConfig(f *testing.F) {
 	f.Add([]byte("[lfs]\n\turl = https://lfs.example.com\n\tfetchexclude = media/**, *.psd\n"), "media/a.psd")
 	f.Fuzz(func(t *testing.T, raw []byte, file string) {
@@ -149,6 +153,7 @@ func FuzzLFSConfig(f *testing.F) {
 	})
 }
 
+// FuzzPointer: Pointers of Git LFS: what is taken for one has a sum and a size.
 func FuzzPointer(f *testing.F) {
 	sum := strings.Repeat("a1", 32)
 	f.Add([]byte("version https://git-lfs.github.com/spec/v1\noid sha256:" + sum + "\nsize 12345\n"))

@@ -390,6 +390,7 @@ func FuzzReceivePack(f *testing.F) {
 	})
 }
 
+// FuzzParseTree: Trees of Git: no name that is taken leads out of its folder.
 func FuzzParseTree(f *testing.F) {
 	f.Add([]byte("100644 a\x00aaaaaaaaaaaaaaaaaaaa40000 .git\x00bbbbbbbbbbbbbbbbbbbb"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -405,6 +406,7 @@ func FuzzParseTree(f *testing.F) {
 	})
 }
 
+// FuzzAdvertisement: What a Git server says of its refs, and sends by the side band.
 func FuzzAdvertisement(f *testing.F) {
 	f.Add([]byte("00440123456789012345678901234567890123456789 refs/heads/main\x00shallow\n0000"))
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -90,6 +90,7 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// FuzzRewrite: URLs of repositories: what one becomes for a key is valid, and its host and path stay.
 func FuzzRewrite(f *testing.F) {
 	for _, raw := range []string{
 		"https://github.com/o/r", "git@host:x", "ssh://h:1/x", "https://dev.azure.com/o/p/_git/r",

@@ -11,6 +11,7 @@ import (
 	"github.com/stepwright/stepwright/internal/redact"
 )
 
+// FuzzTokenAnswer: Answers of a token endpoint: a token is good for a bounded time.
 func FuzzTokenAnswer(f *testing.F) {
 	for _, seed := range []string{
 		`{"access_token":"a","expires_in":3600}`, `{"expires_in":"1e400"}`, "access_token=a&expires_in=5.5",

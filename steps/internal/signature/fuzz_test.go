@@ -8,6 +8,7 @@ import (
 	"github.com/stepwright/stepwright/internal/fuzztest"
 )
 
+// FuzzKey: Private keys, also encrypted ones: what is taken for one signs.
 func FuzzKey(f *testing.F) {
 	block := func(kind, content string) []byte {
 		return []byte("-----BEGIN " + kind + "-----\n" + content + "\n-----END " + kind + "-----\n")
