@@ -14,7 +14,7 @@ import (
 )
 
 func main() {
-	limit := flag.Duration("time", 30*time.Second, "how long each target runs")
+	limit := flag.Duration("time", 30*time.Second, "how long each target runs; 0: only keep inputs")
 	only := flag.String("only", "", "the targets to run: a regular expression, of <folder>.<target>")
 	save := flag.Int("save", 0, "how many inputs that reach more code to keep of each target, in testdata/fuzz")
 	record := flag.String("record", "", "the `folder` whose fuzzing.json and fuzzing.md to bring up to date")

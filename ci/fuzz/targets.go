@@ -101,20 +101,20 @@ func (r round) run(ctx context.Context) error {
 	var crashed []string
 	for i, t := range all {
 		fmt.Fprintf(r.out, "%d of %d  %s\n", i+1, len(all), t)
-		s := t.run(ctx, r.limit)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if s.failure != nil {
-			crashed = append(crashed, t.String())
-			fmt.Fprintf(r.out, "%s%v\n", s.said, s.failure)
-		}
-		if r.record != "" {
-			if err := record(r.record, t, s); err != nil {
+		if r.limit > 0 {
+			s := t.run(ctx, r.limit)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if s.failure != nil {
+				crashed = append(crashed, t.String())
+				fmt.Fprintf(r.out, "%s%v\n", s.said, s.failure)
+			}
+			fmt.Fprintf(r.out, "  %d inputs, %.1f s of CPU  %s\n", s.inputs, s.cpu.Seconds(), lastCount(s.said))
+			if err := r.note(t, s); err != nil {
 				return err
 			}
 		}
-		fmt.Fprintf(r.out, "  %d inputs, %.1f s of CPU  %s\n", s.inputs, s.cpu.Seconds(), lastCount(s.said))
 		if r.save > 0 {
 			if err := t.keep(ctx, r.save); err != nil {
 				return err
@@ -126,6 +126,14 @@ func (r round) run(ctx context.Context) error {
 	}
 	fmt.Fprintf(r.out, "%d targets, %v each: none fails\n", len(all), r.limit)
 	return nil
+}
+
+// note adds a spell to the results, if somebody wants them.
+func (r round) note(t target, s spell) error {
+	if r.record == "" {
+		return nil
+	}
+	return record(r.record, t, s)
 }
 
 // A spell is what one run of a target came to.
@@ -204,52 +212,4 @@ func (t target) cache(ctx context.Context) (string, error) {
 	}
 	parts := []string{strings.TrimSpace(string(cache)), "fuzz", filepath.FromSlash(strings.TrimSpace(string(name)))}
 	return filepath.Join(parts...), nil
-}
-
-// largest is how many bytes an input has at most that is kept.
-const largest = 2 << 10
-
-// keep copies the shortest of the inputs that the fuzzer has found to reach more code.
-func (t target) keep(ctx context.Context, most int) error {
-	cache, err := t.cache(ctx)
-	if err != nil {
-		return err
-	}
-	from := filepath.Join(cache, t.name)
-	entries, err := os.ReadDir(from)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	type input struct {
-		name    string
-		content []byte
-	}
-	var inputs []input
-	for _, e := range entries {
-		content, err := os.ReadFile(filepath.Join(from, e.Name()))
-		if err != nil {
-			return err
-		}
-		if len(content) <= largest {
-			inputs = append(inputs, input{e.Name(), content})
-		}
-	}
-	slices.SortFunc(inputs, func(a, b input) int {
-		return cmp.Or(cmp.Compare(len(a.content), len(b.content)), cmp.Compare(a.name, b.name))
-	})
-	to := filepath.Join(t.folder, "testdata", "fuzz", t.name)
-	if err := os.MkdirAll(to, 0o755); err != nil {
-		return err
-	}
-	// From the shortest to the longest, evenly: the short ones alone reach little.
-	for i := range min(most, len(inputs)) {
-		in := inputs[i*len(inputs)/min(most, len(inputs))]
-		if err := os.WriteFile(filepath.Join(to, in.name), in.content, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }

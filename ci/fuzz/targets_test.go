@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,38 +39,73 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// Of the inputs that the fuzzer has found, some are kept: short and long ones, but none that is too long.
+// Of the inputs that the fuzzer has found, those are kept that run what no other one does, unless they are too long.
 func TestKeep(t *testing.T) {
 	dir, cache := t.TempDir(), t.TempDir()
-	found := filepath.Join(cache, "fuzz", "example.com", "fuzzed", "a", "FuzzA")
-	if err := os.MkdirAll(found, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, size := range map[string]int{"1": 1, "2": 20, "3": 300, "4": largest, "5": largest + 1} {
-		if err := os.WriteFile(filepath.Join(found, name), make([]byte, size), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	files := map[string]string{
+		filepath.Join(dir, "go.mod"): "module example.com/fuzzed\n\ngo 1.26\n",
+		filepath.Join(dir, "a/a.go"): "package a\n\nfunc parse(s string) int {\n\tif s == \"\" {\n\t\treturn 0\n\t}\n" +
+			"\tif s[0] == 'a' {\n\t\treturn 1\n\t}\n\tif s[0] == 'b' {\n\t\treturn 2\n\t}\n\treturn 3\n}\n",
+		filepath.Join(dir, "a/a_test.go"): "package a\n\nimport \"testing\"\n\nfunc FuzzA(f *testing.F) {\n" +
+			"\tf.Add(\"x\")\n\tf.Fuzz(func(t *testing.T, s string) { parse(s) })\n}\n",
 	}
 	for name, text := range map[string]string{
-		"go.mod": "module example.com/fuzzed\n\ngo 1.26\n", "a/a.go": "package a\n",
+		"1": "y", "2": "aa", "3": "aaa", "4": "bbbb", "5": "xxxxx", "6": strings.Repeat("a", largest), "7": "abbbbb",
 	} {
-		file := filepath.Join(dir, name)
+		files[filepath.Join(cache, "fuzz", "example.com", "fuzzed", "a", "FuzzA", name)] =
+			"go test fuzz v1\nstring(" + strconv.Quote(text) + ")\n"
+	}
+	for file, text := range files {
 		err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o644))
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	shareCompiled(t, cache)
 	t.Chdir(dir)
 	t.Setenv("GOCACHE", cache)
-	if err := (target{folder: "a", name: "FuzzA"}).keep(t.Context(), 2); err != nil {
-		t.Fatal(err)
-	}
-	kept, err := os.ReadDir(filepath.Join("a", "testdata", "fuzz", "FuzzA"))
-	if err != nil || len(kept) != 2 || kept[0].Name() != "1" || kept[1].Name() != "3" {
-		t.Errorf("kept %v, %v", kept, err)
+	for _, test := range []struct {
+		most int
+		want string
+	}{{1, "2"}, {9, "2 4"}} {
+		if err := (target{folder: "a", name: "FuzzA"}).keep(t.Context(), test.most); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(filepath.Join("a", "testdata", "fuzz", "FuzzA"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
+		if got := strings.Join(names, " "); got != test.want {
+			t.Errorf("of at most %d: %q, want %q", test.most, got, test.want)
+		}
 	}
 	if err := (target{folder: "a", name: "FuzzB"}).keep(t.Context(), 2); err != nil {
 		t.Errorf("a target that found nothing: %v", err)
+	}
+}
+
+// shareCompiled gives a cache of Go what is compiled already, but no inputs.
+func shareCompiled(t *testing.T, cache string) {
+	t.Helper()
+	raw, err := exec.CommandContext(t.Context(), "go", "env", "GOCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	usual := strings.TrimSpace(string(raw))
+	entries, err := os.ReadDir(usual)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if name := entry.Name(); name != "fuzz" {
+			if err := os.Symlink(filepath.Join(usual, name), filepath.Join(cache, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
