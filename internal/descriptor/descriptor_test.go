@@ -121,6 +121,7 @@ func FuzzDescriptor(f *testing.F) {
 		}
 		f.Add(raw)
 	}
+	f.Add(append([]byte("endpoints:\n"), fuzztest.Long([]byte("- {name: a, port: 1}\n"))...))
 	f.Add([]byte("endpoints: &a\n- <<: *a\n"))
 	f.Add([]byte("\ufeffa: 1\r\n---\n...\n"))
 	f.Add([]byte("configurations: {env: [{name: .nan, value: 1e400}, {name: !!binary aGk=}]}"))

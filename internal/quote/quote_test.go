@@ -163,6 +163,7 @@ func TestLines(t *testing.T) {
 
 // FuzzText: Any text: what is shown of it has nothing that a terminal or a CI obeys.
 func FuzzText(f *testing.F) {
+	f.Add(fuzztest.Long("\x1b[2J\u202e\xff::error::"), 10)
 	f.Add("a\x1b[2J\n::error::\u202e\xff##[x]", 10)
 	f.Fuzz(func(t *testing.T, text string, limit int) {
 		fuzztest.Small.Bound(t, len(text), func() {

@@ -37,7 +37,7 @@ func FuzzCredentials(f *testing.F) {
 func FuzzChallenge(f *testing.F) {
 	for _, seed := range []string{
 		`Negotiate abc==, Basic realm="x, y"`, `Bearer realm="https://h/t",service="a \"quoted\" one",scope="a:b:c d"`,
-		`Basic`, `=a, =, "`, `Bearer realm = x , basic`, strings.Repeat("a ", 1000), strings.Repeat(`a="\`, 1000),
+		`Basic`, `=a, =, "`, `Bearer realm = x , basic`, fuzztest.Long("a "), fuzztest.Long(`a="\`), fuzztest.Long(`a="b",`),
 	} {
 		f.Add(seed)
 	}

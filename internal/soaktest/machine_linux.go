@@ -117,7 +117,8 @@ func Groups(dir string) int {
 }
 
 // Usage is what the files below a folder take of the disk, in MiB, and how many they are. A file with two names counts
-// once; what is mounted below counts, too, unless it is in another file system. A folder that is not there has nothing.
+// once, and what is mounted from another file system does not. A folder that is not there has nothing, and below it what
+// cannot be read, for it may be gone by now, is left out.
 func Usage(dir string) (mebi float64, files int, err error) {
 	type inode struct{ device, number uint64 }
 	seen := map[inode]bool{}
@@ -125,11 +126,14 @@ func Usage(dir string) (mebi float64, files int, err error) {
 	var device uint64
 	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return unlessGone(err)
+			if path == dir && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
 		}
 		info, err := entry.Info()
 		if err != nil {
-			return unlessGone(err)
+			return nil //nolint:nilerr // it is gone
 		}
 		stat, ok := info.Sys().(*syscall.Stat_t)
 		if !ok {
@@ -153,12 +157,4 @@ func Usage(dir string) (mebi float64, files int, err error) {
 		return nil
 	})
 	return float64(blocks) * 512 / (1 << 20), files, err
-}
-
-// unlessGone is no error for what has been removed meanwhile.
-func unlessGone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

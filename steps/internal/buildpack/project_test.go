@@ -91,6 +91,7 @@ func FuzzProject(f *testing.F) {
 	for _, text := range descriptors {
 		f.Add(text)
 	}
+	f.Add(fuzztest.Long("[[build.env]]\nname = \"a\"\nvalue = \"b\"\n"))
 	f.Fuzz(func(t *testing.T, text string) {
 		fuzztest.Of(4, 16).Bound(t, len(text), func() {
 			parseProject([]byte(text), slog.New(slog.DiscardHandler))

@@ -38,9 +38,10 @@ func FuzzWords(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	cost := fuzztest.Small
+	cost.PerByte = 128 // a few copies
 	f.Fuzz(func(t *testing.T, answer []byte) {
-		// Parsing takes a few copies of it.
-		fuzztest.Cost{Base: 1 << 20, PerByte: 128, Time: fuzztest.Small.Time}.Bound(t, len(answer), func() {
+		cost.Bound(t, len(answer), func() {
 			if said := words(answer); len(said) > messageLimit+len("…") || quote.Line(said, 0) != said {
 				t.Errorf("%q", said)
 			}

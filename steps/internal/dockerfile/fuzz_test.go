@@ -22,6 +22,7 @@ func FuzzDockerfile(f *testing.F) {
 		"\ufeffFROM scratch\r\nCOPY . .\r\n",
 	} {
 		f.Add([]byte(seed), "target")
+		f.Add(fuzztest.Long([]byte(seed)), "target")
 	}
 	f.Fuzz(func(t *testing.T, text []byte, target string) {
 		// BuildKit's own parser reads a here-document anew for each instruction.

@@ -48,6 +48,7 @@ func FuzzAttributes(f *testing.F) {
 		"\"a\\tb\" working-tree-encoding=UTF-16\n", "* filter=lfs diff=lfs -text\n",
 	} {
 		f.Add(seed, "docs/a.bat")
+		f.Add(fuzztest.Long(seed), "docs/a.bat")
 	}
 	f.Fuzz(func(t *testing.T, text, file string) {
 		fuzztest.Small.Bound(t, len(text)+len(file), func() {
@@ -100,6 +101,7 @@ func FuzzTag(f *testing.F) {
 // FuzzKnownHosts: known_hosts: its lines, hashed and with patterns, and what they say of a host.
 func FuzzKnownHosts(f *testing.F) {
 	f.Add(wellKnown, "github.com:22")
+	f.Add(fuzztest.Long(wellKnown), "github.com:22")
 	f.Add([]byte("@cert-authority *.example.com,!x.example.com ssh-ed25519 AAAA\n"+
 		"|1|c2FsdA==|aGFzaA== ssh-rsa AAAA\n[h]:2222 ssh-rsa x\n@revoked * ssh-rsa AAAA"), "[a.example.com]:2222")
 	f.Fuzz(func(t *testing.T, raw []byte, address string) {
@@ -119,7 +121,9 @@ func FuzzKnownHosts(f *testing.F) {
 
 // A submodule's name and path come from .gitmodules. The name becomes a folder beside the repository's own.
 func FuzzModules(f *testing.F) {
-	f.Add([]byte("[submodule \"a\"]\n\tpath = lib/a\n\turl = ../a.git\n\tupdate = none\n"))
+	module := []byte("[submodule \"a\"]\n\tpath = lib/a\n\turl = ../a.git\n\tupdate = none\n")
+	f.Add(module)
+	f.Add(fuzztest.Long(module))
 	f.Add([]byte("[submodule \"../../x\"]\n\tpath = ../x\n\turl = ext::sh -c x\n[submodule \"a\\\\..\\\\b\"]\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		root := written(t, ".gitmodules", raw)
@@ -189,6 +193,7 @@ func FuzzProtocol2(f *testing.F) {
 // Texts of strangers stay one line, whatever they hold.
 func FuzzClean(f *testing.F) {
 	f.Add([]byte("\x1b[31mred\x1b[0m\r\nnext\xff"))
+	f.Add(fuzztest.Long([]byte("\x1b[31mred\xff")))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		fuzztest.Small.Bound(t, len(raw), func() {
 			if got := clean(raw); !utf8.ValidString(got) || strings.ContainsFunc(got, unicode.IsControl) {
@@ -201,6 +206,7 @@ func FuzzClean(f *testing.F) {
 // What changes files on their way to the disk.
 func FuzzConversion(f *testing.F) {
 	f.Add([]byte("a $Id$ b $Id: x $ c $Id: y\n$Id$"))
+	f.Add(fuzztest.Long([]byte("$Id: ")))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		fuzztest.Small.Bound(t, len(raw), func() {
 			expandIdent(raw, "0123456789012345678901234567890123456789")
@@ -228,6 +234,7 @@ func written(t *testing.T, name string, content []byte) *os.Root {
 func FuzzHosts(f *testing.F) {
 	f.Add("git.example.com, *.example.com:8443\n[::1]:22 git.example.com:* *")
 	f.Add("::1,a:b,*.*.a,:1,[")
+	f.Add(fuzztest.Long("*.example.com:8443 "))
 	f.Fuzz(func(t *testing.T, text string) {
 		fuzztest.Small.Bound(t, len(text), func() {
 			if list, err := parseHosts(text); err == nil {
@@ -244,7 +251,7 @@ func FuzzHosts(f *testing.F) {
 // FuzzDemand: which ways to prove who one is a server asks for.
 func FuzzDemand(f *testing.F) {
 	for _, seed := range []string{
-		`Basic realm="x"`, `Negotiate, BASIC`, `Bearer realm="basic "`, "NTLM\x1b[2J", strings.Repeat("a,", 1000),
+		`Basic realm="x"`, `Negotiate, BASIC`, `Bearer realm="basic "`, "NTLM\x1b[2J", fuzztest.Long("a,"),
 	} {
 		f.Add(seed)
 	}

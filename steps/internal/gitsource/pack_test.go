@@ -393,6 +393,7 @@ func FuzzReceivePack(f *testing.F) {
 // FuzzParseTree: Trees of Git: no name that is taken leads out of its folder.
 func FuzzParseTree(f *testing.F) {
 	f.Add([]byte("100644 a\x00aaaaaaaaaaaaaaaaaaaa40000 .git\x00bbbbbbbbbbbbbbbbbbbb"))
+	f.Add(fuzztest.Long([]byte("100644 a\x00aaaaaaaaaaaaaaaaaaaa")))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		fuzztest.Small.Bound(t, len(raw), func() {
 			parseTree(plumbing.ZeroHash, raw, func(e treeEntry) error {
@@ -409,6 +410,7 @@ func FuzzParseTree(f *testing.F) {
 // FuzzAdvertisement: What a Git server says of its refs, and sends by the side band.
 func FuzzAdvertisement(f *testing.F) {
 	f.Add([]byte("00440123456789012345678901234567890123456789 refs/heads/main\x00shallow\n0000"))
+	f.Add(fuzztest.Long([]byte("003d0123456789012345678901234567890123456789 refs/heads/main\n")))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		fuzztest.Of(8, 4).Bound(t, len(raw), func() {
 			adv, err := readAdvertisement(listen(raw))

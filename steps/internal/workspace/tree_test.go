@@ -440,6 +440,7 @@ func TestReadsWaitForNothing(t *testing.T) {
 // FuzzManifest: The list of files that checkout leaves: it is in order, and no path leads out.
 func FuzzManifest(f *testing.F) {
 	f.Add("100644 0 " + hashOfNothing + "\ta\x00040000 0 " + hashOfNothing + "\tb/\x00")
+	f.Add(fuzztest.Long("100644 0 " + hashOfNothing + "\ta\x00"))
 	f.Add("120000 1 " + hashOfNothing + "\ta/b\x00")
 	f.Add("100644 0 x\t../a\x00")
 	f.Fuzz(func(t *testing.T, text string) {
