@@ -2,10 +2,14 @@ package dockerfile
 
 import (
 	"bytes"
+	"encoding/json"
 	"path"
+	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -54,6 +58,35 @@ func FuzzIgnore(f *testing.F) {
 		fuzztest.Of(32, 64).Bound(t, len(text)+len(file), func() {
 			if ignore, err := parseIgnore(".dockerignore", text); err == nil {
 				ignore.leavesOut(path.Clean(file))
+			}
+		})
+	})
+}
+
+// FuzzCache: a cache of layers, which all who may push can write: what is taken has digests, sizes, and its layers in
+// the manifest.
+func FuzzCache(f *testing.F) {
+	sum := "sha256:" + strings.Repeat("a1", 32)
+	blob := `{"mediaType":"a/b","digest":"` + sum + `","size":7}`
+	f.Add(
+		[]byte(`{"config":`+blob+`,"layers":[{"digest":"`+sum+`","size":7}],"dated":[{"digest":"`+sum+`","size":7,`+
+			`"was":"`+sum+`","diffID":"`+sum+`"}]}`), []byte(`{"layers":[`+blob+`,`+blob+`]}`),
+	)
+	f.Add([]byte(`{"config":`+blob+`,"layers":[{"digest":"`+sum+`","size":-1,"from":"h/r@`+sum+`"}]}`),
+		[]byte(`{"layers":[`+blob+`]}`))
+	f.Add([]byte(`{}`), []byte(`{"layers":[null]}`))
+	f.Fuzz(func(t *testing.T, metadata, manifest []byte) {
+		fuzztest.Of(4, 4).Bound(t, len(metadata)+len(manifest), func() {
+			taken := &takenCache{layers: map[digest.Digest]cacheLayer{}, dated: map[digest.Digest]datedLayer{}}
+			var listed v1.Manifest
+			if json.Unmarshal(metadata, &taken.metadata) != nil || json.Unmarshal(manifest, &listed) != nil ||
+				taken.check(listed) != nil {
+				return
+			}
+			for name, layer := range taken.layers {
+				if name.Validate() != nil || layer.Size <= 0 {
+					t.Errorf("layer %q of %d bytes is taken", name, layer.Size)
+				}
 			}
 		})
 	})
