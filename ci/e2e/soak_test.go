@@ -140,7 +140,10 @@ func (s *soak) warm(t *testing.T) {
 		}
 	})
 	s.rest(t)
-	s.Samples, s.Peaks = nil, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Samples, s.Peaks, s.builds = nil, nil, 0
+	clear(s.Outcomes)
 }
 
 // turn runs some builds at the same time.
