@@ -149,9 +149,9 @@ e2e: ## Test the templates on a Kubernetes with Argo and OpenChoreo of their own
 	@$(if $(CLUSTER),ci/install/install.sh $(CLUSTER))
 	@$(GO) run ./ci/e2e $(E2E)
 
-soak: ## Build for hours on such a cluster, and look at what grows; needs root: DURATION=2h
+soak: ## Build for hours on such a cluster, and look at what grows; needs root: DURATION=2h, RECORD=1 writes docs/reference/soak.md
 	@ci/install/install.sh e2e
-	@$(GO) run ./ci/e2e -soak '$(or $(DURATION),2h)'
+	@$(GO) run ./ci/e2e -soak '$(or $(DURATION),2h)' $(if $(RECORD),-soak-report docs/reference)
 
 clean: ## Remove what the other targets made, but for Go's own caches
 	rm -rf bin dist

@@ -45,6 +45,7 @@ func main() {
 	flag.BoolVar(&r.exhaustive, "exhaustive", false, "run the cases, too, that take minutes each, as at night")
 	flag.BoolVar(&r.again, "again", false, "run tests that fail once more, and name those that pass then as flaky")
 	flag.DurationVar(&r.soak, "soak", 0, "build for so long, and look at what grows, instead of the tests")
+	flag.StringVar(&r.soakFiles, "soak-report", filepath.Dir(table), "where -soak leaves what it found")
 	flag.BoolVar(&r.keep, "keep", false, "leave the cluster running; make cluster-down ends it")
 	flag.Parse()
 	if r.soak > 0 && r.run == "" {
@@ -61,6 +62,7 @@ type runner struct {
 	exhaustive     bool
 	again          bool
 	soak           time.Duration
+	soakFiles      string
 	keep           bool
 	stdout, stderr io.Writer
 }
@@ -195,7 +197,7 @@ func (r runner) test(ctx context.Context, earlier string) error {
 		args = append(args, "-exhaustive")
 	}
 	if r.soak > 0 {
-		args = append(args, "-soak", r.soak.String(), "-soak-report", filepath.Dir(table))
+		args = append(args, "-soak", r.soak.String(), "-soak-report", r.soakFiles)
 	}
 	var failed failures
 	first := append(slices.Clone(args), "-report", table)

@@ -3,13 +3,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -27,7 +27,7 @@ import (
 
 var (
 	soaking   = flag.Duration("soak", 0, "how long TestSoak builds (default not at all)")
-	soakFiles = flag.String("soak-report", "", "`folder` for soak.txt and soak.svg")
+	soakFiles = flag.String("soak-report", "", "`folder` for soak.json, soak.md and soak.svg")
 )
 
 // TestSoak builds for as long as it is told: all builders, by a BuildKit in the build's pod and by daemons that collect
@@ -59,16 +59,9 @@ func TestSoak(t *testing.T) {
 	if !enough {
 		t.Fatalf("%d samples are too few: let it run for longer", len(s.Samples))
 	}
-	var text bytes.Buffer
-	if err := s.Write(&text, verdicts); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("\n%s", text.String())
+	t.Logf("\n%s", s.Page(verdicts))
 	if *soakFiles != "" {
-		if err := errors.Join(
-			os.WriteFile(filepath.Join(*soakFiles, "soak.txt"), text.Bytes(), 0o644),
-			os.WriteFile(filepath.Join(*soakFiles, "soak.svg"), []byte(s.Picture(verdicts)), 0o644),
-		); err != nil {
+		if err := s.Write(*soakFiles); err != nil {
 			t.Error(err)
 		}
 	}
@@ -94,6 +87,7 @@ type soak struct {
 func newSoak(t *testing.T) *soak {
 	t.Helper()
 	s := &soak{}
+	s.About = fmt.Sprintf("On %s, on %d processors.", time.Now().UTC().Format(time.DateOnly), runtime.NumCPU())
 	s.Outcomes = map[string]int{}
 	store := must(imageStore())(t)
 	if err := (testbuilders.Store{Dir: store.Dir, Source: *repository, Log: store.Log}).Push(
@@ -305,6 +299,13 @@ func (s *soak) values(ctx context.Context) (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
+	// What else the machine did.
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		var load float64
+		if _, err := fmt.Sscan(string(text), &load); err == nil {
+			values["load"] = load
+		}
+	}
 	mounts, err := s.machine.Mounts()
 	if err != nil {
 		return nil, err
@@ -376,7 +377,7 @@ func bounds(name string) soaktest.Quantity {
 		q.PerBuild, q.Build, q.Spare = true, 0.02, 0.9
 	}
 	// etcd and the API server keep a history of five minutes and their files, and events are kept for an hour.
-	q.Free = slices.Contains(shown, of) || kind == "events"
+	q.Free = slices.Contains(shown, of) || kind == "events" || name == "load"
 	return q
 }
 

@@ -45,11 +45,7 @@ func TestRunsLeaveNothing(t *testing.T) {
 		s.sample(t, turn+1)
 	}
 	verdicts, _ := s.Judge()
-	var text bytes.Buffer
-	if err := s.Write(&text, verdicts); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("\n%s", text.String())
+	t.Logf("\n%s", s.Page(verdicts))
 	for _, v := range verdicts {
 		if v.Grows {
 			t.Errorf("%s: from %.1f to %.1f", v.Name, v.First, v.Last)

@@ -2,38 +2,100 @@ package soaktest
 
 import (
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
-	"io"
 	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
-// Write writes what was sampled as a table for people.
-func (s *Soak) Write(w io.Writer, verdicts []Verdict) error {
+// files are what Write writes.
+const (
+	dataFile    = "soak.json"
+	pageFile    = "soak.md"
+	pictureFile = "soak.svg"
+)
+
+// Write writes soak.json, with all samples, and soak.md and soak.svg, which are made of it, into a folder.
+func (s *Soak) Write(dir string) error {
+	raw, err := json.MarshalIndent(s, "", " ")
+	if err != nil {
+		return err
+	}
+	errs := []error{os.WriteFile(filepath.Join(dir, dataFile), append(raw, '\n'), 0o644)}
+	for name, text := range s.pages() {
+		errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Soak) pages() map[string]string {
+	verdicts, _ := s.Judge()
+	return map[string]string{pageFile: s.Page(verdicts), pictureFile: s.picture(verdicts)}
+}
+
+// Check compares the page and the picture in a folder with the samples there.
+func Check(dir string) error {
+	raw, err := os.ReadFile(filepath.Join(dir, dataFile))
+	if err != nil {
+		return err
+	}
+	var s Soak
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return fmt.Errorf("%s: %w", dataFile, err)
+	}
+	for name, want := range s.pages() {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		if string(got) != want {
+			return fmt.Errorf("%s is not what %s says", name, dataFile)
+		}
+	}
+	return nil
+}
+
+const head = `# Soak
+
+<!-- Written by make soak RECORD=1: do not edit. -->
+
+` + "`make soak DURATION=2h`" + ` builds in a loop on a cluster of its own ([TestSoak](../../ci/e2e/README.md)). After each
+turn, when nothing is built and nothing of a run is left, it takes a sample. A slope is the median of the slopes between
+each two of the last two thirds of the samples, by Theil and Sen. It is a fault where a slope is more than the quantity
+may grow by, and that growth in all more than is spared. The peak is the most at any moment, also while builds ran.
+
+`
+
+// Page writes what was sampled as a page for people.
+func (s *Soak) Page(verdicts []Verdict) string {
+	var b strings.Builder
 	last := s.Samples[len(s.Samples)-1]
 	fmt.Fprintf(
-		w, "%d builds in %v, with %d samples between them, when nothing was built.\n", last.Builds,
+		&b, "%s\n%d builds in %v, with %d samples. How they ended: ", s.About, last.Builds,
 		last.After.Round(time.Second), len(s.Samples),
 	)
 	var ends []string
 	for _, how := range slices.Sorted(maps.Keys(s.Outcomes)) {
 		ends = append(ends, fmt.Sprintf("%d %s", s.Outcomes[how], how))
 	}
-	fmt.Fprintf(w, "How they ended: %s.\n\n", strings.Join(ends, ", "))
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "\tfirst\tlast\tleast\tmost\tpeak\tslope\tmay grow by\t")
+	fmt.Fprintf(&b, "%s.\n\n![A line for each quantity](%s)\n\n", strings.Join(ends, ", "), pictureFile)
+	b.WriteString("| quantity | first | last | least | most | peak | slope | may grow by | |\n")
+	b.WriteString("|---|---:|---:|---:|---:|---:|---:|---:|---|\n")
 	for _, v := range verdicts {
 		fmt.Fprintf(
-			table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", strings.Join(words(v.Name, v.Unit), ", "), figure(v.First),
-			figure(v.Last), figure(v.Least), figure(v.Most), figure(s.Peaks[v.Name]), v.slope(), v.bound(), v.grows(),
+			&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", strings.Join(words(v.Name, v.Unit), ", "),
+			figure(v.First), figure(v.Last), figure(v.Least), figure(v.Most), figure(s.Peaks[v.Name]), v.slope(),
+			v.bound(), v.grows(),
 		)
 	}
-	return table.Flush()
+	return head + b.String()
 }
 
 // words are those that are not empty.
@@ -65,7 +127,7 @@ func (v Verdict) bound() string {
 	if v.PerBuild {
 		bound = v.Build
 	}
-	return fmt.Sprintf("%g/%s, %g in all", bound, v.per(), v.Spare)
+	return fmt.Sprintf("%g/%s, %g spared", bound, v.per(), v.Spare)
 }
 
 func (v Verdict) grows() string {
@@ -85,8 +147,8 @@ const (
 	colourFree         = "#5f6b7a"
 )
 
-// Picture is an SVG with a line for each quantity: from the least to the most that it was, over time.
-func (s *Soak) Picture(verdicts []Verdict) string {
+// picture is an SVG with a line for each quantity: from the least to the most that it was, over time.
+func (s *Soak) picture(verdicts []Verdict) string {
 	var b strings.Builder
 	rows := (len(verdicts) + columns - 1) / columns
 	fmt.Fprintf(

@@ -32,6 +32,7 @@ type Sample struct {
 
 // A Soak is what was sampled while builds ran.
 type Soak struct {
+	About      string // when, and on what machine: a sentence
 	Quantities []Quantity
 	Samples    []Sample
 	Peaks      map[string]float64 // most at any moment, also while builds ran

@@ -1,11 +1,12 @@
 package soaktest
 
 import (
-	"bytes"
 	"encoding/xml"
 	"errors"
 	"io"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -95,18 +96,15 @@ func TestReport(t *testing.T) {
 	s := sampled(Quantity{Name: "claims <of> runs", PerBuild: true, Build: 0.02}, 0, 1, 2, 3, 4, 5)
 	s.Peak(map[string]float64{"claims <of> runs": 12})
 	verdicts, _ := s.Judge()
-	var text bytes.Buffer
-	if err := s.Write(&text, verdicts); err != nil {
-		t.Fatal(err)
-	}
+	text := s.Page(verdicts)
 	for _, want := range []string{
-		"20 builds in 50m0s, with 6 samples", "24 Succeeded", "+0.25/build", "0.02/build", "GROWS", " 12 ",
+		"20 builds in 50m0s, with 6 samples", "24 Succeeded", "+0.25/build", "0.02/build, 0 spared", "| GROWS |", "| 12 |",
 	} {
-		if !strings.Contains(text.String(), want) {
-			t.Errorf("%q is not in\n%s", want, text.String())
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-	picture := s.Picture(verdicts)
+	picture := s.picture(verdicts)
 	for decoder := xml.NewDecoder(strings.NewReader(picture)); ; {
 		if _, err := decoder.Token(); errors.Is(err, io.EOF) {
 			break
@@ -117,5 +115,37 @@ func TestReport(t *testing.T) {
 	// From the bottom on the left to the top on the right.
 	if !strings.Contains(picture, `points="15.0,70.0 `) || !strings.Contains(picture, ` 285.0,26.0"`) {
 		t.Errorf("the line is another:\n%s", picture)
+	}
+}
+
+// What is in a folder is checked by its samples.
+func TestWrite(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := Check(dir); err == nil {
+		t.Error("nothing is taken for a soak")
+	}
+	s := sampled(Quantity{Name: "mounts"}, 1, 1, 2, 1, 1, 1)
+	if err := errors.Join(s.Write(dir), Check(dir)); err != nil {
+		t.Error(err)
+	}
+	page := filepath.Join(dir, pageFile)
+	raw, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(page, append(raw, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(dir); err == nil || !strings.Contains(err.Error(), pageFile) {
+		t.Errorf("a page that somebody has edited: %v", err)
+	}
+}
+
+// TestDocs: the page in docs is what was sampled.
+func TestDocs(t *testing.T) {
+	t.Parallel()
+	if err := Check("../../docs/reference"); err != nil {
+		t.Error(err)
 	}
 }
