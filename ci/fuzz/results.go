@@ -55,7 +55,9 @@ func record(dir string, t target, s spell) error {
 		return err
 	}
 	was := r.Tallies[t.String()]
-	r.Tallies[t.String()] = tally{was.Inputs + s.inputs, was.CPU + s.cpu.Seconds(), time.Now().UTC().Format(time.DateOnly)}
+	r.Tallies[t.String()] = tally{
+		was.Inputs + s.inputs, was.CPU + s.cpu.Seconds(), time.Now().UTC().Format(time.DateOnly),
+	}
 	raw, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
@@ -74,8 +76,8 @@ const head = `# Fuzzing
 What reads bytes of strangers has a fuzz target: a function that gets what a fuzzer makes, and fails where the parser
 panics, hangs, takes what it must refuse, or costs more than a bound that grows with the input's length
 ([fuzztest](../../internal/fuzztest/fuzztest.go)). Seeds are in the code, and in testdata/fuzz of each package; go test
-runs them all. ` + "`make fuzz TIME=5m ONLY=gitsource`" + ` goes on from what the machine's cache of Go holds of the last
-time. With ` + "`RECORD=1`" + ` it adds its figures to this page. CPU is user and system time of the fuzzer's processes.
+runs them all. ` + "`make fuzz TIME=5m ONLY=gitsource`" + ` goes on from what the machine's cache of Go holds of the
+last time. With ` + "`RECORD=1`" + ` it adds its figures to this page. CPU is user and system time of the fuzzer's processes.
 
 `
 

@@ -85,7 +85,7 @@ type round struct {
 	chosen *regexp.Regexp
 	limit  time.Duration // of each target
 	save   int           // how many inputs of each target to keep
-	record string        // folder whose fuzzing.json and fuzzing.md are brought up to date; empty: none
+	record string        // folder whose results are brought up to date; empty: none
 	out    io.Writer
 }
 

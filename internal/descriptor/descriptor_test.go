@@ -2,6 +2,7 @@ package descriptor
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -125,6 +126,9 @@ func FuzzDescriptor(f *testing.F) {
 	f.Add([]byte("endpoints: &a\n- <<: *a\n"))
 	f.Add([]byte("\ufeffa: 1\r\n---\n...\n"))
 	f.Add([]byte("configurations: {env: [{name: .nan, value: 1e400}, {name: !!binary aGk=}]}"))
+	f.Add([]byte("a0: &a0 [ha, ha]\n" + fuzztest.Laughs(func(name, twice int) string {
+		return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", name, name, twice, twice)
+	}) + "endpoints: *a40\n"))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if len(raw) > 1<<16 {

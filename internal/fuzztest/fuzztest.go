@@ -39,6 +39,16 @@ func (c Cost) Bound(t *testing.T, n int, parse func()) {
 	}
 }
 
+// Laughs are texts each of which is twice the one before, for languages that expand names: line(i, i-1) says so of the
+// two names by their numbers.
+func Laughs(line func(name, twice int) string) string {
+	var b strings.Builder
+	for i := range 40 {
+		b.WriteString(line(i+1, i))
+	}
+	return b.String()
+}
+
 // long is how many bytes a seed has that is made long.
 const long = 64 << 10
 

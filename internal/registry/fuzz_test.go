@@ -37,7 +37,8 @@ func FuzzCredentials(f *testing.F) {
 func FuzzChallenge(f *testing.F) {
 	for _, seed := range []string{
 		`Negotiate abc==, Basic realm="x, y"`, `Bearer realm="https://h/t",service="a \"quoted\" one",scope="a:b:c d"`,
-		`Basic`, `=a, =, "`, `Bearer realm = x , basic`, fuzztest.Long("a "), fuzztest.Long(`a="\`), fuzztest.Long(`a="b",`),
+		`Basic`, `=a, =, "`, `Bearer realm = x , basic`,
+		fuzztest.Long("a "), fuzztest.Long(`a="\`), fuzztest.Long(`a="b",`),
 	} {
 		f.Add(seed)
 	}

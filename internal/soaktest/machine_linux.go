@@ -117,8 +117,8 @@ func Groups(dir string) int {
 }
 
 // Usage is what the files below a folder take of the disk, in MiB, and how many they are. A file with two names counts
-// once, and what is mounted from another file system does not. A folder that is not there has nothing, and below it what
-// cannot be read, for it may be gone by now, is left out.
+// once, and what is mounted from another file system does not. A folder that is not there has nothing. What cannot be
+// read below it is left out, for it may be gone by now.
 func Usage(dir string) (mebi float64, files int, err error) {
 	type inode struct{ device, number uint64 }
 	seen := map[inode]bool{}

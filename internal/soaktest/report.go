@@ -22,7 +22,7 @@ const (
 	pictureFile = "soak.svg"
 )
 
-// Write writes soak.json, with all samples, and soak.md and soak.svg, which are made of it, into a folder.
+// Write writes all samples as JSON into a folder, and the page and the picture that are made of them.
 func (s *Soak) Write(dir string) error {
 	raw, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
@@ -66,8 +66,8 @@ const head = `# Soak
 
 <!-- Written by make soak RECORD=1: do not edit. -->
 
-` + "`make soak DURATION=2h`" + ` builds in a loop on a cluster of its own ([TestSoak](../../ci/e2e/README.md)). After each
-turn, when nothing is built and nothing of a run is left, it takes a sample. A slope is the median of the slopes between
+` + "`make soak DURATION=2h`" + ` builds in a loop on a cluster of its own ([TestSoak](../../ci/e2e/README.md)).
+After each turn, when nothing is built and nothing of a run is left, it takes a sample. A slope is the median of the slopes between
 each two of the last two thirds of the samples, by Theil and Sen. It is a fault where a slope is more than the quantity
 may grow by, and that growth in all more than is spared. The peak is the most at any moment, also while builds ran.
 

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A Quantity is something that is sampled, and what it may grow by. The zero bounds are those of what must not grow.
+// A Quantity is something that is sampled, and what it may grow by. With zero bounds it must not grow.
 type Quantity struct {
 	Name  string
 	Unit  string  // MiB, or empty for a count
@@ -65,7 +65,7 @@ func (s *Soak) Add(sample Sample, of func(name string) Quantity) {
 type Verdict struct {
 	Quantity
 	First, Last, Least, Most float64 // of the samples
-	// Slope is that of the last two thirds of the samples: by the hour, or by the build.
+	// Slope is how steep the last two thirds of the samples are: by the hour, or by the build.
 	Slope float64
 	Grows bool // by more than it may
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The slope is that of most points, wherever a quarter of them is.
+// The slope follows most points, wherever a quarter of them is.
 func TestSlope(t *testing.T) {
 	t.Parallel()
 	x := []float64{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
@@ -98,7 +98,8 @@ func TestReport(t *testing.T) {
 	verdicts, _ := s.Judge()
 	text := s.Page(verdicts)
 	for _, want := range []string{
-		"20 builds in 50m0s, with 6 samples", "24 Succeeded", "+0.25/build", "0.02/build, 0 spared", "| GROWS |", "| 12 |",
+		"20 builds in 50m0s, with 6 samples", "24 Succeeded", "+0.25/build", "0.02/build, 0 spared", "| GROWS |",
+		"| 12 |",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)

@@ -199,6 +199,9 @@ func (s *source) parse(in Parameters) error {
 	if s.stages, s.global, err = instructions.Parse(tree.AST, nil); err != nil {
 		return s.invalid(err)
 	}
+	if err := s.checkExpansion(in); err != nil {
+		return err
+	}
 	s.setTriggers()
 	if err := s.check(in); err != nil {
 		return err

@@ -2,6 +2,7 @@ package gitsource
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -50,6 +51,9 @@ func FuzzAttributes(f *testing.F) {
 		f.Add(seed, "docs/a.bat")
 		f.Add(fuzztest.Long(seed), "docs/a.bat")
 	}
+	f.Add(fuzztest.Laughs(func(name, twice int) string {
+		return fmt.Sprintf("[attr]a%d a%d -b a%d\n", name, twice, twice)
+	})+"* a40\n", "docs/a.bat")
 	f.Fuzz(func(t *testing.T, text, file string) {
 		fuzztest.Small.Bound(t, len(text)+len(file), func() {
 			a := &attributes{rules: map[string][]rule{}, macros: map[string][]assignment{}}
