@@ -39,11 +39,14 @@ func (c Cost) Bound(t *testing.T, n int, parse func()) {
 	}
 }
 
+// laughs is how often Laughs doubles: enough to break a bound, and not the machine.
+const laughs = 25
+
 // Laughs are texts each of which is twice the one before, for languages that expand names: line(i, i-1) says so of the
 // two names by their numbers.
 func Laughs(line func(name, twice int) string) string {
 	var b strings.Builder
-	for i := range 40 {
+	for i := range laughs {
 		b.WriteString(line(i+1, i))
 	}
 	return b.String()

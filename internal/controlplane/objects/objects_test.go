@@ -210,7 +210,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("apiVersion: openchoreo.dev/v1alpha1\nkind: ClusterWorkflow\n? [a]\n: b\nspec: {resources: [1, {}]}")
 	f.Add("apiVersion: v1\nkind: List\na0: &a0 [ha, ha]\n" + fuzztest.Laughs(func(name, twice int) string {
 		return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", name, name, twice, twice)
-	}) + "items: *a40\n")
+	}) + "items: *a25\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		var set *Set
 		fuzztest.Of(16, 64).Bound(t, len(text), func() { set = load(t, map[string]string{"a.yaml": text}) })

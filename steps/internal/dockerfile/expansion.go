@@ -30,7 +30,7 @@ var (
 func (s sizes) bound(text string) int {
 	size := len(text)
 	for _, found := range reference.FindAllStringSubmatch(text, -1) {
-		size += s.of(found[1])
+		size += s.of(found[1]) - len(found[0])
 	}
 	for _, found := range replacement.FindAllStringSubmatch(text, -1) {
 		by := len(found[2])
@@ -66,10 +66,14 @@ func (s *source) checkExpansion(in Parameters) error {
 	all := 0
 	for _, node := range s.parsed.AST.Children {
 		size := known.instruction(node)
-		if all += size; size > expandedLimit || all > expandedAllLimit {
-			return s.at(node.Location(), "its variables expand to more than %d MiB", min(size, all)>>20).WithHint(
-				"Look for variables that contain others, which contain others, many times.",
-			)
+		const hint = "Look for variables that contain others, which contain others, many times."
+		if all += size; size > expandedLimit {
+			return s.at(node.Location(), "its variables expand to more than %d MiB", expandedLimit>>20).WithHint(hint)
+		}
+		if all > expandedAllLimit {
+			return s.at(
+				node.Location(), "variables up to here expand to more than %d MiB", expandedAllLimit>>20,
+			).WithHint(hint)
 		}
 	}
 	return nil

@@ -53,7 +53,7 @@ func FuzzAttributes(f *testing.F) {
 	}
 	f.Add(fuzztest.Laughs(func(name, twice int) string {
 		return fmt.Sprintf("[attr]a%d a%d -b a%d\n", name, twice, twice)
-	})+"* a40\n", "docs/a.bat")
+	})+"* a25\n", "docs/a.bat")
 	f.Fuzz(func(t *testing.T, text, file string) {
 		fuzztest.Small.Bound(t, len(text)+len(file), func() {
 			a := &attributes{rules: map[string][]rule{}, macros: map[string][]assignment{}}
