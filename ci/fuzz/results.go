@@ -77,7 +77,8 @@ What reads bytes of strangers has a fuzz target: a function that gets what a fuz
 panics, hangs, takes what it must refuse, or costs more than a bound that grows with the input's length
 ([fuzztest](../../internal/fuzztest/fuzztest.go)). Seeds are in the code, and in testdata/fuzz of each package; go test
 runs them all. ` + "`make fuzz TIME=5m ONLY=gitsource`" + ` goes on from what the machine's cache of Go holds of the
-last time. With ` + "`RECORD=1`" + ` it adds its figures to this page. CPU is user and system time of the fuzzer's processes.
+last time. With ` + "`RECORD=1`" + ` it adds its figures to this page. CPU is user and system time of the
+fuzzer's processes.
 
 `
 

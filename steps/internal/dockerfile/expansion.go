@@ -17,7 +17,7 @@ const (
 	unknownSize      = 64       // a variable of the base image, whose value is not known yet, counts as so much
 )
 
-// sizes are those of the longest values that variables have anywhere in a Dockerfile, by name, or more.
+// sizes tell by name how long the longest value is that a variable has anywhere in a Dockerfile, or more.
 type sizes map[string]int
 
 var (

@@ -22,7 +22,7 @@ func TestExpansionsThatAreRefused(t *testing.T) {
 		"ARG before FROM":             doubled("ARG a%d=${a%d}${a%d}\n") + "FROM x:$a25\n",
 		"ENV":                         "FROM x\n" + doubled("ENV a%d=$a%d$a%d\n"),
 		"one name":                    "FROM x\nENV a=1234567\n" + strings.Repeat("ENV a=$a$a\n", 20),
-		"triggers":                    "FROM x\nENV a=1234567\n" + strings.Repeat("ONBUILD ENV a=$a$a\n", 20) + "FROM 0\n",
+		"triggers":                    long + strings.Repeat("ONBUILD ENV a=$a$a\n", 20) + "FROM 0\n",
 		"stage upon stage":            strings.Repeat("FROM x AS s\nARG a=$a$a$a\nFROM s\n", 20),
 		"a replacement":               long + "LABEL b=${a//x/" + strings.Repeat("y", 2000) + "}\n",
 		"a replacement by a variable": long + "LABEL b=${a//x/$a}\n",
