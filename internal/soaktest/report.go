@@ -68,8 +68,8 @@ const head = `# Soak
 
 ` + "`make soak DURATION=2h`" + ` builds in a loop on a cluster of its own ([TestSoak](../../ci/e2e/README.md)).
 After each turn, when nothing is built and nothing of a run is left, it takes a sample. A slope is the median of the
-slopes between each two of the last two thirds of the samples, by Theil and Sen. It is a fault where a slope is more than
-the quantity may grow by, and that growth in all more than is spared. The peak is the most at any moment, also while
+slopes between each two of the last two thirds of the samples, by Theil and Sen. It is a fault where a slope is more
+than the quantity may grow by, and all of the growth more than is spared. The peak is the most at any moment, also while
 builds ran, of what is looked at then: processes.
 
 `
