@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -209,9 +210,14 @@ func ended(run *v1alpha1.WorkflowRun) string {
 	if len(run.Status.Tasks) == 0 {
 		return ""
 	}
-	reason, _, _ := strings.Cut(run.Status.Tasks[len(run.Status.Tasks)-1].Message, ":")
-	return reason
+	if told := reasonTold.FindStringSubmatch(run.Status.Tasks[len(run.Status.Tasks)-1].Message); told != nil {
+		return told[1]
+	}
+	return ""
 }
+
+// reasonTold is how Argo's message of a step begins: main: Error (exit code 22): BuildFailed: …
+var reasonTold = regexp.MustCompile(`^main: Error \(exit code \d+\): (\w+): `)
 
 // rest waits until nothing of a run is left, and takes a sample. What is left for longer than a minute is in it.
 func (s *soak) rest(t *testing.T) {
