@@ -70,7 +70,8 @@ const head = `# Soak
 After each turn, when nothing is built and nothing of a run is left, it takes a sample. A slope is the median of the
 slopes between each two of the last two thirds of the samples, by Theil and Sen. It is a fault where a slope is more
 than the quantity may grow by, and all of the growth more than is spared. The peak is the most at any moment, also while
-builds ran, of what is looked at then: processes.
+builds ran, of what is looked at then: processes. A soak of minutes
+says nothing of what grows slowly.
 
 `
 
@@ -79,7 +80,7 @@ func (s *Soak) Page(verdicts []Verdict) string {
 	var b strings.Builder
 	last := s.Samples[len(s.Samples)-1]
 	fmt.Fprintf(
-		&b, "%s\n%d builds in %v, with %d samples. How they ended: ", s.About, last.Builds,
+		&b, "%s\n\n%d builds in %v, with %d samples. How they ended: ", s.About, last.Builds,
 		last.After.Round(time.Second), len(s.Samples),
 	)
 	var ends []string
