@@ -104,6 +104,12 @@ func unreachable(ctx context.Context, parameter, what string, err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok {
 		err = wrapped.Err
 	}
+	if isExpired(err) { // nobody who builds can mend that, and another try may find it renewed
+		return outcome.Errorf(outcome.ApiUnavailable, "%s: %w", what, err).WithHint(
+			"Have the certificate renewed; if it is valid now, this machine's clock is wrong. Adding a certificate " +
+				"authority does not help.",
+		)
+	}
 	if hint := certificateHint(err); hint != "" {
 		return outcome.Errorf(outcome.InvalidParameters, "ca-bundle: %s: %w", what, err).WithHint(hint)
 	}
@@ -161,9 +167,11 @@ func certificateHint(err error) string {
 			host.Host,
 		)
 	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](verification); ok && invalid.Reason == x509.Expired {
-		return "The certificate has expired or is not valid yet: have it renewed, and check this machine's clock. " +
-			"Adding a certificate authority does not help."
-	}
 	return untrusted
+}
+
+// isExpired tells whether a server's certificate is not valid at this time.
+func isExpired(err error) bool {
+	invalid, ok := errors.AsType[x509.CertificateInvalidError](err)
+	return ok && invalid.Reason == x509.Expired
 }

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -70,6 +71,7 @@ type Client struct {
 	base     *url.URL
 	http     *http.Client
 	secrets  *redact.Secrets
+	known    atomic.Bool // the API has answered once, so what answers otherwise stands before it for a while
 
 	mu    sync.Mutex // guards what follows, and is held while a token is fetched
 	token *oauth2.Token
@@ -149,14 +151,17 @@ func (c *Client) Get(ctx context.Context, namespace string, kind Resource, name 
 	return object, c.call(ctx, http.MethodGet, c.url(namespace, kind, name), nil, &object)
 }
 
-// Create makes an object. That there is one of its name already, IsConflict tells.
+// Create makes an object. It is made when the API answers with it: a page of what stands before the API is no success,
+// whatever its status. That there is one of its name already, IsConflict tells.
 func (c *Client) Create(ctx context.Context, namespace string, kind Resource, object Object) error {
-	return c.call(ctx, http.MethodPost, c.url(namespace, kind), object, nil)
+	var made Object
+	return c.call(ctx, http.MethodPost, c.url(namespace, kind), object, &made)
 }
 
-// Update replaces an object's spec, labels and annotations whole.
+// Update replaces an object's spec, labels and annotations whole. As for Create, only the API's own answer counts.
 func (c *Client) Update(ctx context.Context, namespace string, kind Resource, name string, object Object) error {
-	return c.call(ctx, http.MethodPut, c.url(namespace, kind, name), object, nil)
+	var made Object
+	return c.call(ctx, http.MethodPut, c.url(namespace, kind, name), object, &made)
 }
 
 // List reads all objects that the query selects, such as component=cart.
@@ -200,7 +205,7 @@ func (c *Client) url(namespace string, kind Resource, name ...string) *url.URL {
 	return c.base.JoinPath(segments...)
 }
 
-// call sends a request as JSON and decodes the answer into result, if that is not nil. A token that the API no longer
+// call sends a request as JSON and decodes the answer into result. A token that the API no longer
 // accepts is fetched anew, once.
 func (c *Client) call(ctx context.Context, method string, u *url.URL, object Object, result any) error {
 	var content []byte
@@ -251,13 +256,15 @@ func (c *Client) send(
 		return c.refusal(what, resp, answer)
 	case len(answer) > answerLimit:
 		return outcome.Errorf(outcome.Failed, "%s: the answer is larger than %d bytes", what, answerLimit)
-	case result == nil:
-		return nil
 	}
 	dec := json.NewDecoder(bytes.NewReader(answer))
 	dec.UseNumber()
 	if err := dec.Decode(result); err != nil {
-		if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/json") {
+		kind := resp.Header.Get("Content-Type")
+		switch isJSON := strings.HasPrefix(kind, "application/json"); {
+		case !isJSON && c.known.Load():
+			return outcome.Errorf(outcome.ApiUnavailable, "%s: answered with %q instead of JSON", what, kind)
+		case !isJSON:
 			return outcome.Errorf(
 				outcome.NotFound, "%s: answered with %q instead of JSON: that is not the OpenChoreo API", what, kind,
 			).WithHint(
@@ -266,6 +273,7 @@ func (c *Client) send(
 		}
 		return outcome.Errorf(outcome.ApiUnavailable, "%s: the answer is damaged: %w", what, err)
 	}
+	c.known.Store(true)
 	return nil
 }
 

@@ -126,6 +126,40 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// What stands before the API may answer for it, with a page and a status of success. Nothing is written then. Once the
+// API has answered itself, another try is worth it.
+func TestPagesInPlaceOfAnswers(t *testing.T) {
+	t.Parallel()
+	page := true
+	c, _ := against(t, func(w http.ResponseWriter, _ *http.Request) {
+		if page {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprint(w, "<html>sign in</html>")
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"metadata":{"name":"w"}}`)
+	})
+	for name, call := range map[string]func() error{
+		"create": func() error { return c.Create(t.Context(), "acme", Workloads, Object{}) },
+		"update": func() error { return c.Update(t.Context(), "acme", Workloads, "w", Object{}) },
+		"get":    func() error { _, err := c.Get(t.Context(), "acme", Workloads, "w"); return err },
+	} {
+		for _, reason := range []outcome.Reason{outcome.NotFound, outcome.ApiUnavailable} {
+			c.known.Store(reason == outcome.ApiUnavailable)
+			page = true
+			if err := call(); err == nil || outcome.Of(err).Reason != reason {
+				t.Errorf("%s of a page: %v", name, err)
+			}
+		}
+		c.known.Store(false)
+		page = false
+		if err := call(); err != nil || !c.known.Load() {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestAnswerIsBounded(t *testing.T) {
 	t.Parallel()
 	c, _ := against(t, func(w http.ResponseWriter, r *http.Request) {
