@@ -235,6 +235,11 @@ func (c *httpConnection) do(r *http.Request, mediaType string) (io.Reader, *url.
 			).
 				WithHint("The server must run git http-backend or an equal of it: a folder of files is not enough.")
 		}
+		if mediaType == resultType { // it has shown that it is a repository
+			return nil, nil, outcome.Errorf(
+				outcome.GitServerUnavailable, "%s answers with %q instead of %s", c.remote, got, mediaType,
+			)
+		}
 		return nil, nil, outcome.Errorf(
 			outcome.RepositoryNotFound, "%s is not a Git repository: the server answers with %q instead of %s",
 			c.remote, got, mediaType,
