@@ -34,7 +34,8 @@ const (
 	Lost                       // it lost, or does not see yet, what was sent to it
 	Refused                    // it says no in another way
 	Untrusted                  // its certificate is of an authority that is not trusted
-	BadCertificate             // its certificate is not valid: another name, another time
+	BadCertificate             // its certificate is not valid: of another name
+	Expired                    // its certificate is not valid at this time, by our clock
 	PlainHTTP                  // it speaks HTTP where HTTPS is spoken to it
 	NotTLS                     // it speaks something else than TLS
 	NoHost                     // no such host is known
@@ -68,6 +69,8 @@ func FaultOf(host string, err error) *Fault {
 	fault := &Fault{Host: host, Cause: err}
 	if failure, ok := errors.AsType[*outcome.Error](err); ok {
 		fault.Cause = failure // not the registry's: it is of credentials, or of what the registry has
+	} else if stalled, ok := errors.AsType[errStalled](err); ok {
+		fault.Kind, fault.Cause = Unavailable, stalled
 	} else if errors.Is(err, http.ErrSchemeMismatch) {
 		fault.Kind = PlainHTTP
 	} else if record, ok := errors.AsType[tls.RecordHeaderError](err); ok {
@@ -79,6 +82,9 @@ func FaultOf(host string, err error) *Fault {
 		fault.Kind, fault.Cause = Untrusted, authority
 	} else if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		fault.Kind, fault.Cause = BadCertificate, certificate
+		if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+			fault.Kind = Expired
+		}
 	} else if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
 		fault.Kind, fault.Cause = NoHost, dns
 	} else if broken, ok := errors.AsType[*url.Error](err); ok {
@@ -128,6 +134,8 @@ func (f *Fault) kind(request *http.Request) Kind {
 		return Denied
 	case f.Status == http.StatusNotFound, f.Says(transport.NameUnknownErrorCode):
 		return Missing
+	case f.Status < http.StatusMultipleChoices: // a page of what stands before it, and no word of the registry's
+		return Unavailable
 	}
 	return Refused
 }
@@ -169,7 +177,7 @@ func (f *Fault) Error() string {
 	switch f.Kind {
 	case Untrusted:
 		return fmt.Sprintf("the certificate of %s is of an authority that is not trusted: %v", f.Host, f.Cause)
-	case BadCertificate:
+	case BadCertificate, Expired:
 		return fmt.Sprintf("the certificate of %s is not valid: %v", f.Host, f.Cause)
 	case PlainHTTP:
 		return f.Host + " answers in plain HTTP, not in HTTPS"
@@ -225,6 +233,8 @@ func (f *Fault) Pulling() *outcome.Error {
 	switch f.Kind {
 	case Unknown, Unavailable, Lost, NotTLS, NoHost:
 		reason = outcome.RegistryUnavailable
+	case Expired:
+		reason, hint = outcome.RegistryUnavailable, ExpiredHint
 	case Missing:
 		text = f.Host + " does not have it: not found"
 	case Denied:
@@ -236,6 +246,9 @@ func (f *Fault) Pulling() *outcome.Error {
 	}
 	return (&outcome.Error{Reason: reason, Message: text, Cause: f}).WithHint(hint).After(f.RetryAfter)
 }
+
+// ExpiredHint says what to do about an Expired.
+const ExpiredHint = "Renew the registry's certificate; if it is valid now, the clock of the node is wrong."
 
 // Pulling is the outcome of a pull that failed everywhere: faults are what its mirrors said, and last what the registry
 // said itself, which counts. Only where there is no such registry, as in a network without a way out, a mirror's word

@@ -60,6 +60,8 @@ func TestFaultOf(t *testing.T) {
 			outcome.RegistryUnavailable, "MANIFEST_BLOB_UNKNOWN"},
 		"upload that was begun": {answer("PUT", 404, transport.BlobUploadUnknownErrorCode), registry.Lost,
 			outcome.RegistryUnavailable, "BLOB_UPLOAD_UNKNOWN"},
+		"page in place of an answer": {answer("POST", 200), registry.Unavailable,
+			outcome.RegistryUnavailable, "answers 200"},
 		"layer that is too large": {answer("PUT", 413, transport.SizeInvalidErrorCode), registry.Refused,
 			outcome.BaseImageUnavailable, "answers 413"},
 		"manifest that it does not take": {answer("PUT", 400, transport.ManifestInvalidErrorCode), registry.Refused,
@@ -69,6 +71,9 @@ func TestFaultOf(t *testing.T) {
 		"name in a certificate": {
 			through(&tls.CertificateVerificationError{Err: errors.New("it is for another host")}),
 			registry.BadCertificate, outcome.BaseImageUnavailable, "is not valid: "},
+		"time of a certificate": {
+			through(&tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}}),
+			registry.Expired, outcome.RegistryUnavailable, "is not valid: "},
 		"HTTP": {through(http.ErrSchemeMismatch), registry.PlainHTTP, outcome.BaseImageUnavailable, "in plain HTTP"},
 		"no TLS": {through(tls.RecordHeaderError{Msg: "first record"}), registry.NotTLS,
 			outcome.RegistryUnavailable, "does not speak TLS"},

@@ -1,21 +1,25 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"strings"
+	"time"
 )
 
 // Gate is the last thing that every request to a registry passes, also requests that authentication sends on its own.
 // It keeps them to the protocol that was asked for, even where ggcr would guess another from the host's name. It lets
 // the registry's answers lead to other hosts over HTTPS only. It sends bodies whole, and returns a Fault instead of
-// answers that are worth another try.
+// answers that are worth another try. An answer of which nothing more comes ends: on a network that was cut, a machine
+// may wait for the rest forever.
 type Gate struct {
 	Host     string // of the registry
 	Insecure bool   // HTTP, not HTTPS; then others may be spoken to over HTTP, too
 	Next     http.RoundTripper
+	Patience time.Duration // how long nothing of an answer may come while somebody reads it; 0: a minute
 }
 
 // Scheme is the scheme of the registry's URLs.
@@ -28,7 +32,22 @@ func (g *Gate) Scheme() string {
 
 // RoundTrip implements http.RoundTripper.
 func (g *Gate) RoundTrip(request *http.Request) (*http.Response, error) {
-	out := request.Clone(request.Context())
+	ctx, cancel := context.WithCancelCause(request.Context())
+	response, err := g.roundTrip(request, request.Clone(ctx))
+	if err != nil {
+		cancel(nil)
+		return nil, err
+	}
+	patience := g.Patience
+	if patience == 0 {
+		patience = time.Minute
+	}
+	response.Body = &flowing{ReadCloser: response.Body, patience: patience, ctx: ctx, cancel: cancel}
+	return response, nil
+}
+
+// roundTrip sends out, which is a copy of the request.
+func (g *Gate) roundTrip(request, out *http.Request) (*http.Response, error) {
 	switch {
 	case request.URL.Host == g.Host:
 		// ggcr tries both, HTTP for hosts that look local. A registry behind a proxy that ends TLS may name itself by
@@ -92,6 +111,38 @@ func (b *bounded) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// flowing is an answer of which something has to come.
+type flowing struct {
+	io.ReadCloser
+	patience time.Duration
+	ctx      context.Context // of the request
+	cancel   context.CancelCauseFunc
+}
+
+func (f *flowing) Read(p []byte) (int, error) {
+	late := time.AfterFunc(f.patience, func() { f.cancel(errStalled{f.patience}) })
+	n, err := f.ReadCloser.Read(p)
+	late.Stop()
+	if stalled, ok := errors.AsType[errStalled](context.Cause(f.ctx)); ok && err != nil && err != io.EOF {
+		err = stalled
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (f *flowing) Close() error {
+	defer f.cancel(nil)
+	return f.ReadCloser.Close()
+}
+
+// errStalled is an answer of which nothing more came. To libraries it is one that broke off.
+type errStalled struct{ after time.Duration }
+
+func (e errStalled) Error() string {
+	return fmt.Sprintf("nothing more of its answer came for %s", e.after)
+}
+func (errStalled) Unwrap() error { return io.ErrUnexpectedEOF }
 
 func closeBody(request *http.Request) error {
 	if request.Body == nil {

@@ -43,6 +43,8 @@ func Transport(caBundle string) (*http.Transport, error) {
 	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	t.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 	t.ResponseHeaderTimeout = 60 * time.Second
+	// A server that takes its time answers these; on a network that was cut nobody does.
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 45 * time.Second}
 	t.MaxIdleConnsPerHost = 16
 	return t, nil
 }

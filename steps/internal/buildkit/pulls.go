@@ -2,7 +2,9 @@ package buildkit
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
@@ -92,6 +94,12 @@ func (p pull) RoundTrip(request *http.Request) (*http.Response, error) {
 		err = registry.Answered(host, response)
 		response.Body.Close()
 	}
+	if err == nil && strings.HasPrefix(asked, "/manifests/") {
+		if kind := response.Header.Get("Content-Type"); !mayBeManifest(kind) {
+			err = &registry.Fault{Host: host, Cause: fmt.Errorf("it answers with %q in place of a manifest", kind)}
+			response.Body.Close()
+		}
+	}
 	if err == nil {
 		p.went(image+asked, nil, image)
 		response.Body = &arriving{response.Body, func(err error) {
@@ -107,6 +115,13 @@ func (p pull) RoundTrip(request *http.Request) (*http.Response, error) {
 	return nil, fault
 }
 
+// mayBeManifest tells whether a manifest may have a media type. BuildKit takes a page that stands in its place for a
+// fault of the Dockerfile.
+func mayBeManifest(kind string) bool {
+	kind, _, err := mime.ParseMediaType(kind)
+	return err != nil || strings.HasPrefix(kind, "application/vnd.") || strings.HasSuffix(kind, "json")
+}
+
 // firstOf returns the request that led, by redirections, to a request.
 func firstOf(request *http.Request) *http.Request {
 	for request.Response != nil && request.Response.Request != nil {
@@ -115,7 +130,8 @@ func firstOf(request *http.Request) *http.Request {
 	return request
 }
 
-// arriving is the body of an answer. Its errors stay as they are: containerd goes on where a body breaks off.
+// arriving is the body of an answer. Of one that breaks off the error is the one by which containerd knows to go on
+// from there.
 type arriving struct {
 	io.ReadCloser
 	broke func(error)
@@ -125,6 +141,9 @@ func (a *arriving) Read(b []byte) (int, error) {
 	n, err := a.ReadCloser.Read(b)
 	if err != nil && err != io.EOF {
 		a.broke(err)
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.ErrUnexpectedEOF
 	}
 	return n, err
 }
@@ -201,7 +220,7 @@ func (d downloads) RoundTrip(request *http.Request) (*http.Response, error) {
 func (d *download) outcome() *outcome.Error {
 	reason := outcome.DownloadFailed
 	switch d.Kind {
-	case registry.Unknown, registry.Unavailable, registry.NoHost:
+	case registry.Unknown, registry.Unavailable, registry.NoHost, registry.Expired:
 		reason = outcome.DownloadUnavailable
 	}
 	return outcome.Errorf(reason, "%s: %w", d.url, d.Fault).After(d.RetryAfter)

@@ -31,6 +31,8 @@ func (r *repository) failure(doing string, err error) error {
 		return r.refusal(doing, fault)
 	case registry.Unavailable, registry.Lost:
 		reason = outcome.RegistryUnavailable
+	case registry.Expired: // nobody who builds can mend that, and another try may find it renewed
+		reason, hint = outcome.RegistryUnavailable, registry.ExpiredHint
 	case registry.PlainHTTP:
 		reason, about = outcome.InvalidParameters, "registry: "
 		hint = "Use the registry's HTTPS port; where unprotected credentials and images are acceptable, set " +
@@ -43,7 +45,7 @@ func (r *repository) failure(doing string, err error) error {
 		hint = "Give the PEM certificate of the registry's authority as ca-bundle."
 	case registry.BadCertificate:
 		reason, about = outcome.InvalidParameters, "registry: "
-		hint = "Use the name that the registry's certificate is for, and look when it expires."
+		hint = "Use the name that the registry's certificate is for."
 	case registry.NoHost:
 		reason, about = outcome.InvalidParameters, "registry: "
 		hint = "Check the host of the parameter registry, and that this network's DNS knows it."

@@ -112,6 +112,9 @@ func (s *service) failure(ctx context.Context, err error) error {
 	switch fault.Kind {
 	case registry.Unavailable:
 		reason = outcome.SigningUnavailable
+	case registry.Expired:
+		reason = outcome.SigningUnavailable
+		hint = "Renew the server's certificate; if it is valid now, the clock of the node is wrong."
 	case registry.Untrusted:
 		hint = "Give the PEM certificate of the server's authority as ca-bundle."
 	default:
