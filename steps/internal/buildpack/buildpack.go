@@ -10,6 +10,7 @@ package buildpack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/internal/registry"
+	"github.com/stepwright/stepwright/steps/internal/disk"
 	"github.com/stepwright/stepwright/steps/internal/handover"
 	"github.com/stepwright/stepwright/steps/internal/secret"
 	"github.com/stepwright/stepwright/steps/internal/step"
@@ -159,6 +161,9 @@ type phase struct {
 	args [][]string
 }
 
+// exporter is the phase that writes the image.
+const exporter = "exporter"
+
 // Arguments that several phases have.
 var (
 	where = []string{"-no-color", "-layers", layersDir}
@@ -187,7 +192,9 @@ func (j *job) takeThrough(ctx context.Context, temporary string, phases []phase,
 		if err != nil {
 			j.env.Log.Warn("Cannot tell which buildpack runs", "error", err)
 		}
+		scarcest := disk.Watch(j.in.Workspace.Image(), j.in.Workspace.Cache(), os.TempDir())
 		err = l.run(ctx, ran, phase.name, args...)
+		scarce, wasScarce := scarcest()
 		last, said := ran.end()
 		var buildpacks []begun
 		if phase.name == "builder" {
@@ -198,6 +205,10 @@ func (j *job) takeThrough(ctx context.Context, temporary string, phases []phase,
 			return context.Cause(ctx)
 		}
 		if err != nil {
+			failed, ok := errors.AsType[*phaseError](err)
+			if ok && wasScarce && phase.name == exporter { // which only writes, and no buildpack runs
+				failed.scarce = &scarce
+			}
 			return j.explain(err, last, said)
 		}
 		j.env.Log.Info("Phase", "name", phase.name, "took", time.Since(started))

@@ -33,6 +33,9 @@ func (j *job) explain(err error, ran, said string) error {
 	}
 	output := failed.output
 	full, isFull := disk.Full(j.in.Workspace.Image(), j.in.Workspace.Cache(), layersDir, appDir, os.TempDir())
+	if !isFull && failed.scarce != nil {
+		full, isFull = *failed.scarce, true
+	}
 	if ran == "" {
 		said = output
 	}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/stepwright/stepwright/steps/internal/disk"
 	"github.com/stepwright/stepwright/steps/internal/transcript"
 )
 
@@ -33,6 +34,7 @@ type phaseError struct {
 	code   int    // -1 when a signal ended it
 	output string // the last of what it wrote
 	cause  error
+	scarce *disk.Disk // that was full, or nearly, while it ran; nil: none was
 }
 
 func (e *phaseError) Error() string { return fmt.Sprintf("%s: %v", e.phase, e.cause) }
@@ -71,7 +73,7 @@ func (l lifecycle) run(ctx context.Context, ran *journal, phase string, args ...
 	if !ok {
 		return fmt.Errorf("%s does not start: %w", phase, err)
 	}
-	return &phaseError{phase, exit.ExitCode(), output.String(), err}
+	return &phaseError{phase: phase, code: exit.ExitCode(), output: output.String(), cause: err}
 }
 
 // journal tells which buildpack the builder phase ran last, and what was written since that one began. For each the

@@ -81,6 +81,9 @@ func (s *sealing) run(ctx context.Context) (step.Results, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(temporary)
+	if err := s.in.Workspace.RemoveUnfinished(); err != nil {
+		s.env.Log.Warn("Cannot remove what an earlier attempt left", "error", err)
+	}
 	layout, err := workspace.Stage(s.in.Workspace.Image())
 	if err != nil {
 		return nil, err
@@ -104,7 +107,7 @@ func (s *sealing) run(ctx context.Context) (step.Results, error) {
 	err = s.takeThrough(ctx, own("tmp"), []phase{
 		{"analyzer", [][]string{{"-no-color", "-layers", own("layers"), "-layout", "-layout-dir",
 			s.in.fetched().layout()}, analyzed, user(), {"-run-image", localReference(s.base), s.output()}}},
-		{"exporter", [][]string{where, {"-layout", "-layout-dir", layout}, analyzed, user(), cache, {
+		{exporter, [][]string{where, {"-layout", "-layout-dir", layout}, analyzed, user(), cache, {
 			"-extended", own("extended"), "-project-metadata", own("project-metadata.toml"),
 			"-report", own("report.toml"), "-app", appDir, s.output(),
 		}}},

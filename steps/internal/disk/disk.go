@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,4 +97,44 @@ func OfError(err error) (Disk, bool) {
 	}
 	d, err := Of(path.Path)
 	return d, err == nil && (d.Path == path.Path || d.Path == filepath.Dir(path.Path) || d.IsFull())
+}
+
+// often is how often a watch looks.
+const often = 10 * time.Millisecond
+
+// scarce is how little is left, in bytes, when a watch looks, of a disk that is full a moment later.
+const scarce = 4 << 20
+
+// Watch looks how much is left of the file systems of these paths, until it is asked for the first one of which there
+// was little. A program that meets the end of a disk removes what it could not finish, and then there is room again.
+func Watch(paths ...string) (scarcest func() (Disk, bool)) {
+	ended, lowest := make(chan struct{}), make(chan Disk, 1)
+	look := func(worst *Disk) {
+		for _, path := range paths {
+			d, err := Of(path)
+			if err == nil && d.Path == path && (worst.Path == "" || d.Free < worst.Free) {
+				*worst = d
+			}
+		}
+	}
+	go func() {
+		var worst Disk
+		tick := time.NewTicker(often)
+		defer tick.Stop()
+		for {
+			look(&worst)
+			select {
+			case <-tick.C:
+			case <-ended:
+				look(&worst)
+				lowest <- worst
+				return
+			}
+		}
+	}()
+	return sync.OnceValues(func() (Disk, bool) {
+		close(ended)
+		worst := <-lowest
+		return worst, worst.Path != "" && (worst.Free < scarce || worst.lacksFiles())
+	})
 }

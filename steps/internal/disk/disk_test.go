@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +55,31 @@ func TestFull(t *testing.T) {
 	}
 	if _, ok := disk.OfError(syscall.ENOSPC); ok {
 		t.Error("an error without a path has a disk")
+	}
+}
+
+// A watch remembers that a disk was full, when there is room again.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	full := mount(t, "size=16m")
+	for name, wrote := range map[string]int{"little": 1 << 20, "nearly all": 15 << 20} {
+		scarcest := disk.Watch("", full, filepath.Join(full, "absent"))
+		content := filepath.Join(full, "content")
+		if err := os.WriteFile(content, make([]byte, wrote), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for until := time.Now().Add(50 * time.Millisecond); time.Now().Before(until); {
+			if _, err := disk.Of(full); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Remove(content); err != nil {
+			t.Fatal(err)
+		}
+		d, was := scarcest()
+		if was != (wrote > 12<<20) || d.Path != full || d.Free > 16<<20-uint64(wrote) {
+			t.Errorf("%s: got %s, %t", name, d, was)
+		}
 	}
 }
 

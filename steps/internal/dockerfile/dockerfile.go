@@ -137,6 +137,9 @@ func (in Parameters) run(
 	if err != nil {
 		return nil, err
 	}
+	if err := in.Workspace.RemoveUnfinished(); err != nil {
+		env.Log.Warn("Cannot remove what an earlier attempt left", "error", err)
+	}
 	a := &assembly{in: in, env: env, verify: verify, times: newTimeline()}
 	defer a.times.leave(env)
 	for _, part := range parts {

@@ -51,6 +51,23 @@ func Stage(to string) (string, error) {
 	return os.MkdirTemp(to, stagingPattern)
 }
 
+// RemoveUnfinished removes what Stage made for an attempt that was killed. No other attempt may be at work.
+func (w Workspace) RemoveUnfinished() error {
+	var errs []error
+	for _, dir := range []string{string(w), w.Image(), w.Cache(), w.SBOM()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // there is nothing then
+		}
+		for _, e := range entries {
+			if ok, err := filepath.Match(stagingPattern, e.Name()); err == nil && ok {
+				errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Replace puts a finished folder in place of an older one. Both must be on one file system. It is done in one go, and
 // when it fails the older one is there still; but where the older one is a mount point, or the finished one was made
 // inside it (Stage), their entries change places one by one. Then what is there without an index.json, which goes first

@@ -55,6 +55,41 @@ func TestReplace(t *testing.T) {
 	}
 }
 
+// What an attempt staged that was killed is removed by the next one, wherever it was staged, and nothing else is.
+func TestRemoveUnfinished(t *testing.T) {
+	t.Parallel()
+	w := workspace.Workspace(t.TempDir())
+	for _, dir := range []string{w.Source(), w.Image(), w.Cache()} {
+		folder(t, dir, "kept")
+	}
+	for _, to := range []string{w.Image(), filepath.Join(w.Image(), "below"), filepath.Join(w.Cache(), "below")} {
+		staged, err := workspace.Stage(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		folder(t, staged+".old", "replaced")
+	}
+	if err := w.RemoveUnfinished(); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, pattern := range []string{".*", "*", "*/.*", "*/*"} {
+		found, err := filepath.Glob(filepath.Join(string(w), pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		left = append(left, found...)
+	}
+	slices.Sort(left)
+	want := []string{
+		w.Cache(), filepath.Join(w.Cache(), "kept"), w.Image(), filepath.Join(w.Image(), "kept"), w.Source(),
+		filepath.Join(w.Source(), "kept"),
+	}
+	if left = slices.Compact(left); !slices.Equal(left, want) {
+		t.Errorf("left %q, want %q", left, want)
+	}
+}
+
 // Where a pod has only one folder of the workspace, what is made changes places with what is there.
 func TestReplaceAMountPoint(t *testing.T) {
 	t.Parallel()
