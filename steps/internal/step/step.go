@@ -191,8 +191,10 @@ func Run[P any](
 	)
 	if werr != nil {
 		env.Log.Error("Cannot write the results", "error", werr)
-		if report.ExitCode == 0 {
-			report.ExitCode = outcome.Of(werr).Reason.ExitCode()
+		if err == nil { // what comes after the step cannot have its results, and must learn why
+			err = fmt.Errorf("the step did its work, and cannot write its results: %w", werr)
+			report = report.FailedBy(outcome.Of(err))
+			_ = report.Write(common.ResultsDir, common.TerminationMessagePath)
 		}
 	}
 	if err != nil {

@@ -120,6 +120,26 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A step that did its work and cannot say so has failed, and tells why where it still can.
+func TestResultsThatCannotBeWritten(t *testing.T) {
+	dir := t.TempDir()
+	message := filepath.Join(dir, "message")
+	for _, file := range []string{"file", "message"} {
+		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	code := Run(t.Context(), "checkout-source", []string{
+		repo, "--results-dir=" + filepath.Join(dir, "file", "results"), "--termination-message-path=" + message,
+	}, nil, Streams{&out, &out}, func(context.Context, checkout, Environment) (Results, error) { return nil, nil })
+	raw, err := os.ReadFile(message)
+	if code != outcome.Failed.ExitCode() || err != nil ||
+		!strings.HasPrefix(string(raw), "Failed: the step did its work, and cannot write its results: ") {
+		t.Errorf("exit code %d, message %q, %v", code, raw, err)
+	}
+}
+
 // What a step leaves is there however it ends, and stands neither in the report nor among the outputs of a CI.
 func TestLeave(t *testing.T) {
 	for name, end := range map[string]func() error{
