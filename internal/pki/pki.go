@@ -62,9 +62,15 @@ func (a *Authority) Pool() *x509.CertPool {
 
 // Server makes a certificate for a server that has the names, each a host name or an IP address.
 func (a *Authority) Server(subject string, names ...string) (Pair, error) {
+	return a.ServerBetween(a.certificate.NotBefore, a.certificate.NotAfter, subject, names...)
+}
+
+// ServerBetween is Server for a certificate that is not valid at other times than these.
+func (a *Authority) ServerBetween(from, until time.Time, subject string, names ...string) (Pair, error) {
 	template := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: subject},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		NotBefore:   from, NotAfter: until,
 	}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
@@ -82,6 +88,7 @@ func (a *Authority) Client(subject string, organizations ...string) (Pair, error
 	return a.sign(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: subject, Organization: organizations},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		NotBefore:   a.certificate.NotBefore, NotAfter: a.certificate.NotAfter,
 	})
 }
 
@@ -91,7 +98,6 @@ func (a *Authority) sign(template *x509.Certificate) (Pair, error) {
 		return Pair{}, err
 	}
 	template.SerialNumber, template.KeyUsage = serial(), x509.KeyUsageDigitalSignature
-	template.NotBefore, template.NotAfter = a.certificate.NotBefore, a.certificate.NotAfter
 	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
 	if err != nil {
 		return Pair{}, fmt.Errorf("sign the certificate of %s: %w", template.Subject, err)
