@@ -27,7 +27,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run site test test-short verifiers gitea fuzz lint generate pictures bench images push-images bundle cluster-up cluster-down e2e soak binaries release publish clean
+.PHONY: help build run site test test-short verifiers gitea fuzz faults lint generate pictures bench images push-images bundle cluster-up cluster-down e2e soak binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -93,6 +93,10 @@ gitea: ## Test commit statuses against a real Gitea, which takes minutes to comp
 
 fuzz: ## Feed what reads strangers' bytes with what a fuzzer makes: TIME=30s for each target, ONLY=<regular expression> for some, RECORD=1 writes docs/reference/fuzzing.md
 	$(GO) run ./ci/fuzz --time '$(or $(TIME),30s)' --only '$(ONLY)' $(if $(SAVE),--save '$(SAVE)') $(if $(RECORD),--record docs/reference)
+
+faults: ## Break something while steps run, and write docs/reference/reliability.md: ONLY=<regular expression> for some cells, CHANCE=<number> for other moments
+	@ci/install/install.sh test
+	$(GO) test ./ci/faults -run '^TestMatrix$$' -count=1 -timeout 60m -parallel 3 -exhaustive -only '$(ONLY)' -chance '$(or $(CHANCE),1)' -docs ../../docs/reference
 
 lint: ## gofmt, golangci-lint, actionlint, and the rules of the project in ci/lint
 	@echo "gofmt"; unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
