@@ -25,16 +25,20 @@ func cells() (all []cell) {
 	}
 	all = append(all, special()...)
 	for i := range all {
-		all[i].quick = slices.Contains(quick, all[i].name)
+		all[i].quick = slices.Contains(quick, all[i].String())
 	}
 	return all
 }
 
-// quick are the faults that each test takes, with each step that has them.
+// quick are the cells that each test takes: the faults that found something.
 var quick = []string{
-	"kill -9, moment 1", "SIGTERM, moment 2", "workspace full", "/tmp full", "server's clock 1 h behind",
-	"one reset in the middle", "HTML from the middle on", "branch forced in the middle", "HTML in place of answer 5",
-	"a newer run registers at the same time", "another run publishes at the same time",
+	"checkout-source/kill -9, moment 1", "checkout-source/branch forced in the middle",
+	"containerfile-build/kill -9, moment 1", "containerfile-build/HTML from the middle on",
+	"buildpacks-build/workspace full",
+	"publish-image/SIGTERM, moment 2", "publish-image/server's clock 1 h behind",
+	"publish-image/HTML from the middle on",
+	"generate-workload-cr/HTML in place of answer 7", "generate-workload-cr/server's clock 1 h behind",
+	"generate-workload-cr//tmp full", "generate-workload-cr/a newer run registers at the same time",
 }
 
 type adder func(name string, make func() fault, want ...outcome.Reason)
