@@ -94,9 +94,9 @@ func (p pull) RoundTrip(request *http.Request) (*http.Response, error) {
 		err = registry.Answered(host, response)
 		response.Body.Close()
 	}
-	if err == nil && strings.HasPrefix(asked, "/manifests/") {
-		if kind := response.Header.Get("Content-Type"); !mayBeManifest(kind) {
-			err = &registry.Fault{Host: host, Cause: fmt.Errorf("it answers with %q in place of a manifest", kind)}
+	if err == nil {
+		if kind := response.Header.Get("Content-Type"); !mayAnswer(asked, kind) {
+			err = &registry.Fault{Host: host, Cause: fmt.Errorf("it answers with %q to a request for an image", kind)}
 			response.Body.Close()
 		}
 	}
@@ -115,10 +115,13 @@ func (p pull) RoundTrip(request *http.Request) (*http.Response, error) {
 	return nil, fault
 }
 
-// mayBeManifest tells whether a manifest may have a media type. BuildKit takes a page that stands in its place for a
-// fault of the Dockerfile.
-func mayBeManifest(kind string) bool {
+// mayAnswer tells whether a manifest or a blob may have a media type. BuildKit takes a page that stands in its place
+// for a fault of the Dockerfile.
+func mayAnswer(asked, kind string) bool {
 	kind, _, err := mime.ParseMediaType(kind)
+	if !strings.HasPrefix(asked, "/manifests/") { // what keeps blobs may call them anything else
+		return kind != "text/html" || !strings.HasPrefix(asked, "/blobs/")
+	}
 	return err != nil || strings.HasPrefix(kind, "application/vnd.") || strings.HasSuffix(kind, "json")
 }
 

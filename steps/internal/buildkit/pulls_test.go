@@ -2,8 +2,8 @@ package buildkit
 
 import "testing"
 
-// A page in place of a manifest is no manifest. What a registry does not say is for BuildKit to find out.
-func TestMayBeManifest(t *testing.T) {
+// A page in place of a manifest or a blob is neither. What a registry does not say is for BuildKit to find out.
+func TestMayAnswer(t *testing.T) {
 	for kind, want := range map[string]bool{
 		"": true, "application/vnd.oci.image.index.v1+json": true, "application/json; charset=utf-8": true,
 		"application/vnd.docker.distribution.manifest.v1+prettyjws": true,
@@ -11,8 +11,11 @@ func TestMayBeManifest(t *testing.T) {
 		"text/html; charset=utf-8":                                  false, "application/octet-stream": false,
 		"text/plain": false,
 	} {
-		if got := mayBeManifest(kind); got != want {
-			t.Errorf("%q: %t", kind, got)
+		if got := mayAnswer("/manifests/1", kind); got != want {
+			t.Errorf("manifest of %q: %t", kind, got)
+		}
+		if got := mayAnswer("/blobs/sha256:1", kind); got != (kind != "text/html; charset=utf-8") {
+			t.Errorf("blob of %q: %t", kind, got)
 		}
 	}
 }
