@@ -167,6 +167,7 @@ func serveVolumes(ctx context.Context, state *node.State) error {
 	if err != nil {
 		return err
 	}
+	config.QPS = -1 // the server limits itself; with a client's default a claim takes a second
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err

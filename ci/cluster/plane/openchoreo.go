@@ -89,7 +89,8 @@ func (p *Plane) startOpenChoreo(ctx context.Context) error {
 	listening := answers("http://127.0.0.1:8081/readyz")
 	if err := p.run(ctx, node.Process{
 		Name: "manager",
-		Args: []string{"manager", "--health-probe-bind-address=:8081", "--metrics-bind-address=0",
+		Args: []string{"manager", "--health-probe-bind-address=:8081",
+			"--metrics-bind-address=127.0.0.1:8082", "--metrics-secure=false", // for ci/load
 			"--cluster-gateway-url=https://127.0.0.1:" + gatewayPort,
 			"--cluster-gateway-ca-cert=" + keys("gateway-ca.crt"),
 			"--cluster-gateway-client-cert=" + keys("manager.crt"),
