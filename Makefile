@@ -27,7 +27,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help build run site test test-short verifiers gitea fuzz faults lint generate pictures bench images push-images bundle cluster-up cluster-down e2e soak binaries release publish clean
+.PHONY: help build run site test test-short verifiers gitea fuzz faults lint generate pictures bench load images push-images bundle cluster-up cluster-down e2e soak binaries release publish clean
 
 help: ## Show the targets
 	@echo "Stepwright turns a Git revision into a container image and an OpenChoreo Workload."
@@ -119,6 +119,10 @@ pictures: ## Write the pictures of runs in docs/pictures anew, with Chromium
 bench: ## Measure steps beside what they replace, and write docs/reference/performance.md; BENCH=<regular expression> for some
 	@ci/install/install.sh bench
 	$(GO) test ./ci/bench -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 0 -docs ../../docs/reference $(if $(ROUNDS),-rounds '$(ROUNDS)')
+
+load: ## Measure many runs at once, and write docs/reference/scale.md; needs root: RUNS=10,100 for some, LOAD='-rate 20' for other flags
+	@ci/install/install.sh e2e
+	@$(GO) run ./ci/load $(if $(RUNS),-runs '$(RUNS)') $(LOAD)
 
 images: ## Make the steps' images: OCI layouts in dist/images, without a container daemon
 	@ci/install/install.sh images

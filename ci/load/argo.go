@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,7 +21,7 @@ const (
 	recommended = "recommended"
 )
 
-// argoSettings are those of Argo's controller that matter with many runs.
+// argoSettings are what matters of Argo's controller with many runs.
 type argoSettings struct {
 	Workers              int
 	QPS                  float64
@@ -165,7 +165,7 @@ func (c *cluster) argoMetrics(ctx context.Context) (string, error) {
 	}
 	for _, p := range pods.Items {
 		if p.DeletionTimestamp == nil && p.Status.PodIP != "" {
-			return fmt.Sprintf("https://%s:9090/metrics", p.Status.PodIP), nil
+			return "https://" + net.JoinHostPort(p.Status.PodIP, "9090") + "/metrics", nil
 		}
 	}
 	return "", errors.New("no pod of Argo's controller runs")

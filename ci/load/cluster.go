@@ -110,7 +110,7 @@ func (c *cluster) install(ctx context.Context) error {
 	return c.allow(ctx)
 }
 
-// simulate makes of a ClusterWorkflow one that differs by its name, and by the nodes that its pods are on.
+// simulate gives a ClusterWorkflow another name, and its pods the simulated nodes.
 func simulate(workflow *unstructured.Unstructured) error {
 	for _, field := range []string{
 		"resourceVersion", "uid", "creationTimestamp", "generation", "managedFields", "annotations",
@@ -121,7 +121,9 @@ func simulate(workflow *unstructured.Unstructured) error {
 	workflow.SetName(simulated)
 	spec := []string{"spec", "runTemplate", "spec"}
 	return errors.Join(
-		unstructured.SetNestedField(workflow.Object, map[string]any{nodeLabel: "true"}, append(spec, "nodeSelector")...),
+		unstructured.SetNestedStringMap(
+			workflow.Object, map[string]string{nodeLabel: "true"}, append(spec, "nodeSelector")...,
+		),
 		unstructured.SetNestedSlice(workflow.Object, []any{
 			map[string]any{"key": nodeLabel, "operator": "Exists", "effect": "NoSchedule"},
 		}, append(spec, "tolerations")...),

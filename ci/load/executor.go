@@ -149,7 +149,7 @@ func taskResult(pod *corev1.Pod) (*unstructured.Unstructured, error) {
 	return &unstructured.Unstructured{Object: object}, err
 }
 
-// worked is how long a run's simulated steps have worked, and how many faults there were.
+// worked is how long a run's simulated steps have worked.
 func (e *executor) worked(run string) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -163,11 +163,7 @@ func stepOutputs(workflow *argo.Workflow, stepOf map[string]string) map[string]*
 		if n.Type != argo.NodeTypePod || n.Outputs == nil {
 			continue
 		}
-		outputs := &argo.Outputs{}
-		for _, p := range n.Outputs.Parameters {
-			outputs.Parameters = append(outputs.Parameters, p)
-		}
-		all[stepOf[n.ID]] = outputs
+		all[stepOf[n.ID]] = &argo.Outputs{Parameters: n.Outputs.Parameters}
 	}
 	return all
 }

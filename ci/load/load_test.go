@@ -29,7 +29,7 @@ import (
 // docs is where make load writes the page.
 const docs = "../../docs/reference"
 
-// The page and the plots are those of the record beside them.
+// The page and the plots are up to date with the record beside them.
 func TestPageIsOfItsRecord(t *testing.T) {
 	all, err := readResults(docs)
 	if err != nil {
@@ -353,7 +353,8 @@ func TestSettings(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	args := []string{"--executor-image", "x", "--qps", "1", "--burst", "2", "--loglevel", "info"}
-	if kept := withoutFlags(args, got.flags()); !slices.Equal(kept, []string{"--executor-image", "x", "--loglevel", "info"}) {
+	want := []string{"--executor-image", "x", "--loglevel", "info"}
+	if kept := withoutFlags(args, got.flags()); !slices.Equal(kept, want) {
 		t.Errorf("%v", kept)
 	}
 }

@@ -187,10 +187,13 @@ func real(all []result) string {
 	return realText + table([]string{"", "", "in Argo's queue, s", "from start to end, s", "without a pod, s"}, rows)
 }
 
+// shown are the programs that the page tells of.
+var shown = []string{argoProgram, "manager", "cluster-agent", "external-secrets", "kube-apiserver", "etcd"}
+
 func controllers(all []result) string {
 	var rows, deaths [][]string
 	for _, r := range all {
-		for _, name := range []string{argoProgram, "manager", "cluster-agent", "external-secrets", "kube-apiserver", "etcd"} {
+		for _, name := range shown {
 			p := r.Programs[name]
 			rows = append(rows, []string{
 				r.title(), "`" + name + "`", number(p.MiB), number(p.Seconds), number(p.Seconds / float64(r.Runs)),
@@ -262,7 +265,8 @@ func costs(all []result) string {
 		}
 		rows = append(rows, []string{
 			"`" + kind + "`", number(float64(s.Objects) / float64(largest.Runs)),
-			number(float64(s.Bytes) / 1024 / float64(s.Objects)), number(float64(s.Bytes) / 1024 / float64(largest.Runs)),
+			number(float64(s.Bytes) / 1024 / float64(s.Objects)),
+			number(float64(s.Bytes) / 1024 / float64(largest.Runs)),
 		})
 	}
 	text += table([]string{"", "objects each run", "KiB each object", "KiB each run"}, rows)

@@ -55,7 +55,8 @@ var panels = []panel{
 func plot(r result) string {
 	var b strings.Builder
 	height := panelTop + len(panels)*(panelHeight+panelTop)
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d"
+  font-family="sans-serif" font-size="12">
 <rect width="100%%" height="100%%" fill="white"/>
 <text x="%d" y="20" font-weight="bold">%s</text>
 `, panelLeft+panelWidth+24, height, panelLeft, html.EscapeString(r.title()))

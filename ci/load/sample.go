@@ -104,7 +104,8 @@ func between(last, now reading) sample {
 		return each(now.programs[name].CPU.Seconds(), last.programs[name].CPU.Seconds())
 	}
 	s.ArgoCPU, s.ManagerCPU = cpu(argoProgram), cpu("manager")
-	s.ArgoRate, s.RunsRate = each(now.argo.requests, last.argo.requests), each(now.manager.requests, last.manager.requests)
+	s.ArgoRate = each(now.argo.requests, last.argo.requests)
+	s.RunsRate = each(now.manager.requests, last.manager.requests)
 	for name := range now.programs {
 		s.Cores += cpu(name)
 	}

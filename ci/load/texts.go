@@ -1,72 +1,77 @@
 package main
 
-const head = `# Scale
+import "strings"
+
+// quoted has ~ for the backquotes of Markdown, which Go's raw strings cannot have.
+func quoted(text string) string { return strings.ReplaceAll(text, "~", "`") }
+
+var head = quoted(`# Scale
 
 <!-- Written by make load: do not edit. -->
 
-` + "`make load`" + ` installs the templates as ` + "[the guide](../start/first-build-in-a-cluster.md)" + ` does on a
-cluster of its own, starts many WorkflowRuns at once, and writes this page; ` + "`make load RUNS=10`" + ` measures a part.
+~make load~ installs the templates as [the guide](../start/first-build-in-a-cluster.md) does, on a cluster of its own,
+starts many WorkflowRuns at once, and writes this page; ~make load RUNS=10~ measures a part.
 
 **What is real:** the API server and etcd, the scheduler, Argo's controller, OpenChoreo's manager, gateway and agent,
 External Secrets, the claims and their volumes, and all objects, which are those of the templates. They share one
 machine with the load itself, so its processors are soon the limit: a control plane of several machines does better.
 
-**What is simulated:** the nodes and what runs in pods. [kwok](https://kwok.sigs.k8s.io) plays 40 nodes of 32
+**What is simulated:** the nodes, and what runs in pods. [kwok](https://kwok.sigs.k8s.io) plays 40 nodes of 32
 processors; a pod there starts after a second, works as long as its step is given, and fails as often as it is told.
 Argo's executor in those pods is played, too: the same three requests for each pod, with the outputs that a real run
 gave. Not played are pulls of images, mounts, network policies, the steps' own requests to registries and to
-OpenChoreo's API, and a kubelet's requests but for the pods' states. One run of each experiment from 10 on
-builds for real, on the real node.
+OpenChoreo's API, and a kubelet's requests but for the pods' states. One run of each experiment from 10 on builds for
+real, on the real node.
 
 Figures are a median, with what 95 of 100 and all are within in brackets. Times are Kubernetes' own, which are whole
 seconds.
-`
+`)
 
-const settingsText = `
+var settingsText = quoted(`
 ## Settings
 
-Recommended for Argo's controller, and what the figures below were measured with. Workers, qps and burst are flags of the
-Deployment ` + "`workflow-controller`" + `, the requeue time is a variable of it, and ` + "`parallelism`" + ` is a key of the ConfigMap
-` + "`workflow-controller-configmap`" + `:
+Recommended for Argo's controller, and what the figures below were measured with. Workers, qps and burst are flags of
+the Deployment ~workflow-controller~, the requeue time is a variable of it, and ~parallelism~ is a key of the ConfigMap
+~workflow-controller-configmap~:
 
-`
+`)
 
-const settingsNotes = ""
+var settingsNotes = quoted(``)
 
-const experimentsText = `
+var experimentsText = quoted(`
 ## Runs
 
 *In Argo's queue* is from the WorkflowRun's creation to the start of its Workflow: OpenChoreo's work, and the wait for
-` + "`parallelism`" + `. *No step's work* is the time from start to end without what the steps were given to work, of simulated
-runs that succeeded: what Argo, the scheduler, the volume and the start of pods cost. *Until OpenChoreo tells* is from the
-Workflow's end to the WorkflowRun's condition; OpenChoreo looks every 20 seconds.
+~parallelism~. *No step's work* is the time from start to end without what the steps were given to work, of simulated
+runs that succeeded: what Argo, the scheduler, the volume and the start of pods cost. *Until OpenChoreo tells* is from
+the Workflow's end to the WorkflowRun's condition; OpenChoreo looks every 20 seconds.
 
-`
+`)
 
-const realText = `
+var realText = quoted(`
 The runs on the real node, which they share with all that is measured:
 
-`
+`)
 
-const controllersText = `
+var controllersText = quoted(`
 ## Controllers
 
-Memory is resident, CPU is user and system time. ` + "`manager`" + ` and ` + "`cluster-agent`" + ` are OpenChoreo's. Requests
-are those to the API server that a controller counts itself, means of five seconds. The queue is of Workflows, or of WorkflowRuns, that
-wait to be looked at.
+Memory is resident, CPU is user and system time. ~manager~ and ~cluster-agent~ are OpenChoreo's. Requests go to the
+API server, as a controller counts them itself, and are means of five seconds. The queue has Workflows, or WorkflowRuns,
+that wait to be looked at.
 
-`
+`)
 
-const deathText = `
-Argo's controller is killed with SIGKILL when half of the runs have ended. It is *back* when it tells its metrics again, and
-*steady* when its queue is as short as before:
+var deathText = quoted(`
+Argo's controller is killed with SIGKILL when half of the runs have ended. It is *back* when it tells its metrics again,
+and *steady* when its queue is as short as before:
 
-`
+`)
 
-const costsText = `
+var costsText = quoted(`
 ## What a run costs
 
-Requests are all that the API server answered but watches, without those of the program that measures. What etcd holds was
-counted when all runs had ended, and again when they were deleted, as ` + "`ttl-after-completion`" + ` does.
+Requests are all that the API server answered but watches, without those of the program that measures. What etcd holds
+was counted when all runs had ended, and again when they were deleted, as ~ttl-after-completion~ does.
 
-`
+`)
