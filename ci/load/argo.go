@@ -38,7 +38,7 @@ var argoDefaults = argoSettings{Workers: 32, QPS: 20, Burst: 30, Requeue: "10s"}
 func recommendation(runs int) argoSettings {
 	s := argoSettings{Workers: 32, QPS: 50, Burst: 100, Requeue: "2s"}
 	if runs >= 100 {
-		s.QPS, s.Burst, s.Parallelism = 100, 200, 50
+		s.QPS, s.Burst, s.Parallelism, s.NamespaceParallelism = 100, 200, 50, 40
 	}
 	return s
 }

@@ -13,6 +13,8 @@ import (
 
 	argo "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -36,13 +38,13 @@ var (
 	taskResults      = argoproj.WithResource("workflowtaskresults")
 )
 
-// The OpenChoreo namespace of examples/first-cluster, and that of its runs.
+// The OpenChoreo namespace of examples/first-cluster, and another one beside it.
 const (
-	namespace      = "acme"
-	planeNamespace = "workflows-" + namespace
-	component      = "greeting-service"
-	project        = "online-store"
-	simulated      = templates.DockerfileBuilder + "-simulated"
+	namespace = "acme"
+	neighbour = "globex"
+	component = "greeting-service"
+	project   = "online-store"
+	simulated = templates.DockerfileBuilder + "-simulated"
 )
 
 // cluster is the Kubernetes that is measured. What its clients ask is counted, so that it can be taken off.
@@ -107,7 +109,33 @@ func (c *cluster) install(ctx context.Context) error {
 	); err != nil {
 		return err
 	}
-	return c.allow(ctx)
+	return errors.Join(c.allow(ctx), c.settle(ctx))
+}
+
+// settle makes the neighbour: its namespace, its project and its component are those of the first one.
+func (c *cluster) settle(ctx context.Context) error {
+	if _, err := c.core.CoreV1().Namespaces().Create(
+		ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: neighbour}}, metav1.CreateOptions{},
+	); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	for resource, name := range map[string]string{"projects": project, "components": component} {
+		of := c.dynamic.Resource(openchoreo.WithResource(resource))
+		object, err := of.Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		copied := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": object.GetAPIVersion(), "kind": object.GetKind(), "spec": object.Object["spec"],
+			"metadata": map[string]any{"name": name, "namespace": neighbour},
+		}}
+		if _, err := of.Namespace(neighbour).Apply(
+			ctx, name, copied, metav1.ApplyOptions{FieldManager: "load", Force: true},
+		); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // simulate gives a ClusterWorkflow another name, and its pods the simulated nodes.
@@ -148,12 +176,12 @@ func (c *cluster) allow(ctx context.Context) error {
 	return err
 }
 
-// workflowRun is a run of the component by a ClusterWorkflow.
-func workflowRun(name, workflow, git string) *unstructured.Unstructured {
+// workflowRun is a run of a namespace's component by a ClusterWorkflow.
+func workflowRun(in, name, workflow, git string) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": openchoreo.String(), "kind": "WorkflowRun",
 		"metadata": map[string]any{
-			"name": name, "namespace": namespace,
+			"name": name, "namespace": in,
 			"labels": map[string]any{"openchoreo.dev/project": project, "openchoreo.dev/component": component},
 		},
 		"spec": map[string]any{"workflow": map[string]any{
@@ -168,12 +196,10 @@ func workflowRun(name, workflow, git string) *unstructured.Unstructured {
 	}}
 }
 
-// list reads all objects of a resource in a namespace, some at a time, since Workflows are large.
-func list[T any](
-	ctx context.Context, c *cluster, of schema.GroupVersionResource, in string, each func(*T),
-) error {
+// list reads all objects of a resource, some at a time, since Workflows are large.
+func list[T any](ctx context.Context, c *cluster, of schema.GroupVersionResource, each func(*T)) error {
 	for options := (metav1.ListOptions{Limit: 50}); ; {
-		page, err := c.dynamic.Resource(of).Namespace(in).List(ctx, options)
+		page, err := c.dynamic.Resource(of).List(ctx, options)
 		if err != nil {
 			return err
 		}
@@ -191,18 +217,16 @@ func list[T any](
 }
 
 func (c *cluster) eachWorkflow(ctx context.Context, each func(*argo.Workflow)) error {
-	return list(ctx, c, workflows, planeNamespace, each)
+	return list(ctx, c, workflows, each)
 }
 
 func (c *cluster) eachRun(ctx context.Context, each func(*v1alpha1.WorkflowRun)) error {
-	return list(ctx, c, workflowRuns, namespace, each)
+	return list(ctx, c, workflowRuns, each)
 }
 
-// phases counts the Workflows of the plane by what Argo's label says of each, without reading them.
+// phases counts the Workflows by what Argo's label says of each, without reading them.
 func (c *cluster) phases(ctx context.Context) (map[string]int, error) {
-	all, err := c.metadata.Resource(workflows).Namespace(planeNamespace).List(
-		ctx, metav1.ListOptions{ResourceVersion: "0"},
-	)
+	all, err := c.metadata.Resource(workflows).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +243,7 @@ func (c *cluster) phases(ctx context.Context) (map[string]int, error) {
 
 // claims counts the claims and the volumes that there are.
 func (c *cluster) claims(ctx context.Context) (claims, volumes int, err error) {
-	all, err := c.core.CoreV1().PersistentVolumeClaims(planeNamespace).List(ctx, metav1.ListOptions{})
+	all, err := c.core.CoreV1().PersistentVolumeClaims(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return 0, 0, err
 	}
@@ -232,31 +256,27 @@ func (c *cluster) claims(ctx context.Context) (claims, volumes int, err error) {
 
 // clear deletes all runs, and returns when nothing of them is left on the plane.
 func (c *cluster) clear(ctx context.Context) error {
-	if err := c.dynamic.Resource(workflowRuns).Namespace(namespace).DeleteCollection(
-		ctx, metav1.DeleteOptions{}, metav1.ListOptions{},
-	); err != nil {
-		return err
+	for _, in := range []string{namespace, neighbour} {
+		if err := c.dynamic.Resource(workflowRuns).Namespace(in).DeleteCollection(
+			ctx, metav1.DeleteOptions{}, metav1.ListOptions{},
+		); err != nil {
+			return err
+		}
 	}
 	return poll(ctx, 10*time.Minute, time.Second, "end of deleted runs", func(ctx context.Context) error {
-		for _, of := range []struct {
-			resource schema.GroupVersionResource
-			in       string
-		}{
-			{workflowRuns, namespace}, {workflows, planeNamespace},
-			{schema.GroupVersionResource{Version: "v1", Resource: "pods"}, planeNamespace},
-			{schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}, planeNamespace},
-			{schema.GroupVersionResource{
-				Group: "external-secrets.io", Version: "v1", Resource: "externalsecrets",
-			}, planeNamespace},
+		for of, labels := range map[schema.GroupVersionResource]string{
+			workflowRuns: "", workflows: "", {Version: "v1", Resource: "pods"}: workflowLabel,
+			{Version: "v1", Resource: "persistentvolumeclaims"}:                        "",
+			{Group: "external-secrets.io", Version: "v1", Resource: "externalsecrets"}: "",
 		} {
-			left, err := c.metadata.Resource(of.resource).Namespace(of.in).List(
-				ctx, metav1.ListOptions{ResourceVersion: "0"},
+			left, err := c.metadata.Resource(of).List(
+				ctx, metav1.ListOptions{ResourceVersion: "0", LabelSelector: labels},
 			)
 			if err != nil {
 				return err
 			}
 			if len(left.Items) > 0 {
-				return fmt.Errorf("there are %d %s", len(left.Items), of.resource.Resource)
+				return fmt.Errorf("there are %d %s", len(left.Items), of.Resource)
 			}
 		}
 		return nil

@@ -63,7 +63,7 @@ func (o options) measureAll(ctx context.Context) error {
 // realOutputs builds the application once on the real node, and returns what its steps gave to Argo.
 func (c *cluster) realOutputs(ctx context.Context, git string) (map[string]*argo.Outputs, error) {
 	const name = "first"
-	if err := c.create(ctx, workflowRun(name, templates.DockerfileBuilder, git)); err != nil {
+	if err := c.create(ctx, workflowRun(namespace, name, templates.DockerfileBuilder, git)); err != nil {
 		return nil, err
 	}
 	var outputs map[string]*argo.Outputs
@@ -76,7 +76,7 @@ func (c *cluster) realOutputs(ctx context.Context, git string) (map[string]*argo
 			return errors.New("it has not succeeded")
 		}
 		stepOf := map[string]string{}
-		pods, err := c.core.CoreV1().Pods(planeNamespace).List(ctx, metav1.ListOptions{LabelSelector: workflowLabel})
+		pods, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: workflowLabel})
 		if err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func (e *experiment) make(ctx context.Context) error {
 		return err
 	}
 	created := make(chan error, 1)
-	go func() { created <- e.createAll(ctx) }()
+	go func() { created <- errors.Join(e.createAll(ctx), e.createNeighbours(ctx)) }()
 	ended := e.wait(ctx)
 	if err := errors.Join(<-created, ended); err != nil {
 		say("%v", err)
@@ -172,13 +172,42 @@ func (e *experiment) createAll(ctx context.Context) error {
 		if i < e.realRuns() {
 			workflow = templates.DockerfileBuilder
 		}
-		if err := e.create(ctx, workflowRun(fmt.Sprintf("load-%04d", i), workflow, e.git)); err != nil {
+		if err := e.create(ctx, workflowRun(namespace, fmt.Sprintf("load-%04d", i), workflow, e.git)); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(pause):
+		}
+	}
+	return nil
+}
+
+// The neighbour's runs, which begin one after the other while the others are at work.
+const (
+	neighbours     = 5
+	neighboursFrom = 10 // runs of the others
+	neighbourPause = 5 * time.Second
+)
+
+// visitors is how many runs of the neighbour there are.
+func (e *experiment) visitors() int {
+	if e.runs < neighboursFrom {
+		return 0
+	}
+	return neighbours
+}
+
+func (e *experiment) createNeighbours(ctx context.Context) error {
+	for i := range e.visitors() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(neighbourPause):
+		}
+		if err := e.create(ctx, workflowRun(neighbour, fmt.Sprintf("visit-%04d", i), simulated, e.git)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -199,8 +228,8 @@ func (e *experiment) wait(ctx context.Context) error {
 				return err
 			}
 		}
-		if last.Ended < e.runs {
-			return fmt.Errorf("%d of %d have", last.Ended, e.runs)
+		if last.Ended < e.runs+e.visitors() {
+			return fmt.Errorf("%d of %d have", last.Ended, e.runs+e.visitors())
 		}
 		return nil
 	}); err != nil {
@@ -215,8 +244,8 @@ func (e *experiment) wait(ctx context.Context) error {
 		}); err != nil {
 			return err
 		}
-		if ended < e.runs {
-			return fmt.Errorf("it has told of %d of %d", ended, e.runs)
+		if ended < e.runs+e.visitors() {
+			return fmt.Errorf("it has told of %d of %d", ended, e.runs+e.visitors())
 		}
 		return nil
 	})
@@ -265,10 +294,13 @@ func (e *experiment) kill(ctx context.Context) error {
 
 // gather reads the times of all runs.
 func (e *experiment) gather(ctx context.Context, executor *executor) error {
-	type times struct{ created, told time.Time }
+	type times struct {
+		created, told time.Time
+		neighbour     bool
+	}
 	runs := map[string]times{}
 	if err := e.eachRun(ctx, func(r *v1alpha1.WorkflowRun) {
-		t := times{created: r.CreationTimestamp.Time}
+		t := times{created: r.CreationTimestamp.Time, neighbour: r.Namespace == neighbour}
 		if c := completed(r); c != nil {
 			t.told = c.LastTransitionTime.Time
 		}
@@ -276,7 +308,7 @@ func (e *experiment) gather(ctx context.Context, executor *executor) error {
 	}); err != nil {
 		return err
 	}
-	var queue, overhead, told []float64
+	var queue, overhead, told, visited []float64
 	var last time.Time
 	err := e.eachWorkflow(ctx, func(w *argo.Workflow) {
 		status, run := w.Status, runs[w.Name]
@@ -288,6 +320,11 @@ func (e *experiment) gather(ctx context.Context, executor *executor) error {
 		}
 		took := status.FinishedAt.Sub(status.StartedAt.Time)
 		waited := status.StartedAt.Sub(run.created)
+		if run.neighbour {
+			visited = append(visited, seconds(waited))
+			e.result.Visitors++
+			return
+		}
 		if w.Spec.NodeSelector[nodeLabel] == "" {
 			e.result.Real = append(e.result.Real, realRun{
 				Succeeded: status.Phase == argo.WorkflowSucceeded, Seconds: seconds(took), Queue: seconds(waited),
@@ -308,7 +345,8 @@ func (e *experiment) gather(ctx context.Context, executor *executor) error {
 			e.result.Failed++
 		}
 	})
-	e.result.Unended = e.runs - e.result.Succeeded - e.result.Failed
+	e.result.Unended = e.runs + e.visitors() - e.result.Succeeded - e.result.Failed - e.result.Visitors
+	e.result.Visited = quantilesOf(visited)
 	e.result.Queue, e.result.Overhead, e.result.Told = quantilesOf(queue), quantilesOf(overhead), quantilesOf(told)
 	e.result.Seconds = seconds(last.Sub(e.began))
 	return err
@@ -332,11 +370,11 @@ func (e *experiment) account(ctx context.Context, before map[string]stored, aske
 	}
 	e.result.RequestsTo = map[string]float64{}
 	for resource, n := range now.to {
-		if each := (n - asked.to[resource]) / float64(e.runs); each >= 0.5 {
+		if each := (n - asked.to[resource]) / float64(e.runs+e.visitors()); each >= 0.5 {
 			e.result.RequestsTo[resource] = each
 		}
 	}
-	e.result.Requests = (now.all - asked.all) / float64(e.runs)
+	e.result.Requests = (now.all - asked.all) / float64(e.runs+e.visitors())
 	held, err := inEtcd(ctx, etcdURL)
 	if err != nil {
 		return err
@@ -383,6 +421,6 @@ func (e *experiment) requests(ctx context.Context) (r requests, err error) {
 }
 
 func (c *cluster) create(ctx context.Context, run *unstructured.Unstructured) error {
-	_, err := c.dynamic.Resource(workflowRuns).Namespace(namespace).Create(ctx, run, metav1.CreateOptions{})
+	_, err := c.dynamic.Resource(workflowRuns).Namespace(run.GetNamespace()).Create(ctx, run, metav1.CreateOptions{})
 	return err
 }

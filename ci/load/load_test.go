@@ -393,7 +393,7 @@ func TestUpdate(t *testing.T) {
 	dir := t.TempDir()
 	of := func(runs int, name string, overhead, mib float64, unended int) result {
 		return result{
-			Runs: runs, Name: name, Overhead: quantiles{overhead, overhead, overhead}, Unended: unended,
+			Runs: runs, Name: name, Succeeded: runs - unended, Overhead: quantiles{overhead, overhead, overhead}, Unended: unended,
 			Programs: map[string]peak{argoProgram: {MiB: mib}},
 			Objects:  map[string]stored{"workflows": {runs, int64(runs) * 2048}},
 			Samples:  []sample{{At: 0}, {At: 5, Running: 3, ArgoMiB: mib}},

@@ -134,18 +134,22 @@ func recommendations(all []result) string {
 			s = r.Argo
 			memory = number(r.Programs[argoProgram].MiB) + " MiB"
 		}
-		parallelism := "–"
-		if s.Parallelism > 0 {
-			parallelism = strconv.Itoa(s.Parallelism)
-		}
 		rows = append(rows, []string{
-			thousands(n), strconv.Itoa(s.Workers), number(s.QPS), strconv.Itoa(s.Burst), s.Requeue, parallelism, memory,
+			thousands(n), strconv.Itoa(s.Workers), number(s.QPS), strconv.Itoa(s.Burst), s.Requeue,
+			limited(s.Parallelism), limited(s.NamespaceParallelism), memory,
 		})
 	}
 	return settingsText + table([]string{
-		"runs at once", "`--workflow-workers`", "`--qps`", "`--burst`", "`DEFAULT_REQUEUE_TIME`", "`parallelism`",
+		"runs at once", "`--workflow-workers`", "`--qps`", "`--burst`", "`DEFAULT_REQUEUE_TIME`", "`parallelism`", "`namespaceParallelism`",
 		"memory that Argo's controller took",
 	}, rows) + settingsNotes
+}
+
+func limited(n int) string {
+	if n == 0 {
+		return "–"
+	}
+	return strconv.Itoa(n)
 }
 
 func experiments(all []result) string {
@@ -153,13 +157,20 @@ func experiments(all []result) string {
 	for _, r := range all {
 		rows = append(rows, []string{
 			r.title(), strconv.Itoa(r.Succeeded), strconv.Itoa(r.Failed), strconv.Itoa(r.Unended), number(r.Seconds),
-			r.Queue.String(), r.Overhead.String(), r.Told.String(),
+			r.Queue.String(), r.visited(), r.Overhead.String(), r.Told.String(),
 		})
 	}
 	return experimentsText + table([]string{
-		"", "succeeded", "failed", "did not end", "all in all, s", "in Argo's queue, s", "no step's work, s",
+		"", "succeeded", "failed", "did not end", "all in all, s", "in Argo's queue, s", "the neighbour's there, s", "no step's work, s",
 		"until OpenChoreo tells, s",
 	}, rows) + real(all)
+}
+
+func (r result) visited() string {
+	if r.Visitors == 0 {
+		return "–"
+	}
+	return r.Visited.String()
 }
 
 // String shows the median, and what 95 of 100 and all are within.
@@ -196,7 +207,7 @@ func controllers(all []result) string {
 		for _, name := range shown {
 			p := r.Programs[name]
 			rows = append(rows, []string{
-				r.title(), "`" + name + "`", number(p.MiB), number(p.Seconds), number(p.Seconds / float64(r.Runs)),
+				r.title(), "`" + name + "`", number(p.MiB), number(p.Seconds), number(p.Seconds / float64(r.all())),
 				r.most(name, "rate"), r.most(name, "queue"),
 			})
 		}
@@ -244,8 +255,8 @@ func costs(all []result) string {
 	for _, r := range all {
 		held, left := total(r.Objects), total(r.Left)
 		rows = append(rows, []string{
-			r.title(), number(r.Requests), number(float64(held.Objects) / float64(r.Runs)),
-			number(float64(held.Bytes) / 1024 / float64(r.Runs)), strconv.Itoa(r.Claims), number(r.ClearSeconds),
+			r.title(), number(r.Requests), number(float64(held.Objects) / float64(r.all())),
+			number(float64(held.Bytes) / 1024 / float64(r.all())), strconv.Itoa(r.Claims), number(r.ClearSeconds),
 			strconv.Itoa(left.Objects - r.Left["events"].Objects),
 		})
 	}
@@ -260,13 +271,13 @@ func costs(all []result) string {
 		return cmp.Or(cmp.Compare(largest.Objects[b].Bytes, largest.Objects[a].Bytes), cmp.Compare(a, b))
 	}) {
 		s := largest.Objects[kind]
-		if s.Objects*2 < largest.Runs {
+		if s.Objects*2 < largest.all() {
 			continue
 		}
 		rows = append(rows, []string{
-			"`" + kind + "`", number(float64(s.Objects) / float64(largest.Runs)),
+			"`" + kind + "`", number(float64(s.Objects) / float64(largest.all())),
 			number(float64(s.Bytes) / 1024 / float64(s.Objects)),
-			number(float64(s.Bytes) / 1024 / float64(largest.Runs)),
+			number(float64(s.Bytes) / 1024 / float64(largest.all())),
 		})
 	}
 	text += table([]string{"", "objects each run", "KiB each object", "KiB each run"}, rows)

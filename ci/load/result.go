@@ -25,6 +25,9 @@ type result struct {
 	Succeeded, Failed, Unended int
 	Seconds                    float64 // from the first run's creation to the end of the last one
 
+	Visitors int       // runs of another namespace, begun while the others were at work, that ended
+	Visited  quantiles // the seconds that they waited as Queue says
+
 	Queue    quantiles // seconds from creation to Argo's start
 	Overhead quantiles // seconds from start to end in which no step worked, of runs that succeeded
 	Told     quantiles // seconds from Argo's end to the WorkflowRun's
@@ -88,7 +91,10 @@ func quantilesOf(all []float64) quantiles {
 // key tells experiments apart: a newer one replaces an older one of its key.
 func (r result) key() [3]any { return [3]any{r.Runs, r.Name, r.Rate} }
 
-// outside adds up what is left of a kind.
+// all is how many runs an experiment had, those of the neighbour included.
+func (r result) all() int { return r.Succeeded + r.Failed + r.Unended + r.Visitors }
+
+// total adds up what etcd holds of all kinds.
 func total(all map[string]stored) (sum stored) {
 	for _, s := range all {
 		sum.Objects, sum.Bytes = sum.Objects+s.Objects, sum.Bytes+s.Bytes

@@ -31,7 +31,7 @@ var settingsText = quoted(`
 ## Settings
 
 Recommended for Argo's controller, and what the figures below were measured with. Workers, qps and burst are flags of
-the Deployment ~workflow-controller~, the requeue time is a variable of it, and ~parallelism~ is a key of the ConfigMap
+the Deployment ~workflow-controller~, the requeue time is a variable of it, and the last two are keys of the ConfigMap
 ~workflow-controller-configmap~:
 
 `)
@@ -45,6 +45,7 @@ var experimentsText = quoted(`
 ~parallelism~. *No step's work* is the time from start to end without what the steps were given to work, of simulated
 runs that succeeded: what Argo, the scheduler, the volume and the start of pods cost. *Until OpenChoreo tells* is from
 the Workflow's end to the WorkflowRun's condition; OpenChoreo looks every 20 seconds.
+*The neighbour* is another OpenChoreo namespace, of which five runs begin, 5 s apart, when all others have been created.
 
 `)
 
