@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
 
 	argo "github.com/argoproj/argo-workflows/v4/pkg/apis/workflow/v1alpha1"
@@ -157,6 +159,71 @@ func TestStages(t *testing.T) {
 	}
 	if none := read(0); len(none) != 4 {
 		t.Errorf("without failures there are %d stages", len(none))
+	}
+}
+
+// What kwok makes of a pod is a status: each container has its state, and of a failing step only main fails.
+func TestStatuses(t *testing.T) {
+	text, err := stages([]work{{"build", time.Second}}, 0.5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod := map[string]any{
+		"spec": map[string]any{
+			"initContainers": []any{map[string]any{"name": "init", "image": "argoexec"}},
+			"containers": []any{
+				map[string]any{"name": "wait", "image": "argoexec"}, map[string]any{"name": "main", "image": "build"},
+			},
+		},
+		"status": map[string]any{"startTime": "2026-01-02T03:04:05Z"},
+	}
+	now := func() string { return "2026-01-02T03:04:35Z" }
+	quote := func(text any) string { return fmt.Sprintf("%q", text) }
+	statuses := map[corev1.PodPhase]corev1.PodStatus{}
+	for decoder := utilyaml.NewYAMLReader(reader(text)); ; {
+		document, err := decoder.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		var stage struct {
+			Spec struct {
+				Next struct{ StatusTemplate string }
+			}
+		}
+		if err := errors.Join(err, yaml.Unmarshal(document, &stage)); err != nil {
+			t.Fatal(err)
+		}
+		if stage.Spec.Next.StatusTemplate == "" {
+			continue
+		}
+		var out bytes.Buffer
+		parsed := template.Must(template.New("").Funcs(template.FuncMap{"Now": now, "Quote": quote}).
+			Parse(stage.Spec.Next.StatusTemplate))
+		var status corev1.PodStatus
+		if err := errors.Join(parsed.Execute(&out, pod), yaml.UnmarshalStrict(out.Bytes(), &status)); err != nil {
+			t.Fatalf("%v in %s", err, out.Bytes())
+		}
+		statuses[status.Phase] = status
+	}
+	codes := func(phase corev1.PodPhase) (all []int32) {
+		for _, c := range statuses[phase].ContainerStatuses {
+			if c.State.Terminated == nil {
+				all = append(all, -1)
+			} else if took := c.State.Terminated.FinishedAt.Sub(c.State.Terminated.StartedAt.Time); took == 30*time.Second {
+				all = append(all, c.State.Terminated.ExitCode)
+			}
+		}
+		return all
+	}
+	for phase, want := range map[corev1.PodPhase][]int32{
+		corev1.PodRunning: {-1, -1}, corev1.PodSucceeded: {0, 0}, corev1.PodFailed: {0, 1},
+	} {
+		if got := codes(phase); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", phase, got, want)
+		}
+	}
+	if init := statuses[corev1.PodRunning].InitContainerStatuses; len(init) != 1 || init[0].State.Terminated == nil {
+		t.Errorf("%+v", init)
 	}
 }
 
