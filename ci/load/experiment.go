@@ -72,8 +72,11 @@ func (c *cluster) realOutputs(ctx context.Context, git string) (map[string]*argo
 		if err := c.eachWorkflow(ctx, func(w *argo.Workflow) { found = w }); err != nil {
 			return err
 		}
-		if found == nil || found.Status.Phase != argo.WorkflowSucceeded {
-			return errors.New("it has not succeeded")
+		switch {
+		case found == nil || !found.Status.Fulfilled():
+			return errors.New("it has not ended")
+		case found.Status.Phase != argo.WorkflowSucceeded:
+			return final{errors.New("it failed: " + found.Status.Message)}
 		}
 		stepOf := map[string]string{}
 		pods, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: workflowLabel})
@@ -223,6 +226,10 @@ func (e *experiment) wait(ctx context.Context) error {
 			return err
 		}
 		last := e.result.Samples[len(e.result.Samples)-1]
+		if len(e.result.Samples)%12 == 0 {
+			say("after %.0f s: %d at work, %d ended; Argo's controller has %.0f MiB", last.At, last.Running, last.Ended,
+				last.ArgoMiB)
+		}
 		if e.restart && e.runs >= 100 && e.result.Restart == nil && last.Ended >= e.runs/2 {
 			if err := e.kill(ctx); err != nil {
 				return err

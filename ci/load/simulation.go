@@ -158,7 +158,10 @@ func ignoreKilled(err error) error {
 	return err
 }
 
-// poll tries until there is no error.
+// final is an error that no further try changes.
+type final struct{ error }
+
+// poll tries until there is no error, or a final one.
 func poll(
 	ctx context.Context, limit, every time.Duration, what string, try func(context.Context) error,
 ) error {
@@ -168,8 +171,8 @@ func poll(
 	defer tick.Stop()
 	for {
 		err := try(ctx)
-		if err == nil {
-			return nil
+		if _, ok := errors.AsType[final](err); ok || err == nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
