@@ -112,30 +112,46 @@ func (c *cluster) install(ctx context.Context) error {
 	return errors.Join(c.allow(ctx), c.settle(ctx))
 }
 
-// settle makes the neighbour: its namespace, its project and its component are those of the first one.
+// settle makes the neighbour, with a project like the first one's, and in both namespaces a component whose runs are
+// simulated: OpenChoreo lets a run use its component's own workflow only.
 func (c *cluster) settle(ctx context.Context) error {
 	if _, err := c.core.CoreV1().Namespaces().Create(
 		ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: neighbour}}, metav1.CreateOptions{},
 	); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	for resource, name := range map[string]string{"projects": project, "components": component} {
-		of := c.dynamic.Resource(openchoreo.WithResource(resource))
-		object, err := of.Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		copied := &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": object.GetAPIVersion(), "kind": object.GetKind(), "spec": object.Object["spec"],
-			"metadata": map[string]any{"name": name, "namespace": neighbour},
-		}}
-		if _, err := of.Namespace(neighbour).Apply(
-			ctx, name, copied, metav1.ApplyOptions{FieldManager: "load", Force: true},
-		); err != nil {
+	return errors.Join(
+		c.copyTo(ctx, neighbour, "projects", project, project, nil),
+		c.copyTo(ctx, namespace, "components", component, simulated, withSimulation),
+		c.copyTo(ctx, neighbour, "components", component, simulated, withSimulation),
+	)
+}
+
+// withSimulation gives a component the ClusterWorkflow of simulated runs.
+func withSimulation(component map[string]any) error {
+	return unstructured.SetNestedField(component, simulated, "spec", "workflow", "name")
+}
+
+// copyTo makes an object of the first namespace in another one, or by another name.
+func (c *cluster) copyTo(
+	ctx context.Context, to, resource, name, newName string, change func(map[string]any) error,
+) error {
+	of := c.dynamic.Resource(openchoreo.WithResource(resource))
+	object, err := of.Namespace(namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	copied := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": object.GetAPIVersion(), "kind": object.GetKind(), "spec": object.Object["spec"],
+		"metadata": map[string]any{"name": newName, "namespace": to},
+	}}
+	if change != nil {
+		if err := change(copied.Object); err != nil {
 			return err
 		}
 	}
-	return nil
+	_, err = of.Namespace(to).Apply(ctx, newName, copied, metav1.ApplyOptions{FieldManager: "load", Force: true})
+	return err
 }
 
 // simulate gives a ClusterWorkflow another name, and its pods the simulated nodes.
@@ -176,13 +192,17 @@ func (c *cluster) allow(ctx context.Context) error {
 	return err
 }
 
-// workflowRun is a run of a namespace's component by a ClusterWorkflow.
+// workflowRun is a run of a namespace's component for a ClusterWorkflow.
 func workflowRun(in, name, workflow, git string) *unstructured.Unstructured {
+	of := component
+	if workflow == simulated {
+		of = simulated
+	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": openchoreo.String(), "kind": "WorkflowRun",
 		"metadata": map[string]any{
 			"name": name, "namespace": in,
-			"labels": map[string]any{"openchoreo.dev/project": project, "openchoreo.dev/component": component},
+			"labels": map[string]any{"openchoreo.dev/project": project, "openchoreo.dev/component": of},
 		},
 		"spec": map[string]any{"workflow": map[string]any{
 			"kind": "ClusterWorkflow", "name": workflow,

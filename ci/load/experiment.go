@@ -229,6 +229,9 @@ func (e *experiment) wait(ctx context.Context) error {
 		if len(e.result.Samples)%12 == 0 {
 			say("after %.0f s: %d at work, %d ended; Argo's controller has %.0f MiB", last.At, last.Running, last.Ended,
 				last.ArgoMiB)
+			if err := e.refused(ctx); err != nil {
+				return err
+			}
 		}
 		if e.restart && e.runs >= 100 && e.result.Restart == nil && last.Ended >= e.runs/2 {
 			if err := e.kill(ctx); err != nil {
@@ -256,6 +259,16 @@ func (e *experiment) wait(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// refused is an error when OpenChoreo makes no Workflow of a run.
+func (e *experiment) refused(ctx context.Context) (refused error) {
+	err := e.eachRun(ctx, func(r *v1alpha1.WorkflowRun) {
+		if c := completed(r); c != nil && r.Status.RunReference == nil {
+			refused = final{fmt.Errorf("OpenChoreo refuses %s: %s: %s", r.Name, c.Reason, c.Message)}
+		}
+	})
+	return errors.Join(err, refused)
 }
 
 func completed(run *v1alpha1.WorkflowRun) *metav1.Condition {
@@ -389,6 +402,9 @@ func (e *experiment) account(ctx context.Context, before map[string]stored, aske
 	e.result.Objects = more(held, before)
 	if e.result.Claims, e.result.Volumes, err = e.claims(ctx); err != nil {
 		return err
+	}
+	if e.result.Unended > 0 {
+		return nil // deleting what is at work tells nothing of what ended
 	}
 	began := time.Now()
 	if err := e.clear(ctx); err != nil {
