@@ -397,7 +397,7 @@ func TestKeysOfSecrets(t *testing.T) {
 	}
 }
 
-// The platform says where pods run and how long a run may take; without its word nothing is said, as before.
+// The platform says where pods run, how long a run may take, which one is first, and when its pods are deleted; without its word nothing is said, as before.
 func TestPlacementOfRuns(t *testing.T) {
 	t.Parallel()
 	placed := func(t *testing.T, cluster map[string]any) map[string]any {
@@ -408,7 +408,9 @@ func TestPlacementOfRuns(t *testing.T) {
 		}
 		spec := at(workflow, "spec").(map[string]any)
 		all := map[string]any{}
-		for _, field := range []string{"activeDeadlineSeconds", "nodeSelector", "tolerations", "podPriorityClassName"} {
+		for _, field := range []string{
+			"activeDeadlineSeconds", "nodeSelector", "tolerations", "podPriorityClassName", "priority", "podGC",
+		} {
 			if value, said := spec[field]; said {
 				all[field] = value
 			}
@@ -427,7 +429,8 @@ func TestPlacementOfRuns(t *testing.T) {
 			"tolerations": []any{
 				map[string]any{"key": "builds", "operator": "Exists", "effect": "NoSchedule"},
 			},
-			"podPriorityClassName": "builds",
+			"podPriorityClassName": "builds", "priority": int64(10),
+			"podGC": map[string]any{"strategy": "OnWorkflowSuccess"},
 		}, placed(t, cluster)); diff != "" {
 			t.Errorf("%v (-want +got)\n%s", at(cluster, "metadata", "name"), diff)
 		}

@@ -43,31 +43,53 @@ func stepMetrics(step, builder string) string {
           value: %[5]s
       counter:
         value: "1"
-`, step, builder, numbers(stepBuckets), of(choice(func(r schemas.Reason) string { return r.Name })),
-		of(choice(func(r schemas.Reason) string { return r.Class })))
+`, step, builder, numbers(stepBuckets), of(reasons()),
+		of(classes()))
 }
 
-// choice is an expression for Argo that chooses by the exit code. It has nothing that JSON would escape, be it a quote
-// or the end of a line: Argo looks at it also where its template is a text of JSON in the JSON of a pod, and wants to
-// understand it there.
-func choice(of func(schemas.Reason) string) string {
-	codes := map[string][]string{}
-	var values []string
-	for _, reason := range schemas.Reasons() {
-		value := of(reason)
-		if len(codes[value]) == 0 {
-			values = append(values, value)
+// width is about how many columns a line of an expression has.
+const width = 110
+
+// reasons is an expression for Argo that looks up the exit code. Each pod and each Workflow has it, so it is short. It
+// has nothing that JSON would escape, be it a quote or the end of a line: Argo looks at it also where its template is a
+// text of JSON in the JSON of a pod, and wants to understand it there.
+func reasons() string {
+	const indent = "            "
+	var b strings.Builder
+	line := indent + "{{={"
+	for i, reason := range schemas.Reasons() {
+		entry := fmt.Sprintf("'%d':'%s'", reason.ExitCode, reason.Name)
+		if i > 0 {
+			line += ","
 		}
-		codes[value] = append(codes[value], "'"+strconv.Itoa(reason.ExitCode)+"'")
+		if len(line)+len(entry) > width {
+			b.WriteString(line + "\n")
+			line = indent
+		}
+		line += entry
+	}
+	b.WriteString(line + "}[exitCode]??'unknown'}}")
+	return b.String()
+}
+
+// classes is an expression that chooses by the exit code, of which most classes have many.
+func classes() string {
+	codes := map[string][]string{}
+	var all []string
+	for _, reason := range schemas.Reasons() {
+		if len(codes[reason.Class]) == 0 {
+			all = append(all, reason.Class)
+		}
+		codes[reason.Class] = append(codes[reason.Class], "'"+strconv.Itoa(reason.ExitCode)+"'")
 	}
 	const indent = "            "
 	var b strings.Builder
 	b.WriteString(indent + "{{=\n")
-	for _, value := range values {
-		if all := codes[value]; len(all) == 1 {
-			fmt.Fprintf(&b, "%sexitCode == %s ? '%s' :\n", indent, all[0], value)
+	for _, class := range all {
+		if of := codes[class]; len(of) == 1 {
+			fmt.Fprintf(&b, "%sexitCode==%s?'%s':\n", indent, of[0], class)
 		} else {
-			fmt.Fprintf(&b, "%sexitCode in [%s] ? '%s' :\n", indent, strings.Join(all, ", "), value)
+			fmt.Fprintf(&b, "%sexitCode in [%s]?'%s':\n", indent, strings.Join(of, ","), class)
 		}
 	}
 	b.WriteString(indent + `'unknown'}}`)

@@ -108,7 +108,7 @@ func (p *plan) resolve(workflow *wfv1.Workflow) error {
 		"entrypoint", "templates", "arguments", "serviceAccountName", "volumeClaimTemplates", "volumeClaimGC",
 		"ttlStrategy", "podGC", "podMetadata", "securityContext", "synchronization",
 		// Left out on purpose: a cluster's nodes, queues and metrics.
-		"nodeSelector", "tolerations", "podPriorityClassName", "activeDeadlineSeconds", "metrics",
+		"nodeSelector", "tolerations", "podPriorityClassName", "priority", "activeDeadlineSeconds", "metrics",
 	}
 	if onlyTells(workflow) {
 		known = append(known, "onExit", "hooks") // left out on purpose: here people see themselves how a run ended
