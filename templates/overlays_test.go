@@ -410,6 +410,7 @@ func TestPlacementOfRuns(t *testing.T) {
 		all := map[string]any{}
 		for _, field := range []string{
 			"activeDeadlineSeconds", "nodeSelector", "tolerations", "podPriorityClassName", "priority", "podGC",
+			"synchronization",
 		} {
 			if value, said := spec[field]; said {
 				all[field] = value
@@ -431,6 +432,13 @@ func TestPlacementOfRuns(t *testing.T) {
 			},
 			"podPriorityClassName": "builds", "priority": int64(10),
 			"podGC": map[string]any{"strategy": "OnWorkflowSuccess"},
+			"synchronization": map[string]any{"semaphores": []any{
+				map[string]any{
+					"namespace":       "builds",
+					"configMapKeyRef": map[string]any{"name": "limits", "key": "platform"},
+				},
+				map[string]any{"configMapKeyRef": map[string]any{"name": "limits", "key": "own"}},
+			}},
 		}, placed(t, cluster)); diff != "" {
 			t.Errorf("%v (-want +got)\n%s", at(cluster, "metadata", "name"), diff)
 		}
