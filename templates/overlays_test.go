@@ -397,7 +397,8 @@ func TestKeysOfSecrets(t *testing.T) {
 	}
 }
 
-// The platform says where pods run, how long a run may take, which one is first, and when its pods are deleted; without its word nothing is said, as before.
+// The platform says where pods run, how long a run may take, which one is first, and when its pods are deleted; without
+// its word nothing is said, as before.
 func TestPlacementOfRuns(t *testing.T) {
 	t.Parallel()
 	placed := func(t *testing.T, cluster map[string]any) map[string]any {

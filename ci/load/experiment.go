@@ -79,7 +79,8 @@ func (c *cluster) realOutputs(ctx context.Context, git string) (map[string]*argo
 			return final{errors.New("it failed: " + found.Status.Message)}
 		}
 		stepOf := map[string]string{}
-		pods, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, metav1.ListOptions{LabelSelector: workflowLabel})
+		ofRuns := metav1.ListOptions{LabelSelector: workflowLabel}
+		pods, err := c.core.CoreV1().Pods(metav1.NamespaceAll).List(ctx, ofRuns)
 		if err != nil {
 			return err
 		}

@@ -162,7 +162,7 @@ func TestStages(t *testing.T) {
 	}
 }
 
-// What kwok makes of a pod is a status: each container has its state, and of a failing step only main fails.
+// The templates of kwok's stages give a pod its status: each container has a state, and of a failing step main fails.
 func TestStatuses(t *testing.T) {
 	text, err := stages([]work{{"build", time.Second}}, 0.5)
 	if err != nil {
@@ -209,8 +209,11 @@ func TestStatuses(t *testing.T) {
 		for _, c := range statuses[phase].ContainerStatuses {
 			if c.State.Terminated == nil {
 				all = append(all, -1)
-			} else if took := c.State.Terminated.FinishedAt.Sub(c.State.Terminated.StartedAt.Time); took == 30*time.Second {
-				all = append(all, c.State.Terminated.ExitCode)
+				continue
+			}
+			ended := c.State.Terminated
+			if ended.FinishedAt.Sub(ended.StartedAt.Time) == 30*time.Second {
+				all = append(all, ended.ExitCode)
 			}
 		}
 		return all
@@ -460,7 +463,8 @@ func TestUpdate(t *testing.T) {
 	dir := t.TempDir()
 	of := func(runs int, name string, overhead, mib float64, unended int) result {
 		return result{
-			Runs: runs, Name: name, Succeeded: runs - unended, Overhead: quantiles{overhead, overhead, overhead}, Unended: unended,
+			Runs: runs, Name: name, Succeeded: runs - unended, Unended: unended,
+			Overhead: quantiles{overhead, overhead, overhead},
 			Programs: map[string]peak{argoProgram: {MiB: mib}},
 			Objects:  map[string]stored{"workflows": {runs, int64(runs) * 2048}},
 			Samples:  []sample{{At: 0}, {At: 5, Running: 3, ArgoMiB: mib}},

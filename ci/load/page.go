@@ -140,7 +140,8 @@ func recommendations(all []result) string {
 		})
 	}
 	return settingsText + table([]string{
-		"runs at once", "`--workflow-workers`", "`--qps`", "`--burst`", "`DEFAULT_REQUEUE_TIME`", "`parallelism`", "`namespaceParallelism`",
+		"runs at once", "`--workflow-workers`", "`--qps`", "`--burst`", "`DEFAULT_REQUEUE_TIME`",
+		"`parallelism`", "`namespaceParallelism`",
 		"memory that Argo's controller took",
 	}, rows) + settingsNotes
 }
@@ -161,7 +162,8 @@ func experiments(all []result) string {
 		})
 	}
 	return experimentsText + table([]string{
-		"", "succeeded", "failed", "did not end", "all in all, s", "in Argo's queue, s", "the neighbour's there, s", "no step's work, s",
+		"", "succeeded", "failed", "did not end", "all in all, s", "in Argo's queue, s",
+		"the neighbour's there, s", "no step's work, s",
 		"until OpenChoreo tells, s",
 	}, rows) + real(all)
 }
