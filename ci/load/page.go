@@ -52,6 +52,7 @@ func page(all []result) string {
 	b.WriteString(experiments(all))
 	b.WriteString(controllers(all))
 	b.WriteString(costs(all))
+	b.WriteString(keep(all))
 	b.WriteString("\n## How it went\n")
 	for _, r := range all {
 		if name := r.plot(); name != "" {
@@ -294,6 +295,33 @@ func costs(all []result) string {
 	}
 	return text + table([]string{"", "each run"}, rows)
 }
+
+// keep calculates how long runs can be kept until half of etcd's quota is theirs.
+func keep(all []result) string {
+	if len(all) == 0 {
+		return ""
+	}
+	largest := all[len(all)-1]
+	held := total(largest.Objects).Bytes - largest.Objects["events"].Bytes
+	with := float64(held) / float64(largest.all())
+	without := float64(held-largest.Objects["pods"].Bytes) / float64(largest.all())
+	if with <= 0 || without <= 0 {
+		return ""
+	}
+	const half = 1 << 30
+	var rows [][]string
+	for _, day := range []int{100, 1000, 10000} {
+		days := func(bytes float64) string { return number(half / bytes / float64(day)) }
+		rows = append(rows, []string{
+			thousands(day), mib(with * float64(day)), days(with), mib(without * float64(day)), days(without),
+		})
+	}
+	return keepText + table([]string{
+		"runs a day", "MiB, kept for a day", "days until 1 GiB", "without pods, MiB", "days until 1 GiB",
+	}, rows)
+}
+
+func mib(bytes float64) string { return number(bytes / (1 << 20)) }
 
 // measured says when and where.
 func measured(all []result) string {
