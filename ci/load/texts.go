@@ -41,19 +41,20 @@ var settingsNotes = quoted(`
   takes more than one look: it is most of the time in which nothing works.
 - **~parallelism~.** Runs above it wait as Workflows, without pods, claims and nodes. What they wait for is nothing that
   the control plane could do sooner.
-- **~namespaceParallelism~.** It is below ~parallelism~, so that one namespace's burst leaves places for its neighbours. A
-  label of a namespace, ~workflows.argoproj.io/parallelism-limit~, gives that namespace a number of its own.
+- **~namespaceParallelism~.** It is below ~parallelism~, so that one namespace's burst leaves places for its
+  neighbours. A label of a namespace, ~workflows.argoproj.io/parallelism-limit~, gives it a number of its own.
 - **Priority.** The setting ~run-priorities~ says whose runs Argo takes first of those that wait, and ~priority-class~
   which pods the scheduler does.
-- **Semaphores.** Where Argo works for others, too, ~run-semaphores~ holds builds alone to a number. It was not measured.
+- **Semaphores.** Where Argo works for others, too, ~run-semaphores~ holds builds alone to a number. It was not
+  measured.
 `)
 
 var keepText = quoted(`
 ## What to keep
 
 What a run leaves stays until ~ttl-after-completion~ has passed, 1 day by default. etcd refuses writes above its quota,
-which is 2 GiB by default. Calculated of the KiB above, events left out, with the pods and without them, as by the setting
-~pod-gc~, which takes their logs, too:
+which is 2 GiB by default. Calculated of the KiB above, events left out, with the pods and without them, as by the
+setting ~pod-gc~, which takes their logs, too:
 
 `)
 
