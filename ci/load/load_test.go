@@ -37,22 +37,15 @@ func TestPageIsOfItsRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(all) == 0 {
-		t.Fatal("the record has no experiment")
-	}
 	files := pages(all)
 	for name, want := range files {
-		got, err := os.ReadFile(filepath.Join(docs, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(got) != want {
-			t.Errorf("%s is not what %s makes of it: run make load, or go test ./ci/load -update", name, recordName)
-			if *updating {
-				if err := os.WriteFile(filepath.Join(docs, name), []byte(want), 0o644); err != nil {
-					t.Fatal(err)
-				}
+		if *updating {
+			if err := os.WriteFile(filepath.Join(docs, name), []byte(want), 0o644); err != nil {
+				t.Fatal(err)
 			}
+		}
+		if got, err := os.ReadFile(filepath.Join(docs, name)); err != nil || string(got) != want {
+			t.Errorf("%s is not what is in %s (%v): run make load, or go test ./ci/load -update", name, recordName, err)
 		}
 	}
 	plots, err := filepath.Glob(filepath.Join(docs, "scale-*.svg"))

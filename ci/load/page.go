@@ -49,6 +49,9 @@ func page(all []result) string {
 	b.WriteString(head)
 	b.WriteString(goals(all))
 	b.WriteString(recommendations(all))
+	if len(all) == 0 {
+		return b.String()
+	}
 	b.WriteString(experiments(all))
 	b.WriteString(controllers(all))
 	b.WriteString(costs(all))
@@ -99,7 +102,7 @@ func find(all []result, runs int) (result, bool) {
 func goals(all []result) string {
 	r, ok := find(all, goalRuns)
 	if !ok {
-		return "\n## Goals\n\nA thousand runs at once were not measured.\n"
+		return "\n## Goals\n\n**Not shown yet:** a thousand runs at once were not measured.\n"
 	}
 	rows := [][]string{
 		goal("runs that did not end", "0", float64(r.Unended), 0, ""),
@@ -130,7 +133,7 @@ func recommendations(all []result) string {
 	var rows [][]string
 	for _, n := range []int{10, 100, goalRuns} {
 		s := recommendation(n)
-		memory := "–"
+		memory := "not measured"
 		if r, ok := find(all, n); ok {
 			s = r.Argo
 			memory = number(r.Programs[argoProgram].MiB) + " MiB"
@@ -251,9 +254,6 @@ func (r result) most(program, what string) string {
 }
 
 func costs(all []result) string {
-	if len(all) == 0 {
-		return ""
-	}
 	var rows [][]string
 	for _, r := range all {
 		held, left := total(r.Objects), total(r.Left)
@@ -298,9 +298,6 @@ func costs(all []result) string {
 
 // keep calculates how long runs can be kept until half of etcd's quota is theirs.
 func keep(all []result) string {
-	if len(all) == 0 {
-		return ""
-	}
 	largest := all[len(all)-1]
 	held := total(largest.Objects).Bytes - largest.Objects["events"].Bytes
 	with := float64(held) / float64(largest.all())

@@ -30,9 +30,9 @@ seconds.
 var settingsText = quoted(`
 ## Settings
 
-Recommended for Argo's controller, and what the figures below were measured with. Workers, qps and burst are flags of
-the Deployment ~workflow-controller~, the requeue time is a variable of it, and the last two are keys of the ConfigMap
-~workflow-controller-configmap~:
+Recommended for Argo's controller; with them the figures below were measured, where there are some. Workers, qps and
+burst are flags of the Deployment ~workflow-controller~, the requeue time is a variable of it, and the last two are keys
+of the ConfigMap ~workflow-controller-configmap~:
 
 `)
 
