@@ -28,7 +28,7 @@ func kindOf(key string) string {
 }
 
 // etcdPage is how many objects are asked for at once.
-const etcdPage = 200
+const etcdPage = 50
 
 // inEtcd counts what etcd holds, by resource.
 func inEtcd(ctx context.Context, url string) (map[string]stored, error) {
@@ -56,8 +56,11 @@ func inEtcd(ctx context.Context, url string) (map[string]stored, error) {
 		}
 		err = json.NewDecoder(response.Body).Decode(&answer)
 		response.Body.Close()
-		if err != nil || response.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("ask etcd: %s: %w", response.Status, err)
+		if response.StatusCode != http.StatusOK {
+			return nil, fmt.Errorf("ask etcd: %s", response.Status)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ask etcd: %w", err)
 		}
 		for _, p := range answer.Pairs {
 			s := all[kindOf(string(p.Key))]

@@ -156,6 +156,13 @@ func (e *executor) worked(run string) time.Duration {
 	return e.work[run]
 }
 
+// faulty are the faults that there were.
+func (e *executor) faulty() []error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.faults
+}
+
 // stepOutputs are the outputs of a run's steps, by their names in stepLabel.
 func stepOutputs(workflow *argo.Workflow, stepOf map[string]string) map[string]*argo.Outputs {
 	all := map[string]*argo.Outputs{}

@@ -152,10 +152,7 @@ func (e *experiment) make(ctx context.Context) error {
 		return err
 	}
 	stop()
-	if len(executor.faults) > 0 {
-		return errors.Join(executor.faults...)
-	}
-	return errors.Join(update(e.docs, e.result), ended)
+	return errors.Join(append(executor.faulty(), update(e.docs, e.result), ended)...)
 }
 
 // realRuns is how many of the runs are real.
@@ -294,6 +291,11 @@ func (e *experiment) kill(ctx context.Context) error {
 		return fmt.Errorf("kill Argo's controller: %w", err)
 	}
 	err = poll(ctx, 3*time.Minute, time.Second, "Argo's controller after its death", func(ctx context.Context) error {
+		if time.Since(e.last.at) > every {
+			if err := e.sample(ctx); err != nil {
+				return err
+			}
+		}
 		read, err := e.readArgo(ctx)
 		if err != nil {
 			return err
@@ -404,8 +406,9 @@ func (e *experiment) account(ctx context.Context, before map[string]stored, aske
 	if e.result.Claims, e.result.Volumes, err = e.claims(ctx); err != nil {
 		return err
 	}
-	if e.result.Unended > 0 {
-		return nil // deleting what is at work tells nothing of what ended
+	// What is known so far stays known, whatever happens while runs are deleted.
+	if err := update(e.docs, e.result); err != nil || e.result.Unended > 0 {
+		return err // deleting what is at work tells nothing of what ended
 	}
 	began := time.Now()
 	if err := e.clear(ctx); err != nil {

@@ -52,7 +52,7 @@ func readManager(ctx context.Context) (controller, error) {
 	}, err
 }
 
-// sample notes how it goes. What Argo's controller does not tell, while it is busy or away, counts as nothing.
+// sample notes how it goes. While Argo's controller tells nothing, since it is busy or away, it counts as before.
 func (e *experiment) sample(ctx context.Context) error {
 	now := reading{at: time.Now()}
 	var err error
@@ -61,6 +61,7 @@ func (e *experiment) sample(ctx context.Context) error {
 	}
 	if now.argo, err = e.readArgo(ctx); err != nil {
 		say("Argo's controller does not tell its metrics: %v", err)
+		now.argo = e.last.argo
 	}
 	if now.manager, err = readManager(ctx); err != nil {
 		return err
