@@ -443,6 +443,15 @@ func TestPlacementOfRuns(t *testing.T) {
 		}, placed(t, cluster)); diff != "" {
 			t.Errorf("%v (-want +got)\n%s", at(cluster, "metadata", "name"), diff)
 		}
+		elsewhere := ordinary()
+		elsewhere.namespace = "globex"
+		workflow, _, err := renderRun(cluster, elsewhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if priority, said := at(workflow, "spec").(map[string]any)["priority"]; said {
+			t.Errorf("%v: a run of another namespace has priority %v", at(cluster, "metadata", "name"), priority)
+		}
 	}
 }
 
