@@ -99,6 +99,21 @@ func TestMetricsOfSteps(t *testing.T) {
 	}
 }
 
+// Argo copies a step's metrics into each of its pods and into each Workflow, so they are short.
+func TestMetricsAreShort(t *testing.T) {
+	t.Parallel()
+	const most = 2200 // bytes; with a comparison for each exit code they had 2,700 and more
+	for _, object := range ofKind(build(t, "workflow-plane"), "ClusterWorkflowTemplate") {
+		raw, err := json.Marshal(at(object, "spec", "templates", 0, "metrics"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(raw) > most {
+			t.Errorf("%v: %d bytes, more than %d", at(object, "metadata", "name"), len(raw), most)
+		}
+	}
+}
+
 // variable is something that Argo replaces.
 var variable = regexp.MustCompile(`{{[^=}][^}]*}}`)
 
