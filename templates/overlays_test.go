@@ -455,6 +455,24 @@ func TestPlacementOfRuns(t *testing.T) {
 	}
 }
 
+// However a run ends, Argo releases its workspace, and OpenChoreo deletes what is left of it after a day.
+func TestEndsOfRuns(t *testing.T) {
+	t.Parallel()
+	for _, cluster := range ofKind(build(t, "control-plane"), "ClusterWorkflow") {
+		name := at(cluster, "metadata", "name")
+		workflow, _, err := renderRun(cluster, ordinary())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := at(workflow, "spec", "volumeClaimGC", "strategy"); got != "OnWorkflowCompletion" {
+			t.Errorf("%v: claims are released %v", name, got)
+		}
+		if got := at(cluster, "spec", "ttlAfterCompletion"); got != "1d" {
+			t.Errorf("%v: runs are kept for %v", name, got)
+		}
+	}
+}
+
 // Each builder has what its own settings say with the component builder-resources, and what is common without.
 func TestResourcesOfBuilders(t *testing.T) {
 	t.Parallel()
