@@ -30,17 +30,17 @@ seconds.
 var settingsText = quoted(`
 ## Settings
 
-Recommended for Argo's controller; with them the figures below were measured, where there are some. Workers, qps and
-burst are flags of the Deployment ~workflow-controller~, the requeue time is a variable of it, and the last two are keys
-of the ConfigMap ~workflow-controller-configmap~:
+Recommended for Argo's controller; with them the figures below were measured. **Where the last column says not
+measured, they are a proposal only**, which no figure supports yet. Workers, qps and burst are flags of the Deployment
+~workflow-controller~, the requeue time is a variable of it, and ~parallelism~ and ~namespaceParallelism~ are keys of
+the ConfigMap ~workflow-controller-configmap~:
 
 `)
 
 var settingsNotes = quoted(`
 - **Requeue time.** Argo looks at a Workflow again after this time at the earliest, 10 s by default, and each step
-  takes more than one look: it is most of the time in which nothing works.
-- **~parallelism~.** Runs above it wait as Workflows, without pods, claims and nodes. What they wait for is nothing that
-  the control plane could do sooner.
+  takes more than one look.
+- **~parallelism~.** Runs above it wait as Workflows, without pods, claims and nodes.
 - **~namespaceParallelism~.** It is below ~parallelism~, so that one namespace's burst leaves places for its
   neighbours. A label of a namespace, ~workflows.argoproj.io/parallelism-limit~, gives it a number of its own.
 - **Priority.** The setting ~run-priorities~ says whose runs Argo takes first of those that wait, and ~priority-class~
