@@ -93,6 +93,7 @@ var costsText = quoted(`
 ## What a run costs
 
 Requests are all that the API server answered but watches, without those of the program that measures. What etcd holds
-was counted when all runs had ended, and again when they were deleted, as ~ttl-after-completion~ does.
+was counted when all runs had ended, and again when they were deleted, as ~ttl-after-completion~ does. What the cluster
+does all the time is in it, such as the states of nodes and leases: with few runs it is a large part of each.
 
 `)
