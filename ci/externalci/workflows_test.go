@@ -37,8 +37,8 @@ func TestOwnWorkflows(t *testing.T) {
 		{"ci.yml", "push", []string{"0 lint", "0 test", "0 test-short"}},
 		{"ci.yml", "pull_request", []string{"0 lint", "0 test", "0 test-short"}},
 		{"codeql.yml", "schedule", []string{"0 analyze"}},
-		{"e2e.yml", "schedule", []string{"0 e2e"}},
-		{"e2e.yml", "pull_request", []string{"0 e2e"}},
+		{"e2e.yml", "schedule", []string{"0 e2e", "0 faults"}},
+		{"e2e.yml", "pull_request", []string{"0 e2e", "0 faults"}},
 		{"release.yml", "push", []string{"0 e2e", "0 make", "0 test", "1 publish"}},
 		{"release.yml", "workflow_dispatch", []string{"0 e2e", "0 make", "0 test", "1 publish"}},
 	} {
