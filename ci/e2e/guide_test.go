@@ -71,7 +71,7 @@ func testFirstBuild(t *testing.T) {
 		if err := install(ctx, "default"); err != nil {
 			t.Error(err)
 		}
-		must(k8s.kubectl(ctx, componentType, "replace", "--force", "-f", "-"))(t)
+		must(k8s.kubectl(ctx, bare(t, componentType), "replace", "--force", "-f", "-"))(t)
 	})
 	// `go run` would compile the program that has started this cluster once more.
 	lines := guideLines(t, firstBuildPage, 2)
