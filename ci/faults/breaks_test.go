@@ -264,14 +264,11 @@ func restarts(peer func(*site) *server, howLong time.Duration) fault {
 				}
 				close(back)
 			}
-			c.at(s, func() {
-				go func() {
-					s.down()
-					if howLong > 0 {
-						time.AfterFunc(howLong, up)
-					}
-				}()
-				time.Sleep(20 * time.Millisecond) // nobody is to answer this request
+			c.at(s, func() { // the connection of this request is reset, so that nobody answers it
+				s.down()
+				if howLong > 0 {
+					time.AfterFunc(howLong, up)
+				}
 			})
 		},
 		mend: func(c *trouble) {
@@ -450,7 +447,7 @@ func rotated(peer func(*site) *server, later time.Duration) fault {
 	}
 }
 
-// tokens has the identity provider give tokens that have ended already by the API's clock.
+// endedTokens has the identity provider give tokens that have ended already by the API's clock.
 var endedTokens = fault{
 	before: func(c *trouble) { c.life = -time.Hour; c.startAPI(c.t) },
 	mend:   func(c *trouble) { c.life = 0; c.startAPI(c.t) },

@@ -1,13 +1,15 @@
 package soaktest
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/prometheus/procfs"
 )
 
 // A Machine is what processes of one PID namespace see of it. It needs Linux, and root for processes of others.
@@ -25,67 +27,49 @@ type Process struct {
 	Ended       bool     // and nobody has asked how: a zombie
 }
 
-func (m Machine) proc(parts ...string) string {
-	if m.Proc == "" {
-		m.Proc = "/proc"
-	}
-	return filepath.Join(append([]string{m.Proc}, parts...)...)
-}
+func (m Machine) proc() string { return cmp.Or(m.Proc, procfs.DefaultMountPoint) }
 
 // Processes lists all. Those that end meanwhile are left out, and so are the kernel's own.
 func (m Machine) Processes() ([]Process, error) {
-	entries, err := os.ReadDir(m.proc())
+	proc, err := procfs.NewFS(m.proc())
+	if err != nil {
+		return nil, err
+	}
+	found, err := proc.AllProcs()
 	if err != nil {
 		return nil, err
 	}
 	var all []Process
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil {
-			continue
-		}
-		if p, ok := m.process(pid); ok {
+	for _, f := range found {
+		if p, ok := process(f); ok {
 			all = append(all, p)
 		}
 	}
 	return all, nil
 }
 
-func (m Machine) process(pid int) (Process, bool) {
-	name := strconv.Itoa(pid)
-	stat, err := os.ReadFile(m.proc(name, "stat"))
+func process(of procfs.Proc) (Process, bool) {
+	stat, err := of.Stat()
 	if err != nil {
 		return Process{}, false
 	}
-	// The name in brackets may have blanks and brackets of its own.
-	opened, closed := strings.IndexByte(string(stat), '('), strings.LastIndexByte(string(stat), ')')
-	if opened < 0 || closed < opened {
+	p := Process{
+		PID: of.PID, Parent: stat.PPID, Name: stat.Comm, Resident: float64(stat.ResidentMemory()) / (1 << 20),
+		Ended: stat.State == "Z",
+	}
+	if p.Args, err = of.CmdLine(); err != nil || len(p.Args) == 0 && !p.Ended {
 		return Process{}, false
 	}
-	fields := strings.Fields(string(stat[closed+1:]))
-	if len(fields) < 22 {
-		return Process{}, false
-	}
-	p := Process{PID: pid, Name: string(stat[opened+1 : closed]), Ended: fields[0] == "Z"}
-	p.Parent, _ = strconv.Atoi(fields[1])
-	pages, _ := strconv.ParseFloat(fields[21], 64)
-	p.Resident = pages * float64(os.Getpagesize()) / (1 << 20)
-	command, err := os.ReadFile(m.proc(name, "cmdline"))
-	if err != nil || len(command) == 0 && !p.Ended {
-		return Process{}, false
-	}
-	if len(command) > 0 {
-		p.Args = strings.Split(strings.TrimRight(string(command), "\x00"), "\x00")
+	if len(p.Args) > 0 {
 		p.Name = filepath.Base(p.Args[0])
 	}
-	open, err := os.ReadDir(m.proc(name, "fd"))
-	p.Descriptors = len(open)
+	p.Descriptors, err = of.FileDescriptorsLen()
 	return p, err == nil || p.Ended
 }
 
 // Mounts is how many mounts this process's namespace has.
 func (m Machine) Mounts() (int, error) {
-	content, err := os.ReadFile(m.proc("self", "mountinfo"))
+	content, err := os.ReadFile(filepath.Join(m.proc(), "self", "mountinfo"))
 	return strings.Count(string(content), "\n"), err
 }
 

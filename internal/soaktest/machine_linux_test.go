@@ -48,12 +48,14 @@ func TestProcesses(t *testing.T) {
 func TestMachine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	// What nobody here reads of proc(5), stat.
+	const rest = " 18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
 	for file, content := range map[string]string{
 		"proc/self/mountinfo":                "1\n2\n",
-		"proc/7/stat":                        "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 100 256 0 0 0\n",
+		"proc/7/stat":                        "7 (a (b) c) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 100 256" + rest,
 		"proc/7/cmdline":                     "/bin/a (b) c\x00-x\x00",
 		"proc/7/fd/0":                        "",
-		"proc/8/stat":                        "8 (kthreadd) S 0 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0 0 0 0\n",
+		"proc/8/stat":                        "8 (kthreadd) S 0 0 0 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0" + rest,
 		"proc/8/cmdline":                     "",
 		"sys/block/loop0/loop/backing_file":  "/a\n",
 		"sys/block/loop1/size":               "0\n",

@@ -192,7 +192,10 @@ func (j *job) takeThrough(ctx context.Context, temporary string, phases []phase,
 		if err != nil {
 			j.env.Log.Warn("Cannot tell which buildpack runs", "error", err)
 		}
-		scarcest := disk.Watch(j.in.Workspace.Image(), j.in.Workspace.Cache(), os.TempDir())
+		scarcest := func() (disk.Disk, bool) { return disk.Disk{}, false }
+		if phase.name == exporter { // which only writes, and no buildpack runs
+			scarcest = disk.Watch(j.in.Workspace.Image(), j.in.Workspace.Cache(), os.TempDir())
+		}
 		err = l.run(ctx, ran, phase.name, args...)
 		scarce, wasScarce := scarcest()
 		last, said := ran.end()
@@ -206,7 +209,7 @@ func (j *job) takeThrough(ctx context.Context, temporary string, phases []phase,
 		}
 		if err != nil {
 			failed, ok := errors.AsType[*phaseError](err)
-			if ok && wasScarce && phase.name == exporter { // which only writes, and no buildpack runs
+			if ok && wasScarce {
 				failed.scarce = &scarce
 			}
 			return j.explain(err, last, said)

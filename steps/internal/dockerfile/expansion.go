@@ -10,7 +10,7 @@ import (
 )
 
 // Bounds of what variables expand to, in bytes. A few lines, each of which names the variable of the line before twice,
-// are gigabytes otherwise: here, and in the memory of a daemon that others build with, too.
+// are gigabytes otherwise, in the memory of all that reads the Dockerfile.
 const (
 	expandedLimit    = 1 << 20  // of an instruction; a process cannot even be given a variable of 128 KiB
 	expandedAllLimit = 64 << 20 // of all instructions
