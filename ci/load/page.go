@@ -56,10 +56,14 @@ func page(all []result) string {
 	b.WriteString(controllers(all))
 	b.WriteString(costs(all))
 	b.WriteString(keep(all))
-	b.WriteString("\n## How it went\n")
+	heading := "\n## How it went\n" // where there is something to see
 	for _, r := range all {
 		if name := r.plot(); name != "" {
-			fmt.Fprintf(&b, "\n![%s over time: runs, queues, memory, processors and requests](%s)\n", r.title(), name)
+			fmt.Fprintf(
+				&b, "%s\n![%s over time: runs, queues, memory, processors and requests](%s)\n",
+				heading, r.title(), name,
+			)
+			heading = ""
 		}
 	}
 	b.WriteString(measured(all))
@@ -68,6 +72,9 @@ func page(all []result) string {
 
 // title names an experiment for people.
 func (r result) title() string {
+	if r.Runs == 1 {
+		return "1 run, " + r.settingsName()
+	}
 	how := "at once"
 	if r.Rate > 0 {
 		how = strconv.FormatFloat(r.Rate, 'f', -1, 64) + " a minute"
