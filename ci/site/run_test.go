@@ -119,7 +119,7 @@ func (r *reader) follow(t *testing.T, b block) {
 	case whileBuilding:
 		ended := r.beginBuild(t)
 		out, err = cmd.CombinedOutput()
-		ended()
+		ended(err == nil)
 	default:
 		out, err = cmd.CombinedOutput()
 	}
@@ -170,8 +170,8 @@ func (w *watched) Write(p []byte) (int, error) {
 }
 
 // beginBuild starts a build of the application that waits for its Git server. The returned function wants that it ends
-// without success.
-func (r *reader) beginBuild(t *testing.T) (ended func()) {
+// without success; where it was not asked to end, it is ended first.
+func (r *reader) beginBuild(t *testing.T) (ended func(asked bool)) {
 	t.Helper()
 	cmd := exec.CommandContext(
 		t.Context(), "bin/stepwright", "run", "app/component.yaml", "--set", "repository.url="+r.git+"/never.git",
@@ -187,7 +187,10 @@ func (r *reader) beginBuild(t *testing.T) (ended func()) {
 	case <-time.After(time.Minute):
 		t.Errorf("the build does not ask the Git server: %s", &said)
 	}
-	return func() {
+	return func(asked bool) {
+		if !asked {
+			cmd.Process.Signal(os.Interrupt)
+		}
 		if err := cmd.Wait(); err == nil {
 			t.Errorf("the build went on: %s", &said)
 		}

@@ -18,7 +18,7 @@ func cancelCommand() *cobra.Command {
 		Short: "End a run before it is done",
 		Long: `The step that runs is told to stop, and reports Cancelled; nothing is published after that. In a
 cluster Argo stops the Workflow and runs its exit handlers. What an earlier step has pushed stays.`,
-		Example: `  stepwright cancel cart-build-1767225600
+		Example: `  stepwright cancel cart-build-1767225600000
   stepwright cancel --cluster --component cart`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, _, run, err := o.find(cmd.Context(), args)

@@ -28,7 +28,7 @@ func logsCommand() *cobra.Command {
 		Use:   "logs [flags] NAME [TASK]",
 		Short: "Print what a run's tasks wrote",
 		Long:  "With --component it is that component's latest run, and TASK alone may follow.",
-		Example: `  stepwright logs -f cart-build-1767225600
+		Example: `  stepwright logs -f cart-build-1767225600000
   stepwright logs --component cart containerfile-build`,
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -29,7 +29,7 @@ component's last image, why the run failed, provenance, and the logs, which can 
 nothing from anywhere, and can be attached to an issue as it is, or printed.
 
 It is written as NAME.html into this folder, or where --output says.`,
-		Example: `  stepwright report cart-build-1767225600
+		Example: `  stepwright report cart-build-1767225600000
   stepwright report --component cart -o cart.html
   stepwright report --cluster --component cart -o - > cart.html`,
 		RunE: func(cmd *cobra.Command, args []string) error {

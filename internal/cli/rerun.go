@@ -25,8 +25,8 @@ On this machine the flags are those of stepwright run; none of them is remembere
 workflow of your own is read of the files again. With --cluster the cluster must have OpenChoreo.
 A run without a commit builds what its branch has now: --set repository.revision.commit=SHA builds
 the old commit.`,
-		Example: `  stepwright rerun cart-build-1767225600
-  stepwright rerun --cluster cart-build-1767225600 --set repository.revision.commit=6dcb09b`,
+		Example: `  stepwright rerun cart-build-1767225600000
+  stepwright rerun --cluster cart-build-1767225600000 --set repository.revision.commit=6dcb09b`,
 		Args: cobra.MinimumNArgs(1),
 	}
 	r.addTo(cmd)

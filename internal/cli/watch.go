@@ -21,7 +21,7 @@ func watchCommand() *cobra.Command {
 		Short: "Show how a run goes on, until it has ended",
 		Long: `A line tells of each task that starts or ends. The exit code is the run's: that of the step that
 failed, where it is known.`,
-		Example: `  stepwright watch cart-build-1767225600
+		Example: `  stepwright watch cart-build-1767225600000
   stepwright watch --cluster --component cart`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			from, interval, run, err := o.find(cmd.Context(), args)

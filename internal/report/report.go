@@ -374,13 +374,16 @@ func before(ctx context.Context, from Source, run *v1alpha1.WorkflowRun) (*Befor
 	if err != nil {
 		return nil, err
 	}
+	// The newest is the first.
+	here := slices.IndexFunc(all, func(other *v1alpha1.WorkflowRun) bool {
+		return other.Namespace == run.Namespace && other.Name == run.Name
+	})
 	n := 0
-	for _, other := range all {
-		if other.Namespace != run.Namespace || other.Name == run.Name ||
+	for _, other := range all[here+1:] {
+		if other.Namespace != run.Namespace ||
 			other.Labels[workflowrun.ComponentLabel] != component ||
 			other.Labels[workflowrun.ProjectLabel] != run.Labels[workflowrun.ProjectLabel] ||
-			runstatus.Phase(other) != runstatus.TaskSucceeded ||
-			other.CreationTimestamp.After(run.CreationTimestamp.Time) {
+			runstatus.Phase(other) != runstatus.TaskSucceeded {
 			continue
 		}
 		if n++; n > looked {

@@ -84,14 +84,14 @@ func Again(set *objects.Set, earlier *v1alpha1.WorkflowRun, at time.Time) (*obje
 	return Pick(set, run.Name)
 }
 
-// stamp is the time at the end of a run's name, in seconds since 1970.
+// stamp is the time at the end of a run's name: in milliseconds since 1970, or in seconds, as occ writes it.
 var stamp = regexp.MustCompile(`-[0-9]{9,}$`)
 
 // longestName is how many characters a run's name may have: it becomes the value of a label.
 const longestName = 63
 
 func nameOfRun(base string, at time.Time) string {
-	ending := fmt.Sprintf("-%d", at.Unix())
+	ending := fmt.Sprintf("-%d", at.UnixMilli()) // in a second there may be several runs
 	return strings.TrimRight(base[:min(len(base), longestName-len(ending))], "-.") + ending
 }
 

@@ -51,7 +51,7 @@ func TestOfComponent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Name != "cart-build-1767225600" || r.Namespace != "acme" || r.Component == nil ||
+	if r.Name != "cart-build-1767225600000" || r.Namespace != "acme" || r.Component == nil ||
 		r.Spec.Workflow.Kind != v1alpha1.WorkflowRefKindClusterWorkflow ||
 		r.Spec.Workflow.Name != "dockerfile-builder" ||
 		r.Text("repository", "url") != "https://git.example.com/cart.git" {
@@ -71,13 +71,13 @@ func TestFaultsOfProposedRuns(t *testing.T) {
 		want     []string
 	}{
 		"in the file": {strings.Replace(builtComponent, `[{name: A, value: "1"}]`, `A`, 1), nil, []string{
-			"app.yaml:13: WorkflowRun acme/cart-build-1767225600: spec.workflow.parameters.buildEnv: ",
+			"app.yaml:13: WorkflowRun acme/cart-build-1767225600000: spec.workflow.parameters.buildEnv: ",
 		}},
 		"in a setting": {builtComponent, []string{"repository.url=nowhere"}, []string{
-			"--set repository.url: WorkflowRun acme/cart-build-1767225600: spec.workflow.parameters.repository.url: ",
+			"--set repository.url: WorkflowRun acme/cart-build-1767225600000: spec.workflow.parameters.repository.url",
 		}},
 		"in an item of a setting": {builtComponent, []string{`buildEnv=[{"name":"A"},{"name":7}]`}, []string{
-			"--set buildEnv: WorkflowRun acme/cart-build-1767225600: spec.workflow.parameters.buildEnv[",
+			"--set buildEnv: WorkflowRun acme/cart-build-1767225600000: spec.workflow.parameters.buildEnv[",
 		}},
 		"no such parameter": {builtComponent, []string{"repository.brunch=x"}, []string{
 			"spec.workflow.parameters.repository",
@@ -180,10 +180,10 @@ func TestAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for before, after := range map[string]string{
-		"cart-1":                        "cart-1-1767225600",
-		"cart-build-1667225600":         "cart-build-1767225600",
-		strings.Repeat("x", 63):         strings.Repeat("x", 52) + "-1767225600",
-		strings.Repeat("x", 51) + "-yy": strings.Repeat("x", 51) + "-1767225600",
+		"cart-1":                        "cart-1-1767225600000",
+		"cart-build-1667225600":         "cart-build-1767225600000",
+		strings.Repeat("x", 63):         strings.Repeat("x", 49) + "-1767225600000",
+		strings.Repeat("x", 51) + "-yy": strings.Repeat("x", 49) + "-1767225600000",
 	} {
 		earlier := old.DeepCopy()
 		earlier.Name, earlier.Annotations = before, map[string]string{"stepwright.dev/commit": "1"}

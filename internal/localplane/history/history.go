@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/renameio/v2/maybe"
 	"github.com/openchoreo/openchoreo/api/v1alpha1"
@@ -43,18 +44,33 @@ func (s Store) List() ([]*v1alpha1.WorkflowRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []*v1alpha1.WorkflowRun
+	type entry struct {
+		run     *v1alpha1.WorkflowRun
+		created time.Time
+	}
+	var all []entry
 	for _, file := range files {
-		run, err := read(filepath.Dir(file))
+		dir := filepath.Dir(file)
+		run, err := read(dir)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, run)
+		created := run.CreationTimestamp.Time
+		// The timestamp is in whole seconds. The file that is written at the beginning only tells the rest, unless
+		// somebody has copied it since.
+		if info, err := os.Stat(filepath.Join(dir, workflowFile)); err == nil {
+			if after := info.ModTime().Sub(created); after > 0 && after < 2*time.Second {
+				created = info.ModTime()
+			}
+		}
+		all = append(all, entry{run, created})
 	}
-	slices.SortStableFunc(all, func(a, b *v1alpha1.WorkflowRun) int {
-		return b.CreationTimestamp.Compare(a.CreationTimestamp.Time)
-	})
-	return all, nil
+	slices.SortStableFunc(all, func(a, b entry) int { return b.created.Compare(a.created) })
+	runs := make([]*v1alpha1.WorkflowRun, len(all))
+	for i, e := range all {
+		runs[i] = e.run
+	}
+	return runs, nil
 }
 
 // Get returns a run. The namespace may be empty where only one has a run of that name. The error may be a

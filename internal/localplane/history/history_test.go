@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,38 @@ func TestGet(t *testing.T) {
 			!strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%v: %v", test, err)
 		}
+	}
+}
+
+// The newest run is the first, also of runs that began in one second, whatever their names.
+func TestOrderOfRuns(t *testing.T) {
+	s := Store{Dir: t.TempDir()}
+	names := []string{"cart-3", "cart-1", "cart-20", "cart-2"}
+	for i, name := range names {
+		r, err := s.Create(newRun("acme", name), workflow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.End(nil, nil)
+		// As if they had all begun in the second of the first, and the last of them at its very end.
+		r.run.CreationTimestamp = metav1.Unix(1767225600, 0)
+		r.save()
+		at := time.Unix(1767225600, int64(i)*int64(350*time.Millisecond))
+		if err := os.Chtimes(filepath.Join(s.Dir, "acme", name, workflowFile), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, run := range all {
+		listed = append(listed, run.Name)
+	}
+	slices.Reverse(names)
+	if diff := cmp.Diff(names, listed); diff != "" {
+		t.Error(diff)
 	}
 }
 
