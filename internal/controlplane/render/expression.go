@@ -25,6 +25,7 @@ type engine struct {
 	context  map[string]any
 	scope    string // names of what the context holds
 	programs *Programs
+	cost     uint64 // of what was evaluated, in CEL's units
 }
 
 func newEngine(programs *Programs, context map[string]any) *engine {
@@ -106,9 +107,12 @@ func (e *engine) evaluate(path []string, expression string) (any, error) {
 	if err != nil {
 		return nil, fail(path, "%s: %w", expression, err)
 	}
-	result, _, err := program.Eval(e.context)
+	result, details, err := program.Eval(e.context)
 	if err != nil {
 		return nil, fail(path, "%s: %w", expression, err)
+	}
+	if cost := details.ActualCost(); cost != nil {
+		e.cost += *cost
 	}
 	return native(result), nil
 }
@@ -126,7 +130,7 @@ func (e *engine) compile(expression string) (cel.Program, error) {
 	if issues.Err() != nil {
 		return nil, issues.Err()
 	}
-	program, err := env.Program(checked)
+	program, err := env.Program(checked, cel.CostTracking(nil))
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,14 @@ type Output struct {
 	Prerequisites []map[string]any // namespace, service account, role and role binding
 	Resources     []map[string]any // of the workflow's spec.resources
 	Workflow      map[string]any   // the Argo Workflow
+
+	// Cost is what the expressions have cost, in CEL's units: about one for each look and call, and one for ten
+	// characters. OpenChoreo refuses runs above CostLimit from 1.2.4 on.
+	Cost uint64
 }
+
+// CostLimit is what the expressions of a run, and each of them, may cost: celCostLimit of OpenChoreo's chart by default.
+const CostLimit = 2_000_000
 
 // Objects lists everything in the order of its creation.
 func (o *Output) Objects() []map[string]any {
@@ -109,7 +116,9 @@ func Render(in Input) (*Output, error) {
 	for _, object := range append(resources, workflow) {
 		label(object, in.Run)
 	}
-	return &Output{Prerequisites: prerequisites(namespace), Resources: resources, Workflow: workflow}, nil
+	return &Output{
+		Prerequisites: prerequisites(namespace), Resources: resources, Workflow: workflow, Cost: run.cost,
+	}, nil
 }
 
 // newContext gathers what expressions may name.

@@ -1,6 +1,8 @@
 package render
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +79,67 @@ func TestOurClusterWorkflows(t *testing.T) {
 	for name, in := range inputs {
 		if _, err := Render(in); err != nil {
 			t.Errorf("%s stays pending for ever: %v", name, err)
+		}
+	}
+}
+
+// No run of our ClusterWorkflows comes near the cost that OpenChoreo refuses, however much a developer sets: 250 build
+// arguments, variables and labels of a hundred characters, and 60 secrets of 50 keys, make a Workflow of hundreds of KiB.
+func TestCostOfOurClusterWorkflows(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../../templates/control-plane/*-builder.yaml")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%v %v", files, err)
+	}
+	secret := &v1alpha1.SecretReference{Spec: v1alpha1.SecretReferenceSpec{Template: v1alpha1.SecretTemplate{
+		Metadata: &v1alpha1.SecretMetadata{Annotations: map[string]string{"stepwright.dev/build-secrets": "true"}},
+	}}}
+	for i := range 50 {
+		secret.Spec.Data = append(secret.Spec.Data, v1alpha1.SecretDataSource{
+			SecretKey: fmt.Sprintf("key-%d", i), RemoteRef: v1alpha1.RemoteReference{Key: "store/key"},
+		})
+	}
+	var pairs, secrets []map[string]string
+	for i := range 250 {
+		pairs = append(pairs, map[string]string{"name": fmt.Sprintf("NAME_%d", i), "value": strings.Repeat("x", 100)})
+	}
+	for i := range 60 {
+		secrets = append(secrets, map[string]string{"name": fmt.Sprintf("secret-%d", i), "secretRef": "git-credentials"})
+	}
+	most, err := json.Marshal(map[string]any{
+		"repository": map[string]any{"url": "https://h/r", "secretRef": "git-credentials"},
+		"buildArgs":  pairs, "buildEnv": pairs, "labels": pairs, "buildSecrets": secrets,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var workflow struct{ Spec v1alpha1.WorkflowSpec }
+		if err := yaml.Unmarshal(raw, &workflow); err != nil {
+			t.Fatal(err)
+		}
+		for _, test := range []struct {
+			name, parameters string
+			most             uint64
+		}{
+			{"nothing but a URL", `{"repository": {"url": "https://h/r"}}`, CostLimit / 500},
+			{"very much", string(most), CostLimit / 4},
+		} {
+			out, err := Render(Input{
+				Run: newRun(test.parameters), Workflow: workflow.Spec, SecretStore: "openbao",
+				SecretReference: func(string) *v1alpha1.SecretReference { return secret },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s, %s: %d", filepath.Base(file), test.name, out.Cost)
+			if out.Cost < 100 || out.Cost > test.most {
+				t.Errorf("%s, %s: it costs %d, want %d at most", filepath.Base(file), test.name, out.Cost, test.most)
+			}
 		}
 	}
 }
