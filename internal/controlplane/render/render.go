@@ -49,7 +49,8 @@ type Output struct {
 	Cost uint64
 }
 
-// CostLimit is what the expressions of a run, and each of them, may cost: celCostLimit of OpenChoreo's chart by default.
+// CostLimit is what the expressions of a run, and each of them, may cost: by default, celCostLimit of OpenChoreo's
+// chart.
 const CostLimit = 2_000_000
 
 // Objects lists everything in the order of its creation.

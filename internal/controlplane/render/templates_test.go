@@ -84,7 +84,7 @@ func TestOurClusterWorkflows(t *testing.T) {
 }
 
 // No run of our ClusterWorkflows comes near the cost that OpenChoreo refuses, however much a developer sets: 250 build
-// arguments, variables and labels of a hundred characters, and 60 secrets of 50 keys, make a Workflow of hundreds of KiB.
+// arguments, variables and labels of a hundred characters, and 60 secrets of 50 keys.
 func TestCostOfOurClusterWorkflows(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../../templates/control-plane/*-builder.yaml")
@@ -104,7 +104,9 @@ func TestCostOfOurClusterWorkflows(t *testing.T) {
 		pairs = append(pairs, map[string]string{"name": fmt.Sprintf("NAME_%d", i), "value": strings.Repeat("x", 100)})
 	}
 	for i := range 60 {
-		secrets = append(secrets, map[string]string{"name": fmt.Sprintf("secret-%d", i), "secretRef": "git-credentials"})
+		secrets = append(secrets, map[string]string{
+			"name": fmt.Sprintf("secret-%d", i), "secretRef": "git-credentials",
+		})
 	}
 	most, err := json.Marshal(map[string]any{
 		"repository": map[string]any{"url": "https://h/r", "secretRef": "git-credentials"},
