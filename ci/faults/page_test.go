@@ -104,12 +104,18 @@ var clusterCells = []struct{ fault, test string }{
 	{"a Secret that comes late, or never", "TestTemplates/private repositories"},
 	{"a BuildKit daemon killed, and one drained, while it builds", "TestComponents/buildkit-daemon"},
 	{"a receiver of traces gone", "TestObservability"},
+	{"a pod that is evicted, as when its node is drained: Cancelled, or Argo starts it anew",
+		"TestFaults/a pod that is evicted"},
+	{"Argo's controller restarted while a step runs", "TestFaults/Argo's controller restarted"},
+	{"OpenChoreo's controller restarted while a step runs", "TestFaults/OpenChoreo's controller restarted"},
+	{"the kubelet restarted while a step runs", "TestFaults/the kubelet restarted"},
+	{"the API server's store gone for a while", "TestFaults/the API server's store gone for a while"},
+	{"an API server's store that answers in a fifth of each second", "TestFaults/a slow store of the API server"},
 	{"a pod that cannot start: no volume, no Secret, no image", "TestDoctor"},
 }
 
 const notShown = `
-No test shows a node that is drained or evicts the pod of a step, Argo's or OpenChoreo's controller restarted while a
-step runs, or an etcd that is slow.
+No test shows a node that is gone and does not come back.
 `
 
 // page writes what was found for people.
