@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
@@ -114,8 +115,30 @@ func (c *cluster) configure(ctx context.Context, s argoSettings) error {
 			d.Status.Replicas != 1 || d.Status.AvailableReplicas != 1 {
 			return errors.New("it is not available")
 		}
-		return nil
+		return c.leads(ctx)
 	})
+}
+
+// leads is an error until Argo's controller has one pod only, which leads: one that is about to end leads until it has
+// ended, and with the settings of before.
+func (c *cluster) leads(ctx context.Context) error {
+	pods, err := c.core.CoreV1().Pods(argoNamespace).List(ctx, metav1.ListOptions{
+		LabelSelector: "app=" + argoDeployment,
+	})
+	if err != nil {
+		return err
+	}
+	if len(pods.Items) != 1 {
+		return fmt.Errorf("it has %d pods", len(pods.Items))
+	}
+	lease, err := c.core.CoordinationV1().Leases(argoNamespace).Get(ctx, argoDeployment, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if holder, pod := lease.Spec.HolderIdentity, pods.Items[0].Name; holder == nil || *holder != pod {
+		return fmt.Errorf("%s does not lead yet", pod)
+	}
+	return nil
 }
 
 // redeploy gives the Deployment of Argo's controller its flags, besides those that have nothing to do with it.

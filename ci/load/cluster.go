@@ -112,7 +112,14 @@ func (c *cluster) install(ctx context.Context) error {
 	return errors.Join(c.allow(ctx), c.settle(ctx))
 }
 
-// settle makes the neighbour, with a project like the first one's, and in both namespaces a component whose runs are
+// components is how many there are whose runs are simulated. Runs of one component write its Workload one after the
+// other.
+const components = 100
+
+// componentOf is the component of a simulated run.
+func componentOf(run int) string { return fmt.Sprintf("%s-%02d", simulated, run%components) }
+
+// settle makes the neighbour, with a project like the first one's, and in both namespaces components whose runs are
 // simulated: OpenChoreo lets a run use its component's own workflow only.
 func (c *cluster) settle(ctx context.Context) error {
 	if _, err := c.core.CoreV1().Namespaces().Create(
@@ -120,11 +127,14 @@ func (c *cluster) settle(ctx context.Context) error {
 	); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	return errors.Join(
+	err := errors.Join(
 		c.copyTo(ctx, neighbour, "projects", project, project, nil),
-		c.copyTo(ctx, namespace, "components", component, simulated, withSimulation),
-		c.copyTo(ctx, neighbour, "components", component, simulated, withSimulation),
+		c.copyTo(ctx, neighbour, "components", component, componentOf(0), withSimulation),
 	)
+	for i := range components {
+		err = errors.Join(err, c.copyTo(ctx, namespace, "components", component, componentOf(i), withSimulation))
+	}
+	return err
 }
 
 // withSimulation gives a component the ClusterWorkflow of simulated runs.
@@ -192,12 +202,8 @@ func (c *cluster) allow(ctx context.Context) error {
 	return err
 }
 
-// workflowRun is a run of a namespace's component for a ClusterWorkflow.
-func workflowRun(in, name, workflow, git string) *unstructured.Unstructured {
-	of := component
-	if workflow == simulated {
-		of = simulated
-	}
+// workflowRun is a run of a namespace's component by a ClusterWorkflow.
+func workflowRun(in, name, of, workflow, git string) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": openchoreo.String(), "kind": "WorkflowRun",
 		"metadata": map[string]any{

@@ -63,7 +63,7 @@ func (o options) measureAll(ctx context.Context) error {
 // realOutputs builds the application once on the real node, and returns what its steps gave to Argo.
 func (c *cluster) realOutputs(ctx context.Context, git string) (map[string]*argo.Outputs, error) {
 	const name = "first"
-	if err := c.create(ctx, workflowRun(namespace, name, templates.DockerfileBuilder, git)); err != nil {
+	if err := c.create(ctx, workflowRun(namespace, name, component, templates.DockerfileBuilder, git)); err != nil {
 		return nil, err
 	}
 	var outputs map[string]*argo.Outputs
@@ -169,11 +169,12 @@ func (e *experiment) createAll(ctx context.Context) error {
 		pause = time.Duration(float64(time.Minute) / e.rate)
 	}
 	for i := range e.runs {
-		workflow := simulated
+		of, workflow := componentOf(i), simulated
 		if i < e.realRuns() {
-			workflow = templates.DockerfileBuilder
+			of, workflow = component, templates.DockerfileBuilder
 		}
-		if err := e.create(ctx, workflowRun(namespace, fmt.Sprintf("load-%04d", i), workflow, e.git)); err != nil {
+		name := fmt.Sprintf("load-%04d", i)
+		if err := e.create(ctx, workflowRun(namespace, name, of, workflow, e.git)); err != nil {
 			return err
 		}
 		select {
@@ -207,7 +208,8 @@ func (e *experiment) createNeighbours(ctx context.Context) error {
 			return context.Cause(ctx)
 		case <-time.After(neighbourPause):
 		}
-		if err := e.create(ctx, workflowRun(neighbour, fmt.Sprintf("visit-%04d", i), simulated, e.git)); err != nil {
+		name := fmt.Sprintf("visit-%04d", i)
+		if err := e.create(ctx, workflowRun(neighbour, name, componentOf(0), simulated, e.git)); err != nil {
 			return err
 		}
 	}

@@ -20,8 +20,9 @@ machine with the load itself, so its processors are soon the limit: a control pl
 processors; a pod there starts after a second, works as long as its step is given, and fails as often as it is told.
 Argo's executor in those pods is played, too: the same three requests for each pod, with the outputs that a real run
 gave. Not played are pulls of images, mounts, network policies, the steps' own requests to registries and to
-OpenChoreo's API, and a kubelet's requests but for the pods' states. One run of each experiment from 10 on builds for
-real, on the real node.
+OpenChoreo's API, and a kubelet's requests but for the pods' states. The runs are of a hundred components in turn, for
+those of one component write its Workload one after the other. One run of each experiment from 10 on builds for real, on
+the real node.
 
 Figures are a median, with what 95 of 100 and all are within in brackets. Times are Kubernetes' own, which are whole
 seconds.
