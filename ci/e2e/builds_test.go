@@ -173,15 +173,7 @@ func testGoldenPath(t *testing.T) string {
 	if got, want := canonical(t, payload.Spec), canonical(t, made.Spec); got != want {
 		t.Errorf("the annotation has the spec\n%s\nthe Workload\n%s", got, want)
 	}
-	eventually(t, time.Minute, "the workspace's end", func(ctx context.Context) (bool, error) {
-		claims, err := k8s.core.CoreV1().PersistentVolumeClaims(planeNamespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return false, err
-		}
-		return !slices.ContainsFunc(claimNames(claims.Items), func(n string) bool {
-			return strings.HasPrefix(n, b.runName())
-		}), nil
-	})
+	releasesWorkspace(t, b.runName())
 	checkCanaries(t, b.runName())
 	lookAt(t, b.runName())
 	return image

@@ -27,12 +27,18 @@ func core(resource string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Version: "v1", Resource: resource}
 }
 
-func claimNames(claims []corev1.PersistentVolumeClaim) []string {
-	var names []string
-	for _, c := range claims {
-		names = append(names, c.Name)
-	}
-	return names
+// releasesWorkspace wants that the claim of a run goes, now that the run has ended.
+func releasesWorkspace(t *testing.T, run string) {
+	t.Helper()
+	eventually(t, time.Minute, "the workspace's end", func(ctx context.Context) (bool, error) {
+		claims, err := k8s.core.CoreV1().PersistentVolumeClaims(planeNamespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return false, err
+		}
+		return !slices.ContainsFunc(claims.Items, func(c corev1.PersistentVolumeClaim) bool {
+			return c.Name == run+"-workspace"
+		}), nil
+	})
 }
 
 func hintOf(t *testing.T, reason string) string {

@@ -48,6 +48,7 @@ func TestFaults(t *testing.T) {
 			if workload(t, b.name) == nil {
 				t.Error("there is no Workload")
 			}
+			releasesWorkspace(t, b.runName())
 		})
 	}
 }
@@ -84,6 +85,7 @@ func testEviction(t *testing.T) {
 		t.Fatalf("%d pods were evicted", evicted)
 	}
 	told := summary(b.finish(t, 4*time.Minute))
+	releasesWorkspace(t, b.runName())
 	made := workload(t, b.name) != nil
 	t.Logf("evicted: %s", told)
 	if strings.Contains(told, "WorkflowSucceeded=True") {

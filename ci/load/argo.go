@@ -30,6 +30,7 @@ type argoSettings struct {
 	Requeue              string // DEFAULT_REQUEUE_TIME
 	Parallelism          int    // 0: no limit
 	NamespaceParallelism int    // 0: no limit
+	MemoryLimit          string // GOMEMLIMIT; empty: none
 }
 
 // argoDefaults are what Argo has by itself.
@@ -40,6 +41,9 @@ func recommendation(runs int) argoSettings {
 	s := argoSettings{Workers: 32, QPS: 50, Burst: 100, Requeue: "2s"}
 	if runs >= 100 {
 		s.QPS, s.Burst, s.Parallelism, s.NamespaceParallelism = 100, 200, 50, 40
+	}
+	if runs >= 1000 {
+		s.MemoryLimit = "430MiB"
 	}
 	return s
 }
@@ -84,6 +88,7 @@ const (
 	argoNamespace  = "argo"
 	argoDeployment = "workflow-controller"
 	argoConfig     = "workflow-controller-configmap"
+	memoryLimit    = "GOMEMLIMIT" // of Go's runtime
 )
 
 // configure starts Argo's controller anew with these settings.
@@ -148,12 +153,18 @@ func (c *cluster) redeploy(ctx context.Context, s argoSettings) error {
 		return err
 	}
 	container := deployment.Spec.Template.Spec.Containers[0]
+	env := []any{map[string]any{"name": "DEFAULT_REQUEUE_TIME", "value": s.Requeue}}
+	if s.MemoryLimit == "" {
+		env = append(env, map[string]any{"name": memoryLimit, "$patch": "delete"})
+	} else {
+		env = append(env, map[string]any{"name": memoryLimit, "value": s.MemoryLimit})
+	}
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{
 		"metadata": map[string]any{"annotations": map[string]string{"stepwright.test/at": time.Now().String()}},
 		"spec": map[string]any{"containers": []any{map[string]any{
 			"name": container.Name,
 			"args": append(withoutFlags(container.Args, s.flags()), s.flags()...),
-			"env":  []any{map[string]any{"name": "DEFAULT_REQUEUE_TIME", "value": s.Requeue}},
+			"env":  env,
 		}}},
 	}}})
 	if err != nil {

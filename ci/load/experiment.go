@@ -51,13 +51,17 @@ func (o options) measureAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	about, err := about(ctx) // before an experiment changes the page
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, runs := range o.runs {
 		for _, name := range o.settings {
 			errs = append(errs, step(ctx, fmt.Sprintf("%d runs, %s", runs, name), func(ctx context.Context) error {
 				for range tries {
 					e := experiment{
-						options: o, cluster: c, steps: steps, outputs: outputs, runs: runs, name: name,
+						options: o, cluster: c, steps: steps, outputs: outputs, runs: runs, name: name, about: about,
 						argo: o.settingsOf(name, runs),
 					}
 					if err := e.make(ctx); err != nil || e.result.Succeeded > 0 {
@@ -114,6 +118,7 @@ type experiment struct {
 	outputs map[string]*argo.Outputs
 	runs    int
 	name    string
+	about   string
 	argo    argoSettings
 
 	began  time.Time
@@ -125,12 +130,8 @@ func (e *experiment) make(ctx context.Context) error {
 	if err := errors.Join(e.configure(ctx, e.argo), restartManager(ctx)); err != nil {
 		return err
 	}
-	about, err := about(ctx)
-	if err != nil {
-		return err
-	}
 	e.result = result{
-		Runs: e.runs, Name: e.name, Rate: e.rate, Argo: e.argo, Steps: e.steps, Failures: e.failures, About: about,
+		Runs: e.runs, Name: e.name, Rate: e.rate, Argo: e.argo, Steps: e.steps, Failures: e.failures, About: e.about,
 		Programs: map[string]peak{},
 	}
 	before, err := inEtcd(ctx, etcdURL)

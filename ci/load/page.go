@@ -147,13 +147,12 @@ func recommendations(all []result) string {
 		}
 		rows = append(rows, []string{
 			thousands(n), strconv.Itoa(s.Workers), number(s.QPS), strconv.Itoa(s.Burst), s.Requeue,
-			limited(s.Parallelism), limited(s.NamespaceParallelism), memory,
+			limited(s.Parallelism), limited(s.NamespaceParallelism), cmp.Or(s.MemoryLimit, "–"), memory,
 		})
 	}
 	return settingsText + table([]string{
 		"runs at once", "`--workflow-workers`", "`--qps`", "`--burst`", "`DEFAULT_REQUEUE_TIME`",
-		"`parallelism`", "`namespaceParallelism`",
-		"memory that Argo's controller took",
+		"`parallelism`", "`namespaceParallelism`", "`GOMEMLIMIT`", "memory that Argo's controller took",
 	}, rows) + settingsNotes
 }
 

@@ -41,6 +41,9 @@ type work struct {
 // Milliseconds is the duration as kwok has it.
 func (w work) Milliseconds() int64 { return w.Duration.Milliseconds() }
 
+// Seconds is how long after its start, which is told in whole seconds, the step ends: not before it has worked.
+func (w work) Seconds() float64 { return (w.Duration + time.Second - early).Seconds() }
+
 // parseSteps reads durations of steps, such as build=30s,publish=5s.
 func parseSteps(text string) ([]work, error) {
 	var all []work

@@ -33,14 +33,16 @@ var settingsText = quoted(`
 
 Recommended for Argo's controller; with them the figures below were measured. **Where the last column says not
 measured, they are a proposal only**, which no figure supports yet. Workers, qps and burst are flags of the Deployment
-~workflow-controller~, the requeue time is a variable of it, and ~parallelism~ and ~namespaceParallelism~ are keys of
-the ConfigMap ~workflow-controller-configmap~:
+~workflow-controller~, the requeue time and ~GOMEMLIMIT~ are variables of it, and ~parallelism~ and
+~namespaceParallelism~ are keys of the ConfigMap ~workflow-controller-configmap~:
 
 `)
 
 var settingsNotes = quoted(`
 - **Requeue time.** Argo looks at a Workflow again after this time at the earliest, 10 s by default, and each step
   takes more than one look.
+- **~GOMEMLIMIT~.** Argo's controller keeps all Workflows in memory until they are deleted. Without a limit Go takes
+  twice what it needs; with one it collects garbage more often instead. It is below the container's limit of 512 MiB.
 - **~parallelism~.** Runs above it wait as Workflows, without pods, claims and nodes.
 - **~namespaceParallelism~.** It is below ~parallelism~, so that one namespace's burst leaves places for its
   neighbours. A label of a namespace, ~workflows.argoproj.io/parallelism-limit~, gives it a number of its own.
@@ -96,5 +98,9 @@ var costsText = quoted(`
 Requests are all that the API server answered but watches, without those of the program that measures. What etcd holds
 was counted when all runs had ended, and again when they were deleted, as ~ttl-after-completion~ does. What the cluster
 does all the time is in it, such as the states of nodes and leases: with few runs it is a large part of each.
+
+OpenChoreo renders a run once. Its expressions cost about 2,400 of CEL's units by ~dockerfile-builder~ and 1,800 by the
+others, and a seventh of the 2,000,000 that OpenChoreo allows from 1.2.4 on (~celCostLimit~) with 250 build arguments,
+variables and labels each and 60 secrets of 50 keys: ~TestCostOfOurClusterWorkflows~.
 
 `)
