@@ -67,8 +67,11 @@ var experimentsText = quoted(`
 *In Argo's queue* is from the WorkflowRun's creation to the start of its Workflow: OpenChoreo's work, and the wait for
 ~parallelism~. *No step's work* is the time from start to end without what the steps were given to work, of simulated
 runs that succeeded: what Argo, the scheduler, the volume and the start of pods cost. *Until OpenChoreo tells* is from
-the Workflow's end to the WorkflowRun's condition; OpenChoreo looks every 20 seconds.
+the Workflow's end to the WorkflowRun's condition; OpenChoreo looks every 20 seconds, and at a run that has waited long
+in Argo's queue less often.
 *The neighbour* is another OpenChoreo namespace, of which five runs begin, 5 s apart, when all others have been created.
+OpenChoreo's manager works on one WorkflowRun after the other, so a neighbour of a thousand waits until it has made
+their Workflows; in Argo's queue it does not wait for them.
 
 `)
 
