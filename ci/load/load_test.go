@@ -96,8 +96,11 @@ func TestStages(t *testing.T) {
 		Spec     struct {
 			Selector struct{ MatchLabels map[string]string }
 			Weight   int
-			Delay    struct{ DurationMilliseconds int }
-			Next     struct{ StatusTemplate string }
+			Delay    struct {
+				DurationMilliseconds int
+				DurationFrom         struct{ JQ struct{ Expression string } }
+			}
+			Next struct{ StatusTemplate string }
 		}
 	}
 	read := func(failures float64) map[string]stage {
@@ -127,14 +130,15 @@ func TestStages(t *testing.T) {
 	for name, want := range map[string]struct {
 		step                 string
 		weight, milliseconds int
+		until                string
 		says                 string
 	}{
-		"pod-starts":         {"", 0, 1000, "phase: Running"},
-		"checkout-succeeds":  {"checkout", 750, 2000, "phase: Succeeded"},
-		"checkout-fails":     {"checkout", 250, 2000, "phase: Failed"},
-		"build-succeeds":     {"build", 750, 1500, "phase: Succeeded"},
-		"build-fails":        {"build", 250, 1500, "phase: Failed"},
-		"pod-leaves":         {"", 0, 0, ""},
+		"pod-starts":         {"", 0, 1000, "", "phase: Running"},
+		"checkout-succeeds":  {"checkout", 750, 2000, " + 2.8 - now ", "phase: Succeeded"},
+		"checkout-fails":     {"checkout", 250, 2000, " + 2.8 - now ", "phase: Failed"},
+		"build-succeeds":     {"build", 750, 1500, " + 2.3 - now ", "phase: Succeeded"},
+		"build-fails":        {"build", 250, 1500, " + 2.3 - now ", "phase: Failed"},
+		"pod-leaves":         {"", 0, 0, "", ""},
 		"generate-succeeds?": {},
 	} {
 		s, ok := some[strings.TrimSuffix(name, "?")]
@@ -146,6 +150,7 @@ func TestStages(t *testing.T) {
 		}
 		if !ok || s.Spec.Selector.MatchLabels[stepLabel] != want.step || s.Spec.Weight != want.weight ||
 			s.Spec.Delay.DurationMilliseconds != want.milliseconds ||
+			!strings.Contains(s.Spec.Delay.DurationFrom.JQ.Expression, want.until) ||
 			!strings.Contains(s.Spec.Next.StatusTemplate, want.says) {
 			t.Errorf("%s is %+v", name, s)
 		}
