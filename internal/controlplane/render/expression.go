@@ -19,6 +19,10 @@ type Programs struct {
 	compiled sync.Map // scope and expression to cel.Program
 }
 
+// costLimit is what the expressions of a run, and each of them, may cost in CEL's units, which are about one for each
+// look and call, and one for ten characters: the default of celCostLimit in OpenChoreo's chart.
+const costLimit = 2_000_000
+
 // engine evaluates the expressions ${…} of templates.
 type engine struct {
 	env      func() (*cel.Env, error)
@@ -114,6 +118,10 @@ func (e *engine) evaluate(path []string, expression string) (any, error) {
 	if cost := details.ActualCost(); cost != nil {
 		e.cost += *cost
 	}
+	if e.cost > costLimit {
+		return nil, fail(path, "%s: with this the run's expressions cost %d of CEL's units, and OpenChoreo allows %d "+
+			"(celCostLimit) from 1.2.4 on", expression, e.cost, uint64(costLimit))
+	}
 	return native(result), nil
 }
 
@@ -130,7 +138,7 @@ func (e *engine) compile(expression string) (cel.Program, error) {
 	if issues.Err() != nil {
 		return nil, issues.Err()
 	}
-	program, err := env.Program(checked, cel.CostTracking(nil))
+	program, err := env.Program(checked, cel.CostTracking(nil), cel.CostLimit(costLimit))
 	if err != nil {
 		return nil, err
 	}

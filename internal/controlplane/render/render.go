@@ -3,6 +3,7 @@
 //
 // It follows the controller of OpenChoreo v1.2.0 with odd values, too (docs/contract.md section 2): a text "[1, 2]"
 // becomes a list, 1000000 arrives as 1e+06, null as NULL_VALUE. A test compares it with the controller's own code.
+// What costs more than v1.2.4 and later allow is refused, although earlier ones render it.
 package render
 
 import (
@@ -44,14 +45,8 @@ type Output struct {
 	Resources     []map[string]any // of the workflow's spec.resources
 	Workflow      map[string]any   // the Argo Workflow
 
-	// Cost is what the expressions have cost, in CEL's units: about one for each look and call, and one for ten
-	// characters. OpenChoreo refuses runs above CostLimit from 1.2.4 on.
-	Cost uint64
+	cost uint64 // of the expressions, in CEL's units
 }
-
-// CostLimit is what the expressions of a run, and each of them, may cost: by default, celCostLimit of OpenChoreo's
-// chart.
-const CostLimit = 2_000_000
 
 // Objects lists everything in the order of its creation.
 func (o *Output) Objects() []map[string]any {
@@ -118,7 +113,7 @@ func Render(in Input) (*Output, error) {
 		label(object, in.Run)
 	}
 	return &Output{
-		Prerequisites: prerequisites(namespace), Resources: resources, Workflow: workflow, Cost: run.cost,
+		Prerequisites: prerequisites(namespace), Resources: resources, Workflow: workflow, cost: run.cost,
 	}, nil
 }
 

@@ -128,8 +128,8 @@ func TestCostOfOurClusterWorkflows(t *testing.T) {
 			name, parameters string
 			most             uint64
 		}{
-			{"nothing but a URL", `{"repository": {"url": "https://h/r"}}`, CostLimit / 500},
-			{"very much", string(most), CostLimit / 4},
+			{"nothing but a URL", `{"repository": {"url": "https://h/r"}}`, costLimit / 500},
+			{"very much", string(most), costLimit / 4},
 		} {
 			out, err := Render(Input{
 				Run: newRun(test.parameters), Workflow: workflow.Spec, SecretStore: "openbao",
@@ -138,10 +138,29 @@ func TestCostOfOurClusterWorkflows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%s, %s: %d", filepath.Base(file), test.name, out.Cost)
-			if out.Cost < 100 || out.Cost > test.most {
-				t.Errorf("%s, %s: it costs %d, want %d at most", filepath.Base(file), test.name, out.Cost, test.most)
+			t.Logf("%s, %s: %d", filepath.Base(file), test.name, out.cost)
+			if out.cost < 100 || out.cost > test.most {
+				t.Errorf("%s, %s: it costs %d, want %d at most", filepath.Base(file), test.name, out.cost, test.most)
 			}
+		}
+	}
+}
+
+// What OpenChoreo would refuse is refused here: by one expression that costs too much, and by many that do together.
+func TestCostThatOpenChoreoRefuses(t *testing.T) {
+	t.Parallel()
+	items := "[" + strings.TrimSuffix(strings.Repeat("1,", 100), ",") + "]"
+	costly := "${" + items + ".map(a, " + items + ".map(b, a + b).size()).size()}"
+	huge := "${" + items + ".map(a, " + items + ".map(b, " + items + ".map(c, a + b + c).size()).size()).size()}"
+	for name, test := range map[string]struct{ text, fault string }{
+		"one":      {huge, "cost limit exceeded"},
+		"together": {strings.Repeat(costly, 50), "celCostLimit"},
+		"enough":   {costly, ""},
+	} {
+		_, err := Render(Input{Run: newRun("{}"), Workflow: oneParameter(t, test.text)})
+		if test.fault == "" && err != nil || test.fault != "" && (err == nil ||
+			!strings.Contains(err.Error(), test.fault)) {
+			t.Errorf("%s: %.200v, want %q", name, err, test.fault)
 		}
 	}
 }
