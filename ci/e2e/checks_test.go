@@ -36,7 +36,7 @@ func releasesWorkspace(t *testing.T, run string) {
 			return false, err
 		}
 		return !slices.ContainsFunc(claims.Items, func(c corev1.PersistentVolumeClaim) bool {
-			return c.Name == run+"-workspace"
+			return strings.HasPrefix(c.Name, run+"-")
 		}), nil
 	})
 }

@@ -33,14 +33,16 @@ func TestLimits(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		_, err := k8s.kubectl(context.Background(), "", "delete", "namespace", shared, "--wait=false")
-		if err := errors.Join(err, install(context.Background(), "default")); err != nil {
+		_, own := k8s.kubectl(context.Background(), "", "-n", planeNamespace, "delete", "configmap", "limits")
+		if err := errors.Join(err, own, install(context.Background(), "default")); err != nil {
 			t.Error(err)
 		}
 	})
 	serving.repository(t, "limits.git", with(map[string]string{
 		"Dockerfile": "FROM busybox:1\nRUN echo it runs; sleep 15\nCMD [\"true\"]\n",
 	}))
-	first, second := buildOf("limits-first", "limits.git"), buildOf("limits-second", "limits.git")
+	const url = "https://" + publicGit + "/limits.git"
+	first, second := build{name: "limits-first", url: url}, build{name: "limits-second", url: url}
 	first.start(t)
 	eventually(t, 2*time.Minute, "the first run's turn", func(ctx context.Context) (bool, error) {
 		w, err := get[argo.Workflow](ctx, k8s, workflows, planeNamespace, first.runName())
@@ -86,8 +88,4 @@ func TestLimits(t *testing.T) {
 	if began.Before(&ended) {
 		t.Errorf("the second run began at %s, and the first ended at %s", began, ended)
 	}
-}
-
-func buildOf(component, repository string) build {
-	return build{name: component, url: "https://" + publicGit + "/" + repository}
 }
