@@ -97,7 +97,7 @@ var nouns = map[string][]string{
 var ground = map[string][]string{
 	"annotation":  {},
 	"buildreport": {},
-	"descriptor":  {"outcome"},
+	"descriptor":  {"outcome", "yamlline"},
 	"filelock":    {},
 	"outcome":     {"regularfile"},
 	"quote":       {},
@@ -106,6 +106,7 @@ var ground = map[string][]string{
 	"replay":      {},
 	"trust":       {"outcome"},
 	"registry":    {"outcome", "redact", "trust"},
+	"yamlline":    {},
 }
 
 // doors are the folders that people enter by; each may use what stands below it, and nothing uses a door. What a rule

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/outcome"
+	"github.com/stepwright/stepwright/internal/yamlline"
 )
 
 // Name is the descriptor's file in the application's directory.
@@ -215,7 +216,8 @@ func parse(raw []byte) (content, *outline) {
 		text := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: yaml: ")
 		fault := Note{Text: text}
 		if found := syntaxLine.FindStringSubmatch(text); found != nil {
-			fault.Line, _ = strconv.Atoi(found[1])
+			line, _ := strconv.Atoi(found[1])
+			fault.Line = yamlline.Of(raw).Line(line)
 			fault.Text = found[2]
 		}
 		o.faults = append(o.faults, fault)

@@ -125,6 +125,7 @@ func FuzzDescriptor(f *testing.F) {
 	f.Add(append([]byte("endpoints:\n"), fuzztest.Long([]byte("- {name: a, port: 1}\n"))...))
 	f.Add([]byte("endpoints: &a\n- <<: *a\n"))
 	f.Add([]byte("\ufeffa: 1\r\n---\n...\n"))
+	f.Add([]byte("a: 1\r\u2028b: 2\u0085c: {\n---\r0"))
 	f.Add([]byte("configurations: {env: [{name: .nan, value: 1e400}, {name: !!binary aGk=}]}"))
 	f.Add([]byte("a0: &a0 [ha, ha]\n" + fuzztest.Laughs(func(name, twice int) string {
 		return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", name, name, twice, twice)
@@ -143,6 +144,12 @@ func FuzzDescriptor(f *testing.F) {
 		fuzztest.Of(8, 16).Bound(t, len(raw), func() { d, err = Read(Folder(dir), ".") })
 		if err != nil {
 			t.Fatal(err)
+		}
+		last := strings.Count(string(raw), "\n") + 1
+		for _, note := range slices.Concat(d.Faults, d.Warnings) {
+			if note.Line < 0 || note.Line > last {
+				t.Errorf("%v of %d lines", note, last)
+			}
 		}
 		if d.Err(Name) != nil {
 			return

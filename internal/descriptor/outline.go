@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/quote"
+	"github.com/stepwright/stepwright/internal/yamlline"
 )
 
 // outline holds the places of a descriptor's values, and the faults of its shape. Values themselves are read by
@@ -34,6 +35,8 @@ func newOutline(raw []byte, t reflect.Type) *outline {
 	if documents.Decode(&first) != nil || len(first.Content) == 0 {
 		return o // empty, or only the other parser can read it: then there are no lines to tell
 	}
+	lines := yamlline.Of(raw)
+	lines.Number(&first)
 	o.head(first.Content[0], t)
 	o.walk(first.Content[0], t, "")
 	if err := documents.Decode(&second); !errors.Is(err, io.EOF) {
@@ -41,7 +44,7 @@ func newOutline(raw []byte, t reflect.Type) *outline {
 			o.fault("", "the first YAML document is empty, and no other counts")
 		}
 		o.warnings = append(o.warnings, Note{
-			second.Line, "", "only the first YAML document counts; what follows is ignored",
+			lines.Line(second.Line), "", "only the first YAML document counts; what follows is ignored",
 		})
 	}
 	return o

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/stepwright/stepwright/internal/descriptor"
+	"github.com/stepwright/stepwright/internal/yamlline"
 )
 
 // Position is a place in a file, or a flag that gave a value.
@@ -505,6 +506,7 @@ func (s *Set) readDocument(file string, text []byte, offset int, named bool) {
 		s.Faults = append(s.Faults, Fault{Position: Position{file, offset + line}, Message: message})
 	}
 	var document goyaml.Node
+	lines := yamlline.Of(text)
 	if err := goyaml.Unmarshal(text, &document); err != nil {
 		if !named && !ours.Match(text) {
 			return
@@ -513,12 +515,13 @@ func (s *Set) readDocument(file string, text []byte, offset int, named bool) {
 		if found := syntaxLine.FindStringSubmatch(err.Error()); found != nil && found[1] != "" {
 			line, _ = strconv.Atoi(found[1])
 		}
-		fault(line, "not YAML: "+syntaxLine.ReplaceAllString(err.Error(), ""))
+		fault(lines.Line(line), "not YAML: "+syntaxLine.ReplaceAllString(err.Error(), ""))
 		return
 	}
 	if len(document.Content) == 0 || document.Content[0].Kind != goyaml.MappingNode {
 		return
 	}
+	lines.Number(&document)
 	o := &Object{file: file, node: document.Content[0], offset: offset}
 	// The values are read as kubectl reads them: by YAML 1.1, where yes is true.
 	asJSON, err := yaml.YAMLToJSON(text)

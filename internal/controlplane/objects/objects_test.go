@@ -208,6 +208,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add(run + "--- # b\n" + run)
 	f.Add("apiVersion: openchoreo.dev/v1alpha1\nkind: Component\nmetadata: &a\n  name: *a\nspec: {<<: *a}")
 	f.Add("apiVersion: openchoreo.dev/v1alpha1\nkind: ClusterWorkflow\n? [a]\n: b\nspec: {resources: [1, {}]}")
+	f.Add("apiVersion: openchoreo.dev/\r0")
 	f.Add("apiVersion: v1\nkind: List\na0: &a0 [ha, ha]\n" + fuzztest.Laughs(func(name, twice int) string {
 		return fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", name, name, twice, twice)
 	}) + "items: *a25\n")
