@@ -146,12 +146,11 @@ func lookup(path string) string {
 const (
 	// encode is a text v in which neither Argo finds anything to expand, nor Kubernetes, to which $(NAME) and $$ in a
 	// variable mean something.
-	encode = `v.contains("{{") || v.contains("$$") || v.contains("$(") || v.startsWith("base64:") ? "base64:" + ` +
-		`base64.encode(bytes(v)) : v`
+	encode = `v.matches("[{][{]|[$][$(]|^base64:") ? "base64:" + base64.encode(bytes(v)) : v`
 	// scalar is v where a text is wanted: numbers and booleans become texts on the way, but an element of a list or
 	// object would not be encoded.
 	scalar = `type(v) == string ? (` + encode +
-		`) : v == null ? "" : type(v) == list || type(v) == map ? "(a list or object where a text is wanted)" : v`
+		`) : v == null ? "" : type(v) in [list, map] ? "(a list or object where a text is wanted)" : v`
 
 	asText = "\n.map(v, " + scalar + ")"
 	// asList is a list of objects with each of their texts encoded, keys included. A value that is no list becomes a
@@ -160,10 +159,8 @@ const (
 	asList = `
 .map(v, type(v) != list ? (v == null ? [] : [v].map(v, ` + scalar + `)[0])
   : v.map(e, type(e) == map
-    ? e.transformMapEntry(key, inner, {
-        [key].map(v, ` + encode + `)[0]: [inner].map(v, type(v) == string ? (` + encode +
-		`) : v == null || type(v) == list || type(v) == map ? oc_omit() : v)[0]
-      })
+    ? e.transformMapEntry(key, inner, [[key, inner].map(v, type(v) == string ? (` + encode +
+		`) : v == null || type(v) in [list, map] ? oc_omit() : v)].map(pair, {pair[0]: pair[1]})[0])
     : [e].map(v, type(v) == string ? (` + encode + `) : v == null || type(v) == list ? "(no object)" : v)[0]))`
 )
 
