@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -26,6 +27,7 @@ func TestFaults(t *testing.T) {
 	const slow = "FROM busybox:1\nRUN echo it runs; sleep 20; echo built > /built\nCMD [\"cat\", \"/built\"]\n"
 	serving.repository(t, "faults.git", with(map[string]string{"Dockerfile": slow}))
 	t.Run("a pod that is evicted", testEviction)
+	t.Run("a node that is gone and does not come back", testLostNode)
 	for _, test := range []struct {
 		name, component string
 		ofNode          bool // what is broken is a process of the node
@@ -69,8 +71,7 @@ func building(t *testing.T, component string) build {
 	return b
 }
 
-// testEviction evicts a step's pod as a drain does. Where Argo knows the pod as running, the run ends as Cancelled and
-// leaves no Workload, and another one succeeds; else Argo starts the pod anew, and the run succeeds.
+// testEviction evicts a step's pod as a drain does.
 func testEviction(t *testing.T) {
 	b := building(t, "faults-evicted")
 	evicted := 0
@@ -88,18 +89,27 @@ func testEviction(t *testing.T) {
 	if evicted != 1 {
 		t.Fatalf("%d pods were evicted", evicted)
 	}
-	told := summary(b.finish(t, 4*time.Minute))
+	succeedsOrTells(t, b, "containerfile-build:Failed", "Cancelled: ")
+}
+
+// succeedsOrTells waits for the end of a run that has lost a step's pod. Where Argo has started the pod anew, the run
+// succeeds. Else its status has words that tell why it has failed, it leaves no Workload, and another one succeeds.
+func succeedsOrTells(t *testing.T, b build, words ...string) {
+	t.Helper()
+	told := summary(b.finish(t, 5*time.Minute))
+	t.Log(told)
 	releasesWorkspace(t, b.runName())
 	made := workload(t, b.name) != nil
-	t.Logf("evicted: %s", told)
 	if strings.Contains(told, "WorkflowSucceeded=True") {
 		if !made {
 			t.Error("there is no Workload")
 		}
 		return
 	}
-	if !strings.Contains(told, "containerfile-build:Failed") || !strings.Contains(told, "Cancelled: ") {
-		t.Error("the status does not tell that the step was stopped")
+	for _, word := range words {
+		if !strings.Contains(told, word) {
+			t.Errorf("the status does not tell %q", word)
+		}
 	}
 	if made {
 		t.Error("there is a Workload of a run that did not succeed")
@@ -109,6 +119,44 @@ func testEviction(t *testing.T) {
 	if workload(t, b.name) == nil {
 		t.Error("there is no Workload of the second run")
 	}
+}
+
+// testLostNode ends all that runs on the node, as with a machine that is gone, and takes its Node away, as a cloud
+// does. The next node has the first one's name, for the cluster has one only.
+func testLostNode(t *testing.T) {
+	if os.Getenv(clusternode.StateVariable) == "" {
+		t.Skip("it is inside the node of kind")
+	}
+	b := building(t, "faults-lost")
+	loseNode(t, b.runName())
+	succeedsOrTells(t, b, "containerfile-build:Error", "pod deleted")
+}
+
+// loseNode returns when Kubernetes has given up the pods of a run, and another node has come.
+func loseNode(t *testing.T, run string) {
+	t.Helper()
+	control(t, "stop", "kubelet")
+	defer control(t, "start", "kubelet")
+	containers, err := exec.CommandContext(t.Context(), "ctr", "-n", "k8s.io", "tasks", "list", "-q").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range strings.Fields(string(containers)) {
+		// What has ended meanwhile is not there any more.
+		said, err := exec.CommandContext(
+			t.Context(), "ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", "--all", id,
+		).CombinedOutput()
+		if err != nil && !strings.Contains(string(said), "not found") {
+			t.Fatalf("%s: %v\n%s", id, err, said)
+		}
+	}
+	if err := k8s.core.CoreV1().Nodes().Delete(t.Context(), clusternode.Name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 4*time.Minute, "the end of the pods of "+run, func(context.Context) (bool, error) {
+		n := len(pods(t, run))
+		return n == 0, fmt.Errorf("%d are there", n)
+	})
 }
 
 // restartArgo has another pod of Argo's controller take over.

@@ -106,6 +106,8 @@ var clusterCells = []struct{ fault, test string }{
 	{"a receiver of traces gone", "TestObservability"},
 	{"a pod that is evicted, as when its node is drained: Cancelled, or Argo starts it anew",
 		"TestFaults/a pod that is evicted"},
+	{"a node that is gone and does not come back: Argo starts the pod anew on another one, or the run fails",
+		"TestFaults/a node that is gone and does not come back"},
 	{"Argo's controller restarted while a step runs", "TestFaults/Argo's controller restarted"},
 	{"OpenChoreo's controller restarted while a step runs", "TestFaults/OpenChoreo's controller restarted"},
 	{"the kubelet restarted while a step runs", "TestFaults/the kubelet restarted"},
@@ -115,7 +117,9 @@ var clusterCells = []struct{ fault, test string }{
 }
 
 const notShown = `
-No test shows a node that is gone and does not come back.
+The volumes of the node that is gone come back with the next one there. Where a storage class has volumes of one node
+alone, they go with it, and a run's next pod waits for that node until run-deadline, a setting, ends the run; by default
+nothing does. No test shows that.
 `
 
 // page writes what was found for people.

@@ -1,6 +1,7 @@
 package runstatus
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,9 @@ func Details(workflow *wfv1.Workflow) map[string]Detail {
 		case wfv1.NodeFailed, wfv1.NodeError:
 			d.Reason = ExitReason(node)
 			d.Message, d.Hint = divide(node.Message, d.Reason)
+			if node.Phase == wfv1.NodeError && !exited(node) {
+				d.Hint = cmp.Or(d.Hint, hintOfArgo)
+			}
 		}
 		if node.Outputs != nil {
 			d.Outputs = map[string]string{}
@@ -48,6 +52,10 @@ func Details(workflow *wfv1.Workflow) map[string]Detail {
 	}
 	return all
 }
+
+// hintOfArgo is for what Argo says where no container of the step has ended, such as "pod deleted".
+const hintOfArgo = "It was not the step that failed: Argo could not make its pod, or has lost it, as with a node " +
+	"that is gone. Run it again; if that fails, too, look at the events of the run's namespace."
 
 // divide takes apart a node's message, in which a step's termination message stands behind Argo's own words:
 // `main: Error (exit code 22): reason: message. hint`. A hint of the step's own remains in the message.
@@ -66,7 +74,7 @@ func divide(message string, reason outcome.Reason) (text, hint string) {
 
 // ExitReason is the reason that the exit code of a failed node's container says; Failed where it says none.
 func ExitReason(node wfv1.NodeStatus) outcome.Reason {
-	if node.Outputs == nil || node.Outputs.ExitCode == nil {
+	if !exited(node) {
 		return outcome.Failed
 	}
 	code, err := strconv.Atoi(*node.Outputs.ExitCode)
@@ -76,3 +84,6 @@ func ExitReason(node wfv1.NodeStatus) outcome.Reason {
 	}
 	return reason
 }
+
+// exited tells whether the container of a node's step has ended by itself, so that there is an exit code.
+func exited(node wfv1.NodeStatus) bool { return node.Outputs != nil && node.Outputs.ExitCode != nil }

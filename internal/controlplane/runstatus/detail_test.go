@@ -31,6 +31,21 @@ func TestDetails(t *testing.T) {
 	}
 }
 
+// A pod that is gone, as TestFaults of ci/e2e has it.
+func TestDetailOfLostPod(t *testing.T) {
+	workflow := workflowplanetest.Workflow(t, "cart-2")
+	for id, node := range workflow.Status.Nodes {
+		if node.DisplayName == "containerfile-build" {
+			node.Phase, node.Message, node.Outputs = wfv1.NodeError, "pod deleted", nil
+			workflow.Status.Nodes[id] = node
+		}
+	}
+	lost := Details(workflow)["containerfile-build"]
+	if lost.Reason != outcome.Failed || lost.Message != "pod deleted" || lost.Hint != hintOfArgo {
+		t.Errorf("%+v", lost)
+	}
+}
+
 func TestDivide(t *testing.T) {
 	hint := outcome.OutOfSpace.Hint()
 	for _, test := range []struct{ name, message, text, hint string }{
