@@ -368,7 +368,7 @@ type failure struct {
 func (f failure) check(t *testing.T, b build) {
 	t.Helper()
 	b.start(t)
-	run := b.finish(t, 4*time.Minute)
+	run := b.finish(t, 6*time.Minute)
 	for kind, want := range map[string]string{
 		"WorkflowCompleted": "True/WorkflowFailed",
 		"WorkflowFailed":    "True/WorkflowFailed",

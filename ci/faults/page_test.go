@@ -118,8 +118,8 @@ var clusterCells = []struct{ fault, test string }{
 
 const notShown = `
 The volumes of the node that is gone come back with the next one there. Where a storage class has volumes of one node
-alone, they go with it, and a run's next pod waits for that node until run-deadline, a setting, ends the run; by default
-nothing does. No test shows that.
+alone, they go with it, and a run's next pod waits for that node. Then the setting run-deadline ends the run, and its
+claim goes; by default nothing does. No test shows that.
 `
 
 // page writes what was found for people.
