@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zlib"
 
+	"github.com/stepwright/stepwright/internal/devserver/devgit"
 	"github.com/stepwright/stepwright/internal/fuzztest"
 	"github.com/stepwright/stepwright/internal/outcome"
 	"github.com/stepwright/stepwright/steps/internal/gittest"
@@ -347,15 +347,15 @@ func TestLongSizes(t *testing.T) {
 				object(plumbing.BlobObject, len(base), nil, base),
 				object(plumbing.REFDeltaObject, len(delta), name[:], delta),
 			)
-			git := exec.CommandContext(t.Context(), "git", "index-pack", "--stdin")
-			git.Dir, git.Stdin = repo.Dir, bytes.NewReader(raw)
-			said, want := git.CombinedOutput()
+			_, want := devgit.Git(
+				t.Context(), repo.Dir, devgit.Identity(gittest.When), bytes.NewReader(raw), "index-pack", "--stdin",
+			)
 			p, err := receive(t, raw)
 			if err == nil {
 				err = p.resolve(t.Context(), plumbing.BlobObject, 1, nil)
 			}
 			if (err == nil) != (want == nil) {
-				t.Errorf("%d bytes, the last is %d: %v; git: %v %s", length, last, err, want, said)
+				t.Errorf("%d bytes, the last is %d: %v; git: %v", length, last, err, want)
 			}
 			if want == nil {
 				accepted++
