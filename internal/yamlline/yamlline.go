@@ -70,9 +70,6 @@ func (l Lines) Line(parsers int) int {
 
 // Number gives a node, and all below it, the file's lines in place of the parser's.
 func (l Lines) Number(n *goyaml.Node) {
-	if len(l.of) == 0 {
-		return
-	}
 	n.Line = l.Line(n.Line)
 	for _, below := range n.Content {
 		l.Number(below)
