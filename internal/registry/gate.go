@@ -124,7 +124,8 @@ func (f *flowing) Read(p []byte) (int, error) {
 	late := time.AfterFunc(f.patience, func() { f.cancel(errStalled{f.patience}) })
 	n, err := f.ReadCloser.Read(p)
 	late.Stop()
-	if stalled, ok := errors.AsType[errStalled](context.Cause(f.ctx)); ok && err != nil && err != io.EOF {
+	// Also io.EOF: a server that hears of the end first may close an answer in parts, as if that were all of it.
+	if stalled, ok := errors.AsType[errStalled](context.Cause(f.ctx)); ok && err != nil {
 		err = stalled
 	}
 	return n, err
